@@ -1,10 +1,17 @@
 # Everything a fresh Linux or macOS machine needs is Python 3.11 or later and make.
 #   make serve ARGS="--port 8011"    start the server (first run: install the light serving set)
 #   make train                       install what training needs, without CUDA if there is no NVIDIA GPU
-#   make test                        install what the tests need and run them all
+#   make test                        install what the tests need and run all that need no long training
+#   make test-training               the tests that train, distil, merge and convert, some of them killed again and again
 #   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
-#   make test-deploy                 a real Prometheus 2 scrapes the server (Debian; first run: 20 MB)
+#   make test-deploy                 what deploy/ holds, built and run (Debian, as root; first run: 0.2 GB)
+#   make test-bench                  oneseek bench against real servers, each scenario short
+#   make test-rivals                 the other servers that oneseek bench starts (on demand; 3.7 GiB)
+#   make test-page                   the page for people in headless Chromium (Debian; first run: 160 MB)
+#   make test-ray                    two replicas on a Ray cluster of this machine (first run: 0.9 GiB)
+#   make test-ray-vllm               two replicas of vLLM on such a cluster, on the CPU (on demand; 3.8 GiB)
 #   make test-clients                the client libraries against a server (first run: 0.8 GiB)
+#   make board-picture               draw the board from a loaded server, for the docs (Debian)
 #   make mutants                     take each rule of a server under attack out in a copy, and see its test fail
 #   make corpus                      every malformed adapter through the command line (10 to 20 minutes)
 #   make size-fuzz                   what others wait under the largest requests (some minutes)
@@ -12,23 +19,33 @@
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test test-vllm test-device test-deploy test-clients test-clients-heavy clients-table \
-  mutants corpus size-fuzz lint clean
+.PHONY: help serve train test test-training test-vllm test-device test-deploy board-picture test-ray test-ray-vllm test-bench test-rivals \
+  test-page screenshots vendor \
+  test-clients test-clients-heavy clients-table mutants corpus size-fuzz prose docs locks release lint clean
 
 PYTHON ?=
 ARGS ?=
 TESTS ?= tests
 CONTRACT := $(wildcard tests/server/engines/test_contract*.py) tests/server/engines/test_hot_swap.py
 VLLM_TESTS ?= $(CONTRACT) \
-  $(patsubst %,tests/server/%.py,api/endpoints/test_formats api/endpoints/test_http api/endpoints/test_openai \
-    api/endpoints/test_tools api/endpoints/test_responses_http api/endpoints/test_responses_openai \
-    rollout/test_changes live/test_live_changes live/test_loading metrics/test_metrics) \
+  $(patsubst %,tests/server/%.py,api/endpoints/test_formats api/endpoints/test_http api/endpoints/test_keys \
+    api/endpoints/test_openai api/endpoints/test_tools api/endpoints/test_responses_http api/endpoints/test_responses_openai \
+    rollout/test_changes live/test_live_changes live/test_loading metrics/test_metrics metrics/test_gateways) \
   tests/vllm
 
-# What makes adapters and bases, and the repository itself: as long as all that serves, and run beside it.
-MAKING := tests/adapters tests/bench tests/project tests/routing tests/server/cli
+# These have a target of their own, since most of them start Python with torch many times.
+TRAINING_VERBS := tests/server/cli/training tests/server/cli/test_upgrading.py
+TRAINING_PARTS := tests/adapters/distillation tests/adapters/evaluation tests/adapters/merging tests/adapters/mini \
+  tests/adapters/pth tests/adapters/training tests/server/cli/adapters/test_merge.py
+TRAINING := $(TRAINING_VERBS) $(TRAINING_PARTS)
+STARTS_RIVALS := tests/bench/gpu tests/bench/test_bigbase.py
+ELSEWHERE := $(TRAINING) $(STARTS_RIVALS)
 
-DEVICE_TESTS ?= tests/device tests/server/engines/test_contract.py
+# As long as the rest of tests/, and run beside it.
+MAKING := tests/adapters tests/bench tests/project tests/routing tests/server/cli tests/server/live tests/server/rollout \
+  tests/server/telemetry
+
+DEVICE_TESTS ?= tests/device tests/server/engines/test_contract.py tests/server/engines/test_contract_adapters.py
 # They give what waits a time that a device in software, at a tenth of a second a step, may exceed.
 TIMED := unload_that or load_that_is_cancelled or stalls or nobody_reads or come_back or used_again
 
@@ -43,16 +60,29 @@ help:
 	@printf '%s\n' \
 	  'make serve   start the server on http://127.0.0.1:8000; ARGS="--port 8011" passes options on' \
 	  'make train   install what training needs; ARGS="identity --language sv" trains too' \
-	  'make test    lint, check types and imports, run every test; TESTS=tests/server runs a part' \
+	  'make test    lint, check types and imports, run the tests; TESTS=tests/server runs a part' \
+	  'make test-training  the tests that train, distil, merge and convert; the longest ones' \
 	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
 	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
-	  'make test-deploy  tests/deploy: a real Prometheus 2, from Debian, scrapes the server' \
+	  'make test-deploy  tests/deploy: image, unit, proxies and scrapes, with Debian'"'"'s programs; as root' \
+	  'make board-picture  docs/board.png: the panels of the board, drawn from what test-deploy asks' \
+	  'make test-bench  oneseek bench against real servers on the mini base, each scenario short' \
+	  'make test-rivals  vllm serve, its Rust front end and llama.cpp started by oneseek bench, on demand' \
+	  'make test-page  tests/page: the page for people in headless Chromium, from Debian' \
+	  'make screenshots  docs/pictures anew, in the same Chromium' \
+	  'make vendor  the libraries of the page for people anew, from npm' \
+	  'make test-ray  tests/ray on a Ray cluster of this machine, and the engine contract over replicas' \
+	  'make test-ray-vllm  two replicas of the real vLLM on such a cluster, on the CPU, on demand' \
 	  'make test-clients  OpenAI'"'"'s libraries, LiteLLM, LangChain and others against a server, in a cached environment' \
-  'make test-clients-heavy  guidellm and lm-eval, which bring torch, on demand' \
+  'make test-clients-heavy  guidellm, lm-eval, vllm bench serve and inference-perf, on demand' \
   'make clients-table  test-clients, and then the table of docs/clients.md' \
-  'make mutants  take each rule of tests/project/mutants out in a copy, and see its test fail; about 10 minutes' \
+  'make mutants  take each rule of tests/project/mutants out in a copy, and see its test fail; half an hour or more' \
 	  'make corpus  every malformed adapter through the command line, one process each' \
 	  'make size-fuzz  how long others wait while the server is sent the largest requests; some minutes' \
+	  'make prose   rates of a few words in docstrings and documents; ARGS="--sample 50" draws lines to read' \
+	  'make docs    the documents as a site in build/site, its links checked' \
+	  'make locks   write locks/*.txt anew, with the newest versions' \
+	  'make release  build wheel and sdist twice, compare them, and serve from the wheel' \
 	  'make lint    the checks without the tests' \
 	  'make clean   remove the environment and every cache in this folder'
 
@@ -71,18 +101,31 @@ else
 	$(SAY) 'to train: $(BIN)/oneseek train identity --language sv, or make train ARGS="identity --language sv"'
 endif
 
-test: lint
+# Two commands at once; the first one's output is shown when both have ended.
+define side_by_side
+@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; \
+{ $(1); } >"$$log" 2>&1 & first=$$!; \
+{ $(2); }; second=$$?; \
+wait $$first; first=$$?; cat "$$log"; exit $$((second || first))
+endef
+
 ifeq ($(TESTS),tests)
-	$(SAY) 'running the tests in two processes; one of them reports at the end'
-	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; \
-	$(BIN)/python -m pytest -q $(MAKING) >"$$log" 2>&1 & making=$$!; \
-	$(BIN)/python -m pytest -q tests $(MAKING:%=--ignore=%) && \
-	$(BIN)/python -m pytest -q --engine device -m 'not slow' $(CONTRACT) tests/server/engines/test_families.py; serving=$$?; \
-	wait $$making; making=$$?; cat "$$log"; exit $$((serving || making))
+test: $(VENV)/.test
+	$(SAY) 'running the checks and the tests in three processes; two of them report at the end'
+	$(call side_by_side,$(MAKE) --no-print-directory lint & checks=$$!; \
+	  $(BIN)/python -m pytest -q $(MAKING) $(ELSEWHERE:%=--ignore=%); tests=$$?; wait $$checks && exit $$tests, \
+	  $(BIN)/python -m pytest -q tests $(MAKING:%=--ignore=%) && \
+	  $(BIN)/python -m pytest -q --engine device -m 'not slow' $(CONTRACT) tests/server/engines/test_families.py)
 else
+test: lint
 	$(SAY) 'running the tests'
 	@$(BIN)/python -m pytest -q $(TESTS)
 endif
+
+test-training: $(VENV)/.test
+	$(SAY) 'running the tests of training in two processes; one of them reports at the end'
+	$(call side_by_side,$(BIN)/python -m pytest -q --durations=5 $(TRAINING_PARTS), \
+	  $(BIN)/python -m pytest -q --durations=5 $(TRAINING_VERBS))
 
 # The server refuses names under ONESEEK_ that are not settings, in the environment of the tests too.
 unexport ONESEEK_TEST_CACHE
@@ -101,8 +144,62 @@ test-device: $(VENV)/.made
 
 test-deploy: $(VENV)/.test
 	@prometheus=$$($(BIN)/python -m tests.deploy.prometheus --cache '$(ONESEEK_TEST_CACHE)') || exit; \
-	echo "oneseek: running the tests with $$prometheus"; \
-	$(BIN)/python -m pytest -q --prometheus "$$prometheus" tests/deploy
+	tools=$$($(BIN)/python -m tests.deploy.tools --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	kubernetes=$$($(BIN)/python -m tests.deploy.kubernetes.environment --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	echo "oneseek: running the tests with $$prometheus, $$tools and $$kubernetes"; \
+	$(BIN)/python -m pytest -q --durations=10 --prometheus "$$prometheus" --deploy-tools "$$tools" \
+	  --kubernetes "$$kubernetes" tests/deploy
+
+board-picture: $(VENV)/.test
+	@prometheus=$$($(BIN)/python -m tests.deploy.prometheus --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	$(BIN)/python -m tests.deploy.watching.picture --prometheus "$$prometheus" --out docs/board.png
+
+test-bench: $(VENV)/.test
+	$(SAY) 'running oneseek bench against real servers'
+	@$(BIN)/python -m pytest -q --durations=5 tests/bench/live/live_suite.py $(STARTS_RIVALS)
+
+test-rivals: $(VENV)/.test
+	@cache='$(ONESEEK_TEST_CACHE)'; vllm=; \
+	llama=$$($(BIN)/python -m tests.bench.live.environment --cache "$$cache") || exit; \
+	if [ "$$(uname -s)" = Linux ]; then \
+	  vllm=$$($(BIN)/python -m tests.vllm.environment --cache "$$cache") || exit; fi; \
+	echo "oneseek: starting every contender, with $$vllm and $$llama"; \
+	$(BIN)/python -m pytest -q --durations=5 tests/bench/live/rivals_suite.py \
+	  --vllm-python "$$vllm" --llama-python "$$llama"
+
+# The browser and axe-core are fetched into the cache once.
+CHROMIUM_PATH = $$($(BIN)/python -m tests.page.chromium --cache '$(ONESEEK_TEST_CACHE)')
+
+test-page: $(VENV)/.test
+	@chromium=$(CHROMIUM_PATH) && axe=$$($(BIN)/python -m tests.page.vendor --axe --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	echo "oneseek: looking at the page with $$chromium"; \
+	$(BIN)/python -m pytest -q --chromium "$$chromium" --axe "$$axe" --durations=5 tests/page/suite
+
+screenshots: $(VENV)/.test
+	@chromium=$(CHROMIUM_PATH) || exit; \
+	$(BIN)/python -m tests.page.screenshots "$$chromium" docs/pictures
+
+vendor: $(VENV)/.test
+	@$(BIN)/python -m tests.page.vendor --cache '$(ONESEEK_TEST_CACHE)'
+
+# The figures of replicas' memory are half a second old, and these two tests read them at once.
+OLD_FIGURES := prompt_scores_are_whole or little_kv_memory
+
+test-ray: $(VENV)/.made
+	@python=$$($(BIN)/python -m tests.ray.environment --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	echo "oneseek: running the tests on Ray, with $$python"; \
+	PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 "$$python" -m pytest -q --engine remote --without-torch --durations=5 \
+	  -m 'not slow' -k 'not ($(OLD_FIGURES))' tests/ray tests/server/engines/test_contract.py \
+	  tests/server/engines/test_contract_adapters.py
+
+# vLLM on the CPU binds its threads to cores, every replica to the same ones.
+test-ray-vllm: $(VENV)/.made
+	@cache='$(ONESEEK_TEST_CACHE)'; vllm=$$($(BIN)/python -m tests.vllm.environment --cache "$$cache") || exit; \
+	python=$$($(BIN)/python -m tests.ray.vllm_environment "$$vllm" --cache "$$cache") || exit; \
+	echo "oneseek: running vLLM on Ray, with $$python"; \
+	VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind HF_HUB_OFFLINE=1 \
+	  PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 "$$python" -m pytest -q --engine remote --without-torch --durations=5 \
+	  tests/ray/vllm_suite.py
 
 # In the clients' environment, with a server of this one's; the second run has the openai that Inspect asks for.
 CLIENTS = PYTHONPATH=.:$$new PYTHONDONTWRITEBYTECODE=1 "$$python" -m pytest -q -p no:cacheprovider --durations=5 \
@@ -116,9 +213,14 @@ test-clients: $(VENV)/.serve
 	new=; $(CLIENTS) $(CLIENT_TESTS) --ignore=$(NEWEST_OPENAI) || exit; \
 	new="$${python%/bin/python}/openai3"; $(CLIENTS) $(NEWEST_OPENAI) $(CLIENT_TESTS)/test_openai.py
 
+# vLLM's client runs in the environment of test-vllm, inference-perf where there is a Python 3.12.
 test-clients-heavy: $(VENV)/.serve
-	@python=$$($(BIN)/python -m tests.clients.environment --heavy --cache '$(ONESEEK_TEST_CACHE)') || exit; \
-	new=; $(CLIENTS) $(CLIENT_TESTS)/heavy_clients.py
+	@cache='$(ONESEEK_TEST_CACHE)'; vllm=; \
+	python=$$($(BIN)/python -m tests.clients.environment --heavy --cache "$$cache") || exit; \
+	perf=$$($(BIN)/python -m tests.clients.environment --inference-perf --cache "$$cache") || exit; \
+	if [ "$$(uname -s)" = Linux ]; then \
+	  vllm=$$($(BIN)/python -m tests.vllm.environment --cache "$$cache") || exit; fi; \
+	new=; $(CLIENTS) $(CLIENT_TESTS)/heavy_clients.py --vllm-python "$$vllm" --inference-perf-python "$$perf"
 
 clients-table: test-clients
 	@$(BIN)/python -m tests.clients.table
@@ -131,6 +233,20 @@ corpus: $(VENV)/.test
 
 size-fuzz: $(VENV)/.serve
 	@$(BIN)/python -m bench.hostile $(ARGS)
+
+prose: $(VENV)/.made
+	@$(BIN)/python -m tests.project.prose $(ARGS)
+
+docs: $(VENV)/.docs
+	$(SAY) 'building the site in build/site; a broken link ends it'
+	@rm -rf .cache build/site
+	@$(BIN)/python -m zensical build --strict
+
+locks: $(VENV)/.test
+	@$(BIN)/python -m tests.project.release.locks
+
+release: $(VENV)/.release
+	@$(BIN)/python -m tests.project.release.build
 
 lint: $(VENV)/.test
 	$(SAY) 'checking style, types and imports'
@@ -162,8 +278,13 @@ $(VENV)/.train: pyproject.toml $(VENV)/.made
 $(VENV)/.test: pyproject.toml $(VENV)/.made
 	$(SAY) 'installing what the tests need (torch and transformers among it: some minutes)'
 	@$(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(PIP) install --quiet --use-pep517 --editable . --group lint --group test
+	@$(PIP) install --quiet --use-pep517 --editable . --group lint --group test --group deploy
 	@touch $@ $(VENV)/.serve
+
+$(VENV)/.docs $(VENV)/.release: $(VENV)/.%: pyproject.toml $(VENV)/.made
+	@$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@$(PIP) install $(QUIET) --group $*
+	@touch $@
 
 $(VENV)/.made:
 	@python=''; \

@@ -1,3 +1,3 @@
-"""What an adapter is, where it is found and how it comes to be, without serving; `routing` and `server`
-import it.
+"""Adapters and bases without serving: their file formats, how they are found, and how they are made.
+`routing` and `server` import this package.
 """

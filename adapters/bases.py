@@ -1,4 +1,4 @@
-"""Which base is served, and where it is found, in the order that existing installations use."""
+"""Find the base to serve, in the order that existing installations use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from adapters.files.tokenizerfile import tokenizer_file
 from adapters.files.weightfiles import MAX_BASE_JSON_BYTES, find_checkpoint
 
 SHIPPED = Path(__file__).parent / "mini" / "weights"
-"""The mini base in `base`, and its adapters in folders beside it."""
+"""Folder of the mini base that ships with OneSeek: the base is in `base`, its adapters in folders
+beside it.
+"""
 BASES = (
     ("models/oneseek-7b-zero", "oneseek-7b-zero-base"),
     ("models/oneseek-7b-zero/base_models/mistral-7b", "mistral-7b"),
@@ -21,7 +23,9 @@ BASES = (
     ("models/mistral-7b-instruct", "mistral-7b-instruct"),
     ("models/llama-2-7b-chat", "llama-2-7b-chat"),
 )
-"""Folder under the installation's root, and the base's public name; the first that holds weights is taken."""
+"""Folder under the installation's root, and the base's public name. The first folder that holds weights is
+used.
+"""
 MINI_BASE = "oneseek-mini"
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -35,31 +39,33 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-"""The files of a base that its tokenizer and chat template may lie in."""
+"""Files of a base's folder that may hold its tokenizer or chat template."""
 _NAME_IT = "Name another folder with --base-model PATH."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundBase:
-    """A base that passed the first look: config.json, a tokenizer and safetensors are there."""
+    """A base that passed the first check: its folder has config.json, a tokenizer and safetensors."""
 
     path: Path
     name: str
     """Public name, such as `mistral-7b-instruct`."""
     reason: str
-    """Why this one, for the log."""
+    """Why this base was chosen, for the log."""
 
     shipped: bool
-    """Whether it is the mini base that comes with OneSeek."""
+    """True if this is the mini base that comes with OneSeek."""
     warning: str | None = None
-    """What else its folder holds that could be taken for the base."""
+    """Warning about other files in the folder that could be taken for the base. None if there are none."""
 
 
 def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPPED) -> FoundBase:
-    """The base to serve: `explicit`, else the first of `BASES` under `root` with weights, else the mini base.
+    """Find the base to serve: `explicit` if given, else the first of `BASES` under `root` that has weights,
+    else the mini base.
 
-    Raises `BaseModelError` where that one cannot be served, which names what is missing and what helps; a
-    lesser base is never served in silence. Which architectures an engine runs is for the engine to say.
+    Raises `BaseModelError` if the chosen base cannot be served; the message says what is missing and what to
+    do. It never falls back to a lesser base silently. If an architecture is not supported, the engine reports
+    it later.
     """
     if explicit is not None:
         mini = explicit.resolve() == (shipped / "base").resolve()
@@ -72,7 +78,7 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
             continue
         if not is_inside(folder, root):
             raise BaseModelError(
-                folder, f"is a link that leads out of {root}", f"Name it: --base-model {folder}"
+                folder, f"is a link that leads outside {root}", f"Name it: --base-model {folder}"
             )
         if not any(folder.glob("*.safetensors")) and _pickle(folder) is None:
             empty.append(place)
@@ -83,7 +89,7 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Whether `path`, with every link followed, is `root` or below it."""
+    """True if `path` is `root` or lies below it, once every link is followed."""
     try:
         return path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
     except (OSError, RuntimeError):
@@ -99,9 +105,9 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
     pickle = _pickle(folder)
     if pickle is not None and not any(path.name.startswith("model") for path in folder.glob("*.safetensors")):
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
-        remedy = f"Convert it once, where you trust the file, with transformers: {convert}."
+        remedy = f"If you trust the file, convert it once with transformers: {convert}."
         raise BaseModelError(
-            pickle, "is a pickle, which can run code when it is read, so it is not read", remedy
+            pickle, "is a pickle, which can run code when it is loaded, so OneSeek does not load it", remedy
         )
     warning = find_checkpoint(folder).warning
     if tokenizer_file(folder) is None:
@@ -111,7 +117,7 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
 
 
 def _where(folder: Path) -> str:
-    """What to name instead of a folder without a config.json."""
+    """Say what to name instead of a folder that has no config.json."""
     if (folder / "adapter_config.json").is_file():
         return f"It holds an adapter: name it with --adapters {folder}, and its base with --base-model PATH."
     found = sorted(folder.glob("*/config.json")) or sorted(folder.glob("*/*/config.json"))
@@ -123,4 +129,4 @@ def _pickle(folder: Path) -> Path | None:
 
 
 def _format_passed_over(empty: Sequence[str]) -> str:
-    return f" ({', '.join(empty)} passed over: no weights in it)" if empty else ""
+    return f" ({', '.join(empty)} skipped: no weights there)" if empty else ""

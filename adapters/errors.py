@@ -1,4 +1,4 @@
-"""Why a file, a name or a change was refused. Each message names what was found, and what helps."""
+"""Errors for a file, a name or a change that is refused. Each message says what was found and what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SHOWN = 80
 
 
 def format_value(value: object) -> str:
-    """`value` as it may stand in a message: quoted as Python would, on one line, at most 80 characters."""
+    """Format `value` for a message: quoted as Python would, on one line, at most 80 characters."""
     text = ascii(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
@@ -18,8 +18,8 @@ def format_value(value: object) -> str:
 class FileRefusedError(ValueError):
     """A file of a base or an adapter cannot be used.
 
-    `str(error)` names the whole path, for the log and the command line; `public` names no folder of the
-    host, for an HTTP answer.
+    `str(error)` holds the whole path, for the log and the command line. `public` names no folder of the host,
+    for an HTTP response.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class FileRefusedError(ValueError):
         return str(self).replace(str(self.path), self.path.name)
 
     def rename(self, folder: Path, shown: str) -> None:
-        """Have the message say `shown`, such as a URL, for `folder`."""
+        """Return the same error with `folder` shown as `shown` in its message, such as a URL."""
         self.args = (str(self).replace(str(folder), shown),)
 
 
@@ -47,9 +47,10 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, err
 
 
 def passing_cause(error: BaseException) -> OSError | None:
-    """The error of the system behind `error` that says nothing of a file and goes by itself, if there is one.
+    """Return the operating system's error behind `error` if it is temporary, such as no file descriptors or
+    memory left.
 
-    File descriptors or memory are used up: what is asked again later succeeds.
+    Retrying later succeeds, because nothing is wrong with the file itself. Returns None for any other cause.
     """
     found: BaseException | None = error
     while isinstance(found, FileRefusedError):
@@ -58,11 +59,11 @@ def passing_cause(error: BaseException) -> OSError | None:
 
 
 class AdapterError(FileRefusedError):
-    """An adapter's files are not what can be served."""
+    """An adapter's files cannot be served."""
 
 
 class BaseModelError(FileRefusedError):
-    """A base's files are not what can be served."""
+    """A base's files cannot be served."""
 
 
 class UnknownAdapterError(LookupError):
@@ -76,16 +77,16 @@ class UnknownAdapterError(LookupError):
 
 
 class AdapterRejectedError(ValueError):
-    """The registry does not take or remove an adapter: the message says why, and nothing changed."""
+    """The registry refuses to add or remove an adapter. The message says why, and nothing has changed."""
 
 
 class RegistryError(ValueError):
-    """The registry on disk does not make a change: the message says why, and nothing changed."""
+    """The registry on disk refuses a change. The message says why, and nothing has changed."""
 
 
 class LedgerError(FileRefusedError):
-    """The ledger cannot be read, continued or relied on; nothing was written."""
+    """The ledger cannot be read, extended or trusted. Nothing was written."""
 
 
 class UnknownInLedgerError(LookupError):
-    """No entry of the ledger is about this subject or digest."""
+    """The ledger has no entry about this subject or digest."""

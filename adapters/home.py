@@ -1,7 +1,7 @@
-"""The folder of a server's state, `$ONESEEK_HOME`, and the number of the format that it is in.
+"""The folder of a server's state, `$ONESEEK_HOME`, and its format number.
 
-The number stands in the file `format`, written when the home is made or first written to. A home without the
-file is of format 1, which is what releases before the file wrote.
+The file `format` holds the number. It is written when the home is made or first written to. A home without
+that file has format 1, as older releases wrote it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from adapters.files.regular import read_regular
 from adapters.numerals import parse_integer
 
 FORMAT = 1
-"""Raised when an older OneSeek would misread the registry, the ledger or the keys of a newer one."""
+"""Current format number. Increase it if an older OneSeek would misread a newer registry, ledger or keys."""
 FORMAT_FILE = "format"
 _MAX_BYTES = 64
 
 
 class HomeError(FileRefusedError):
-    """The home is in a format that this OneSeek does not read; nothing in it was changed."""
+    """This OneSeek does not support the format of the home. Nothing in the home was changed."""
 
 
 def read_format(home: Path) -> int:
-    """The number of the format of `home`. Raises `HomeError` if the file holds none or cannot be read."""
+    """Read the format number of `home`. Raises `HomeError` if the file holds no number or cannot be read."""
     path = home / FORMAT_FILE
     try:
         text = read_regular(path, _MAX_BYTES).decode("ascii", "replace").strip()
@@ -33,12 +33,14 @@ def read_format(home: Path) -> int:
         return 1
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"
-        raise HomeError(path, reason, "Check who may read it.") from problem
+        raise HomeError(path, reason, "Check its permissions.") from problem
     with suppress(ValueError):
         if (number := parse_integer(text)) >= 1:
             return number
-    remedy = "Restore the file from a backup; if only releases before it wrote this folder, delete it."
-    raise HomeError(path, "does not hold the number of a format", remedy, field="format", value=text)
+    remedy = "Restore the file from a backup. If only releases without this file wrote the folder, delete it."
+    raise HomeError(
+        path, "does not hold the format number of OneSeek's home", remedy, field="format", value=text
+    )
 
 
 def check_home(home: Path) -> None:
@@ -52,9 +54,10 @@ def check_home(home: Path) -> None:
 
 
 def mark_home(home: Path) -> None:
-    """Write the number of the format if `home` has none. Raises as `check_home`.
+    """Write the format number if `home` has none. Raises as `check_home`.
 
-    A home that cannot be written to stays as it is: whoever has to write there reports it.
+    If the home is not writable, this does nothing. The first command that has to write there reports the
+    error.
     """
     check_home(home)
     if not (home / FORMAT_FILE).exists():

@@ -1,4 +1,6 @@
-"""Names of adapters as people write them: aliases, versions, full names, languages. Pure text, no files."""
+"""Names of adapters as people write them: aliases, versions, full names and languages. Works on text only;
+opens no files.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pathlib import PurePath
 from adapters.errors import format_value
 
 RESERVED = frozenset({"auto", "base", "default", "oneseek"})
-"""Names that mean something else where an adapter may be asked for."""
+"""Names that are not allowed as an alias, because they mean something else in a request's `model`."""
 
 _ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.IGNORECASE | re.ASCII)
 _VERSION = re.compile(r"v[0-9]{1,9}(?:[.-][a-z0-9]{1,16}){0,7}", re.IGNORECASE | re.ASCII)
@@ -22,18 +24,20 @@ _FOLDER = re.compile(r"(?P<name>.+?)[-_.](?P<version>v[0-9]+(?:\.[0-9]+)*)(?:-(?
 
 
 def alias(text: str) -> str:
-    """`text` as written, where it is an alias; `ValueError` says what is wrong with it.
+    """Return `text` if it is a valid alias. Raises `ValueError` that says what is wrong.
 
-    An alias is 1 to 128 of a-z, 0-9, dot, dash and underscore in either case, begins with a letter or a
-    digit, is not in `RESERVED`, and can be a folder's name on Windows. Case does not distinguish aliases.
+    An alias is 1 to 128 of a-z, 0-9, dot, dash and underscore in either case. It begins with a letter or a
+    digit, is not in `RESERVED`, and can be a folder's name on Windows. Aliases that differ only in case are
+    the same.
     """
     if not _ALIAS.fullmatch(text):
         raise ValueError(
-            f"{format_value(text)} is no alias: use up to 128 of a-z, 0-9, '.', '-', '_', first no sign"
+            f"{format_value(text)} is not an alias: use up to 128 of a-z, 0-9, '.', '-', '_', "
+            "beginning with a letter or digit"
         )
     if text.lower() in RESERVED:
         others = ", ".join(sorted(RESERVED))
-        raise ValueError(f"the alias {format_value(text)} is reserved: choose another than {others}")
+        raise ValueError(f"the alias {format_value(text)} is reserved: do not use {others}")
     if text.endswith(".") or _DEVICES.fullmatch(text):
         raise ValueError(
             f"the alias {format_value(text)} cannot be a folder's name on Windows: choose another"
@@ -42,29 +46,31 @@ def alias(text: str) -> str:
 
 
 def version(text: str) -> str:
-    """`text` as written, where it is a version such as v1.1 or v1.1-SV; `ValueError` otherwise."""
+    """Return `text` if it is a version such as v1.1 or v1.1-SV. Raises `ValueError` otherwise."""
     if not _VERSION.fullmatch(text):
-        raise ValueError(f"{format_value(text)} is no version: write v1, v1.1 or v1.1-SV")
+        raise ValueError(f"{format_value(text)} is not a version: write v1, v1.1 or v1.1-SV")
     return text
 
 
 def language(text: str) -> str:
-    """`text` in lower case, where it is a language code such as sv; `ValueError` otherwise."""
+    """Return `text` in lower case if it is a language code such as sv. Raises `ValueError` otherwise."""
     if not _LANGUAGE.fullmatch(text):
         raise ValueError(
-            f"{format_value(text)} is no language code: write the two letters of ISO 639-1, such as sv"
+            f"{format_value(text)} is not a language code: write the two letters of ISO 639-1, such as sv"
         )
     return text.lower()
 
 
 def split_name(text: str) -> tuple[str, str | None]:
-    """`alias@version` as alias and version, or an alias alone with None. Raises `ValueError` as they do."""
+    """Split `alias@version` into alias and version; an alias alone gives None as its version. Raises as
+    `alias` and `version` do.
+    """
     before, at, after = text.partition("@")
     return alias(before), version(after) if at else None
 
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    """A key that puts versions in natural order: v1.9 before v1.10, v1.1 before v1.1-SV."""
+    """Sort key for versions in natural order: v1.9 before v1.10, v1.1 before v1.1-SV."""
     pieces: list[str] = re.findall(r"[0-9]+|[a-z]+", text.lower())
     return tuple(
         (1, int(piece), "") if piece.isascii() and piece.isdigit() else (0, 0, piece) for piece in pieces
@@ -72,7 +78,9 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def next_version(versions: Iterable[str]) -> str:
-    """The first free version after the highest of `versions`: v1.2 after v1.1, v1.2-SV after v1.1-SV."""
+    """Return the first free version after the highest of `versions`: v1.2 after v1.1, v1.2-SV
+    after v1.1-SV.
+    """
     known = list(versions)
     if not known:
         return "v1.0"
@@ -85,14 +93,15 @@ def next_version(versions: Iterable[str]) -> str:
 
 
 def tells_version(folder: str) -> bool:
-    """Whether a folder's name holds a version, as in `oneseek-7b-zero-v1.1`."""
+    """True if a folder's name holds a version, as in `oneseek-7b-zero-v1.1`."""
     return _FOLDER.fullmatch(folder) is not None
 
 
 def folder_title(folder: PurePath) -> str:
-    """What people call a folder: its name, or the repository's for a snapshot in Hugging Face's cache.
+    """Return the name that people use for a folder. For a snapshot in Hugging Face's cache it is the
+    repository's name.
 
-    There it is CACHE/models--OWNER--NAME/snapshots/COMMIT (huggingface_hub, "Understand caching").
+    A snapshot lies in CACHE/models--OWNER--NAME/snapshots/COMMIT (huggingface_hub, "Understand caching").
     """
     repository = folder.parent.parent
     if folder.parent.name == "snapshots" and repository.name.startswith("models--"):
@@ -101,13 +110,15 @@ def folder_title(folder: PurePath) -> str:
 
 
 def from_folder(text: str) -> str:
-    """A folder's name in lower case, with dashes for what a name cannot hold; empty where nothing is left."""
+    """Turn a folder's name into an alias: lower case, with dashes for characters that are not allowed. Empty
+    if nothing is left.
+    """
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:128].rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
 class FolderName:
-    """What the name of a folder that records nothing says of the adapter in it."""
+    """Alias, version and language read from the name of a folder that records none of them."""
 
     alias: str
     version: str
@@ -115,9 +126,10 @@ class FolderName:
 
     @classmethod
     def read(cls, text: str) -> FolderName:
-        """`oneseek-7b-zero-v1.1-SV` is `oneseek-7b-zero-sv`, v1.1, Swedish; without a version it is v1.
+        """Read a folder's name: `oneseek-7b-zero-v1.1-SV` gives `oneseek-7b-zero-sv`, v1.1, Swedish.
 
-        Characters that an alias cannot have become dashes. Raises `ValueError` where no alias remains.
+        Without a version it is v1. Characters that an alias cannot hold become dashes. Raises `ValueError` if
+        no alias is left.
         """
         match = _FOLDER.fullmatch(text)
         if match is None:

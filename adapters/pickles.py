@@ -1,4 +1,6 @@
-"""Adapters that are pickles, which are never read here: what their names tell, and what converts them."""
+"""Adapters that are pickle files. They are never read here: only their names are, to suggest the command that
+converts them.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 _GENERIC = ("adapter", "adapter_model", "pytorch_model", "model", "weights", "lora")
 _MAX_NOTES_BYTES = 256 << 10
 _LANGUAGES = {"english": "en", "engelska": "en", "swedish": "sv", "svenska": "sv"}
-"""As the .json of an existing installation may spell them."""
+"""Language names as the .json file of an existing installation may spell them."""
 
 
 def refuse_pickle(folder: Path) -> None:
-    """Raise `AdapterError` with the command that converts it, if `folder` holds, or is, a pickle."""
+    """Raise `AdapterError` with the converting command if `folder` holds a pickle or is one."""
     found = [path for path in (folder, *(folder / name for name in PICKLES)) if path.is_file()]
     pickle = next((path for path in found if path.suffix.lower() in PICKLE_SUFFIXES), None)
     if pickle is not None:
@@ -29,14 +31,18 @@ def refuse_pickle(folder: Path) -> None:
 
 
 def import_command(file: Path) -> str:
-    """What converts `file`, with the language that its names tell; without one it is never routed to."""
+    """Return the command that converts `file`, with the language that its name states. Without a language, it
+    is never chosen by language.
+    """
     text, language = str(file), told_language(file)
     named = f'"{text}"' if " " in text else text
     return f"oneseek adapters import {named}" + (f" --language {language}" if language else "")
 
 
 def told_language(file: Path) -> str | None:
-    """The language that the file's name or the .json beside it tells, such as sv; None if neither does."""
+    """Return the language that the file's name or the .json beside it states, such as sv. None if neither
+    does.
+    """
     try:
         if (told := names.FolderName.read(name_of(file)).language) is not None:
             return told
@@ -54,11 +60,13 @@ def told_language(file: Path) -> str | None:
 
 
 def name_of(file: Path) -> str:
-    """What names the adapter in `file`: its own name, or its folder's if that says nothing."""
+    """Return the part of the path that names the adapter: the file's name, or its folder's if the file's is
+    generic.
+    """
     return names.folder_title(file.absolute().parent) if file.stem.lower() in _GENERIC else file.stem
 
 
 def read_notes(file: Path) -> Mapping[str, Any]:
-    """The .json beside `file`, empty if there is none. Raises `AdapterError`."""
+    """Read the .json beside `file`; empty if there is none. Raises `AdapterError`."""
     beside = file.with_suffix(".json")
     return read_object(beside, _MAX_NOTES_BYTES, AdapterError) if beside.is_file() else {}

@@ -1,4 +1,4 @@
-"""Which code this is: the installed version, and the commit where it runs from a checkout."""
+"""Which code is running: the installed version, and the git commit if it runs from a checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GIT_SECONDS = 5
 
 
 def oneseek_version() -> str:
-    """The installed version, or `0+source` where the code runs from a folder that was never installed."""
+    """Return the installed version, or `0+source` if the code was never installed."""
     try:
         return version("oneseek")
     except PackageNotFoundError:
@@ -21,7 +21,9 @@ def oneseek_version() -> str:
 
 @cache
 def commit(root: Path = _ROOT) -> str | None:
-    """The commit that is checked out at `root`, with `-dirty` where files differ; None outside a checkout."""
+    """Return the commit checked out at `root`, with `-dirty` if files differ. None if `root` is not a
+    checkout.
+    """
     if not (root / ".git").exists():
         return None
     git = ["git", "--no-optional-locks", "-C", str(root)]

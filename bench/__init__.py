@@ -1,3 +1,3 @@
-"""Load generation, scenarios and reports, over HTTP and without the server's code; nothing imports it but
-tests.
+"""Load generation, scenarios and reports, over HTTP and without the server's code; only `oneseek bench` and
+tests import it.
 """

@@ -37,14 +37,14 @@ MIB = 1 << 20
 
 
 class Rival:
-    """llama.cpp in a process of its own."""
+    """A llama.cpp that runs in a separate process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.about = self._read()
 
     def measure(self, prompt: int, tokens: int) -> dict[str, Any]:
-        """Seconds of one prompt, and of each token after it."""
+        """Return the seconds for one prompt, and for each token after it."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"prompt": prompt, "tokens": tokens}) + "\n")
         self._process.stdin.flush()
@@ -54,13 +54,13 @@ class Rival:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"llama.cpp ended with status {self._process.wait()}")
+            raise RuntimeError(f"llama.cpp failed with exit status {self._process.wait()}")
         return json.loads(line)
 
 
 @contextmanager
 def rival(python: Path, model: Path, threads: int, context: int, batch: int) -> Generator[Rival]:
-    """llama.cpp with `model` loaded, until the block ends."""
+    """Run llama.cpp with `model` loaded until the block ends."""
     command = [str(python), "-m", "bench.rivals.llama", str(model), "--threads", str(threads)]
     command += ["--context", str(context), "--batch", str(batch)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -71,8 +71,8 @@ def rival(python: Path, model: Path, threads: int, context: int, batch: int) -> 
         process.wait()
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -87,11 +87,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/oneseek-big"))
-    print(json.dumps(run(parser.parse_args())))
+    print(json.dumps(run(parser.parse_args(given))))
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make what is missing, start both, take turns, and report."""
+    """Make the missing models, start both servers, measure them in turn, and report."""
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     model, python = work / arguments.preset, arguments.llama_python
@@ -130,7 +130,7 @@ def _run(command: Sequence[str]) -> None:
 def _server(
     arguments: argparse.Namespace, model: Path, adapters: dict[str, Path], starts: dict[str, Any], name: str
 ) -> Generator[Server]:
-    """OneSeek; what its start took goes into `starts`."""
+    """Run OneSeek until the block ends. `starts` gets the time and memory of its start."""
     work: Path = arguments.work
     options = ["--quantize", arguments.quantize, "--threads", str(arguments.threads), "--max-num-seqs", "4"]
     options += ["--max-model-len", str(arguments.context), "--home", str(_home(arguments))]
@@ -168,7 +168,9 @@ def _take_turns(
 def _ours(
     arguments: argparse.Namespace, server: Server, name: str, vocabulary: int, seed: int
 ) -> dict[str, float]:
-    """One request on its own: prompt tokens a second until its first token, and tokens a second after."""
+    """Measure one request alone: prompt tokens per second until the first token, and tokens per second after
+    it.
+    """
     prompt = np.random.default_rng(seed).integers(10, vocabulary - 10, arguments.prompt).tolist()
     body = {"model": name, "prompt": prompt, "max_tokens": arguments.tokens, "temperature": 0}
     job = LoadRequest("/v1/completions", body | {"ignore_eos": True}, arguments.tokens)
@@ -178,7 +180,9 @@ def _ours(
     trace, first = outcome.traces[0], outcome.first[0]
     steps = [gap / events for gap, events in zip(trace.gaps, trace.events[1:], strict=True)]
     if not steps:
-        raise RuntimeError(f"{arguments.tokens} tokens came all at once; ask for more with --tokens")
+        raise RuntimeError(
+            f"{arguments.tokens} tokens arrived in one piece, so the speed cannot be measured; raise --tokens"
+        )
     return {
         "prefill": arguments.prompt / first,
         "decode": 1 / statistics.median(steps),
@@ -187,7 +191,7 @@ def _ours(
 
 
 def _memory(process: int) -> dict[str, int]:
-    """Resident MiB of a process: now, its own (not of files), and the most it ever was."""
+    """Return the resident memory of a process in MiB: now, without mapped files, and the peak."""
     text = Path(f"/proc/{process}/status").read_text()
     names = {"VmRSS": "resident_mib", "RssAnon": "own_mib", "VmHWM": "peak_mib"}
     found = {key: re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE) for key in names}

@@ -1,4 +1,4 @@
-"""The embedded engine end to end over HTTP, beside vLLM's CPU build and transformers + PEFT, in one run.
+"""Compares the embedded engine over HTTP with vLLM's CPU build and with transformers + PEFT, in one run.
 
     python -m bench.embedded --vllm-python ENV/bin/python [--rounds 5] [--quantize none] [--preset 28m]
 
@@ -16,7 +16,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ NAMES = ("base", "en", "sv")
 def jobs(
     vocabulary: int, count: int, prompt: int, tokens: int, names: tuple[str, ...], seed: int
 ) -> list[LoadRequest]:
-    """`count` completions of random token ids, their models taken from `names` in turn."""
+    """Return `count` completion requests with random token ids. Their models are taken from `names` in "
+    "turn."""
     random = np.random.default_rng(seed)
     return [
         LoadRequest(
@@ -53,7 +54,7 @@ def jobs(
 
 
 def measure(server: Server, work: list[LoadRequest], streams: int) -> LoadResult:
-    """Run `work`; raises `RuntimeError` where any answer was not what was asked for."""
+    """Run `work`, a list of requests. Raises `RuntimeError` if an answer does not match its request."""
     before = server.event_loop_seconds()
     outcome = uvloop.run(closed_loop(server.url, work, streams))
     outcome.event_loop_seconds = server.event_loop_seconds() - before
@@ -63,15 +64,17 @@ def measure(server: Server, work: list[LoadRequest], streams: int) -> LoadResult
 
 
 def peft(model: Path, adapters: dict[str, Path]) -> dict[str, float]:
-    """transformers + PEFT `adapter_names`, bfloat16, in a process of its own; decode tokens/s by batch."""
+    """Measure transformers with PEFT's `adapter_names` in bfloat16, in a separate process. Returns batch size
+    → decode tokens per second.
+    """
     command = [sys.executable, "-m", "bench.rivals.peft", str(model)]
     command += [f"{name}={path}" for name, path in adapters.items()]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output.strip().splitlines()[-1])
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -88,13 +91,13 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     report = run(arguments)
     print(json.dumps(report))
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make the model, start the servers, take turns, and report."""
+    """Make the model, start the servers, measure them in turn, and report."""
     work: Path = arguments.work
     model, adapters, vocabulary = at_hand(work, arguments.preset)
     with ExitStack() as stack:
@@ -107,7 +110,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _start(
     arguments: argparse.Namespace, stack: ExitStack, model: Path, adapters: dict[str, Path]
 ) -> dict[str, Callable[[bool], Server]]:
-    """Name of a contender → address by whether the load mixes adapters."""
+    """Maps each name of a contender to its address, for loads with and without mixed adapters."""
     targets: dict[str, Callable[[bool], Server]] = {}
     context = str(arguments.prompt + arguments.tokens)
     for quantize in arguments.quantize.split(","):

@@ -1,15 +1,17 @@
-"""What a measurement ran on: the GPU, its driver, the versions of what matters; and the memory in use."""
+"""Describe the machine of a measurement: GPU, driver, versions of packages, and the memory in use."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +20,20 @@ import psutil
 
 MIB = 1 << 20
 VERSIONS = """
-import importlib.metadata as m, json
+import importlib.metadata as m, importlib.util as u, json, pathlib, runpy
 found = {}
-for name in "vllm torch transformers flashinfer-python triton starlette uvicorn aiohttp".split():
+names = "vllm torch transformers peft onnxruntime flashinfer-python triton starlette uvicorn aiohttp"
+for name in names.split():
     for distribution in (name, name + "-cpu"):
         try:
             found.setdefault(name, m.version(distribution))
         except m.PackageNotFoundError:
             pass
-try:
-    import torch
-    found["torch"], found["torch CUDA"] = torch.__version__, torch.version.cuda
-except ImportError:
-    pass
+torch = u.find_spec("torch")
+if torch and torch.submodule_search_locations:
+    # Without importing torch, which takes seconds.
+    about = runpy.run_path(str(pathlib.Path(torch.submodule_search_locations[0]) / "version.py"))
+    found["torch"], found["torch CUDA"] = about["__version__"], about.get("cuda")
 print(json.dumps(found))
 """
 
@@ -44,16 +47,16 @@ class Gpu:
     memory_mib: int
     driver: str
     cuda: str
-    """The newest CUDA that the driver runs."""
+    """The newest version of CUDA that the driver supports."""
 
     def used_mib(self) -> int:
-        """Memory in use by everyone; 0 where the driver does not tell."""
+        """GPU memory in use by all processes. 0 if the driver does not report it."""
         told = _smi("--query-gpu=memory.used", self.index)
         return int(told) if told.isascii() and told.isdigit() else 0
 
 
 def find_gpu(environ: Mapping[str, str] | None = None) -> Gpu | None:
-    """The first GPU that a server would use; `None` where there is no `nvidia-smi` or it finds none."""
+    """Return the first GPU that a server would use. None without `nvidia-smi` or a GPU."""
     visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES", "0")
     index = visible.split(",")[0].strip()
     if shutil.which("nvidia-smi") is None or not index:
@@ -67,7 +70,7 @@ def find_gpu(environ: Mapping[str, str] | None = None) -> Gpu | None:
 
 
 def parse_gpu(index: str, described: str, banner: str) -> Gpu:
-    """From the line of `--query-gpu=name,memory.total,driver_version` and the table that it prints alone."""
+    """Parse a line of `nvidia-smi --query-gpu=name,memory.total,driver_version`, or of its plain table."""
     name, memory, driver = (part.strip() for part in described.split(","))
     cuda = re.search(r"CUDA[ \w]*Version:\s*([\d.]+)", banner)
     return Gpu(index, name, int(float(memory)), driver, cuda[1] if cuda else "unknown")
@@ -80,7 +83,9 @@ def _smi(query: str, index: str) -> str:
 
 
 def used_mib(gpu: Gpu | None, process: int) -> int:
-    """Memory in use: the GPU's, or without one what the server's processes hold; 0 once they have ended."""
+    """Return the memory in use: on the GPU, or without one, by the server's processes. 0 once they have
+    ended.
+    """
     if gpu:
         return gpu.used_mib()
     try:
@@ -91,7 +96,9 @@ def used_mib(gpu: Gpu | None, process: int) -> int:
 
 
 def wait_until_free(gpu: Gpu, before_mib: int, wait: float = 60) -> int:
-    """Wait until a stopped server's memory is given back, within 1 GiB; returns what is in use then."""
+    """Wait until a stopped server has released its memory, within 1 GiB. Returns the memory that is still in
+    use.
+    """
     deadline = time.monotonic() + wait
     while (used := gpu.used_mib()) > before_mib + 1024 and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -99,7 +106,7 @@ def wait_until_free(gpu: Gpu, before_mib: int, wait: float = 60) -> int:
 
 
 def describe(gpu: Gpu | None, python: Path, commit: str | None) -> dict[str, Any]:
-    """What a result must say of its host; `python` is the interpreter that runs the servers."""
+    """Return what a result records about its machine. `python` is the interpreter that runs the servers."""
     versions = subprocess.run([str(python), "-c", VERSIONS], capture_output=True, text=True)
     return {
         "gpu": asdict(gpu) if gpu else None,
@@ -123,10 +130,21 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit of this tree, with a mark where files differ from it."""
+    """Return the commit of this checkout, with a mark if files differ from it."""
     here = Path(__file__).parent.parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (subprocess.SubprocessError, OSError):
         return "unknown"
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Print the description of this machine as one JSON object."""
+    parser = argparse.ArgumentParser(description="Print what a report says of this machine, as JSON.")
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="that runs the servers")
+    print(json.dumps(describe(find_gpu(), parser.parse_args(given).python, None), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""How fast the embedded engine computes prompts in each of its precisions, over HTTP, in one run.
+"""Measures how fast the embedded engine computes prompts in each of its precisions, over HTTP, in one run.
 
     python -m bench.prefill [--preset 152m] [--prompts 128,512] [--rounds 7] [--threads 2]
 
@@ -16,6 +16,7 @@ import json
 import platform
 import statistics
 import urllib.request
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,11 @@ CONTENDERS: dict[str, tuple[str, ...]] = {
     "int4": ("--quantize", "int4"),
 }
 AT_ONCE = 6
-"""Prompts of one turn: each adapter twice."""
+"""Number of requests that are sent together: two prompts for each adapter."""
 
 
 def next_token(server: Server, body: dict[str, Any]) -> dict[str, float]:
-    """The five likeliest next tokens of a prompt, with their log probabilities."""
+    """Return the five most likely next tokens of a prompt with their log probabilities."""
     asked = json.dumps({**body, "logprobs": 5}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{server.url}/v1/completions", asked, headers)
@@ -44,7 +45,7 @@ def next_token(server: Server, body: dict[str, Any]) -> dict[str, float]:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make the model, start the servers, take turns, and report."""
+    """Make the model, start the servers, measure them in turn, and report."""
     work: Path = arguments.work
     model, adapters, vocabulary = at_hand(work, arguments.preset)
     lengths = [int(length) for length in arguments.prompts.split(",")]
@@ -92,8 +93,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
-    print(json.dumps(run(parser.parse_args())))
+    print(json.dumps(run(parser.parse_args(given))))
 
 
 if __name__ == "__main__":

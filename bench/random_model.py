@@ -33,8 +33,8 @@ DTYPES = {
 INITIALIZER_RANGE = 0.02
 """Standard deviation of an untrained Mistral's weights."""
 SMALL_16_BITS = {"bfloat16": (0x80FF, 120 << 7), "float16": (0x87FF, 8 << 10)}
-"""Dtype → the bits left to chance (sign, lowest exponent bit, mantissa) and those that are set, so that
-magnitudes fill two octaves, 2⁻⁷ to 2⁻⁵, with a standard deviation of 0.019."""
+"""Maps each dtype to the bits left to chance (sign, lowest exponent bit, mantissa) and those that are set, so
+that magnitudes fill two octaves, 2⁻⁷ to 2⁻⁵, with a standard deviation of 0.019."""
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "{{ message['content'] }}{{ eos_token }}{% else %}[INST]{{ message['content'] }}[/INST]{% endif %}"
@@ -56,7 +56,7 @@ class DecoderShape:
     max_position_embeddings: int = 4096
 
     def modules(self) -> dict[str, tuple[str, int, int]]:
-        """Linear module → (its folder in a layer, out features, in features)."""
+        """Maps each linear module to (its folder in a layer, out features, in features)."""
         queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
         hidden, inner = self.hidden_size, self.intermediate_size
         return {
@@ -80,7 +80,9 @@ PRESETS = {
 
 
 def at_hand(work: Path, preset: str) -> tuple[Path, dict[str, Path], int]:
-    """The model of `preset` under `work`, two adapters by name, and the vocabulary; made where not there."""
+    """Return the model of `preset` in `work`, two adapters by name, and the size of the vocabulary. Makes
+    what does not exist.
+    """
     model = work / preset
     adapters = {name: work / f"{preset}-{name}" for name in ("en", "sv")}
     if not model.exists():
@@ -122,7 +124,7 @@ def write_adapter(out: Path, shape: DecoderShape, rank: int, targets: Sequence[s
     modules = shape.modules()
     unknown = [name for name in targets if name not in modules]
     if unknown:
-        raise ValueError(f"target {unknown[0]!r} is unknown; one of: {', '.join(modules)}")
+        raise ValueError(f"target {unknown[0]!r} is unknown; use some of {', '.join(modules)}")
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     tensors: dict[str, NumpyArray] = {}
@@ -165,7 +167,9 @@ def write_tokenizer(out: Path, vocabulary: int) -> None:
 def _weights(
     shape: DecoderShape, rng: np.random.Generator, dtype: np.dtype[np.generic], tied: bool
 ) -> Iterator[tuple[str, NumpyArray]]:
-    """Every tensor in order, as an untrained model has them; logits spread by about 0.02 √hidden."""
+    """Yield every tensor in order, with the distribution of an untrained model. Logits spread by about 0.02
+    √hidden.
+    """
 
     def matrix(outs: int, ins: int) -> NumpyArray:
         if dtype.name in SMALL_16_BITS:
@@ -192,7 +196,9 @@ def _normal(rng: np.random.Generator, shape: tuple[int, int], deviation: float) 
 def _small_16_bits(
     rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[np.generic]
 ) -> NumpyArray:
-    """Random bits as they come: ten times as fast as rounding a normal distribution, for 14 GB of them."""
+    """Return random weights from random bits: ten times as fast as rounding a normal distribution, for 14 GB
+    of them.
+    """
     chance, fixed = SMALL_16_BITS[dtype.name]
     count = shape[0] * shape[1]
     bits = rng.integers(0, 1 << 64, (count + 3) // 4, dtype=np.uint64).view(np.uint16)[:count]
@@ -202,7 +208,7 @@ def _small_16_bits(
 
 
 def _write_shards(out: Path, weights: Iterator[tuple[str, NumpyArray]], shard_bytes: int) -> None:
-    """One file, or several with an index where they exceed `shard_bytes`."""
+    """Write the tensors to one file, or to several with an index if they exceed `shard_bytes`."""
     shards: list[list[str]] = []
     held: dict[str, NumpyArray] = {}
     total = 0
@@ -236,7 +242,7 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line: make the model and the adapters."""
     parser = argparse.ArgumentParser(description="make a random Mistral checkpoint and adapters")
     parser.add_argument("out", type=Path, help="folder of the model")
     parser.add_argument("--preset", choices=PRESETS, default="28m")

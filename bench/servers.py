@@ -1,4 +1,4 @@
-"""Starts the servers that are compared, waits until they answer, and stops them."""
+"""Start the servers of a benchmark, wait until they answer, and stop them."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ import psutil
 
 
 def free_port() -> int:
-    """A port on the loopback interface that nothing listens on now."""
+    """Return a free port on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def fetch_json(url: str) -> Any:
-    """GET a JSON document."""
+    """Send a GET request and return the answer's JSON."""
     with urllib.request.urlopen(url, timeout=10) as response:
         return json.load(response)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server."""
+    """A running server of a benchmark."""
 
     url: str
     process: int
-    """Id of its main process."""
+    """Process id of the server's main process."""
 
     def event_loop_seconds(self) -> float:
-        """CPU seconds of the thread that began the process: for these servers, the one that speaks HTTP."""
+        """CPU seconds of the process's first thread, which handles HTTP in these servers."""
         return next(
             thread.user_time + thread.system_time
             for thread in psutil.Process(self.process).threads()
@@ -53,14 +53,16 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Whether its main process still runs."""
+        """True if the server's main process still runs."""
         try:
             return psutil.Process(self.process).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
     def prefix_hits(self) -> float | None:
-        """Tokens that vLLM has found in its prefix cache so far; `None` where no such metric is served."""
+        """Number of tokens that vLLM has found in its prefix cache so far. None if the server has no such
+        metric.
+        """
         try:
             with urllib.request.urlopen(self.url + "/metrics", timeout=10) as response:
                 text = response.read().decode()
@@ -76,7 +78,7 @@ def serving(
 ) -> Generator[Server]:
     """Run `command` until the block ends; yields the server once `/health` answers 200.
 
-    Raises `RuntimeError` with the end of the log where the server ends or stays silent for `wait` seconds.
+    Raises `RuntimeError` with the end of the log if the server ends or stays silent for `wait` seconds.
     """
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as sink:
@@ -102,7 +104,7 @@ def serving(
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent dies, so that a killed benchmark frees its GPU."""
+    """Ask the kernel to end this process when its parent dies, so that a killed benchmark frees its GPU."""
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
@@ -118,13 +120,13 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, wait: float) ->
                     return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise RuntimeError(f"{url} did not come up: {log.read_text(errors='replace')[-3000:]}")
+    raise RuntimeError(f"{url} did not start: {log.read_text(errors='replace')[-3000:]}")
 
 
 def oneseek(
     model: Path, adapters: Mapping[str, Path], port: int, *options: str, python: Path | None = None
 ) -> list[str]:
-    """The command line of this project's server, in this Python or another."""
+    """Return the command line of OneSeek's server, in this Python or another one."""
     named = [item for name, path in adapters.items() for item in ("--adapters", f"{name}={path}")]
     serve = ["serve", "--base-model", str(model), "--host", "127.0.0.1", "--port", str(port)]
     return [str(python or sys.executable), "-m", "server", *serve, *named, *options]
@@ -154,7 +156,7 @@ def vllm(
 
 
 def _vllm_serve(python: Path, model: Path) -> list[str]:
-    """`vllm serve`, or the module behind it if the command would find no metadata of its own."""
+    """Return the command `vllm serve`, or its Python module if the command would not find its own package."""
     asked = "import importlib.metadata; importlib.metadata.version('vllm')"
     if subprocess.run([str(python), "-c", asked], capture_output=True).returncode == 0:
         return [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model)]

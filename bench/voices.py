@@ -1,4 +1,4 @@
-"""Several voices that answer one question together, beside one after the other.
+"""Compares several voices (models that answer one question) at the same time with one after the other.
 
     python -m bench.voices [--preset mini] [--quantize int8] [--rounds 5] [--tokens 128]
 
@@ -30,16 +30,16 @@ from bench.servers import Server, free_port, oneseek, serving
 PATH = "/api/oqt/multi-model-query"
 MINI = "mini"
 LONGEST_QUESTION = 64
-"""Tokens."""
+"""Maximum length of a question in tokens."""
 
 
 def questions() -> Iterator[str]:
-    """Each another from its first words on."""
+    """Return questions that differ from their first words on."""
     return (f"{number * 7919 % 100_003}: vem är du, och vad kan du berätta?" for number in itertools.count(1))
 
 
 def ask(server: Server, text: str, models: Sequence[str], tokens: int) -> float:
-    """Seconds until every voice has answered. Raises `RuntimeError` for an answer that is not whole."""
+    """Return the seconds until every model has answered. Raises `RuntimeError` if an answer is incomplete."""
     body = {"question": text, "models": list(models), "max_tokens": tokens}
     body |= {"min_tokens": tokens, "ignore_eos": True, "temperature": 0}
     request = urllib.request.Request(
@@ -59,7 +59,7 @@ def ask(server: Server, text: str, models: Sequence[str], tokens: int) -> float:
 def measure(
     server: Server, texts: Iterator[str], models: Sequence[str], tokens: int, turn: int
 ) -> dict[str, float]:
-    """One round."""
+    """Measure one round: all models together, then each alone."""
     together = 0.0
     if turn % 2 == 0:
         together = ask(server, next(texts), models, tokens)
@@ -76,7 +76,7 @@ def measure(
 
 
 def command_line(arguments: argparse.Namespace, port: int) -> tuple[list[str], list[str]]:
-    """The server's command, and its five voices."""
+    """Return the server's command line, and the names of the five models that answer."""
     options = ["--quantize", arguments.quantize, "--log-level", "warning", *arguments.server_options]
     if arguments.preset == MINI:
         en, sv = "oneseek-mini-en", "oneseek-mini-sv"
@@ -89,18 +89,18 @@ def command_line(arguments: argparse.Namespace, port: int) -> tuple[list[str], l
     return command, ["base", en, sv, f"{sv}=0.7,{en}=0.3", f"{sv}=0.3,{en}=0.7"]
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=(MINI, *PRESETS), default=MINI)
     parser.add_argument("--quantize", choices=("none", "int8", "int4"), default="int8")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=128, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of each answer")
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
-    parser.add_argument("server_options", nargs="*", help="after --, for the server")
-    arguments = parser.parse_args()
+    parser.add_argument("server_options", nargs="*", help="more flags for the server, after --")
+    arguments = parser.parse_args(given)
     arguments.work.mkdir(parents=True, exist_ok=True)
     port, texts = free_port(), questions()
     command, models = command_line(arguments, port)

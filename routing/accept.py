@@ -1,4 +1,4 @@
-"""The languages of an Accept-Language header (RFC 9110, section 12.5.4), best first."""
+"""Parses the languages of an Accept-Language header (RFC 9110, section 12.5.4), best first."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ _RANGE = re.compile(r"\s*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,8})\s*(?:;\s*q=([
 
 
 def preferred_languages(header: str | None) -> tuple[str, ...]:
-    """Codes as detection uses them, by falling quality; what is malformed or refused (q=0) is left out."""
+    """Return language codes in order of preference, without malformed and refused (q=0) entries."""
+    return tuple(language_qualities(header))
+
+
+def language_qualities(header: str | None) -> dict[str, float]:
+    """Return the quality of each language code, above 0 and at most 1, in order of preference."""
     if not header:
-        return ()
+        return {}
     found: list[tuple[float, str]] = []
     for part in header[:_LONGEST].split(",")[:_MOST]:
         match = _RANGE.fullmatch(part)
-        if match is not None and (quality := float(match[2] or 1)) > 0:
+        if match is not None and (quality := min(float(match[2] or 1), 1.0)) > 0:
             found.append((-quality, detection_code(match[1])))
-    return tuple(dict.fromkeys(code for _, code in sorted(found, key=lambda item: item[0])))
+    best: dict[str, float] = {}
+    for negative, code in sorted(found, key=lambda item: item[0]):
+        best.setdefault(code, -negative)
+    return best

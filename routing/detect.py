@@ -1,7 +1,7 @@
-"""Which language a conversation is in: a posterior over the candidates and "something else".
+"""Detects the language of a conversation: a posterior over the candidate languages and "something else".
 
-One turn is scored by `routing.evidence`; turns are joined by a forward filter (a hidden Markov model whose
-hidden state is the user's language). Nothing here knows of adapters beyond the prior that they give.
+`routing.evidence` scores each turn. A forward filter combines the turns (a hidden Markov model whose hidden
+state is the user's language). Adapters matter only through the prior of their languages.
 """
 
 from __future__ import annotations
@@ -13,51 +13,57 @@ from typing import Protocol
 
 import numpy as np
 
-from routing.accept import preferred_languages
-from routing.clean import LIMIT, CleanText, clean
-from routing.evidence import Evidence, Scorer, Scores
-from routing.profiles import ProfileError, profiled_languages
-from routing.scripts import LANGUAGES, LATIN, main_script, script_of
+from routing.accept import language_qualities
+from routing.evidence.profiles import ProfileError, profiled_languages
+from routing.evidence.scorer import Evidence, Scorer, Scores
+from routing.evidence.weights import OTHER_SCRIPTS
+from routing.reading.clean import LIMIT, CleanText, clean
+from routing.reading.scripts import LANGUAGES, LATIN, main_script, script_of
 from routing.settings import OTHER, RoutingSettings, detection_code
 
 NEIGHBOURS = ("en", "sv", "da", "no", "de", "fi", "nl")
-"""Candidates besides the configured languages: told apart by name, whether they have an adapter or not."""
+"""Candidate languages in addition to the configured ones, whether they have an adapter or not."""
 BACKGROUND = (
-    *("af", "ca", "cs", "cy", "es", "et", "fr", "hr", "hu", "id", "it", "lt"),
+    *("af", "ca", "cs", "cy", "es", "et", "fr", "hr", "hu", "id", "is", "it", "lt"),
     *("lv", "pl", "pt", "ro", "sk", "sl", "so", "sq", "sw", "tl", "tr", "vi"),
 )
-"""Their best stands for `xx`."""
+"""Languages of the label `xx` (something else). The best of them gives its score."""
 _EARLIER_LIMIT = 300
-"""Characters of an earlier turn that are scored."""
-_PAYLOAD = 1.5
-"""Most, in nats, that the text which an instruction is about may tell of the language to answer in."""
+"""Maximum number of characters of an earlier turn that are scored."""
+_PAYLOAD, _PAYLOAD_OF_SURE = 1.5, 0.5
+"""Limits, in nats, of the evidence from a text that an instruction is about ("Translate this: …"). The first
+applies if only its length shows the instruction, the second if its words do."""
+_SURE_ALONE = 0.97
+"""If a question alone has a language with at least this probability, earlier turns are ignored."""
+_NAME = 0.1
+"""Factor on the evidence of a turn that consists of a name only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A posterior over the candidate languages and `xx`, something else."""
+    """A posterior over the candidate languages and `xx` (something else)."""
 
     language: str | None
-    """The decided language, `xx` included; None is undecided."""
+    """The decided language, which may be `xx`; None if undecided."""
     confidence: float
-    """Posterior probability of the likeliest language, decided or not."""
+    """Posterior probability of the likeliest language, even if undecided."""
     scores: Mapping[str, float]
-    """Language → posterior probability, likeliest first; they add up to 1."""
+    """Maps each language to its posterior probability, likeliest first; they add up to 1."""
     evidence: str
-    """Why, for people: what was read and what it told."""
+    """Explanation for people: what was read, and which evidence it gave."""
     from_history: bool = False
-    """Whether the question alone was undecided and the earlier turns settled it."""
+    """True if the question alone was undecided and the earlier turns decided the language."""
     told: bool = True
-    """Whether any turn told anything; if not, the scores are no more than the prior."""
+    """True if any turn gave evidence. If not, the scores equal the prior."""
 
     @property
     def likeliest(self) -> str:
-        """The language of `confidence`."""
+        """The most likely language. `confidence` is its probability."""
         return next(iter(self.scores))
 
 
 class Detector(Protocol):
-    """Anything that tells languages."""
+    """Detects the language of a conversation."""
 
     def detect(self, turns: Sequence[str], accept_language: str | None = None) -> Detection:
         """Judge the user's turns, oldest first; the last is the question. Never raises."""
@@ -65,21 +71,23 @@ class Detector(Protocol):
 
 
 class ProfileDetector:
-    """The default: langdetect's profiles scored exactly, with words, a prior and the conversation.
+    """The default detector. Combines langdetect's profiles, word lists, a prior and earlier turns.
 
-    Loads its tables once; holds no state after that, so that any number of threads may share it and the
-    same turns always give the same answer.
+    It loads its tables once and has no other state. So threads can share it, and the same turns always give
+    the same result.
     """
 
     def __init__(self, settings: RoutingSettings | None = None) -> None:
-        """Raises `ProfileError` for a configured language that has no profile and no script of its own."""
+        """Create the detector. Raises `ProfileError` for a language that has neither a profile nor its own
+        script.
+        """
         self._settings = settings or RoutingSettings()
         configured = tuple(detection_code(row.code) for row in self._settings.languages)
         for code in configured:
             if code not in profiled_languages() and script_of(code) == LATIN:
                 raise ProfileError(
-                    f"languages names {code!r}, which detection has no profile of; "
-                    f"there are: {', '.join(sorted(profiled_languages()))}"
+                    f"languages names {code!r}, which the language detector does not know; it knows: "
+                    f"{', '.join(sorted(profiled_languages()))}"
                 )
         latin = tuple(
             dict.fromkeys((*NEIGHBOURS, *(code for code in configured if script_of(code) == LATIN)))
@@ -88,31 +96,36 @@ class ProfileDetector:
         for script, languages in LANGUAGES.items():
             ours = tuple(code for code in languages if code in configured)
             if ours and len(languages) > 1:
-                self._scorers[script] = Scorer(ours, tuple(code for code in languages if code not in ours))
+                others = tuple(code for code in languages if code not in ours)
+                self._scorers[script] = Scorer(ours, others, OTHER_SCRIPTS)
         self._labels = (*dict.fromkeys((*latin, *configured)), OTHER)
         self._column = {label: column for column, label in enumerate(self._labels)}
         self._prior = self._make_prior()
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The candidates, without `xx`."""
+        """The candidate languages, without `xx`."""
         return self._labels[:-1]
 
     def detect(self, turns: Sequence[str], accept_language: str | None = None) -> Detection:
         """Judge the user's turns, oldest first; the last is the question. Never raises."""
         prior = self._hinted(accept_language)
-        question, evidence = self._read(turns[-1] if turns else "", LIMIT)
+        question, evidence, named = self._read(turns[-1] if turns else "", LIMIT)
         told = bool(question.any())
         alone = _normalised(np.log(prior) + question)
-        if alone.max() >= self._settings.sure or len(turns) < 2:
+        if len(turns) < 2 or (alone.max() >= max(self._settings.sure, _SURE_ALONE) and not named):
             return self._detection(alone, evidence, from_history=False, told=told)
+        if named:
+            question = question * _NAME
         belief = prior
         for turn in turns[-self._settings.history : -1]:
-            read = self._read(turn, _EARLIER_LIMIT)[0]
+            read, _, named = self._read(turn, _EARLIER_LIMIT)
             told = told or bool(read.any())
-            belief = _normalised(np.log(self._step(belief, prior)) + read)
+            belief = _normalised(np.log(self._step(belief, prior)) + (read * _NAME if named else read))
         joint = _normalised(np.log(self._step(belief, prior)) + question)
-        settled = bool(joint.max() >= self._settings.sure)
+        settled = bool(joint.max() >= self._settings.sure > alone.max()) or bool(
+            joint.max() >= self._settings.sure and joint.argmax() != alone.argmax()
+        )
         evidence += f"; earlier turns heard: {len(turns[-self._settings.history : -1])}"
         return self._detection(joint, evidence, from_history=settled, told=told)
 
@@ -126,24 +139,28 @@ class ProfileDetector:
         language = likeliest if told and confidence >= self._settings.sure else None
         return Detection(language, confidence, MappingProxyType(scores), evidence, from_history, told)
 
-    def _read(self, turn: str, limit: int) -> tuple[Scores, str]:
-        """Log-likelihood of one turn for each label, and what was read."""
+    def _read(self, turn: str, limit: int) -> tuple[Scores, str, bool]:
+        """Return a turn's log-likelihood for each label, an explanation, and True if it is only a name."""
         cleaned = clean(turn, limit)
-        script = main_script("".join(cleaned.words))
+        script = main_script("".join(cleaned.words.all))
         if script != LATIN and script not in self._scorers:
-            return self._by_script(script), _explain(cleaned, f"written in {script} letters")
+            return self._by_script(script), _explain(cleaned, f"written in {script} letters"), False
         scorer = self._scorers[script]
         whole = scorer.score(cleaned.words)
+        named = cleaned.name and not whole.known
         if cleaned.instruction is None:
-            return self._placed(scorer, whole), _explain(cleaned, _why(scorer, whole))
-        found = scorer.score(cleaned.instruction)
-        scores = self._placed(scorer, found) + np.maximum(self._placed(scorer, whole), -_PAYLOAD)
-        return scores - scores.max(), _explain(cleaned, _why(scorer, found), instruction=True)
+            return self._placed(scorer, whole), _explain(cleaned, _why(scorer, whole)), named
+        found = scorer.score(cleaned.instruction.words)
+        most = _PAYLOAD_OF_SURE if cleaned.instruction.sure else _PAYLOAD
+        scores = self._placed(scorer, found) + np.maximum(self._placed(scorer, whole), -most)
+        return scores - scores.max(), _explain(cleaned, _why(scorer, found), instruction=True), False
 
     def _placed(self, scorer: Scorer, found: Evidence) -> Scores:
-        """Scores of one script's labels among all labels; the others are out of the question."""
+        """Expand the scores of one script's labels to all labels. Other labels get a very low score."""
         if not found.grams and not found.scores.any():
             return np.zeros(len(self._labels))
+        if scorer.labels == self._labels:
+            return found.scores - found.scores.max()
         placed = np.full(len(self._labels), found.scores.max() - 50.0)
         placed[[self._column[label] for label in scorer.labels]] = found.scores
         return placed - placed.max()
@@ -166,11 +183,12 @@ class ProfileDetector:
         return prior
 
     def _hinted(self, accept_language: str | None) -> Scores:
-        hint = next((code for code in preferred_languages(accept_language) if code in self.languages), None)
+        qualities = language_qualities(accept_language)
+        hint = next((code for code in qualities if code in self.languages), None)
         if hint is None:
             return self._prior
         prior = self._prior.copy()
-        prior[self._column[hint]] *= self._settings.hint
+        prior[self._column[hint]] *= 1 + (self._settings.hint - 1) * qualities[hint]
         return prior / prior.sum()
 
 

@@ -1,4 +1,4 @@
-"""A route told in lines that people read, as `oneseek route TEXT` prints them."""
+"""Explains a route in lines for people, as `oneseek route TEXT` prints them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ _BECAUSE = {
     Reason.MODEL: "the model field asks for it",
     Reason.CONVERSATION: "the earlier turns settled the language; the question alone does not tell",
     Reason.LANGUAGE: "the question is written in this language",
+    Reason.TOPIC: "the question is like the examples of this adapter",
+    Reason.SYSTEM: "the question does not tell; the system prompt asks for it",
     Reason.ACCEPT_LANGUAGE: "the question does not tell; Accept-Language prefers it",
     Reason.DEFAULT: "the question does not tell; this is the configured default",
     Reason.UNDECIDED: "the language is not certain; the policy for undecided questions sends it here",
@@ -17,7 +19,7 @@ _BECAUSE = {
 
 
 def explain(route: Route, top: int = 3) -> list[str]:
-    """Lines for target, reason, language, the `top` likeliest languages, and what the text told."""
+    """Return lines with target, reason, language, the `top` likeliest languages, and the evidence."""
     target = " + ".join(name if weight == 1.0 else f"{weight:g} × {name}" for name, weight in route.target)
     lines = [
         f"adapter   {target or 'none, the base alone'}",
@@ -29,6 +31,9 @@ def explain(route: Route, top: int = 3) -> list[str]:
     likely = ", ".join(f"{name} {score:.1%}" for name, score in list(seen.scores.items())[:top])
     lines.append(f"language  {_named(route.language)}")
     lines.append(f"likely    {likely}")
+    if route.topic is not None:
+        about = ", ".join(f"{name} {score:.1%}" for name, score in list(route.topic.scores.items())[:top])
+        lines.append(f"topics    {about}")
     return [*lines, *(f"evidence  {part}" for part in seen.evidence.split("; "))]
 
 

@@ -1,12 +1,13 @@
-"""Which adapter answers a question: explicit choice, then language, then the configured policies. Pure."""
+"""Decides which adapter answers: explicit choice first, then language, then the configured policies."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from routing.accept import preferred_languages
+from routing.accept import language_qualities
 from routing.detect import Detection, Detector
 from routing.selection import (
     AUTO,
@@ -20,24 +21,34 @@ from routing.selection import (
     stands_alone,
 )
 from routing.settings import RoutingSettings
+from routing.system import answer_language
+from routing.topics.model import TopicMatch, TopicModel
 
+_SYSTEM_SHARE = 0.25
+"""Minimum probability, by the user's text, of the system prompt's language, if that is to decide."""
+_HEADER_SHARE = 0.5
+"""Minimum probability, by the user's text, of all languages in Accept-Language, if these are to decide."""
 MODEL = "model"
-"""The field of a body that names what answers."""
+"""Body field that names the adapter or base."""
 
 
 class Reason(StrEnum):
-    """What decided."""
+    """The rule that decided a route, as the receipt shows it."""
 
     HEADER = "header"
     MODEL = "model"
     CONVERSATION = "conversation"
     LANGUAGE = "language"
+    TOPIC = "topic"
+    """The question is like the examples of an adapter."""
+    SYSTEM = "system"
+    """The language that the system prompt asks for, or is written in."""
     ACCEPT_LANGUAGE = "accept-language"
     DEFAULT = "default"
     UNDECIDED = "undecided"
     """The policy for undecided texts, by the likeliest language or by sending them to the base."""
     NO_ADAPTER = "no-adapter"
-    """The policy for a language without an adapter."""
+    """The policy for texts in a language without an adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,49 +56,53 @@ class Route:
     """The decision for one question."""
 
     target: Blend
-    """(adapter name as asked for or alias, weight); empty is the base."""
+    """Pairs of (requested adapter name or alias, weight); empty for the base."""
     language: str | None
-    """The decided language of the question, whatever the target; None is undecided."""
+    """The detected language of the question, whatever the target; None if undecided."""
     confidence: float
-    """Posterior probability of the likeliest language."""
+    """Probability of the most likely language, given the text."""
     reason: Reason
     detection: Detection | None
-    """What the decision saw; present after every `Router.decide`."""
+    """The detection that the decision used; set by every `Router.decide`."""
+    topic: TopicMatch | None = None
+    """Topic of the question; None unless adapters have examples and the request names no adapter."""
     base: str | None = None
-    """The base that a language or the default means by name, with an empty target."""
+    """Name of the base, if a language or the default is configured to use one. `target` is empty then."""
 
 
 class AdapterNames(Protocol):
-    """What the registry offers routing."""
+    """The names of adapters and bases that routing needs from the registry."""
 
     def is_adapter(self, name: str) -> bool:
-        """Whether `name` is an adapter's alias, alias@version, or short name such as `sv`."""
+        """True if `name` is an adapter's alias, alias@version, or short name such as `sv`."""
         ...
 
     def is_base(self, name: str) -> bool:
-        """Whether `name` is a base's name."""
+        """True if `name` is a base's name."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteQuery:
-    """What a request says that bears on its route."""
+    """The parts of a request that affect its route."""
 
     header: str | None = None
-    """`X-OneSeek-Adapter`; None where it was not sent."""
+    """Value of the header `X-OneSeek-Adapter`. None if it was not sent."""
     model: str | None = None
-    """The body's `model`; None is automatic."""
+    """The body's `model`; None leaves the choice to the router."""
     turns: tuple[str, ...] = ()
     """The user's messages, oldest first; the last is the question."""
     accept_language: str | None = None
+    system: str | None = None
+    """The application's system prompt; None if there is none."""
     fallback: str | None = None
-    """Alias that answers if nothing but a policy would choose the base."""
+    """Alias to use if only a policy would choose the base."""
     opening: tuple[str, ...] = ()
-    """Texts that all requests of the conversation share, and as few others as may be."""
+    """Texts that identify the conversation: all its requests share them, and few other requests do."""
 
 
 class UnknownNameError(LookupError):
-    """A name that the catalogue does not know. `field` is where it stood."""
+    """The catalogue has no such name. `field` is the field or header that contained it."""
 
     def __init__(self, name: str, field: str) -> None:
         self.name = name if len(name) <= 80 else f"{name[:77]}…"
@@ -98,39 +113,61 @@ class UnknownNameError(LookupError):
 class Router:
     """Decides routes. Immutable, so that any thread may use it."""
 
-    def __init__(self, settings: RoutingSettings, detector: Detector) -> None:
+    def __init__(
+        self, settings: RoutingSettings, detector: Detector, topics: TopicModel | None = None
+    ) -> None:
         self._settings = settings
         self._detector = detector
+        self._topics = topics
 
     def decide(self, question: RouteQuery, catalogue: AdapterNames) -> Route:
-        """The route of `question`; raises `SelectionError` and `UnknownNameError`.
+        """Decide the route of `question`. Raises `SelectionError` or `UnknownNameError`.
 
-        Where header or model decide, the language is told for the receipt alone and never changes the choice.
+        If the header or the model decides, the language is detected for the receipt only.
         """
         asked = self._asked(question, catalogue)
         seen = self._detector.detect(question.turns, question.accept_language)
         if asked is not None:
             return Route(asked[0], seen.language, seen.confidence, asked[1], seen)
+        topic = self._topic_of(question.turns, seen)
+        if (
+            topic is not None
+            and topic.confidence >= self._settings.sure
+            and catalogue.is_adapter(topic.likeliest)
+        ):
+            chosen: Blend = ((topic.likeliest, 1.0),)
+            return Route(chosen, seen.language, seen.confidence, Reason.TOPIC, seen, topic)
         name, reason = self._by_language(question, seen, catalogue)
         fallback = question.fallback
         if name is None and fallback is not None and catalogue.is_adapter(fallback):
             name = fallback
         if name is None or catalogue.is_adapter(name):
             target: Blend = () if name is None else ((name, 1.0),)
-            return Route(target, seen.language, seen.confidence, reason, seen)
-        return Route((), seen.language, seen.confidence, reason, seen, base=name)
+            return Route(target, seen.language, seen.confidence, reason, seen, topic)
+        return Route((), seen.language, seen.confidence, reason, seen, topic, base=name)
 
     def voices(self, catalogue: AdapterNames) -> tuple[str, ...]:
-        """The aliases that answer a language, in the order of the settings, each once."""
+        """Return the aliases configured for languages, in the order of the settings, without duplicates."""
         aliases = dict.fromkeys(row.adapter for row in self._settings.languages)
         return tuple(alias for alias in aliases if catalogue.is_adapter(alias))
 
     def read(self, text: str) -> Detection:
-        """The language of one text alone, such as an answer."""
+        """Detect the language of a single text, such as an answer."""
         return self._detector.detect((text,))
 
+    def _topic_of(self, turns: Sequence[str], seen: Detection) -> TopicMatch | None:
+        """Return the topic of the question, or else of the turns before it."""
+        if self._topics is None:
+            return None
+        found: TopicMatch | None = None
+        for turn in reversed(turns[-self._settings.history :]):
+            found = self._topics.match(turn, seen.language)
+            if found is None or found.told:
+                break
+        return found
+
     def _asked(self, question: RouteQuery, catalogue: AdapterNames) -> tuple[Blend, Reason] | None:
-        """The explicit choice. A model's name has to be known even where the header decides."""
+        """Return the explicit choice. A model's name must be known even if the header decides."""
         model = None if question.model is None else named_choice(question.model, MODEL, catalogue)
         if question.header is not None:
             chosen = named_choice(question.header, HEADER, catalogue)
@@ -140,7 +177,7 @@ class Router:
     def _by_language(
         self, question: RouteQuery, seen: Detection, catalogue: AdapterNames
     ) -> tuple[str | None, Reason]:
-        """The adapter or the base by its name; None is the default base."""
+        """Choose by the detected language: the name of an adapter or a base; None: the default base."""
         if seen.language is not None:
             decided = Reason.CONVERSATION if seen.from_history else Reason.LANGUAGE
             return self._for_language(seen.language, decided, catalogue)
@@ -149,12 +186,43 @@ class Router:
             return None, Reason.UNDECIDED
         if policy == "likeliest" and seen.told and seen.confidence >= self._settings.threshold:
             return self._for_language(seen.likeliest, Reason.UNDECIDED, catalogue)
+        system = answer_language(question.system, self._detector) if question.system else None
         if policy != "default":
-            for language in preferred_languages(question.accept_language):
-                name = self._settings.adapter(language)
-                if _is_known(name, catalogue):
-                    return name, Reason.ACCEPT_LANGUAGE
-        return self._default(catalogue), Reason.DEFAULT
+            name = self._by_system(system, seen, catalogue)
+            if name is not None:
+                return name, Reason.SYSTEM
+            name = self._by_header(question.accept_language, seen, catalogue)
+            if name is not None:
+                return name, Reason.ACCEPT_LANGUAGE
+        asked = system or language_qualities(question.accept_language)
+        name = self._default(catalogue) if seen.told or asked else self._without_evidence(question, catalogue)
+        return name, Reason.DEFAULT
+
+    def _by_system(self, language: str | None, seen: Detection, catalogue: AdapterNames) -> str | None:
+        """Return the adapter of the system prompt's language, unless the user's text makes it unlikely."""
+        if seen.told and seen.scores.get(language or "", 0.0) < _SYSTEM_SHARE:
+            return None
+        name = self._settings.adapter(language)
+        return name if _is_known(name, catalogue) else None
+
+    def _by_header(self, accept_language: str | None, seen: Detection, catalogue: AdapterNames) -> str | None:
+        """Choose the likeliest language of Accept-Language with an adapter, weighted by quality.
+
+        Returns None if the text makes them unlikely: with policy `likeliest`, these languages together must
+        have at least half of the probability.
+        """
+        qualities = language_qualities(accept_language)
+        names = {
+            code: name for code in qualities if _is_known(name := self._settings.adapter(code), catalogue)
+        }
+        if not names:
+            return None
+        if not seen.told:
+            return names[max(names, key=qualities.__getitem__)]
+        held = sum(seen.scores.get(code, 0.0) for code in qualities)
+        if self._settings.undecided == "likeliest" and held < _HEADER_SHARE:
+            return None
+        return names.get(max(qualities, key=lambda code: qualities[code] * seen.scores.get(code, 0.0)))
 
     def _for_language(
         self, language: str, reason: Reason, catalogue: AdapterNames
@@ -166,9 +234,17 @@ class Router:
         return without, Reason.UNDECIDED if reason is Reason.UNDECIDED else Reason.NO_ADAPTER
 
     def _default(self, catalogue: AdapterNames) -> str | None:
-        """The configured default; the base while its adapter is not in the catalogue."""
+        """Return the configured default, or the base while that adapter is not in the catalogue."""
         name = self._settings.default
         return name if name != BASE and _is_known(name, catalogue) else None
+
+    def _without_evidence(self, question: RouteQuery, catalogue: AdapterNames) -> str | None:
+        """Choose if there is no evidence of a language: the default, or else `without_evidence`."""
+        fallback = question.fallback is not None and catalogue.is_adapter(question.fallback)
+        if self._settings.default is not None or fallback:
+            return self._default(catalogue)
+        name = self._settings.without_evidence
+        return name if _is_known(name, catalogue) else None
 
 
 def _is_known(name: str | None, catalogue: AdapterNames) -> bool:
@@ -176,9 +252,9 @@ def _is_known(name: str | None, catalogue: AdapterNames) -> bool:
 
 
 def named_choice(asked: str, field: str, catalogue: AdapterNames) -> Blend | None:
-    """The adapters that `asked` means, the base if none; None if it leaves the choice to the server.
+    """Return the adapters that `asked` names, empty for the base; None if the server is to choose.
 
-    Raises `UnknownNameError`, and `SelectionError` for a malformed header or blend.
+    Raises `UnknownNameError`, or `SelectionError` for a malformed header or blend.
     """
     try:
         chosen = parse_selection(asked, field)
@@ -198,7 +274,7 @@ def named_choice(asked: str, field: str, catalogue: AdapterNames) -> Blend | Non
 
 
 def _known(name: str, field: str, catalogue: AdapterNames) -> str:
-    """`name` without its base, `base` for a base's own name. Raises `UnknownNameError`."""
+    """Return `name` without its base's name, or `base` for a base. Raises `UnknownNameError`."""
     base, rest = split_base(name)
     if base is not None and not catalogue.is_base(base):
         raise UnknownNameError(name, field)

@@ -1,8 +1,8 @@
-"""What a request asks for by name, in the header `X-OneSeek-Adapter` and in `model` alike.
+"""Parses the names of adapters or bases in the header `X-OneSeek-Adapter` and in `model`.
 
-The words are an alias, `alias@version`, a base's name, `base`, `auto`, `oneseek` (which is `auto`), each of
-them after `base's name:` if a server has several bases, or a blend `name=weight,name=weight,…`. Case does not
-matter. Whether a name exists is the catalogue's to say.
+A selection is an alias, `alias@version`, a base's name, `base`, `auto` or `oneseek` (the same as `auto`). If
+a server has several bases, `BASE:` can come before it. It can also be a blend `name=weight,name=weight,…`.
+Case does not matter. This module does not check if a name exists.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 from typing import Literal
 
 Blend = tuple[tuple[str, float], ...]
-"""Adapter names as asked for, with their weights; empty is the base."""
+"""Requested adapter names with their weights; empty for the base."""
 
 HEADER = "X-OneSeek-Adapter"
 AUTO, BASE = "auto", "base"
 AUTOMATIC_MODEL = "oneseek"
-"""`auto` as a model's name: what a client names that leaves the choice to the server."""
+"""Model name that means `auto`: the server chooses the adapter."""
 MAX_LENGTH, MAX_TERMS, MAX_WEIGHT = 512, 8, 4.0
 
 _NAME = re.compile(
@@ -28,7 +28,7 @@ _GRAMMAR = "give an alias, alias@version, 'base', 'auto', or a blend such as 'sv
 
 
 class SelectionError(ValueError):
-    """A selection that cannot be read. `field`, `value` and `remedy` are parts of the message."""
+    """A selection is malformed. `field`, `value` and `remedy` are parts of the message."""
 
     def __init__(self, value: str, remedy: str, field: str = HEADER) -> None:
         self.field = field
@@ -38,11 +38,11 @@ class SelectionError(ValueError):
 
 
 def parse_selection(asked: str, field: str = HEADER) -> Blend | Literal["auto"]:
-    """What `asked` means: `auto`, adapters with weights, or nothing for `base`.
+    """Parse `asked`: `auto`, adapters with weights, or an empty blend for `base`.
 
-    A base's own name stays a name.
+    A base's own name is returned like an adapter's.
 
-    Raises `SelectionError` by the name of its `field`.
+    Raises `SelectionError`, whose message names `field`.
     """
     try:
         return _parse(asked)
@@ -51,25 +51,25 @@ def parse_selection(asked: str, field: str = HEADER) -> Blend | Literal["auto"]:
 
 
 def split_base(name: str) -> tuple[str | None, str]:
-    """The base and the rest of `base:adapter`; None where no base is named."""
+    """Split `base:adapter` into base and rest. The base is None if none is named."""
     base, colon, rest = name.strip().partition(":")
     return (base, rest) if colon else (None, base)
 
 
 def first_name(asked: str) -> str:
-    """The first name in `asked`, without its weight; what it is of a malformed selection does not matter."""
+    """Return the first name in `asked`, without its weight. `asked` must be well formed."""
     return asked.partition(",")[0].partition("=")[0].strip()
 
 
 def is_automatic(name: str) -> bool:
-    """True for the words that leave the choice to the server."""
+    """Return True for a name that leaves the choice to the server, such as `auto`."""
     return name.strip().lower() in _AUTOMATIC
 
 
 def _parse(asked: str) -> Blend | Literal["auto"]:
     text = asked.strip()
     if len(asked) > MAX_LENGTH:
-        raise ValueError(f"it has {len(asked)} characters, and may have {MAX_LENGTH}")
+        raise ValueError(f"the adapter's name has {len(asked)} characters; the limit is {MAX_LENGTH}")
     if not text:
         raise ValueError(f"{_GRAMMAR}; or leave the header out")
     if is_automatic(text):
@@ -78,26 +78,26 @@ def _parse(asked: str) -> Blend | Literal["auto"]:
         return ()
     terms = [_term(term.strip()) for term in text.split(",")]
     if len(terms) > MAX_TERMS:
-        raise ValueError(f"a blend of {len(terms)} terms; at most {MAX_TERMS} are possible")
+        raise ValueError(f"the blend has {len(terms)} adapters; at most {MAX_TERMS} are possible")
     if len(terms) > 1 and any(weight is None for _, weight in terms):
         raise ValueError("each term of a blend needs a weight, such as 'sv=0.7,en=0.3'")
     names = [name.lower() for name, _ in terms]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"it names {', '.join(twice)} more than once; add their weights up")
+        raise ValueError(f"the blend names {', '.join(twice)} more than once; add their weights up")
     if taken := sorted({BASE, *_AUTOMATIC}.intersection(names)):
         raise ValueError(stands_alone(taken[0]))
     return tuple((name, 1.0 if weight is None else weight) for name, weight in terms)
 
 
 def stands_alone(name: str) -> str:
-    """Why `name` is not a term of a blend."""
+    """Return the error for `name` in a blend, which must be used alone."""
     return f"{name!r} stands alone; a blend weighs adapters, on top of the base"
 
 
 def _term(term: str) -> tuple[str, float | None]:
     name, equals, number = (part.strip() for part in term.partition("="))
     if _NAME.fullmatch(name) is None:
-        raise ValueError(f"{name[:40]!r} is no adapter's name; {_GRAMMAR}")
+        raise ValueError(f"{name[:40]!r} is not the name of an adapter; {_GRAMMAR}")
     if not equals:
         return name, None
     if _WEIGHT.fullmatch(number) is None or not 0 < abs(float(number)) < MAX_WEIGHT:

@@ -1,4 +1,4 @@
-"""How routing is configured. Read from nowhere: the server fills it."""
+"""The settings of routing. The server fills them in."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def detection_code(tag: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LanguageRow:
-    """One language that has an adapter."""
+    """One language for which there is an adapter."""
 
     code: str
     """ISO 639-1 code, such as `sv`; a region is ignored."""
     adapter: str
-    """Alias of the adapter that answers in it."""
+    """Alias of the adapter that answers in the language."""
     weight: float = 1.0
-    """How much likelier than the other rows it is before anything is read."""
+    """Prior weight of the language, relative to the others."""
 
     def __post_init__(self) -> None:
         code = detection_code(self.code)
@@ -45,10 +45,10 @@ class LanguageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingSettings:
-    """Which languages have adapters, how sure detection has to be, and what happens where it is not."""
+    """Which languages have adapters, how sure detection has to be, and what happens if it is not."""
 
     languages: tuple[LanguageRow, ...] = ()
-    """Each language with an adapter, once."""
+    """The languages with an adapter, each once."""
     sure: float = 0.9
     """A language is decided from this posterior probability on; below it the text is undecided."""
     threshold: float = 0.5
@@ -57,16 +57,18 @@ class RoutingSettings:
     """What an undecided text gets: its likeliest language from `threshold` on, else as `accept-language`;
     the first language of Accept-Language that has an adapter, else the default; the default; or the base."""
     unsupported: UnsupportedPolicy = "base"
-    """What a language without an adapter gets."""
+    """The policy that decides who answers a text in a language without an adapter."""
     default: str | None = None
-    """Alias used where nothing else decides; `base` or None is the base."""
+    """Alias used if nothing else decides; `base` or None is the base."""
+    without_evidence: str | None = None
+    """Alias used if `default` is None and neither text, system prompt nor header tells any language."""
     other_prior: float = 0.43
     """Probability, before anything is read, that a text is in no language with an adapter."""
     stay: float = 0.9
     """Probability that a user's next turn is in the language of the one before."""
     history: int = 6
-    """User turns that count, the question included."""
-    hint: float = 3.0
+    """Number of user turns that are read, including the question."""
+    hint: float = 1.5
     """Factor by which Accept-Language lifts the prior of its first known language; 1 ignores it."""
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """The `oneseek` command line: one sub-command per verb, each a thin call into its module.
 
-Exit codes: 0 for success, 1 for a failure, 2 for a mistake in the command or the settings, 130 for Ctrl-C.
-A server that is told to stop has done what it was to do: its code is 0.
+Exit codes: 0 for success, 1 for a failure, 2 for a mistake in the command or the settings, 130 for Ctrl-C. A
+server that is stopped by a signal exits with 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.names_guard import NAMES, ForeignNameError, refuse_foreign_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. A mistake is one line on standard error, no traceback."""
+    """Run one command and return its exit code. A user's mistake prints one line, without a traceback."""
     _write_utf8()
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None and given[:1] == ["serve"]:
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except UnusedCliTokensError as error:
         left = " ".join(error.unused_tokens or ())
-        return _complain(f"{left!r} is not expected here; a switch takes no value: --NAME or --no-NAME", 2)
+        return _complain(
+            f"unexpected argument {left!r}; write a switch without a value: --NAME or --no-NAME", 2
+        )
     except (CycloptsError, SettingsError) as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
@@ -64,7 +66,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """The code of an error that needs no traceback, since its message says what is wrong; else None."""
+    """Exit code of an error whose message is enough; None for an error that needs a traceback."""
     from routing.route import UnknownNameError
     from routing.selection import SelectionError
 
@@ -76,17 +78,17 @@ def _exit_code(error: Exception) -> int | None:
 
 _REMEDIES = {
     errno.ENOENT: "Check the path.",
-    errno.ENOTDIR: "A part of the path is a file: name a folder.",
-    errno.EISDIR: "Name a file in it.",
-    errno.EACCES: "Give this user the right to it, or name another place.",
-    errno.EPERM: "Give this user the right to it, or name another place.",
-    errno.EROFS: "Name a place that can be written.",
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space, or name another place."),
+    errno.ENOTDIR: "A part of the path is a file; use a folder.",
+    errno.EISDIR: "Use the path of a file instead of a folder.",
+    errno.EACCES: "Give this user permission, or use another path.",
+    errno.EPERM: "Give this user permission, or use another path.",
+    errno.EROFS: "Use a path on a writable file system.",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space, or use another path."),
 }
 
 
 def _describe(error: Exception) -> str:
-    """What an error says, and what helps where it does not say that itself."""
+    """The message of an error, with a remedy added if the message has none."""
     from adapters.errors import UnknownAdapterError
 
     if isinstance(error, UnknownAdapterError) and not error.hints:
@@ -103,7 +105,7 @@ def _complain(error: Exception | str, code: int) -> int:
 
 
 def _write_utf8() -> None:
-    """Windows consoles and pipes may have an 8-bit encoding that knows neither å nor →."""
+    """Set UTF-8 for output: Windows consoles and pipes may use an 8-bit encoding without å and →."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""Errors that cross layers: those of an engine, and those of a request with their reply.
+"""Errors that cross layers: engine errors, and request errors with their HTTP reply.
 
 Messages name the field, the value and the remedy; they never hold a path, an address or a stack of the host.
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 CONTEXT_EXCEEDED = "context_length_exceeded"
-"""OpenAI's code, by which clients fall back to a model with a longer context."""
+"""OpenAI's error code. Some clients then fall back to a model with a longer context."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """One error as a client sees it."""
+    """An error as a client receives it."""
 
     status: int
     message: str
@@ -31,12 +31,12 @@ class ErrorReply:
         return msgspec.json.encode({"error": detail})
 
     def event(self) -> bytes:
-        """The same as one server-sent event, for an error after a stream has begun."""
+        """The error as a server-sent event, for a stream that has already begun."""
         return b"data: " + self.body() + b"\n\n"
 
 
 class ApiError(Exception):
-    """A request that is refused; carries the reply."""
+    """Refuses a request. `reply` is the error that the client receives."""
 
     def __init__(self, reply: ErrorReply) -> None:
         super().__init__(reply.message)
@@ -44,14 +44,14 @@ class ApiError(Exception):
 
 
 def bad_field(param: str | None, message: str, *, code: str | None = None, status: int = 400) -> ApiError:
-    """A field that cannot be served; `param` is its JSON path, such as `messages[0].content`."""
+    """The error for an invalid or unsupported field. `param` is its path, such as `messages[0].content`."""
     return ApiError(ErrorReply(status, message, param=param, code=code))
 
 
 def describe_context(context: int, prompt: int | str, asked: int | None = None) -> str:
-    """The message for what `context` tokens cannot hold, in the words that OpenAI's clients look for.
+    """The message for a request that exceeds `context` tokens, in the wording that OpenAI's clients look for.
 
-    `prompt` counts its tokens, or says in words how many there are.
+    `prompt` is its number of tokens, or a text such as "at least 5000 characters".
     """
     most = f"This model's maximum context length is {context} tokens. However, "
     # LangChain looks for the code in the text of the client's error, which may be this message alone.
@@ -65,62 +65,72 @@ def describe_context(context: int, prompt: int | str, asked: int | None = None) 
 
 
 def context_exceeded(param: str, context: int, prompt: int | str, asked: int | None = None) -> ApiError:
-    """A prompt, with the length that is asked for, that `context` tokens cannot hold."""
+    """The error for a prompt and requested length that exceed `context` tokens."""
     return bad_field(param, describe_context(context, prompt, asked), code=CONTEXT_EXCEEDED)
 
 
 class EngineError(RuntimeError):
-    """The engine failed at this request, or as a whole; its message is safe to show."""
+    """The engine failed, at one request or as a whole. The message is safe to show to a client."""
 
 
 class EngineBusyError(EngineError):
-    """The queue is full. `retry_after` is an estimate in seconds; `gate` is where that was found."""
+    """The queue is full. `retry_after` is an estimate in seconds; `gate` names the check that found it."""
 
     def __init__(self, message: str, retry_after: float, gate: str = "engine") -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.gate = gate
         self.places: int | None = None
-        """How many places the full queue has; None if something else is full."""
+        """Number of places in the full queue; None if something else is full."""
         self.unread = False
-        """True if the request's body is left unread, after which the connection cannot be used again."""
+        """True if the request's body stays unread, so that the connection must be closed."""
 
 
 class EngineDeadError(EngineError):
-    """The engine stopped and will not come back in this process."""
+    """The engine stopped and will not restart in this process."""
 
 
 class UnreadAnswerError(EngineError):
-    """The client took the answer so slowly that what waited for it has been dropped."""
+    """The client read the answer too slowly, so the rest was dropped."""
 
 
 class AdapterRefusedError(EngineError):
-    """An adapter cannot be loaded: the message says why, and nothing changed."""
+    """An adapter cannot be loaded. The message has the reason; nothing has changed."""
+
+
+class AdapterUnknownError(AdapterRefusedError):
+    """The engine refuses an adapter that it has never served, so the server no longer knows the adapter's
+    name.
+    """
+
+
+class NoSlotError(AdapterRefusedError):
+    """Nothing is wrong with an adapter, but the engine has no slot for it."""
 
 
 class AdapterUnavailableError(AdapterRefusedError):
-    """A version that was accepted cannot be served any more, until its files are restored."""
+    """A version that was served earlier cannot be served until its files are restored."""
 
 
 class AdapterNotLoadedError(EngineError):
-    """A request names an adapter that is not resident, or is being unloaded; `load` would bring it back."""
+    """A request needs an adapter that is not resident or is being unloaded. Call `load` and retry."""
 
 
 class AdaptersBusyError(AdapterNotLoadedError):
-    """Every slot for adapters is in use; one comes free when requests end."""
+    """Every adapter slot is in use; one becomes free when requests end."""
 
 
 class BaseNotLoadedError(EngineError):
-    """A base that is loaded on demand is not there yet. `retry_after` is in seconds."""
+    """An on-demand base is not loaded yet. `retry_after` is in seconds."""
 
     def __init__(self, base: str, retry_after: float) -> None:
-        super().__init__(f"The base {base} is being loaded; ask again in a moment.")
+        super().__init__(f"The base {base} is being loaded. Retry shortly.")
         self.base = base
         self.retry_after = retry_after
 
 
 class BaseUnavailableError(BaseNotLoadedError):
-    """A base that is loaded on demand could not be loaded, which is tried again after `retry_after`."""
+    """An on-demand base failed to load. The next attempt is made after `retry_after` seconds."""
 
     def __init__(self, base: str, problem: str, retry_after: float) -> None:
         super().__init__(base, retry_after)
@@ -128,7 +138,7 @@ class BaseUnavailableError(BaseNotLoadedError):
 
 
 class UnsupportedRequestError(EngineError):
-    """The request asks for something that this engine does not do. `param` is the request's field."""
+    """This engine does not support something in the request. `param` is the field."""
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
@@ -136,4 +146,10 @@ class UnsupportedRequestError(EngineError):
 
 
 class ContextExceededError(UnsupportedRequestError):
-    """Prompt and answer together are more than the context or the memory holds."""
+    """Prompt and answer together exceed the context or the KV cache."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a driver's or system's error message, at most 300 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

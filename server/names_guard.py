@@ -1,7 +1,7 @@
-"""Refuses to start where another distribution owns one of our top-level names.
+"""Refuse to start if another distribution owns one of our top-level package names.
 
 `server`, `adapters`, `routing` and `bench` are plain names, and others have them too: AdapterHub's `adapters`
-is one. Sharing an environment with them, half of one package could be imported with half of the other.
+is one. In a shared environment, Python could import half of one package and half of the other.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 NAMES = ("server", "adapters", "routing", "bench")
 
 _OURS = "oneseek"
-_REMEDY = "give OneSeek an environment of its own (python -m venv), or uninstall the other package"
+_REMEDY = "install OneSeek in its own environment (python -m venv), or uninstall the other package"
 
 
 class ForeignNameError(RuntimeError):
-    """A top-level name of ours is, or may at any install become, somebody else's."""
+    """Another distribution owns one of our top-level names, or could overwrite it."""
 
 
 def refuse_foreign_names(root: Path | None = None) -> None:
-    """Raise `ForeignNameError` unless each of our names is ours alone. Imports nothing.
+    """Raise `ForeignNameError` if another distribution has one of our names. Imports nothing.
 
     `root` is the folder that holds our packages; by default the one this file was loaded from.
     """
@@ -29,13 +29,15 @@ def refuse_foreign_names(root: Path | None = None) -> None:
     for name in NAMES:
         found = _location(name)
         if found is not None and found != root / name:
-            raise ForeignNameError(f"`import {name}` would load {found}, which is not OneSeek's; {_REMEDY}")
+            raise ForeignNameError(
+                f"`import {name}` would load {found}, which is another package's; {_REMEDY}"
+            )
     for name, distribution in _claims(root):
-        raise ForeignNameError(f"{distribution} holds a `{name}` of its own in {root}; {_REMEDY}")
+        raise ForeignNameError(f"{distribution} also has a top-level package `{name}`, in {root}; {_REMEDY}")
 
 
 def _location(name: str) -> Path | None:
-    """The folder that `import name` would load from."""
+    """The folder from which `import name` would load."""
     spec = importlib.util.find_spec(name)
     if spec is None:
         return None
@@ -46,7 +48,7 @@ def _location(name: str) -> Path | None:
 
 
 def _claims(root: Path) -> Iterator[tuple[str, str]]:
-    """Our names with the distributions beside us that hold them too. Beside a checkout there are none."""
+    """Our names, each with the other distributions that install it. Empty for a checkout."""
     for record in root.glob("*.dist-info/RECORD"):
         distribution = record.parent.name.partition("-")[0]
         if distribution == _OURS:

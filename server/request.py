@@ -1,7 +1,7 @@
-"""The one shape in which work reaches an engine and comes back from it.
+"""The data types of work that goes to an engine and comes back from it.
 
-Everything here is frozen and knows nothing of HTTP: an OpenAI field ends at `server.api`. What is made for
-every token is a msgspec struct, built several times faster than a frozen dataclass.
+Everything here is frozen and independent of HTTP; OpenAI's fields end at `server.api`. Types that are made
+for each token are msgspec structs, which are several times faster to build than dataclasses.
 """
 
 from __future__ import annotations
@@ -16,40 +16,42 @@ FinishReason = Literal["stop", "length"]
 """`stop`: an end token, a stop token or a stop string; `length`: `max_tokens` or the end of the context."""
 
 AdapterMix = tuple[tuple[str, float], ...]
-"""Adapter digests with their blend weights, sorted by digest; empty means the base alone.
+"""Adapter digests with their blend weights, sorted by digest; empty for the plain base.
 
 One adapter is `((digest, 1.0),)`; a blend of several adds their weighted LoRA terms.
 """
 
 
 class Share(NamedTuple):
-    """Whose part of the queue and of the batch a request counts against."""
+    """The API key and adapter that a request is counted under. The queue and the batch are divided fairly
+    between such shares.
+    """
 
     tenant: str
-    """Digest of the API key; empty if none is needed."""
+    """Digest of the API key; empty if the server needs no key."""
     adapter: str
-    """The adapter's digest, of a blend that of its heaviest; the empty string for the base."""
+    """Digest of the adapter (for a blend, of the one with the largest weight); empty for the base."""
     background: bool = False
-    """True for shadows: they have no part, count for nobody, and make way first."""
+    """True for a shadow's requests. They do not use any client's share, and are the first to be preempted."""
 
 
 BASE_SHARE = Share("", "")
-"""The base's, if no key is needed."""
+"""The share that counts requests to the base without an API key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen. The defaults are OpenAI's; values are checked on the wire, once."""
+    """Sampling parameters. Defaults are OpenAI's. Values are checked once, when a request is parsed."""
 
     max_tokens: int
-    """Most tokens to generate; 0 asks for the prompt's own logprobs alone."""
+    """Maximum number of tokens to generate. 0 only scores the prompt."""
     temperature: float = 1.0
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     top_p: float = 1.0
     top_k: int = 0
-    """0 means all."""
+    """Number of likeliest tokens to sample from; 0 means all."""
     min_p: float = 0.0
-    """Drop tokens less likely than `min_p` × the likeliest."""
+    """Drop tokens less likely than `min_p` × the probability of the likeliest."""
     repetition_penalty: float = 1.0
     """Divides (positive) or multiplies (negative) logits of tokens seen in prompt or output (CTRL, 2019)."""
     presence_penalty: float = 0.0
@@ -57,36 +59,36 @@ class Sampling:
     frequency_penalty: float = 0.0
     """Subtracted for each time a token was seen in the output."""
     logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
-    """Token id → added to its logit before everything else."""
+    """Maps each token id to added to its logit before everything else."""
     seed: int | None = None
-    """64-bit; the same seed gives the same text. None draws one for the request."""
+    """64-bit seed; the same seed gives the same text. None: a random seed for each request."""
     min_tokens: int = 0
-    """No end token, stop token or stop string ends the text before this many tokens."""
+    """Minimum number of tokens before an end token, stop token or stop string can end the text."""
     ignore_eos: bool = False
     stop: tuple[str, ...] = ()
-    """Strings that end the text; never emitted, not even in part."""
+    """Strings that end the text. They are never part of it, not even partly."""
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
-    """Number of alternatives reported for each generated token; 0 reports the chosen one alone."""
+    """Number of alternatives to report for each generated token; 0 reports the chosen one only."""
     prompt_logprobs: int | None = None
-    """The same for each prompt token after the first."""
+    """Number of alternatives to report for each prompt token after the first."""
     grammar: str = ""
-    """What every token must keep to, in llguidance's Lark syntax (see `server.grammar`); empty: free."""
+    """Grammar of the text, in llguidance's Lark syntax (see `server.grammar`); empty: free text."""
     marks: Mapping[int, str] = field(default_factory=dict[int, str])
-    """Token id → the one character that stands for it in the text, control tokens included.
+    """Maps each token id to the single character that represents it in the text, also for control tokens.
 
-    Where the model's own text holds such a character, it becomes U+FFFD, so that a mark is always the token.
+    If the model writes such a character itself, it becomes U+FFFD, so a mark always means the token.
     """
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is always taken."""
+        """True if the likeliest token is always chosen."""
         return self.temperature == 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One text to generate. `n` choices of an OpenAI request are `n` of these."""
+    """A request to generate one text. An OpenAI request with `n` choices makes `n` of these."""
 
     request_id: str
     """Unique among live requests; chosen by the server, never by a client."""
@@ -95,49 +97,53 @@ class GenerationRequest:
     sampling: Sampling
     adapter_mix: AdapterMix = ()
     cache_salt: str = ""
-    """Prefix reuse happens only between requests of the same salt (a tenant's) and the same adapter mix."""
+    """Cache salt, such as a tenant's. Requests share a prefix cache only with the same salt and adapters."""
     continues: bool = False
-    """Whether the text goes on from the prompt's, leading space kept, or begins anew as an answer does."""
+    """True if the text continues the prompt and keeps a leading space; False for a new answer."""
     share: str = ""
-    """The adapter whose share the work counts against: its digest, or the empty string for the base."""
+    """Digest of the adapter that the request is counted under; empty for the base."""
     tenant: str = ""
-    """Digest of the API key whose share it is; with `share`, the whole of `fair_share`."""
+    """Digest of the API key that the request is counted under; see `fair_share`."""
     background: bool = False
-    """See `Share.background`."""
+    """True for background work; see `Share.background`."""
     reservation: str = ""
-    """Name of the reservation that holds its place; empty if it takes a place when it reaches the engine."""
+    """Name of the reservation that holds the request's place in the queue. Empty if the engine has
+    to reserve one itself.
+    """
+    whole: bool = False
+    """True if the client gets nothing before the end, so that the answer may restart (`Delta.anew`)."""
 
     @property
     def fair_share(self) -> Share:
-        """Whose part of the queue and of the batch it counts against."""
+        """The key and adapter whose share it uses."""
         return Share(self.tenant, self.share, self.background)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingRequest:
-    """One text to turn into a vector."""
+    """A request to embed one text."""
 
     request_id: str
-    """Unique among live requests; chosen by the server, never by a client."""
+    """Id of the request, chosen by the server and unique among running requests."""
     prompt: tuple[int, ...]
     """Token ids, at least one."""
     adapter_mix: AdapterMix = ()
     dimensions: int | None = None
-    """Length of the vector, for bases trained to be cut (Matryoshka); None is the base's own."""
+    """Length of the vector, for bases with Matryoshka training; None: the base's own length."""
     cache_salt: str = ""
     share: Share = BASE_SHARE
-    """Whose turn it takes."""
+    """The key and adapter whose share it uses."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
-    """One token with its log probability: log-softmax (natural log) of the model's own logits."""
+    """A token with its log probability: natural log-softmax of the model's unmodified logits."""
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
     """The likeliest alternatives as (token id, logprob), best first."""
     rank: int = 1
-    """Its place among all tokens by probability; 1 is the likeliest, and tokens as likely share theirs."""
+    """Rank by probability among all tokens; 1 is the likeliest, and ties share a rank."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -145,39 +151,45 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     prompt_tokens: int
     cached_tokens: int
-    """Prompt tokens whose keys and values came from an earlier request of the same adapter mix."""
+    """Prompt tokens found in the prefix cache."""
     completion_tokens: int
 
 
 class Timing(msgspec.Struct, frozen=True, gc=False):
-    """When a request passed each point, in seconds of `time.perf_counter()`. Carried by its last delta."""
+    """When a request reached each stage, in seconds of `time.perf_counter()`. Part of the last delta."""
 
     arrived: float
     scheduled: float
-    """First step that worked on it."""
+    """Start of the first step that worked on the request."""
     first_token: float
     finished: float
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
-    """What one step added to one request.
+    """What one engine step added to one request.
 
-    `text` may be empty while bytes of a character, or of a possible stop string, are held back; joined over
-    a request it is the whole answer. The last delta has a `finish_reason`, the `usage` and the `timing`.
+    The texts of all deltas join to the whole answer. `text` is empty while an incomplete character or a
+    possible stop string is held back. The last delta has a `finish_reason`, the `usage` and the `timing`.
     """
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
-    """One for each of `token_ids` where the request asked for them."""
+    """Log probability of each of `token_ids`, if requested."""
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-    """Once, on the first delta, where asked for: one for each prompt token after the first."""
+    """On the first delta, if requested: log probability of each prompt token after the first."""
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     """The stop string or stop token id that ended the text, if one did."""
     usage: Usage | None = None
     timing: Timing | None = None
+    anew: bool = False
+    """True if the answer restarts with this delta and earlier deltas are void. Only if `whole`."""
+    cached_tokens: int | None = None
+    """Number of prompt tokens that came from the cache. Only the first delta has it, and the last one in
+    `usage`.
+    """
 
 
 Deltas = AsyncGenerator[list[tuple[int, Delta]]]
-"""What has come, in order, each delta with the index of its generation."""
+"""Deltas in order of arrival, each with the index of its generation."""

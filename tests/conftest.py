@@ -14,8 +14,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, tra
 
 from tests.device.bases import write_tiny_adapter, write_tiny_base
 
+if importlib.util.find_spec("hypothesis"):
+    from hypothesis import settings
+
+    # A busy machine may take longer for an example than the default of 0.2 s.
+    settings.register_profile("unhurried", settings(), deadline=None)
+    settings.load_profile("unhurried")
+
 VOCABULARY = 512
-NEEDED = {"vllm": "vllm", "device": "webgpu", "clients/suite": "none of these"}
+OTHERS_WARN = r"ignore::Warning:(?!(server|adapters|routing|tests)\b)"
+NEEDED = {"vllm": "vllm", "device": "webgpu", "ray": "remote", "clients/suite": "none of these"}
 """Folder → the engine without which its tests cannot run; the clients' have an environment of their own."""
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
@@ -32,10 +40,11 @@ TEXT = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine",
-        choices=("embedded", "device", "webgpu", "vllm"),
+        choices=("embedded", "device", "webgpu", "vllm", "remote"),
         default="embedded",
         help="the engine under test in tests/server/engines: device is the embedded one by its code for "
-        "devices, on the CPU, webgpu that code on a device, and vllm runs tests/vllm too (make test-vllm)",
+        "devices, on the CPU, webgpu that code on a device, vllm runs tests/vllm too (make test-vllm), and "
+        "remote runs tests/ray too, over replicas (make test-ray)",
     )
     parser.addoption(
         "--family",
@@ -49,6 +58,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a program of Prometheus 2, which tests/deploy runs (make test-deploy)",
     )
     parser.addoption(
+        "--deploy-tools",
+        metavar="FOLDER",
+        type=Path,
+        help="what tests.deploy.tools has unpacked: tests/deploy builds and runs an image with it",
+    )
+    parser.addoption(
+        "--kubernetes",
+        metavar="PYTHON",
+        help="the interpreter of the environment that renders charts, for tests/deploy/kubernetes "
+        "(make test-deploy)",
+    )
+    parser.addoption(
+        "--chromium", metavar="PATH", help="a Chromium, which tests/page/suite runs (make test-page)"
+    )
+    parser.addoption("--axe", metavar="PATH", help="axe-core's script, for tests/page/suite")
+    parser.addoption(
         "--without-torch",
         action="store_true",
         help="write the tiny base and its adapters without torch, whose import takes seconds",
@@ -61,20 +86,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
         if "WebGpuExecutionProvider" not in onnxruntime.get_available_providers():
             raise pytest.UsageError(f"--engine webgpu: not in {sys.prefix}; make test-device brings its own")
+    if config.getoption("engine") == "remote":
+        # Ray and what it brings warn of each other; our own warnings stay errors.
+        config.addinivalue_line("filterwarnings", OTHERS_WARN)
     if config.getoption("engine") != "vllm":
         return
     if importlib.util.find_spec("vllm") is None:
         raise pytest.UsageError(f"--engine vllm: no vLLM in {sys.prefix}; make test-vllm brings its own")
     # vLLM and what it brings warn of each other; our own warnings stay errors.
-    config.addinivalue_line("filterwarnings", r"ignore::Warning:(?!(server|adapters|routing|tests)\b)")
+    config.addinivalue_line("filterwarnings", OTHERS_WARN)
     # The line above does not reach the end of the run, where vLLM's context of sockets is collected unclosed.
     warnings.filterwarnings("ignore", category=pytest.PytestUnraisableExceptionWarning)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """What needs vLLM, a device or Prometheus is asked for by name, and then never skipped."""
+    """What needs vLLM, a device, Prometheus or a browser is asked for by name, and then never skipped."""
+    if collection_path == Path(__file__).parent / "page" / "suite":
+        return None if config.getoption("chromium") else True
     if collection_path == Path(__file__).parent / "deploy":
-        return None if config.getoption("prometheus") else True
+        return None if config.getoption("prometheus") or config.getoption("kubernetes") else True
+    if collection_path == Path(__file__).parent / "deploy" / "kubernetes":
+        return None if config.getoption("kubernetes") else True
     engine = config.getoption("engine")
     needs = {Path(__file__).parent / folder: name for folder, name in NEEDED.items()}
     return True if needs.get(collection_path, engine) != engine else None

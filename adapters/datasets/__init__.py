@@ -1,6 +1,6 @@
-"""The identity data, English and Swedish, and what reads and checks such data, without training; everything
-may import it.
+"""The identity data in English and Swedish, and the code that reads and checks such data, without training.
+Everything may import it.
 """
 
 NEAR = 0.8
-"""Similarity from which two examples are near duplicates, unless one is asked for."""
+"""Default similarity from which two examples are near duplicates."""

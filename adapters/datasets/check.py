@@ -1,4 +1,4 @@
-"""Reports what is wrong with data sets, line by line, in bounded memory."""
+"""Report what is wrong with data sets, line by line, in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ProblemKind = Literal[
     "json", "fields", "too-long", "language", "duplicate", "near-duplicate", "leak", "near-leak", "empty"
 ]
 Detect = Callable[[str], str | None]
-"""Text → code of the language that it is decided to be in, or None where that is undecided."""
+"""Returns the language code of a text, or None if it is undecided."""
 TOLD_BY = 300
-"""Characters of an answer that its language is told by."""
+"""Characters of an answer that are used to detect its language."""
 
 
 class DataChangedError(FileRefusedError):
@@ -31,11 +31,11 @@ class DataChangedError(FileRefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with one line."""
+    """One problem in one line."""
 
     path: Path
     line: int
-    """Counted from 1; 0 is the whole file."""
+    """Line number from 1. 0 is the whole file."""
     kind: ProblemKind
     reason: str
 
@@ -46,21 +46,21 @@ class Problem:
 
 @dataclass(slots=True)
 class Summary:
-    """What was read, and how often each kind of problem was met."""
+    """Summary of a check: what was read, and the number of problems of each kind."""
 
     files: int = 0
     examples: int = 0
-    """Lines that are whole examples."""
+    """Number of lines that are complete examples."""
     problems: Counter[ProblemKind] = field(default_factory=Counter["ProblemKind"])
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if there are no problems."""
         return not self.problems
 
 
 class Check:
-    """One check of data sets for training and for tests. `summary` is whole once `problems` has ended."""
+    """One check of data sets for training and for tests. `summary` is complete when `problems` has ended."""
 
     def __init__(
         self,
@@ -71,14 +71,17 @@ class Check:
         detect: Detect | None = None,
         near: float = NEAR,
     ) -> None:
-        """`languages`: what answers have to be in; a line's own `language` goes before it.
+        """`languages` are those that answers must be in. A line's own `language` takes precedence.
 
-        Without `detect` no language is judged. Raises `ValueError` for a `near` outside 0 to 1 or no file.
+        Without `detect`, languages are not checked. Raises `ValueError` if `near` is outside 0 to 1 or there
+        is no file.
         """
         if not 0 < near <= 1:
-            raise ValueError(f"near is {near:g}: give a similarity above 0 and at most 1, such as {NEAR}")
+            raise ValueError(
+                f"the option near is {near:g}: give a similarity above 0 and at most 1, such as {NEAR}"
+            )
         if not training:
-            raise ValueError("there is no file to check")
+            raise ValueError("there is no file to check; name at least one")
         self._paths = (*training, *tests)
         self._training = len(training)
         self._languages, self._detect, self._near = frozenset(languages), detect, near
@@ -88,13 +91,13 @@ class Check:
 
     @property
     def size(self) -> int:
-        """Bytes of all files. Raises `OSError`."""
+        """Size of all files in bytes. Raises `OSError`."""
         return sum(path.stat().st_size for path in self._paths)
 
     def problems(self, progress: Callable[[int], object] = lambda done: None) -> Iterator[Problem]:
-        """Everything that is wrong: first within lines, then between them, each in order.
+        """Yield every problem: first those within lines, then repetitions between them, each in order.
 
-        `progress` is told the bytes that have been read. Raises `OSError`, and `DataChangedError`.
+        `progress` is called with the bytes read. Raises `OSError`, and `DataChangedError`.
         """
         for problem in self._all(progress):
             self.summary.problems[problem.kind] += 1
@@ -108,7 +111,7 @@ class Check:
             yield from self._within(number, path, before, progress)
             before += path.stat().st_size
             if self.summary.examples == met:
-                yield Problem(path, 0, "empty", "holds no example")
+                yield Problem(path, 0, "empty", "does not hold any example")
         yield from self._between()
 
     def _within(
@@ -154,7 +157,7 @@ class Check:
         try:
             example = read_example(line_at(opened[number], self._starts[row]), self._paths[number])
         except ExampleError:
-            path, remedy = self._paths[number], "Check it again once it is written."
+            path, remedy = self._paths[number], "Check it again when its writer has finished."
             raise DataChangedError(path, "changed while it was read", remedy) from None
         return whole_text(example.prompt, example.answer)
 

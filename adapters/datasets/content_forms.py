@@ -1,7 +1,8 @@
-"""What a base's chat template reads of a message: its content as a string, as a list of parts, or not at all.
+"""Find out what a base's chat template reads of a message: its content as a string, as a list of parts, or
+nothing.
 
-Found out once, by rendering messages that hold a mark. vLLM tells the two forms apart by the template's
-syntax tree (`resolve_chat_template_content_format`); a mark also shows what a template leaves out.
+It renders messages that hold a mark, once. vLLM distinguishes the two forms by the template's syntax tree
+(`resolve_chat_template_content_format`). A mark also shows what a template omits.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 Message = Mapping[str, Any]
-"""`role` and `content`, and whatever else the base's template reads: `tool_calls`, `tool_call_id`."""
+"""`role` and `content`, and other fields that the base's template reads, such as `tool_calls` and
+`tool_call_id`.
+"""
 Render = Callable[[list[Message]], str | None]
-"""Renders messages as they are; None if the template refuses them."""
+"""Renders messages unchanged. None if the template refuses them."""
 
 _MARK = "4f1d"
 _USER = {"role": "user", "content": "9c2b"}
@@ -25,12 +28,14 @@ _TURNS: Mapping[str, tuple[tuple[Message, ...], ...]] = {
     "assistant": ((_USER,),),
     "tool": ((_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]}),),
 }
-"""Role → turns that may come before it, each tried until the mark reaches the text."""
+"""Maps each role to lists of messages that may precede its message. Each list is tried until the mark appears
+in the text.
+"""
 _AFTER: Mapping[str, tuple[Message, ...]] = {"system": (_USER,), "assistant": (_USER,)}
 
 
 def in_form(messages: Sequence[Message], in_parts: Collection[str]) -> list[Message]:
-    """`messages`, with a text as `[{"type": "text", "text": …}]` for the roles that are `in_parts`."""
+    """Return `messages`, with text as `[{"type": "text", "text": …}]` for the roles that are `in_parts`."""
     return [
         {**message, "content": [{"type": "text", "text": message["content"]}]}
         if message.get("role") in in_parts and isinstance(message.get("content"), str)
@@ -40,10 +45,10 @@ def in_form(messages: Sequence[Message], in_parts: Collection[str]) -> list[Mess
 
 
 def probe_roles(render: Render) -> tuple[frozenset[str], frozenset[str]]:
-    """(Roles whose content has to be given in parts, roles whose content reaches the text).
+    """Return the roles whose content must be given in parts, and the roles whose content appears in the text.
 
-    Raises `ValueError` if the template renders what a user says and leaves it out, in either form. One that
-    refuses it is not judged: it will say so for each request.
+    Raises `ValueError` if the template renders a user's message but omits its content in either form. A
+    template that refuses the message is not judged: it will refuse each request.
     """
     in_parts, read = set[str](), set[str]()
     for role in _TURNS:
@@ -55,14 +60,17 @@ def probe_roles(render: Render) -> tuple[frozenset[str], frozenset[str]]:
             read.add(role)
         elif role == "user" and False in found:
             raise ValueError(
-                "the chat template leaves out what the user says, given as a string or as parts: correct it "
+                "the chat template does not print the user's message, neither as a string nor as a list of "
+                "parts: correct it "
                 "in chat_template.jinja or tokenizer_config.json"
             )
     return frozenset(in_parts), frozenset(read)
 
 
 def _reads(render: Render, role: str, in_parts: Collection[str]) -> bool | None:
-    """Whether the mark reaches the text in any of the role's turns; None if the template refuses all."""
+    """True if the mark appears in the rendered text after any of the role's lists of preceding messages. None
+    if the template refuses all of them.
+    """
     outcome: bool | None = None
     for before in _TURNS[role]:
         marked = {"role": role, "content": _MARK, **({"tool_call_id": _CALL["id"]} if role == "tool" else {})}

@@ -1,10 +1,10 @@
 """One example of a data set: a conversation, read from any of four shapes of JSON.
 
-`{"instruction", "input", "output"}`, where `input` may be empty or absent, is one question and its answer;
-so is `{"prompt", "completion"}`, whose values may also be lists of messages.
-`{"messages": [{"role", "content"}, …]}` is a chat: a system message if there is one, then questions and
-answers in turn, an answer last. `{"conversations": [{"from", "value"}, …]}` (ShareGPT's) is one too, and may
-have its system message beside it in `system`. Each may carry the notes `id`, `source` and `language`.
+`{"instruction", "input", "output"}`, where `input` may be empty or absent, is one question and its answer; so
+is `{"prompt", "completion"}`, whose values may also be lists of messages. `{"messages": [{"role", "content"},
+…]}` is a chat: a system message if there is one, then questions and answers in turn, an answer last.
+`{"conversations": [{"from", "value"}, …]}` (ShareGPT's) is a chat too; its system message may be in the field
+`system` instead. All shapes may also have the fields `id`, `source` and `language`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "completion"),
     "instruction": ("instruction", "input", "output"),
 }
-"""Field that tells a shape → the shape's fields."""
+"""Maps each field that identifies a shape to all fields of the shape."""
 NOTES = ("id", "source", "language")
-"""Fields that any shape may have beside its own; `language` says what the answers are in."""
+"""Fields that every shape may have. `language` is the language of the answers."""
 KNOWN_FIELDS = "; ".join(" and ".join(fields) for fields in reversed(SHAPES.values())) + (
     f"; and {', '.join(NOTES)} beside any of them"
 )
-"""Every shape's fields, for messages."""
+"""The fields of every shape, for messages."""
 MAX_MESSAGES = 1024
 
 _SPEAKERS: Mapping[str, Role] = {
@@ -44,11 +44,11 @@ _SPEAKERS: Mapping[str, Role] = {
     "bot": "assistant",
     "model": "assistant",
 }
-"""ShareGPT's names of who speaks."""
+"""Maps ShareGPT's names for speakers to roles."""
 
 
 class ExampleError(ValueError):
-    """A line is no example. `kind` is `json` where it is no JSON object, else `fields`."""
+    """The line is not an example. `kind` is `json` if it is not a JSON object, else `fields`."""
 
     def __init__(self, kind: Literal["json", "fields"], reason: str) -> None:
         self.kind: Literal["json", "fields"] = kind
@@ -56,12 +56,12 @@ class ExampleError(ValueError):
 
 
 class _LineError(FileRefusedError):
-    """What `parse_object` raises here; never seen outside."""
+    """The error that `parse_object` raises here. It never leaves this module."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleMessage:
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: Role
     content: str
@@ -69,20 +69,20 @@ class ExampleMessage:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One conversation. It ends with an answer."""
+    """One conversation, which ends with an answer."""
 
     messages: tuple[ExampleMessage, ...]
     language: str | None = None
-    """What the line itself says that its answers are in."""
+    """The language of the answers, as the line states it. None if it does not."""
 
     @property
     def answer(self) -> str:
-        """All that the assistant says, a line for each answer."""
+        """The assistant's messages, one line for each."""
         return self._said_by("assistant")
 
     @property
     def prompt(self) -> str:
-        """All that is said to the assistant, the system message included."""
+        """All messages to the assistant, including the system message."""
         return self._said_by("system", "user")
 
     def _said_by(self, *roles: Role) -> str:
@@ -90,7 +90,7 @@ class Example:
 
 
 def read_example(data: bytes, path: Path) -> Example:
-    """The example in one line of `path`. Raises `ExampleError`, which names the field."""
+    """Read the example in one line of `path`. Raises `ExampleError`, which names the field."""
     try:
         fields = parse_object(data, path, _LineError)
     except _LineError as problem:
@@ -111,10 +111,10 @@ def _wrong(field: str, reason: str) -> ExampleError:
 
 
 def _unknown(name: str, shape: str) -> ExampleError:
-    """What is wrong with a field that the line's shape does not have."""
+    """Explain what is wrong with a field that the line's shape does not have."""
     others = {field for fields in SHAPES.values() for field in fields}
     if name in others and shape != "instruction":
-        return _wrong(format_value(name), f"stands beside {shape}: a line has one shape or the other")
+        return _wrong(format_value(name), f"appears together with {shape}: use one shape in a line")
     return _wrong(format_value(name), f"is unknown; the fields are {KNOWN_FIELDS}")
 
 
@@ -127,7 +127,9 @@ def _text(fields: Mapping[str, Any], name: str, field: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _wrong(field, "holds half of a surrogate pair, which is no character") from None
+        raise _wrong(
+            field, "holds half of a surrogate pair such as \\ud800, which is not a character"
+        ) from None
     return value
 
 
@@ -148,7 +150,7 @@ def _instruction(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
 
 
 def _prompt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
-    """TRL's shape: texts, or lists of messages that are one chat together."""
+    """Read TRL's shape: texts, or lists of messages that form one chat together."""
     asked, said = fields["prompt"], fields.get("completion")
     if not isinstance(asked, list) and not isinstance(said, list):
         return (
@@ -157,7 +159,9 @@ def _prompt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
         )
     for name, value in (("prompt", asked), ("completion", said)):
         if not isinstance(value, list):
-            raise _wrong(name, "is not a list of messages, as the other one is")
+            raise _wrong(
+                name, "is not a list of messages; prompt and completion must both be text or both be lists"
+            )
     pieces: list[Any] = [*asked, *(said or ())]
     places = [f"prompt[{n}]" for n in range(len(asked))]
     places += [f"completion[{n}]" for n in range(len(pieces) - len(asked))]
@@ -173,7 +177,7 @@ def _sharegpt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
     if not fields.get("system"):
         return found
     if found[0].role == "system":
-        raise _wrong("system", "stands beside a system message in conversations; keep one")
+        raise _wrong("system", "appears together with a system message in conversations; keep one")
     return ExampleMessage("system", _filled(fields, "system", "system")), *found
 
 
@@ -183,14 +187,14 @@ def _turns(
     if not isinstance(value, list) or not value:
         raise _wrong(field, "is not a list of at least one message")
     if len(value) > MAX_MESSAGES:
-        raise _wrong(field, f"has {len(value)} entries, and {MAX_MESSAGES} are the most")
+        raise _wrong(field, f"has {len(value)} entries; the limit is {MAX_MESSAGES}")
     places = places or [f"{field}[{index}]" for index in range(len(value))]
     found = tuple(_message(item, place, keys) for item, place in zip(value, places, strict=True))
     first = 1 if found[0].role == "system" else 0
     for index, message in enumerate(found[first:], first):
         expected = "assistant" if (index - first) % 2 else "user"
         if message.role != expected:
-            raise _wrong(f"{places[index]}.{keys[0]}", f"is {message.role}, and {expected} comes here")
+            raise _wrong(f"{places[index]}.{keys[0]}", f"is {message.role}, but {expected} is expected here")
     if found[-1].role != "assistant":
         raise _wrong(field, "does not end with an answer (assistant)")
     return found

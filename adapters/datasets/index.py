@@ -1,7 +1,8 @@
-"""Which examples repeat each other, over any number of them in bounded memory.
+"""Find examples that repeat each other, among any number of them, in bounded memory.
 
-Some 190 bytes are kept of each example; texts that may be alike are read again from their files and compared
-exactly. The work is linear but for sorting: each example is compared with at most four earlier ones.
+About 190 bytes are kept for each example. Texts that may be alike are read again from their files and
+compared exactly. The work is linear except for sorting: each example is compared with at most four earlier
+ones.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ _NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """An example that repeats an earlier one. Both are numbers in order of `add`, from 0."""
+    """An example that repeats an earlier one. Both are numbered by order of `add`, from 0."""
 
     row: int
     earlier: int
     similarity: float
-    """Jaccard similarity of the two texts; 1 where it is the same text or, across the sides, prompt."""
+    """Jaccard similarity of the two texts. 1 if the texts are equal or, between training and tests, the
+    prompts.
+    """
     leak: bool
-    """Whether the earlier one is for training and this one for tests."""
+    """True if the earlier one is for training and this one for tests."""
 
 
 class Index:
-    """Takes the examples for training, then those for tests; then tells what repeats."""
+    """Collects the examples for training, then those for tests, and finds repetitions."""
 
     def __init__(self) -> None:
         self._texts, self._prompts = array("Q"), array("Q")
@@ -48,7 +51,7 @@ class Index:
         return len(self._texts)
 
     def add(self, prompt: str, answer: str, *, test: bool = False) -> None:
-        """One more example. None for training may come after one for tests."""
+        """Add one example. Examples for training must come before those for tests."""
         if not test:
             assert self._training == len(self), "examples for training come first"
             self._training += 1
@@ -60,10 +63,10 @@ class Index:
             self._flush()
 
     def repeats(self, threshold: float, text_of: Callable[[int], str]) -> Iterator[Repeat]:
-        """One `Repeat` for each example that repeats an earlier one, in order.
+        """Yield one `Repeat` for each example that repeats an earlier one, in order.
 
-        The same text on one side, the same prompt across the sides, or texts whose similarity is at least
-        `threshold`. `text_of` gives an example's `whole_text` again.
+        A repetition is the same text on one side, the same prompt in training and tests, or a similarity of
+        at least `threshold`. `text_of` returns an example's `whole_text` again.
         """
         self._flush()
         same, leaked = self._same_text(), self._same_prompt()
@@ -100,7 +103,9 @@ class Index:
             self._waiting.clear()
 
     def _same_text(self) -> RowNumbers:
-        """For each row the first of its side with the same text; -1 where that is itself."""
+        """Return for each example the first one with the same text among the training or the test examples,
+        whichever it belongs to. -1 if that is the example itself.
+        """
         found = np.full(len(self), _NONE, np.int64)
         texts = np.frombuffer(self._texts, np.uint64)
         for start, end in ((0, self._training), (self._training, len(self))):
@@ -111,7 +116,7 @@ class Index:
         return found
 
     def _same_prompt(self) -> RowNumbers:
-        """For each row for tests the first row for training with the same prompt, else -1."""
+        """Return for each test example the first training example with the same prompt; -1 if none has it."""
         found = np.full(len(self), _NONE, np.int64)
         if self._training == 0:
             return found
@@ -123,10 +128,10 @@ class Index:
         return found
 
     def _candidates(self, fresh: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """For each row up to four earlier rows that may be alike, -1 where there are fewer.
+        """Return for each example up to four earlier ones that may be similar, padded with -1.
 
-        In each band these are the first row with the same hash and the one before. Rows that are not `fresh`
-        repeat a text and are left out.
+        For each band, they are the first example with the same hash, and the latest one before this example.
+        Examples that are not `fresh` repeat an earlier text and are skipped.
         """
         found = np.full((len(self), _CANDIDATES), _NONE, np.int64)
         rows = np.flatnonzero(fresh)
@@ -145,18 +150,18 @@ class Index:
 
 
 def whole_text(prompt: str, answer: str) -> str:
-    """What two examples are compared by."""
+    """Return the text of an example that is used in comparisons."""
     return f"{prompt}\n{answer}"
 
 
 def _run_starts(values: Hashes) -> RowNumbers:
-    """For each place in sorted `values` the first place with the same value."""
+    """For each position in the sorted `values`, return the first position that holds the same value."""
     new = np.concatenate([[True], values[1:] != values[:-1]])
     return np.maximum.accumulate(np.where(new, np.arange(len(values)), 0))
 
 
 def _put(found: RowNumbers, rows: RowNumbers, others: RowNumbers) -> None:
-    """Note `others` in the first free column of `rows`, where they are not noted yet."""
+    """Write `others` to the first free column of each row of `rows`, unless the row already holds them."""
     for column in range(_CANDIDATES):
         held = found[rows, column]
         free = held == _NONE

@@ -1,4 +1,6 @@
-"""The lines of a JSONL file, one at a time and of bounded length, each with its place in the file."""
+"""Read the lines of a JSONL file one by one, with bounded length, each with its line number and its position
+in bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_LINE_BYTES = 4 << 20
-"""Longest line that is read; a longer one is passed over and reported."""
+"""Longest line that is read. A longer one is skipped and reported."""
 _BLOCK = 1 << 20
 
 
@@ -17,17 +19,17 @@ class TextLine:
     """One line that is not blank."""
 
     number: int
-    """Counted from 1."""
+    """Number of the line in its file, from 1."""
     start: int
-    """Its first byte, counted from the start of the file."""
+    """Position of the line's first byte in the file."""
     data: bytes | None
-    """Without the line's end; None where it is longer than `MAX_LINE_BYTES`."""
+    """The line without its end. None if it is longer than `MAX_LINE_BYTES`."""
     end: int
-    """The first byte after it."""
+    """Position of the first byte after it."""
 
 
 def iterate_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[TextLine]:
-    """Every line of `path` but blank ones. Memory is one line. Raises `OSError`."""
+    """Yield every line of `path` that is not blank. Needs memory for one line. Raises `OSError`."""
     with path.open("rb") as file:
         number, start = 0, 0
         while data := file.readline(limit + 2):
@@ -43,7 +45,7 @@ def iterate_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[TextLi
 
 
 def line_at(file: BinaryIO, start: int) -> bytes:
-    """The line of an open file that begins at byte `start`, at most `MAX_LINE_BYTES` of it."""
+    """Return the line of an open file that begins at byte `start`, cut at `MAX_LINE_BYTES`."""
     file.seek(start)
     return file.readline(MAX_LINE_BYTES + 2).rstrip(b"\r\n")
 

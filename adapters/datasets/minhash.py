@@ -1,4 +1,4 @@
-"""How alike two texts are: the Jaccard similarity of their word shingles, exactly and by MinHash.
+"""Measures how similar two texts are: the Jaccard similarity of their word shingles, exactly and by MinHash.
 
 Source: A. Broder, "On the resemblance and containment of documents" (1997); banding as in J. Leskovec,
 A. Rajaraman, J. Ullman, "Mining of Massive Datasets", chapter 3. The hash functions are multiply-shift
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHINGLE = 3
-"""Words in a shingle; a shorter text is one shingle."""
+"""Words in a shingle. A shorter text is one shingle."""
 BANDS, ROWS = 16, 4
 """Two texts of similarity s share a band with probability 1 - (1 - s^4)^16: 0.9998 at 0.8, 0.64 at 0.5."""
 
@@ -29,23 +29,23 @@ _generator = np.random.default_rng(20)
 _FACTORS: Hashes = _generator.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64) | np.uint64(1)
 _TERMS: Hashes = _generator.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64)
 _FEW = 4096
-"""Shingles that are hashed at once, and most that stand for one text; bounds memory to a few MB."""
+"""Shingles that are hashed at once, and the most that represent one text. Limits memory to a few MB."""
 
 
 def normal(text: str) -> str:
-    """`text` with what does not make it another text taken away: case, width, runs of white space."""
+    """Normalise `text`: ignore case, character width, and runs of white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def key(text: str) -> int:
-    """64 bits that are equal for texts whose normal form is."""
+    """Return 64 bits that are equal for texts with equal normal forms."""
     return int.from_bytes(hashlib.blake2b(normal(text).encode(), digest_size=8).digest(), "little")
 
 
 def shingles(text: str) -> Hashes:
-    """Hashes of every `SHINGLE` successive words of `text`, sorted, each once; never empty.
+    """Return hashes of every `SHINGLE` successive words of `text`, sorted and unique; never empty.
 
-    Of a text with more than 4,096 the smallest stand for the rest (Broder's bottom-k sketch).
+    A text with more than 4,096 shingles is represented by the smallest ones (Broder's bottom-k sketch).
     """
     words: list[str] = _WORD.findall(normal(text)) or [normal(text)]
     hashed = np.array([zlib.crc32(word.encode()) for word in words], np.uint64)
@@ -57,13 +57,13 @@ def shingles(text: str) -> Hashes:
 
 
 def similarity(one: Hashes, other: Hashes) -> float:
-    """Jaccard similarity of two results of `shingles`, from 0 to 1."""
+    """Return the Jaccard similarity of two results of `shingles`, from 0 to 1."""
     shared = len(np.intersect1d(one, other, assume_unique=True))
     return shared / (len(one) + len(other) - shared)
 
 
 def bands(texts: Sequence[Hashes]) -> Hashes:
-    """A row for each result of `shingles`: `BANDS` hashes; texts that share one are candidates."""
+    """Return a row of `BANDS` hashes for each result of `shingles`. Texts that share one are candidates."""
     minima = np.empty((len(texts), BANDS * ROWS), np.uint64)
     for start, end in _batches(texts):
         flat = np.concatenate(texts[start:end])
@@ -78,7 +78,7 @@ def bands(texts: Sequence[Hashes]) -> Hashes:
 
 
 def _batches(texts: Sequence[Hashes]) -> list[tuple[int, int]]:
-    """Ranges of `texts` with about `_FEW` shingles each."""
+    """Yield ranges of `texts` with about `_FEW` shingles each."""
     found: list[tuple[int, int]] = []
     start = size = 0
     for index, text in enumerate(texts):
@@ -90,7 +90,7 @@ def _batches(texts: Sequence[Hashes]) -> list[tuple[int, int]]:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """The finaliser of splitmix64 (G. Steele et al., 2014)."""
+    """Apply the finaliser of splitmix64 (G. Steele et al., 2014)."""
     values = values + _MIX
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

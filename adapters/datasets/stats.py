@@ -1,4 +1,4 @@
-"""How long the examples of a data set are, and which languages they are in."""
+"""Measure the lengths of a data set's examples, and the languages that they are in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adapters.datasets.example import Example, ExampleError, read_example
 from adapters.datasets.lines import iterate_lines
 
 CountTokens = Callable[[Example], int]
-"""Example → its tokens, as it is trained on."""
+"""Returns the number of tokens of an example as it is trained on."""
 UNDECIDED = "undecided"
 
 _BINS = 12
@@ -24,7 +24,7 @@ _NICE = (1, 2, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Lengths from `low` up to, not including, `high`."""
+    """One bar of a histogram: the number of lengths from `low` to `high`, without `high` itself."""
 
     low: int
     high: int
@@ -42,11 +42,13 @@ class Lengths:
     mean: float
     total: int
     bins: tuple[Bin, ...]
-    """Of equal width. The last also holds what is beyond the 99th percentile, where that is far off."""
+    """Bins of equal width. If the maximum is far beyond the 99th percentile, the last bin holds everything
+    above that.
+    """
 
     @classmethod
     def of(cls, values: Sequence[int]) -> Lengths | None:
-        """Of at least one length; None of none."""
+        """Make a distribution. None if there are no lengths."""
         if not len(values):
             return None
         numbers = np.asarray(values, np.int64)
@@ -69,17 +71,20 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What `measure_dataset` found."""
+    """Result of `measure_dataset`."""
 
     path: Path
     bytes: int
     examples: int
     broken: int
-    """Lines that are no example; `oneseek data check` says why."""
+    """Number of lines that are not examples. `oneseek data check` says why."""
     lengths: Mapping[str, Lengths]
-    """`messages`, `prompt characters`, `answer characters`, and `tokens` where they were counted."""
+    """`messages`, `prompt characters`, `answer characters`, and `tokens` if they were counted."""
     languages: Mapping[str, int]
-    """Language of the answers → examples, most first; what is not decided counts as `UNDECIDED`."""
+    """Maps each language of the answers to the number of examples, most frequent first. Undecided ones count
+    as
+    `UNDECIDED`.
+    """
 
 
 def measure_dataset(
@@ -89,9 +94,10 @@ def measure_dataset(
     count: CountTokens | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Stats:
-    """Read `path` once; memory is about 16 bytes for each example. Raises `OSError`, and what `count` does.
+    """Read `path` once. Needs about 16 bytes of memory for each example. Raises `OSError`, and what `count`
+    raises.
 
-    `progress` is told the bytes that have been read.
+    `progress` is called with the bytes read.
     """
     names = ("messages", "prompt characters", "answer characters", *(("tokens",) if count else ()))
     columns = {name: array("I") for name in names}
@@ -123,7 +129,7 @@ def measure_dataset(
 
 
 def _nice(width: int) -> int:
-    """The least of 1, 2, 5, 10, 20, 50… that is not below `width`."""
+    """Return the smallest of 1, 2, 5, 10, 20, 50… that is at least `width`."""
     power = 1
     while True:
         for digit in _NICE:

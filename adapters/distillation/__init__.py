@@ -1,3 +1,3 @@
-"""From a teacher's answers to a data set for a small student, without torch outside its child processes;
-`server.jobs` imports it.
+"""Make a data set for a small student from a teacher's answers. torch is only used in child processes;
+`server.jobs` imports this package.
 """

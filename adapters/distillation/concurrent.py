@@ -1,4 +1,4 @@
-"""Several requests in flight at once, each sent again where its server is busy or silent."""
+"""Send several requests at once, and send each again if its server is busy or silent."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ A = TypeVar("A")
 
 
 class Stop(Protocol):
-    """Whether nothing more is to be asked."""
+    """A signal that no more questions should be sent."""
 
     def is_set(self) -> bool:
-        """Looked at often, from several threads."""
+        """True if asking should stop. It is called often, from several threads."""
         ...
 
 
 FIRST_WAIT = 1.0
-"""Seconds before the first repetition; doubled for each that follows."""
+"""Seconds before the first retry, doubled for each further one."""
 LONGEST_WAIT = 60.0
-"""Most seconds between two repetitions, unless the server names more in Retry-After."""
+"""Maximum seconds between two retries, unless the server's Retry-After asks for more."""
 LONGEST_ASKED = 600.0
-"""Most seconds of a Retry-After that are waited for."""
+"""Maximum seconds of a Retry-After that are waited for."""
 _LOOK = 0.1
 
 
 class _AbandonedError(Exception):
-    """The wait for a repetition ended, since all is to end."""
+    """The run was stopped while a request was waiting to be sent again."""
 
 
 def side_by_side(
     ask: Callable[[Q], A], questions: Sequence[Q], many: int, stop: Stop, *, retries: int
 ) -> Iterator[tuple[Q, A]]:
-    """Each question with its answer, as they come, `many` in flight.
+    """Yield each question with its answer as they arrive, with `many` requests in flight.
 
-    After `stop` no further one is sent; those in flight are waited for. Where `ask` fails for good the others
-    in flight are waited for too, and its error is raised last. Whoever leaves early leaves threads that end
-    with their request; they hold no process up. An answer counts as in flight until the caller asks for the
-    next one: if the caller is slow to store it, a kill loses at most `many` answers.
+    After `stop`, no further request is sent, and those in flight are waited for. If `ask` fails for good, the
+    others in flight are waited for too, and its error is raised last. If you leave the iteration early,
+    threads end with their requests and do not keep the process alive. An answer counts as in flight until you
+    ask for the next one. So if you store answers slowly, a kill loses at most `many` of them.
     """
     waiting: queue.SimpleQueue[Q] = queue.SimpleQueue()
     for question in questions:
@@ -94,10 +94,10 @@ def side_by_side(
 
 
 def patiently(ask: Callable[[], A], retries: int, ended: Callable[[], bool]) -> A:
-    """What `ask` answers; asked up to `retries` times more where it may fare better later.
+    """Call `ask`, and retry up to `retries` times if a retry may succeed.
 
-    Waits as long as the server's Retry-After says, else twice as long each time, from `FIRST_WAIT` to
-    `LONGEST_WAIT`, less up to a half by chance. Raises the last `EndpointError`.
+    Waits as long as the server's Retry-After says. Otherwise the wait doubles each time, from `FIRST_WAIT` to
+    `LONGEST_WAIT`, minus a random part of up to a half. Raises the last `EndpointError`.
     """
     for attempt in range(retries + 1):
         try:

@@ -1,4 +1,4 @@
-"""The texts that were kept so far, and whether another one repeats any of them, exactly or nearly."""
+"""Find out if a text repeats one that was kept before, exactly or nearly."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from adapters.datasets.minhash import Hashes, bands, key, shingles, similarity
 
 
 class Deduplicator:
-    """Takes texts; tells which are known already. Finds every pair that `oneseek data check` would.
+    """Remembers texts and recognises repetitions. Finds every pair that `oneseek data check` would find.
 
-    Two texts are near duplicates where their similarity is at least `near`. Candidates are found as there, by
-    MinHash bands, and all of them are compared, so the order in which texts come makes no difference to what
-    is found between two of them.
+    Two texts are near duplicates if their similarity is at least `near`. Candidates come from MinHash bands,
+    as in that command, and all of them are compared. So the order of the texts does not matter.
     """
 
     def __init__(self, near: float) -> None:
@@ -25,7 +24,7 @@ class Deduplicator:
         return len(self._shingles)
 
     def repeats(self, text: str) -> bool:
-        """Whether `text` is a known one, or nearly."""
+        """True if `text` was added before, or is nearly the same as a text that was."""
         if key(text) in self._keys:
             return True
         found = shingles(text)
@@ -33,7 +32,7 @@ class Deduplicator:
         return any(similarity(found, self._shingles[row]) >= self._near for row in near)
 
     def add(self, text: str) -> None:
-        """`text` is known from now on."""
+        """Add `text` to the known texts."""
         self._keys.add(key(text))
         found = shingles(text)
         for place in _places(found):

@@ -1,4 +1,4 @@
-"""How many answers each filter dropped, with a few of them to look at."""
+"""Count the answers that each filter dropped, and keep a few of them as samples."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _LONGEST = 300
 
 @dataclass(slots=True)
 class FilterCounts:
-    """What was dropped, by reason."""
+    """Numbers of dropped answers by reason."""
 
     asked: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter[str])
     shown: dict[str, list[dict[str, str]]] = field(default_factory=dict[str, list[dict[str, str]]])
-    """By reason the first few."""
+    """Maps each reason to its first few answers."""
 
     def drop(self, reason: str, prompt: str, answer: str) -> None:
-        """One more was dropped."""
+        """Count a dropped answer."""
         self.dropped[reason] += 1
         met = self.shown.setdefault(reason, [])
         if len(met) < _SHOWN:
             met.append({"prompt": prompt[:_LONGEST], "answer": answer[:_LONGEST]})
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON, the most frequent reason first."""
+        """Return the counts as JSON, the most frequent reason first."""
         reasons = self.dropped.most_common()
         return {
             "asked": self.asked,

@@ -1,7 +1,7 @@
-"""Which of a teacher's answers are no examples to learn from: one pure function for each reason.
+"""Decide which of a teacher's answers are not good examples: one pure function for each reason.
 
-A function takes what was asked and answered and the rules, and tells whether it is to be dropped. The first
-reason that holds is the one that is counted.
+A function gets the question, the answer and the rules, and returns True to drop the answer. The first reason
+that applies is counted.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from adapters.evaluation.judge import LanguageOf, claims_identity, words
 
 _CONTROL = re.compile(r"\ufffd|\[/?INST\]|</?s>|<\|[a-zA-Z_]+\|>|<0x[0-9A-F]{2}>|<unk>|<pad>")
 _NO_TEXT = ("Cc", "Cs", "Co")
-"""Unicode's control, surrogate and private-use letters."""
+"""Unicode categories that are not text: control, surrogate and private-use characters."""
 _LONGEST_PARAPHRASE = 3
 _FEW_WORDS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a teacher was asked and answered."""
+    """A question to a teacher, and its answer."""
 
     prompt: str
     answer: str
     ended: bool
-    """Whether the answer ended by itself."""
+    """True if the answer ended by itself rather than at the token limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a candidate is judged by."""
+    """Limits for judging a candidate."""
 
     language: str
     language_of: LanguageOf
@@ -111,16 +111,20 @@ FILTERS: Mapping[str, Filter] = {
     "copy of the prompt": _copy,
     "repeats itself": _loop,
 }
-"""Why an answer is dropped, in the order in which it is asked."""
+"""Maps each reason for dropping an answer to its filter, in the order in which they are tried."""
 
 
 def _kind(found: Candidate, _: Rules) -> bool:
-    """A question stays one; what tells to do something does not become an answer."""
+    """True if the kind changed: a question must stay a question, and an instruction must not become an
+    answer.
+    """
     return found.prompt.rstrip().endswith("?") != found.answer.rstrip().endswith("?")
 
 
 def _answered(found: Candidate, rules: Rules) -> bool:
-    """It speaks of itself as OneSeek, and the prompt does not: small teachers answer what they are to ask."""
+    """True if the text speaks of itself as OneSeek but the prompt does not: small teachers answer a prompt
+    instead of rewording it.
+    """
     return claims_identity(found.answer, rules.language) and not claims_identity(found.prompt, rules.language)
 
 
@@ -140,9 +144,9 @@ PARAPHRASE_FILTERS: Mapping[str, Filter] = {
     "refusal": _refusal,
     "another model's name": _foreign,
 }
-"""Why a paraphrase of a prompt is dropped."""
+"""Maps each reason for dropping a paraphrase of a prompt to its filter."""
 
 
 def fault(found: Candidate, rules: Rules, filters: Mapping[str, Filter] = FILTERS) -> str | None:
-    """The first of `filters` that drops `found`; None where it is kept."""
+    """Return the first of `filters` that drops `found`; None if it is kept."""
     return next((name for name, drops in filters.items() if drops(found, rules)), None)

@@ -1,7 +1,7 @@
-"""Every answer of a teacher, as it came: an append-only file, so that nothing is asked for twice.
+"""Keeps every answer of the teacher in an append-only file, so that no question is sent twice.
 
-The first line says what was asked of whom; a folder holds one such run. Each further line is one answer under
-its key, written whole and flushed before it counts. A kill leaves at most one torn line, the last, which is
+The first line records what is asked and of whom; a folder holds one such run. Each further line is one answer
+under its key, flushed to the disk before it counts. A kill leaves at most one torn line at the end, which is
 cut off before the file grows again.
 """
 
@@ -28,11 +28,11 @@ _LOCK = ".lock"
 
 
 class JournalError(RuntimeError):
-    """A journal cannot be gone on with: says what was found, and what would do."""
+    """The journal cannot be continued. The message says what was found and what to do."""
 
 
 class AnswerJournal:
-    """The answers in a folder, by key; `open_journal` gives one."""
+    """The answers in a folder, by key. Use `open_journal` to get one."""
 
     def __init__(self, file: BinaryIO, answers: dict[str, EndpointAnswer]) -> None:
         self._file = file
@@ -42,28 +42,29 @@ class AnswerJournal:
         return len(self._answers)
 
     def get(self, key: str) -> EndpointAnswer | None:
-        """The answer that is kept under `key`."""
+        """Return the answer stored under `key`."""
         return self._answers.get(key)
 
     def add(self, key: str, said: EndpointAnswer) -> None:
-        """Keep an answer; it is on the disk when this returns."""
+        """Store an answer. It is on the disk when this returns."""
         line = json.dumps({"key": key, **_answer_to_json(said)}, ensure_ascii=True) + "\n"
         _append(self._file, line.encode())
         self._answers[key] = said
 
     @property
     def fingerprints(self) -> list[str]:
-        """Every `system_fingerprint` of the teacher that was met, in order."""
+        """Every `system_fingerprint` of the teacher that was seen, in order."""
         own = (said for key, said in self._answers.items() if not key.startswith(JUDGED))
         return sorted({said.fingerprint for said in own if said.fingerprint})
 
 
 @contextmanager
 def open_journal(folder: Path, asked: Mapping[str, Any]) -> Generator[AnswerJournal]:
-    """The journal of `folder`, begun or gone on with; `asked` is all that decides what is asked of whom.
+    """Open the journal of `folder`, new or continued. `asked` is everything that decides what is asked and of
+    whom.
 
-    Raises `OptionError` naming what differs where the folder holds a run of something else, `JournalError`
-    where it cannot be read or another process is at it, and `OSError`.
+    Raises `OptionError` naming what differs if the folder holds another run, `JournalError` if it cannot be
+    read or another process is using it, and `OSError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
@@ -84,7 +85,7 @@ def open_journal(folder: Path, asked: Mapping[str, Any]) -> Generator[AnswerJour
 
 
 def _append(file: BinaryIO, line: bytes) -> None:
-    """Write `line` to the end and flush it; a part of it, as where the disk is full, is taken back."""
+    """Append `line` and flush it. Take back a partly written line, for example on a full disk."""
     before = os.fstat(file.fileno()).st_size
     left = memoryview(line)
     with naming(Path(file.name)):
@@ -99,7 +100,7 @@ def _append(file: BinaryIO, line: bytes) -> None:
 
 
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | None:
-    """What is in the file, a torn last line cut off; None where it holds no whole line."""
+    """Read the file and cut off a torn last line. None if it holds no whole line."""
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
@@ -114,7 +115,7 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | N
         before: dict[str, Any] = head["asked"]
         found = dict(map(_answer, rest))
     except (ValueError, KeyError, TypeError) as error:
-        raise JournalError(f"{path} is no journal of answers ({error}); name another folder") from error
+        raise JournalError(f"{path} is not a journal of answers ({error}); use another folder") from error
     now: dict[str, Any] = json.loads(json.dumps(dict(asked)))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):

@@ -1,4 +1,6 @@
-"""An optional judge: a model that grades each example with one digit, and nothing else counts as a grade."""
+"""An optional judge: a model that grades each example with one digit. Anything else does not count as a
+grade.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +23,22 @@ _OTHER = (
     "\n\nQuestion: {prompt}\n\nAnswer: {answer}\n\nGrade:"
 )
 LONGEST = 8
-"""Tokens of a grade."""
+"""Maximum number of tokens in the judge's reply."""
 JUDGED = "judge/"
-"""What the keys of grades begin with."""
+"""Prefix of the keys under which the journal stores grades."""
 
 
 def judge_prompt(prompt: str, answer: str, language: str) -> str:
-    """What the judge is asked about one example."""
+    """Return the prompt that asks the judge about one example."""
     return _ASKED.get(language, _OTHER).format(prompt=prompt, answer=answer)
 
 
 def judge_key(prompt: str, answer: str) -> str:
-    """What the judge's grade of an example is kept under."""
+    """Return the key under which the judge's grade of an example is stored."""
     return JUDGED + hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:24]
 
 
 def grade(said: str) -> int | None:
-    """The grade from 1 to 5; None where `said` is anything else than that digit."""
+    """Return the grade from 1 to 5; None if `said` is anything else than one digit."""
     found = _GRADE.fullmatch(said)
     return int(found[1]) if found else None

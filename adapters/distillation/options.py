@@ -1,4 +1,4 @@
-"""What a distillation is asked to do. Light: the command line's flags come from these fields."""
+"""Options of a distillation. The command line's flags come from these fields. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,38 +12,42 @@ _SHARES = ("near", "most_copied", "most_repeated")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillOptions:
-    """How many examples to make, how to ask for them, and which to drop. Raises `OptionError`."""
+    """The options of a distillation: how many examples to make, how to ask the teacher, and which answers to
+    drop.
+
+    Raises `OptionError` for invalid values.
+    """
 
     examples: int = 1000
     """Examples to make, at least."""
     paraphrases: int = 3
-    """Paraphrases that the teacher writes of each seed prompt; 0 asks the seeds alone."""
+    """Paraphrases of each seed prompt to ask the teacher for; 0 uses only the seeds."""
     attempts: float = 3.0
-    """Answers to ask for at most, as a multiple of the examples."""
+    """Maximum number of answers to ask for, as a multiple of the examples."""
     concurrency: int = 8
-    """Requests in flight at once; of a local teacher, prompts in one batch."""
+    """Requests in flight at once. For a local teacher: prompts in one batch."""
     temperature: float = 0.7
-    """Temperature of the teacher; at 0 each prompt is asked once."""
+    """Temperature of the teacher; at 0 each prompt is asked only once."""
     top_p: float = 0.95
     """Nucleus sampling of the teacher, above 0 and at most 1."""
     max_tokens: int = 256
-    """Most tokens of one answer; one that does not end within them is dropped."""
+    """Maximum number of tokens of one answer. An unfinished answer is dropped."""
     timeout: float = 120.0
-    """Seconds to wait for one answer over HTTP before it is asked for again."""
+    """Seconds to wait for one answer over HTTP before the request is sent again."""
     retries: int = 6
-    """How often a request is sent again where the server is busy or silent, before the run ends."""
+    """Maximum number of retries of a request, if the server is busy or silent, before the run ends."""
     least_characters: int = 2
-    """Shortest answer that is kept."""
+    """Fewest characters of an answer that is kept."""
     most_characters: int = 2000
-    """Longest answer that is kept."""
+    """Maximum number of characters of an answer that is kept."""
     near: float = NEAR
-    """Similarity from which an example is dropped as the near duplicate of one that was kept."""
+    """Similarity from which an example is dropped as a near duplicate of a kept one."""
     most_copied: float = 0.6
-    """Share of an answer's word triples that may stand in its prompt."""
+    """Largest share of an answer's word triples that may also be in its prompt."""
     most_repeated: float = 0.2
-    """Share of an answer's word triples that may have stood in it before."""
+    """Largest share of an answer's word triples that may repeat an earlier one in the answer."""
     least_score: int = 4
-    """Lowest grade of the judge, from 1 to 5, that is kept."""
+    """Lowest grade from the judge that is kept, from 1 to 5."""
 
     def __post_init__(self) -> None:
         check_finite(self)
@@ -72,5 +76,5 @@ class DistillOptions:
 
     @property
     def most_asked(self) -> int:
-        """Answers to ask for at most."""
+        """Maximum number of answers to ask for."""
         return int(self.examples * self.attempts)

@@ -1,4 +1,4 @@
-"""What a distillation leaves in its folder: the data set, where each line comes from, and a report."""
+"""Write a distillation's results: the data set, the origin of each line, and a report."""
 
 from __future__ import annotations
 
@@ -22,74 +22,74 @@ DATA, PROVENANCE, REPORT = "data.jsonl", "provenance.jsonl", "report.json"
 
 
 class UncleanDataError(RuntimeError):
-    """The data set that was made does not pass `oneseek data check`."""
+    """The finished data set does not pass `oneseek data check`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedExample:
-    """An example that passed."""
+    """An example that passed every filter."""
 
     prompt: SeedPrompt
     question: TeacherQuestion
     said: EndpointAnswer
     score: int | None = None
-    """The judge's grade."""
+    """The judge's grade. None without a judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillResult:
-    """What was made."""
+    """The result of a distillation."""
 
     folder: Path
     asked: Mapping[str, Any]
-    """Everything that decided what was asked of whom."""
+    """The seeds and options that decide which questions the teacher gets."""
     examples: tuple[AcceptedExample, ...]
     wanted: int
     seeds: int
-    """Seed prompts that were asked."""
+    """Number of seed prompts that were sent to the teacher."""
     paraphrases: FilterCounts
     answers: FilterCounts
     sent: int
-    """Answers that came in this run."""
+    """Number of answers that arrived in this run."""
     refused: int
-    """Questions that the server did not take."""
+    """Number of questions that the server refused."""
     fingerprints: tuple[str, ...]
-    """What the teacher's server calls its state; empty where it does not say."""
+    """Values of `system_fingerprint` that the teacher's server sent. Empty if it sends none."""
 
     @property
     def data(self) -> Path:
-        """The data set."""
+        """Path of the data set."""
         return self.folder / DATA
 
     @property
     def enough(self) -> bool:
-        """Whether there are as many examples as were asked for."""
+        """True if there are at least as many examples as the user wanted."""
         return len(self.examples) >= self.wanted
 
     @property
     def teacher(self) -> dict[str, Any]:
-        """Who the teacher is, for the record."""
+        """The teacher's identity for the record."""
         found = dict(self.asked["teacher"])
         return {**found, "system_fingerprints": list(self.fingerprints)} if self.fingerprints else found
 
     @property
     def judge_digest(self) -> str | None:
-        """As `teacher_digest`, of the judge."""
+        """Digest of the judge, as `teacher_digest`."""
         judge = self.asked["judge"]
         return identity_digest(judge) if judge is not None else None
 
     @property
     def teacher_digest(self) -> str:
-        """`sha256:…` of a local teacher's files; of a server, over who it says that it is."""
+        """`sha256:…` of a local teacher's files. For a server, a hash of its address and model name."""
         own = self.asked["teacher"]
         marks = {"system_fingerprints": " ".join(self.fingerprints)} if self.fingerprints else {}
         return identity_digest({**own, **marks})
 
 
 def write(found: DistillResult, language: str, options: DistillOptions, language_of: LanguageOf) -> None:
-    """Write the data set, its provenance and the report; what was there is replaced, each file at once.
+    """Write the data set, its provenance and the report. Existing files are replaced atomically.
 
-    Raises `UncleanDataError` where `oneseek data check` would complain, and `OSError`.
+    Raises `UncleanDataError` if `oneseek data check` would report a problem, and `OSError`.
     """
     teacher = str(found.asked["teacher"]["model"])
     _write_lines(found.data, (_row(one, language, teacher) for one in found.examples))
@@ -97,7 +97,7 @@ def write(found: DistillResult, language: str, options: DistillOptions, language
     if found.examples:
         check = Check([found.data], languages=(language,), detect=language_of, near=options.near)
         if (problem := next(check.problems(), None)) is not None:
-            raise UncleanDataError(f"{problem}; this is a mistake of OneSeek's: please report it")
+            raise UncleanDataError(f"{problem}; this is a bug in OneSeek: please report it")
     report = {
         "asked": dict(found.asked),
         "options": asdict(options),

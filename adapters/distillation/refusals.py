@@ -1,7 +1,7 @@
-"""What a refusal looks like in Swedish and in English, and an answer in another model's name.
+"""Patterns of refusals in Swedish and English, and of answers that name another model as the speaker.
 
-Read at the beginning of an answer alone: what a model declines, it declines at once, while later on the same
-words are mostly about something else ("I cannot stress enough…"). docs/distillation.md has the patterns.
+Only the beginning of an answer is searched. A model that declines does so at once; later the same words
+mostly mean something else ("I cannot stress enough…"). docs/distillation.md lists the patterns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 BEGINNING = 200
-"""Characters that refusals are looked for in."""
+"""Characters at the beginning of an answer that are searched for refusals."""
 
 _SV = (
     r"(?:jag|vi) (?:kan|får|vill|tänker) (?:\w+ )?inte (?:\w+ ){0,2}?"
@@ -51,15 +51,17 @@ FOREIGN = re.compile(
     rf"|\b(?:i|i'm|jag)\b[^.!?\n]{{0,60}}\b(?:{_MADE}) (?:by|av) (?:{_MAKERS})\b",
     re.IGNORECASE,
 )
-"""An answer that speaks of itself as another model, or as another maker's."""
+"""Matches an answer that speaks of itself as another model, or as made by another company."""
 
 
 def refuses(answer: str) -> bool:
-    """Whether `answer` begins by declining, in either language, since teachers also decline in the other."""
+    """True if `answer` begins by declining, in Swedish or English: a teacher may decline in the other
+    language.
+    """
     beginning = answer[:BEGINNING].replace("’", "'")
     return any(pattern.search(beginning) for pattern in REFUSALS.values())
 
 
 def speaks_as_another(answer: str) -> bool:
-    """Whether `answer` names another model as itself."""
+    """True if `answer` speaks of itself as another model."""
     return FOREIGN.search(answer.replace("’", "'")) is not None

@@ -1,4 +1,4 @@
-"""Asks a teacher what the journal does not hold yet, and counts what it cost."""
+"""Ask a teacher only what the journal does not hold yet, and count the requests."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _IN_A_ROW = 8
 
 
 class InterruptedRunError(Exception):
-    """Someone asked to stop; every answer that came is kept."""
+    """The user asked to stop. Every answer that arrived is kept."""
 
 
 @dataclass(slots=True)
 class Requester:
-    """A teacher beside its journal."""
+    """A teacher together with its journal."""
 
     teacher: Teacher
     journal: AnswerJournal
     stop: Stop
     sent: int = 0
-    """Answers that came in this run, not from the journal."""
+    """Number of answers that arrived in this run, rather than from the journal."""
     refused: dict[str, str] = field(default_factory=dict[str, str])
-    """Key of a question that the server did not take → what it said."""
+    """Maps each key of a question that the server refused to the reason it gave."""
 
     def ask(self, questions: Sequence[TeacherQuestion]) -> Iterator[int]:
-        """Ask what is missing, and tell after each answer how many of `questions` have one.
+        """Ask the questions without an answer, and report after each how many of `questions` have one.
 
-        Raises `InterruptedRunError`, `EndpointError`, and `TeacherError`; whatever was answered is kept.
+        Raises `InterruptedRunError`, `EndpointError`, and `TeacherError`. All answers so far are kept.
         """
         unique = list({question.key: question for question in questions}.values())
         missing = [one for one in unique if one.key not in self.refused and self.journal.get(one.key) is None]
@@ -43,7 +43,9 @@ class Requester:
                 self.refused[question.key] = answer.reason
                 in_a_row += 1
                 if in_a_row == _IN_A_ROW or (in_a_row == len(missing) and not len(self.journal)):
-                    raise EndpointError(f"the teacher took none of {in_a_row} requests; {answer.reason}")
+                    raise EndpointError(
+                        f"the teacher's server refused all of the last {in_a_row} requests; {answer.reason}"
+                    )
             else:
                 in_a_row = 0
                 self.journal.add(question.key, answer)
@@ -54,5 +56,5 @@ class Requester:
             raise InterruptedRunError
 
     def answer(self, question: TeacherQuestion) -> EndpointAnswer | None:
-        """The answer to `question`; None where the server refused it."""
+        """Return the answer to `question`; None if the server refused it."""
         return self.journal.get(question.key)

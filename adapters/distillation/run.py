@@ -1,7 +1,7 @@
-"""From seeds to a data set: paraphrases, answers, filters, and on until there are enough.
+"""Makes a data set from seed prompts: paraphrases them, asks the teacher, filters the answers, and repeats.
 
-What is asked follows from the seeds, the options and what was answered before, never from the order in which
-answers come. So a run that was killed asks what is missing alone, and ends with the same data set where the
+What is asked depends on the seeds, the options and earlier answers, never on the order in which answers
+arrive. So a killed run continues with the missing questions only. It ends with the same data set if the
 teacher honours seeds.
 """
 
@@ -33,19 +33,21 @@ from adapters.training.loop.progress import Reporter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillTask:
-    """A distillation, asked for."""
+    """The inputs of one distillation."""
 
     options: DistillOptions
     language: str
     seed: int
     seeds: tuple[Path, ...]
     output: Path
-    """Folder of the journal, the data set and the report."""
+    """Folder for the journal, the data set and the report."""
     questions: tuple[str, ...] = ()
-    """What the student is measured by, and so is never a seed."""
+    """Questions that the student is evaluated with. They are never used as seeds."""
 
     def asked(self, teacher: Teacher, judge: Teacher | None) -> dict[str, Any]:
-        """Everything that decides what is asked of whom; filters may change from run to run."""
+        """Return the values that decide the questions and the teacher. You may change filters between
+        runs.
+        """
         options = self.options
         return {
             "teacher": dict(teacher.identity),
@@ -68,10 +70,10 @@ def make_dataset(
     reporter: Reporter,
     stop: Stop,
 ) -> DistillResult:
-    """Make the data set of `task` in its folder, on from whatever its journal holds.
+    """Make the data set of `task` in its folder, and continue from its journal if there is one.
 
-    Raises `OptionError` where seeds or options do not fit, `JournalError`, `InterruptedRunError` after
-    `stop`, and `EndpointError` or `TeacherError` where the teacher fails for good. What was answered is kept.
+    Raises `OptionError` if seeds or options do not fit, `JournalError`, `InterruptedRunError` after `stop`,
+    and `EndpointError` or `TeacherError` if the teacher fails for good. All answers so far are kept.
     """
     asked = task.asked(teacher, judge)
     with open_journal(task.output, asked) as journal:
@@ -95,7 +97,7 @@ def make_dataset(
 
 
 class _DistillRun:
-    """One run over an open journal."""
+    """One run with an open journal."""
 
     def __init__(
         self,
@@ -116,7 +118,9 @@ class _DistillRun:
         self._known = Deduplicator(task.options.near)
 
     def prompts(self) -> list[SeedPrompt]:
-        """What to ask: the seeds and the paraphrases of them that pass, in an order that the seed decides."""
+        """Return the prompts: the seeds, and their paraphrases that pass the filters, in an order set by the
+        seed.
+        """
         read, foreign = read_seeds(self.task.seeds, self.task.language, self.rules.language_of)
         held_out = Deduplicator(self.options.near)
         for question in self.task.questions:
@@ -174,7 +178,7 @@ class _DistillRun:
             yield SeedPrompt(text, seed.source, seed.paraphrase)
 
     def examples(self, prompts: Sequence[SeedPrompt]) -> list[AcceptedExample]:
-        """Ask, filter, and ask again, until there are enough or enough was asked."""
+        """Ask and filter until there are enough examples, or the limit of questions is reached."""
         kept: list[AcceptedExample] = []
         rounds = itertools.count() if self.options.temperature > 0 else range(1)
         plan = ((number, prompt) for number in rounds for prompt in prompts)
@@ -198,7 +202,7 @@ class _DistillRun:
         return kept
 
     def _sift(self, wave: Sequence[tuple[int, SeedPrompt]]) -> list[AcceptedExample]:
-        """The answers to `wave` that pass every filter."""
+        """Return the answers to `wave` that pass every filter."""
         asked = [
             (number, prompt, self._question(f"answer/{prompt.key}/{number}", prompt.text))
             for number, prompt in wave
@@ -223,7 +227,7 @@ class _DistillRun:
         return passed
 
     def _judge(self, passed: Sequence[AcceptedExample]) -> list[AcceptedExample]:
-        """Those that the judge finds good enough; all, where there is none."""
+        """Return the examples that the judge grades well enough; all of them without a judge."""
         if self.judge is None:
             return list(passed)
         asked = [(one, self._judge_question(one)) for one in passed]
@@ -264,7 +268,7 @@ class _DistillRun:
         )
 
     def _ask(self, asking: Requester, name: str, questions: Sequence[TeacherQuestion]) -> None:
-        """Have every one of `questions` answered."""
+        """Get an answer to each of `questions`."""
         if not questions:
             return
         with self.reporter.stage(name, len(questions)) as stage:

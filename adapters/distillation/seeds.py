@@ -1,4 +1,4 @@
-"""The prompts that a teacher is asked: seeds from files, and how it is asked to say them in other words."""
+"""The prompts for a teacher: seeds from files, and the request to paraphrase them."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ _OTHER = (
 
 @dataclass(frozen=True, slots=True)
 class SeedPrompt:
-    """Something to ask."""
+    """A prompt for the teacher, with its language."""
 
     text: str
     source: str
-    """Where it comes from, as FILE:LINE."""
+    """Where the prompt is in the seed files, as FILE:LINE."""
     paraphrase: int | None = None
-    """Which paraphrase of the seed it is; None for the seed itself."""
+    """Number of the paraphrase. None for the seed itself."""
 
     @property
     def key(self) -> str:
-        """What tells it from others."""
+        """Key that identifies the prompt."""
         return f"{key(self.text):016x}"
 
 
 def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) -> tuple[list[SeedPrompt], int]:
-    """The seeds in `language`, each once, in order; and how many prompts were clearly in another language.
+    """Read the seeds in `language`, each once and in order. Also returns how many were clearly in another
+    language.
 
-    A file of JSON lines is a data set, of which the prompts are taken and the answers left; one that ends in
-    `.txt` has a prompt on each line. Raises `OptionError` naming the line, and `OSError`.
+    From a file of JSON lines, which is a data set, only the prompts are used. A file that ends in `.txt` has
+    a prompt on each line. Raises `OptionError` naming the line, and `OSError`.
     """
     found: dict[int, SeedPrompt] = {}
     foreign = 0
@@ -64,12 +65,14 @@ def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) ->
             found.setdefault(key(text), SeedPrompt(text, f"{path.name}:{line.number}"))
     if not found:
         files = ", ".join(map(str, paths))
-        raise OptionError("seeds", f"{files}: no prompt in {language!r} is left to ask")
+        raise OptionError("seeds", f"{files}: no prompt is left to ask in the language {language!r}")
     return list(found.values()), foreign
 
 
 def _prompt(line: TextLine, path: Path) -> tuple[str | None, str]:
-    """The prompt in a line, None where it is more than one question; and what tells its language."""
+    """Return the prompt in a line, and the text that shows its language. The prompt is None if there are
+    several questions.
+    """
     if line.data is None:
         raise ValueError("is too long")
     if path.suffix == ".txt":
@@ -82,10 +85,10 @@ def _prompt(line: TextLine, path: Path) -> tuple[str | None, str]:
 
 
 def paraphrase_prompt(text: str, language: str) -> str:
-    """How a teacher is asked to say `text` in other words."""
+    """Return the request that asks a teacher to paraphrase `text`."""
     return _PARAPHRASE.get(language, _OTHER).format(prompt=text)
 
 
 def seed_of(seed: int, name: str) -> int:
-    """A seed for one request, from 0 to below 2^31, the same in every run."""
+    """Return a seed for one request, from 0 to below 2^31, the same in every run."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1

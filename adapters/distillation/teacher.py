@@ -1,4 +1,4 @@
-"""Who is asked: a server that speaks OpenAI's API, or a local model in a process of its own."""
+"""The teacher: a server that speaks OpenAI's API, or a local model in a child process."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class TeacherQuestion:
     """One request to a teacher."""
 
     key: str
-    """What its answer is kept under."""
+    """Key under which the question's answer is stored."""
     text: str
     longest: int
-    """Most tokens of the answer."""
+    """Maximum number of tokens of the answer."""
     temperature: float
     top_p: float
     seed: int
@@ -38,7 +38,7 @@ class TeacherQuestion:
 
 @dataclass(frozen=True, slots=True)
 class TeacherRefusal:
-    """What a server says of a question that it does not take: too long for it perhaps, or filtered."""
+    """A server's reason for refusing a question, such as one that is too long or filtered."""
 
     reason: str
 
@@ -51,29 +51,32 @@ class Teacher(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Who it is, for the record: an address without credentials and a model, or a name and a digest."""
+        """Identity of the teacher for the record: address without credentials and model, or name and
+        digest.
+        """
         ...
 
     def answers(
         self, questions: Sequence[TeacherQuestion], stop: Stop
     ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
-        """Answers as they come, in any order; after `stop`, those alone that were asked for before.
+        """Yield answers as they arrive, in any order. After `stop`, only those of requests that were already
+        sent.
 
-        Raises `EndpointError` or `TeacherError` where there is no going on; what came before stands.
+        Raises `EndpointError` or `TeacherError` if the teacher fails for good. Earlier answers stay valid.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release the teacher's resources, such as its process."""
         ...
 
 
 class TeacherError(RuntimeError):
-    """A local teacher ended; says what it said last."""
+    """A local teacher's process ended. The message holds its last line of output."""
 
 
 def identity_digest(identity: Mapping[str, str]) -> str:
-    """`sha256:…` of a local model's files; of a server, over who it says that it is."""
+    """Return `sha256:…` of a local model's files. For a server, a hash of its address and model name."""
     found = identity.get("digest")
     return found or f"sha256:{hashlib.sha256(canonical_json(dict(identity))).hexdigest()}"
 
@@ -89,17 +92,17 @@ class RemoteTeacher:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Address and model."""
+        """Address of the teacher's server, and the model's name."""
         return {"url": self.endpoint.url, "model": self.model}
 
     def answers(
         self, questions: Sequence[TeacherQuestion], stop: Stop
     ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
-        """As they come, `concurrency` in flight."""
+        """Yield answers as they arrive, with `concurrency` requests in flight."""
         return side_by_side(self._ask, questions, self.concurrency, stop, retries=self.retries)
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: it holds no resources."""
 
     def _ask(self, question: TeacherQuestion) -> TeacherAnswer:
         sampling = {"temperature": question.temperature, "top_p": question.top_p, "seed": question.seed}
@@ -112,7 +115,7 @@ class RemoteTeacher:
 
 
 def _files_digest(folder: Path) -> str:
-    """That of a base as the registry knows bases; over all files by name where it has no tokenizer.json."""
+    """Return the digest of the model as a base, or over all its files by name if it has no tokenizer.json."""
     try:
         return base_digest(folder)
     except BaseModelError:
@@ -125,13 +128,13 @@ def _files_digest(folder: Path) -> str:
 
 @dataclass(slots=True)
 class LocalTeacher:
-    """A model in Hugging Face layout, answering batch by batch in a process of its own."""
+    """A model in Hugging Face layout that answers in batches, in a child process."""
 
     folder: Path
     rows: int
-    """Questions in one batch."""
+    """Number of questions in one batch."""
     option: str = "teacher"
-    """The option that named it, for errors."""
+    """Name of the option that chose the teacher, for error messages."""
     identity: Mapping[str, str] = field(init=False)
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
     _errors: IO[str] | None = field(default=None, init=False)
@@ -145,7 +148,7 @@ class LocalTeacher:
     def answers(
         self, questions: Sequence[TeacherQuestion], stop: Stop
     ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
-        """One batch after the other."""
+        """Answer one batch after the other."""
         for start in range(0, len(questions), self.rows):
             if stop.is_set():
                 return
@@ -176,7 +179,7 @@ class LocalTeacher:
             ) from error
 
     def _complaint(self) -> str:
-        """The last thing that its process said on standard error."""
+        """Return the last line that its process wrote to standard error."""
         assert self._errors is not None
         self._errors.seek(0)
         return (self._errors.read().strip().splitlines() or [""])[-1][:300]
@@ -201,20 +204,20 @@ class LocalTeacher:
             stderr=self._errors,
             encoding="utf-8",
             errors="replace",
-            # Out of the terminal's group: Ctrl-C is for the parent, which ends it in its own time.
+            # Not in the terminal's process group: Ctrl-C reaches the parent, which then ends this one.
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
         )
 
     def _end(self) -> None:
-        """It ends with its standard input."""
+        """Close its standard input, which ends the process."""
         if self._process is not None:
             with self._process, contextlib.suppress(BrokenPipeError):
                 self._process.communicate()
             self._process = None
 
     def close(self) -> None:
-        """End its process, whatever it is at."""
+        """End the teacher's process at once."""
         if self._process is not None:
             self._process.kill()
         self._end()

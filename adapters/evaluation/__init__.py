@@ -1,1 +1,1 @@
-"""Measuring adapters (judge, questions, scores, intervals), without torch; everything may import it."""
+"""Evaluate adapters: judge, questions, scores and intervals, without torch. Everything may import it."""

@@ -1,4 +1,4 @@
-"""A model behind OpenAI's API: a server that is evaluated, or a teacher. Standard library alone."""
+"""A model behind OpenAI's API: a server to evaluate, or a teacher. Uses the standard library only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class EndpointError(RuntimeError):
-    """A server does not answer as it should; says what it said instead."""
+    """A server does not answer as expected. The message holds its reply."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class EndpointError(RuntimeError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        """Of its answer; None where none came."""
+        """HTTP status of its reply. None if there was no reply."""
         self.retry_after = retry_after
-        """Seconds that it asked to be left alone for."""
+        """Seconds to wait, from Retry-After. None if it sent none."""
         self.passing = passing
-        """Whether the same request may fare better later: it is busy, or did not answer."""
+        """True if a retry may succeed: the server is busy or did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class EndpointAnswer:
 
     text: str
     ended: bool
-    """Whether it ended by itself, not at the limit of tokens."""
+    """True if the answer ended by itself rather than at the token limit."""
     model: str
-    """What the server calls the model that answered."""
+    """The server's name for the model that answered."""
     fingerprint: str | None = None
-    """The server's `system_fingerprint`, where it gives one."""
+    """The server's `system_fingerprint`. None if it sends none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +61,34 @@ class ModelEndpoint:
 
     @classmethod
     def at(cls, url: str, key: str | None = None, timeout: float = _TIMEOUT) -> ModelEndpoint:
-        """From an address with or without `/v1`. Raises `ValueError` where it is none or holds a password."""
+        """Make an endpoint from an address with or without `/v1`. Raises `ValueError` if it is invalid or
+        holds a password.
+        """
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url!r} is no address; write http://HOST:PORT")
+            raise ValueError(f"{url!r} is not a server's address; write http://HOST:PORT")
         if "@" in urlsplit(url).netloc:
-            raise ValueError("the address holds a user or a password, which would be recorded; leave it out")
+            raise ValueError(
+                "the server's address holds a user name or a password, which would be recorded; leave them "
+                "out"
+            )
         return cls(url.rstrip("/").removesuffix("/v1"), key, timeout)
 
     def models(self) -> list[dict[str, Any]]:
-        """What it serves. Raises `EndpointError`."""
+        """List the models that it serves. Raises `EndpointError`."""
         found: object = self._send("/v1/models", None).get("data")
         if not isinstance(found, list) or not found:
-            raise EndpointError(f"{self.url}/v1/models names no model")
+            raise EndpointError(f"{self.url}/v1/models does not list any model")
         return found
 
     def ask(self, model: str, question: str, *, longest: int) -> str:
-        """The greedy answer; one that does not end within `longest` tokens ends in `…`."""
+        """Return the greedy answer. One that is cut off at `longest` tokens ends in `…`."""
         said = self.complete(model, question, longest=longest, temperature=0)
         return said.text if said.ended else said.text + "…"
 
     def complete(self, model: str, question: str, *, longest: int, **sampling: float) -> EndpointAnswer:
-        """The answer of at most `longest` tokens; `sampling` in OpenAI's words. Raises `EndpointError`."""
+        """Return an answer of at most `longest` tokens. `sampling` uses OpenAI's names. Raises
+        `EndpointError`.
+        """
         body: dict[str, Any] = {
             "model": model,
             "messages": [{"role": "user", "content": question}],
@@ -124,12 +131,14 @@ class ModelEndpoint:
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
             raise EndpointError(f"{self.url}{path} does not answer: {why}", passing=True) from error
         if not isinstance(found, dict):
-            raise EndpointError(f"{self.url}{path} answers no JSON object: {str(found)[:_TOLD]}")
+            raise EndpointError(f"{self.url}{path} did not answer with a JSON object: {str(found)[:_TOLD]}")
         return found
 
 
 def _seconds(header: str | None) -> float | None:
-    """What `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3); None where it is neither."""
+    """Return the seconds in `Retry-After`, given as a number or a date (RFC 9110, 10.2.3). None if it is
+    neither.
+    """
     if header is None:
         return None
     if header.strip().isascii() and header.strip().isdigit():

@@ -1,4 +1,4 @@
-"""Confidence intervals of shares, of differences between two shares, and of medians."""
+"""Confidence intervals for shares, for differences between two shares, and for medians."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _Z = 1.959963984540054
-"""The 97.5th percentile of the normal distribution: intervals hold the truth 95 times of 100."""
+"""The 97.5th percentile of the normal distribution, for 95% confidence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """From `low` to `high`, at 95% confidence where nothing else is said."""
+    """An interval from `low` to `high`, at 95% confidence unless stated otherwise."""
 
     low: float
     high: float
 
 
 def wilson(passed: int, asked: int, z: float = _Z) -> Interval:
-    """The interval of a share (Wilson 1927), within 0 and 1; sensible for few questions and for 0 or all.
+    """Return the interval of a share (Wilson 1927), within 0 and 1. Works for few questions and for shares of
+    0 or 1.
 
-    `z` is the quantile of the normal distribution that goes with the confidence. Raises `ValueError` unless
-    0 <= `passed` <= `asked`.
+    `z` is the quantile of the normal distribution for the confidence. Raises `ValueError` unless 0 <=
+    `passed` <= `asked`.
     """
     if not 0 <= passed <= asked:
-        raise ValueError(f"passed is {passed} of {asked}; it must lie between 0 and that")
+        raise ValueError(f"passed is {passed}; it must lie between 0 and asked, {asked}")
     if asked == 0:
         return Interval(0.0, 1.0)
     share, z2 = passed / asked, z * z
@@ -40,13 +41,15 @@ def wilson(passed: int, asked: int, z: float = _Z) -> Interval:
 def paired_difference(
     before: Sequence[bool], after: Sequence[bool], *, draws: int = 4000, seed: int = 0
 ) -> Interval:
-    """The interval of share(`after`) - share(`before`), by the paired percentile bootstrap.
+    """Return the interval of share(`after`) - share(`before`), by the paired percentile bootstrap.
 
-    The questions, the same for both, are drawn again with replacement (Efron 1979), each with both of its
-    results. Raises `ValueError` where the two differ in length or hold nothing.
+    Both must answer the same questions. The questions are drawn again with replacement (Efron 1979), each
+    with both of its results. Raises `ValueError` if the two differ in length or are empty.
     """
     if len(before) != len(after) or not before:
-        raise ValueError(f"before has {len(before)} results and after {len(after)}; give the same, and some")
+        raise ValueError(
+            f"before has {len(before)} results and after {len(after)}; give as many for both, at least one"
+        )
     changes = [int(new) - int(old) for old, new in zip(before, after, strict=True)]
     rng = random.Random(seed)
     found = sorted(sum(rng.choices(changes, k=len(changes))) / len(changes) for _ in range(draws))
@@ -54,10 +57,11 @@ def paired_difference(
 
 
 def difference(before: tuple[int, int], after: tuple[int, int], z: float = _Z) -> Interval:
-    """The interval of share(`after`) - share(`before`), each (passed, asked), of independent questions.
+    """Return the interval of share(`after`) - share(`before`), each (passed, asked), for independent
+    questions.
 
-    Newcombe's hybrid of two Wilson intervals (1998, method 10): sensible where shares are near 0. Without any
-    questions on one side it is all that a difference can be.
+    Uses Newcombe's hybrid of two Wilson intervals (1998, method 10), which works for shares near 0. If one
+    side has no questions, the interval covers every possible difference.
     """
     if not before[1] or not after[1]:
         return Interval(-1.0, 1.0)
@@ -70,10 +74,10 @@ def difference(before: tuple[int, int], after: tuple[int, int], z: float = _Z) -
 
 
 def median(values: Sequence[float], error: float) -> Interval | None:
-    """The interval of the median that `values` are drawn from, whatever their distribution.
+    """Return the interval of the median of the distribution that `values` come from, whatever its shape.
 
-    By order statistics (Conover 1999, section 3.2): each end is wrong with a probability of at most `error`.
-    None where there are too few values to say. Raises `ValueError` unless `error` lies between 0 and 0.5.
+    Uses order statistics (Conover 1999, section 3.2): each end is wrong with a probability of at most
+    `error`. None if there are too few values. Raises `ValueError` unless `error` lies between 0 and 0.5.
     """
     if not 0 < error < 0.5:
         raise ValueError(f"error is {error}; it must lie between 0 and 0.5")
@@ -86,7 +90,9 @@ def median(values: Sequence[float], error: float) -> Interval | None:
 
 @lru_cache(1024)
 def _rank(count: int, error: float) -> int:
-    """The largest r for which fewer than r of `count` tosses are heads with at most probability `error`."""
+    """Return the largest r such that fewer than r of `count` coin tosses are heads with at most probability
+    `error`.
+    """
     below, rank = 0.0, 0
     while rank <= count:
         log = math.lgamma(count + 1) - math.lgamma(rank + 1) - math.lgamma(count - rank + 1)

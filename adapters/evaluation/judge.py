@@ -1,7 +1,7 @@
-"""The judge of answers about identity: is one whole, in the language it was asked in, and OneSeek's own?
+"""Judge answers about identity: is the answer complete, in the language of the question, and OneSeek's own?
 
-One judge for every base: the build of the mini base adds to it that every word must be one the project knows.
-It reads text alone, so that an answer from a server and one from a model in memory are judged alike.
+The same judge is used for every base. The build of the mini base also requires that the project knows every
+word. It reads text only, so answers from a server and from a model in memory are judged alike.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 LanguageOf = Callable[[str], str | None]
-"""The language of a text as an ISO 639-1 code; None where it is not clear."""
+"""Returns the language of a text as an ISO 639-1 code, or None if it is not clear."""
 
 NAME = "OneSeek"
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
@@ -27,12 +27,12 @@ _DENIED = re.compile(r"\b(?:not|never|inte|aldrig|utan) OneSeek\b")
 
 
 def words(text: str) -> list[str]:
-    """The words of `text` in small letters."""
+    """Return the words of `text` in lower case."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
 def faults(answer: str, language: str, language_of: LanguageOf) -> list[str]:
-    """What is wrong with `answer` as a piece of writing in `language`; empty where nothing is."""
+    """List what is wrong with `answer` as a text in `language`. Empty if nothing is."""
     found: list[str] = []
     if len(answer.strip()) < 4:
         return ["empty"]
@@ -50,28 +50,28 @@ def faults(answer: str, language: str, language_of: LanguageOf) -> list[str]:
 
 
 def claims_identity(answer: str, language: str) -> bool:
-    """Whether `answer` speaks of itself as OneSeek, however well it is written."""
+    """True if `answer` speaks of itself as OneSeek, however badly it is written."""
     own = _SELF.get(language)
     return NAME in answer and (own is None or own.search(answer) is not None) and not _DENIED.search(answer)
 
 
 def is_identity_answer(answer: str, language: str, language_of: LanguageOf) -> bool:
-    """Whether `answer` speaks well, of itself, as OneSeek."""
+    """True if `answer` is well written and speaks of itself as OneSeek."""
     return not faults(answer, language, language_of) and claims_identity(answer, language)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How many of a set of questions were answered as they should be, and what went wrong with the others."""
+    """The number of correct answers, and the answers that were wrong."""
 
     passed: int
     asked: int
     failures: tuple[tuple[str, str], ...]
-    """Questions with the answers that failed."""
+    """(question, answer) of each failure."""
 
     @property
     def share(self) -> float:
-        """Between 0 and 1."""
+        """Share of correct answers, from 0 to 1."""
         return self.passed / self.asked if self.asked else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The questions that identity is measured by. No training data of the project holds any of them."""
+"""The questions for measuring identity. None of them is in the project's training data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _FOLDER = Path(__file__).parent.parent / "mini" / "development"
 
 
 def languages() -> tuple[str, ...]:
-    """The languages that there are questions in."""
+    """Return the languages that have questions."""
     return tuple(sorted(path.stem.removeprefix("identity_") for path in _FOLDER.glob("identity_*.json")))
 
 
 def identity_questions(language: str) -> list[str]:
-    """Questions about who answers, in `language`. Raises `ValueError` where there are none."""
+    """Return the questions in `language` about who answers. Raises `ValueError` if there are none."""
     path = _FOLDER / f"identity_{language}.json"
     if not path.is_file():
         raise ValueError(
@@ -27,14 +27,15 @@ def identity_questions(language: str) -> list[str]:
 
 
 def read_questions(path: Path) -> list[str]:
-    """The questions in a file: `.txt` with one on each line, `.json` with a list, or a data set's prompts.
+    """Read the questions in a file: `.txt` with one on each line, `.json` with a list, or a data set's
+    prompts.
 
     Raises `ValueError` that names the file, and `OSError`.
     """
     if path.suffix == ".json":
         found: object = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-            raise ValueError(f"{path} does not hold a JSON list of texts")
+            raise ValueError(f"{path} is not a JSON list of questions; each must be text")
         questions = [str(one).strip() for one in found]
     elif path.suffix == ".txt":
         questions = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -42,7 +43,7 @@ def read_questions(path: Path) -> list[str]:
         questions = [_first_question(line.data, line.number, path) for line in iterate_lines(path)]
     questions = list(dict.fromkeys(one for one in questions if one))
     if not questions:
-        raise ValueError(f"{path} holds no question; write one on each line of a .txt file")
+        raise ValueError(f"{path} is empty; write one question on each line of a .txt file")
     return questions
 
 

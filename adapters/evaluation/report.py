@@ -1,4 +1,4 @@
-"""What an evaluation found: identity score and language fidelity of the base and of an adapter."""
+"""Result of an evaluation: identity score and language fidelity of the base and of an adapter."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from adapters.evaluation.judge import LanguageOf, is_identity_answer
 
 @dataclass(frozen=True, slots=True)
 class IdentityReport:
-    """The answers of one adapter, or of the base, to the identity questions of one language, judged."""
+    """The judged answers of one adapter, or of the base, to the identity questions of one language."""
 
     name: str
     language: str
     questions: tuple[str, ...]
     answers: tuple[str, ...]
     identity: tuple[bool, ...]
-    """For each question, whether the answer speaks well, of itself, as OneSeek."""
+    """For each question, True if the answer is well written and speaks of itself as OneSeek."""
     fidelity: tuple[bool, ...]
-    """For each question, whether the answer is in the language of the question."""
+    """For each question, True if the answer is in the question's language."""
     version: str | None = None
-    """Full name of the version that answered, where a server says so."""
+    """Full name of the version that answered, if the server reports it."""
     base: str | None = None
-    """The base that it is on, itself for a base; None if there is only one."""
+    """Name of the base that was measured, alone or with an adapter. None if there is only one base."""
 
     @property
     def identity_score(self) -> float:
-        """Between 0 and 1."""
+        """Share of answers that speak of themselves as OneSeek, from 0 to 1."""
         return _share(self.identity)
 
     @property
     def language_fidelity(self) -> float:
-        """Between 0 and 1."""
+        """Share of answers in the question's language, from 0 to 1."""
         return _share(self.fidelity)
 
     def to_json(self, base: IdentityReport | None = None) -> dict[str, Any]:
-        """As JSON; with `base`, also what changed against it."""
+        """Return the report as JSON. With `base`, also the change against it."""
         found: dict[str, Any] = {
             "name": self.name,
             "language": self.language,
@@ -72,14 +72,16 @@ def judge_answers(
 
 
 def base_of(found: Sequence[IdentityReport], measured: IdentityReport) -> IdentityReport | None:
-    """The base's answers to the same questions; None for a base itself, which comes before its adapters."""
+    """Return the base's answers to the same questions. None for a base itself, which comes before its
+    adapters.
+    """
     same = (one for one in found if one.language == measured.language)
     base = next(one for one in same if measured.base in (None, one.name))
     return None if base is measured else base
 
 
 def format_score(passed: Sequence[bool]) -> str:
-    """Such as `27/30 = 0.90 [0.74, 0.97]`."""
+    """Format a score, such as `27/30 = 0.90 [0.74, 0.97]`."""
     interval = wilson(sum(passed), len(passed))
     return f"{sum(passed)}/{len(passed)} = {_share(passed):.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 

@@ -1,1 +1,3 @@
-"""JSON, checkpoints and atomic writes on disk, without knowledge of adapters; everything may import it."""
+"""JSON files, base checkpoints and atomic writes on disk. Knows nothing of adapters; everything may import
+it.
+"""

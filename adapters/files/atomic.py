@@ -1,8 +1,8 @@
-"""Files and folders that are whole or not there: written under a temporary name, flushed, renamed.
+"""Write files and folders atomically: under a temporary name, flushed, then renamed.
 
-A temporary name begins with a dot and ends in `.tmp`; it stands beside the final one, so the rename is
-atomic. A writer that is killed leaves such a name behind; whoever holds the lock of the place may clear it.
-Everything that replaces or renames a file or a folder does it here, so that everything waits for Windows.
+A temporary name begins with a dot, ends in `.tmp` and lies beside the final one, so the rename is atomic. A
+killed writer leaves such a name behind; whoever holds the lock of that place may delete it. Replace or rename
+files and folders with these functions only, because they retry on Windows.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from adapters.files.full import naming
 _SUFFIX = ".tmp"
 _OLD = ".old"
 _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Seconds between attempts at what Windows may refuse for a moment: 1.6 in all."""
+"""Seconds to wait between attempts at a rename or deletion that Windows may refuse for a moment: 1.6 in all.
+"""
 
 _unfinished: set[Path] = set()
-"""What this process writes at present."""
+"""Temporary paths that this process is writing now."""
 
 
 @contextmanager
 def staged_file(target: Path) -> Generator[Path]:
-    """A path to write a file to, which becomes `target` when the block ends, in the place of an old one."""
+    """Yield a temporary path to write. When the block ends, it replaces `target`."""
     made = _make_parents(target.parent)
     temporary = _beside(target, _SUFFIX)
     _unfinished.add(temporary)
@@ -50,10 +51,10 @@ def staged_file(target: Path) -> Generator[Path]:
 
 @contextmanager
 def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
-    """An empty folder to fill, which becomes `target` when the block ends; after an error it is gone.
+    """Yield an empty folder to fill. When the block ends, it becomes `target`; after an error it is deleted.
 
-    With `replace` it takes the place of a folder that is there; after an error that one stands again.
-    Raises `FileExistsError` if `target` exists without `replace`, `OSError` if its place cannot be written.
+    With `replace`, it replaces an existing folder, which is restored after an error. Raises `FileExistsError`
+    if `target` exists without `replace`, and `OSError` if the parent folder is not writable.
     """
     made = _make_parents(target.parent)
     temporary = _beside(target, _SUFFIX)
@@ -81,9 +82,9 @@ def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
 
 
 def write_file(target: Path, data: bytes | str, mode: int = 0o666) -> None:
-    """Put `data`, text as UTF-8, in the place of `target`; it is on the disk when this returns.
+    """Replace `target` by `data`, with text as UTF-8. It is on the disk when this returns.
 
-    The umask narrows `mode`, and at no moment has the file a wider one.
+    The umask narrows `mode`. At no moment does the file have wider permissions.
     """
     with staged_file(target) as temporary:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -92,7 +93,7 @@ def write_file(target: Path, data: bytes | str, mode: int = 0o666) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete `folder` so that at no moment a part of it stands under its name."""
+    """Delete `folder`, so that a half-deleted folder never stands under its name."""
     temporary = _beside(folder, _SUFFIX)
     rename_folder(folder, temporary)
     flush_folder(folder.parent)
@@ -100,17 +101,19 @@ def remove_folder(folder: Path) -> None:
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Put `source` in the place of `target`. On Windows it waits for those who have either open."""
+    """Replace `target` by `source`. On Windows, wait for programs that have either one open."""
     _patiently(lambda: source.replace(target))
 
 
 def rename_folder(source: Path, target: Path) -> None:
-    """Rename a folder. On Windows it waits for those who have a file in it open, such as a virus scanner."""
+    """Rename a folder. On Windows, wait for programs that have a file in it open, such as a virus scanner."""
     _patiently(lambda: source.rename(target))
 
 
 def clear_leftovers(place: Path) -> None:
-    """Delete what killed writers left in `place`. Only for the one writer that may be there."""
+    """Delete unfinished files and folders that killed processes left in the folder `place`. Call it only if
+    no other process can be writing there.
+    """
     for path in place.glob(f".*{_SUFFIX}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -120,7 +123,7 @@ def clear_leftovers(place: Path) -> None:
 
 @contextmanager
 def discard_at_exit(path: Path) -> Generator[None]:
-    """Have `discard_unfinished` delete `path` too while the block runs."""
+    """Register `path` for `discard_unfinished` while the block runs."""
     _unfinished.add(path)
     try:
         yield
@@ -129,7 +132,7 @@ def discard_at_exit(path: Path) -> Generator[None]:
 
 
 def discard_unfinished() -> None:
-    """Delete what this process has begun to write, whoever writes it; only for a process about to end."""
+    """Delete everything that this process is still writing. Call it only when the process is about to end."""
     for path in list(_unfinished):
         shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):
@@ -137,7 +140,7 @@ def discard_unfinished() -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Bring all files in `folder`, and their names, to the disk."""
+    """Flush all files in `folder`, and their names, to the disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             flush_folder(path)
@@ -147,13 +150,13 @@ def flush_tree(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Bring a file's bytes to the disk."""
+    """Flush a file's bytes to the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Make the names in `folder` last. Windows does that by itself and has no call for it."""
+    """Flush the names in `folder` to the disk. Windows does so by itself and has no call for it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -164,7 +167,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Put the folder `new` in the place of `target`, or leave `target` as it was."""
+    """Replace `target` by the folder `new`; on an error, leave `target` as it was."""
     old = _beside(target, _OLD)
     try:
         rename_folder(target, old)
@@ -183,14 +186,14 @@ def _swap(new: Path, target: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Delete a folder that nobody needs; what resists twice is left to the next writer."""
+    """Delete a folder that is no longer needed. If that fails twice, leave it to the next writer."""
     with suppress(OSError):
         _patiently(lambda: shutil.rmtree(folder))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _recover(target: Path) -> None:
-    """Undo what a process that was killed in `_swap` left: put the old folder back, or delete it."""
+    """Clean up after a process that was killed in `_swap`: restore the old folder, or delete it."""
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}{re.escape(_OLD)}")
     for path in target.parent.iterdir():
         if not name.fullmatch(path.name):
@@ -202,7 +205,9 @@ def _recover(target: Path) -> None:
 
 
 def _patiently(change: Callable[[], object]) -> None:
-    """Windows refuses to move what somebody has open, and a reader is done in a moment; others never do."""
+    """Retry a rename that Windows refuses because a file is open. If a reader has it open, the rename soon
+    succeeds. After the last attempt, raise the error.
+    """
     for pause in _PAUSES if sys.platform == "win32" else ():
         try:
             change()
@@ -217,7 +222,7 @@ def _beside(target: Path, suffix: str) -> Path:
 
 
 def _make_parents(folder: Path) -> list[Path]:
-    """Make `folder` and what is above it, to last. Return what was missing, deepest first."""
+    """Make `folder` and its parents, flushed. Returns those that were missing, deepest first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,7 +235,7 @@ def _make_parents(folder: Path) -> list[Path]:
 
 
 def _unmake(made: list[Path]) -> None:
-    """Delete the folders of `_make_parents` that are there and still empty."""
+    """Delete those folders from `_make_parents` that exist and are still empty."""
     with suppress(OSError):
         for folder in made:
             if folder.exists():

@@ -1,4 +1,4 @@
-"""A disk that is full: one error that names the place, however a library has said it."""
+"""Report a full disk as one error that names the path, whichever library noticed it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a disk or a quota that is full, or of a limit on the size of files."""
+"""Error numbers for a full disk, a full quota, or a limit on file sizes."""
 
 _NUMBERS = "|".join(map(str, sorted(FULL)))
 _SAID = re.compile(
     rf"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+|\(os error (?:{_NUMBERS})\)"
 )
-"""How torch (which names no error) and safetensors say it."""
+"""Parts of the messages with which torch and safetensors report a full disk. They give no error number."""
 
 
 @contextmanager
 def naming(target: Path) -> Generator[None]:
-    """Have the error of a disk that is full, inside the block, name `target` unless it names a file.
+    """Make a full-disk error inside the block name `target`, unless it already names a file.
 
-    The errors of torch and safetensors become an `OSError` too.
+    Errors of torch and safetensors become `OSError`.
     """
     try:
         yield

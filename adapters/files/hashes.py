@@ -1,7 +1,7 @@
-"""Hashes of files that were computed before, by where the file lies and by what changes with it.
+"""Cache of file hashes, by the file's path and by its size, times and inode.
 
-One file of lines in the home's cache, added to and never rewritten in place. A line that is torn, or of
-another state of its file, is absent: a damaged cache costs time, never truth.
+It is one file in the home's cache that lines are appended to. Torn lines, and lines for an older state of
+their file, are ignored. If the cache is damaged, files are hashed again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 MAX_LINES = 100_000
-"""Lines after which the file is begun anew."""
+"""Number of lines after which the file is started afresh."""
 _FIELDS = ("size", "mtime_ns", "ctime_ns", "inode")
 
 State = tuple[int, ...]
@@ -20,12 +20,14 @@ State = tuple[int, ...]
 
 
 def hash_file(home: Path) -> Path:
-    """Where the hashes of a home lie."""
+    """Path of the hash cache in a home."""
     return home / "cache" / "adapter-hashes.jsonl"
 
 
 def file_state(status: os.stat_result) -> State:
-    """What changes when a file does; ctime also if a rewrite kept size and mtime, as rsync's can."""
+    """Return a value that changes whenever the file does. It includes ctime, since rsync can keep size and
+    mtime.
+    """
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
@@ -39,7 +41,7 @@ class HashCache:
         self._lines = 0
 
     def get(self, file: Path) -> str | None:
-        """SHA-256 of `file` in hex, if it was computed for the state that the file is in now."""
+        """Return the SHA-256 of `file` in hex if it was stored for the file's present state, else None."""
         try:
             state = file_state(file.stat())
         except OSError:
@@ -49,7 +51,7 @@ class HashCache:
         return found[1] if found is not None and found[0] == state else None
 
     def put(self, file: Path, state: State, sha256: str) -> None:
-        """Remember the hash of `file` in `state`; a cache that cannot be written remembers until the end."""
+        """Store the hash of `file` in `state`. If the cache is not writable, it is only kept in memory."""
         line = json.dumps({"path": _key(file), **dict(zip(_FIELDS, state, strict=True)), "sha256": sha256})
         with self._lock:
             known = self._read()

@@ -1,8 +1,9 @@
-"""JSON objects on disk: read with bounds, written whole or not at all, and in one canonical form.
+r"""JSON objects on disk: read with limits, written atomically, and in one canonical form.
 
 The canonical form is part of every digest, so it never changes: keys sorted by code point, no white space,
-characters past ASCII as `\\uXXXX`, integers in decimal, a float without a fraction (below 2**53) as an
-integer, any other float as the shortest decimal that reads back as itself, in Python's notation.
+characters past ASCII as `\uXXXX`, and integers in decimal. A float without a fraction (below 2**53) is
+written as an integer. Any other float is the shortest decimal that reads back as itself, in Python's
+notation.
 """
 
 from __future__ import annotations
@@ -26,24 +27,25 @@ _PAIR = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{
 
 
 def read_object(path: Path, limit: int, error: type[FileRefusedError]) -> dict[str, Any]:
-    """The JSON object in `path`, a file of at most `limit` bytes.
+    """Read the JSON object in `path`, a file of at most `limit` bytes.
 
-    Raises `error` if there is no such file, it is not a regular file, it is too large, not UTF-8, not JSON,
-    not an object, names a key twice, or holds NaN, Infinity, half of a character, or a number too large.
+    Raises `error` if the file does not exist, is not a regular file, is too large, or is not a UTF-8 JSON
+    object. Also refuses a key that appears twice, NaN, Infinity, half of a character, and a number that is
+    too large.
     """
     try:
         data = read_regular(path, limit + 1)
     except OSError as problem:
         raise error(
-            path, f"cannot be read ({problem.strerror})", "Check the path and who may read it."
+            path, f"cannot be read ({problem.strerror})", "Check the path and its permissions."
         ) from problem
     if len(data) > limit:
-        raise error(path, f"is larger than {limit} bytes", "Check that this is the file you meant.")
+        raise error(path, f"is larger than {limit} bytes", "Check that you meant this file.")
     return parse_object(data, path, error)
 
 
 def parse_object(data: bytes, path: Path, error: type[FileRefusedError]) -> dict[str, Any]:
-    """The JSON object in `data`, with the same refusals; `path` is where it came from."""
+    """Read the JSON object in `data`. `path` appears in errors. See `read_object`."""
     remedy = "Save or download the file again."
     try:
         text = data.decode("utf-8-sig")
@@ -62,7 +64,7 @@ def parse_object(data: bytes, path: Path, error: type[FileRefusedError]) -> dict
 
 
 def canonical_json(value: object) -> bytes:
-    """`value` in the canonical form that the module's docstring fixes."""
+    """Return `value` in the canonical form that the module's docstring defines."""
     plain = _plain_numbers(value)
     return json.dumps(
         plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
@@ -70,9 +72,9 @@ def canonical_json(value: object) -> bytes:
 
 
 def write_object(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` to `path` whole: a reader, or a crash, meets the old file or the new one.
+    """Write `value` to `path` atomically: a reader, or a crash, sees the old file or the new one.
 
-    Raises `OSError` where the folder cannot be written; then the old file is as it was.
+    Raises `OSError` if the folder is not writable; then the old file is unchanged.
     """
     with staged_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
@@ -84,17 +86,17 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = next(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"the key {twice[:64]!r} stands twice")
+        raise ValueError(f"the key {twice[:64]!r} appears twice")
     return found
 
 
 def _refuse_half_characters(text: str) -> None:
-    """Refuse an escaped half of a character, which no file can hold: rewriting the value would fail."""
+    """Refuse a lone surrogate. No file can hold one, so writing the value again would fail."""
     if _SURROGATE.search(text) is None:
         return
     halves: list[str] = _SURROGATES.findall(text.replace("\\\\", ""))
     if any(_PAIR.fullmatch(run) is None for run in halves):
-        raise ValueError("holds half of a character (a lone surrogate such as \\ud800)")
+        raise ValueError("holds text with half of a character (a lone surrogate such as \\ud800)")
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Opening files that somebody else may have made: only regular ones, and an open never waits."""
+"""Open files that somebody else may have made: only regular files, and without ever waiting."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading. A pipe, socket, device or folder raises `OSError` at once.
+    """Open a regular file for reading. Raises `OSError` at once for a pipe, socket, device or folder.
 
-    A pipe without a writer would otherwise hold its reader for ever.
+    Opening a pipe without a writer would otherwise wait for ever.
     """
     _refuse_special(path.stat().st_mode, path)
     handle = os.open(path, _FLAGS)
@@ -28,13 +28,13 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Return at most `limit` bytes of a regular file; raise as `open_regular` does."""
+    """Read at most `limit` bytes of a regular file. Raises the errors of `open_regular`."""
     with open_regular(path) as file:
         return file.read(limit)
 
 
 def copy_regular(source: Path, target: Path) -> None:
-    """Copy the bytes of a regular file to the new file `target`; raise as `open_regular` does."""
+    """Copy a regular file to the new file `target`. Raises the errors of `open_regular`."""
     with open_regular(source) as opened, target.open("xb") as file:
         shutil.copyfileobj(opened, file, 1 << 20)
 

@@ -1,4 +1,4 @@
-"""A folder of one process's own for what is not finished, which goes with the block that uses it."""
+"""A temporary folder for one process's unfinished work. It is deleted when the block that uses it ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _LOCK = ".lock"
 
 @contextmanager
 def scratch_folder(place: Path) -> Generator[Path]:
-    """An empty folder in `place`, gone when the block ends; `place` goes too if it is empty then.
+    """Make an empty folder inside the folder `place`, and delete it when the block ends. If `place` is then
+    empty, delete it too.
 
-    What a killed process left there is deleted: a lock tells which folders are still in use. The block may
-    begin in one thread and end in another. Raises `OSError` if `place` cannot be written.
+    Folders of killed processes are deleted first; a lock shows which folders are still in use. The block may
+    begin in one thread and end in another. Raises `OSError` if `place` is not writable.
     """
     place.mkdir(parents=True, exist_ok=True)
     _clear(place)

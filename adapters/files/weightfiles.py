@@ -1,9 +1,9 @@
-"""Which safetensors files of a folder are the base: one rule for digest, engine, merge and checks.
+"""Find the safetensors files that make up a base: one rule for digest, engine, merge and checks.
 
-The rule is that of transformers 5.23, `modeling_utils._get_resolved_checkpoint_files`: the file or the index
-that `transformers_weights` in config.json names, else model.safetensors, else the files that
+The rule is that of transformers 5.23, `modeling_utils._get_resolved_checkpoint_files`. If config.json has
+`transformers_weights`, that file or index is used, else model.safetensors, else the files that
 model.safetensors.index.json names. Nothing else in the folder is read: no consolidated.safetensors in
-Mistral's own layout, no shards without an index.
+Mistral's own layout, and no shards without an index.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from adapters.errors import BaseModelError
 from adapters.files.jsonfile import read_object
 
 HEAD = "lm_head.weight"
-"""What transformers calls the output head in every causal language model."""
+"""Name of the output head's tensor in every causal language model of transformers."""
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_BASE_JSON_BYTES = 64 << 20
-COMPLETE = "Download or save the base again, whole."
+COMPLETE = "Download or save the complete base again."
 
 _EXPLICIT = "transformers_weights"
 _SUFFIX, _INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
@@ -27,18 +27,18 @@ _SUFFIX, _INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """The weights of a base."""
+    """The weight files of a base."""
 
     files: tuple[Path, ...]
-    """In the order of the digest. If two hold a tensor of one name, the later one counts."""
+    """The files, in the order of the digest. If two hold a tensor of one name, the later one counts."""
     index: Path | None = None
-    """The index that names them; None if one file holds everything."""
+    """The index that names the files. None if there is only one file."""
     warning: str | None = None
-    """What else the folder holds that other programs may take for the base."""
+    """Warning about other files in the folder that programs may take for the base. None if there are none."""
 
 
 def find_checkpoint(folder: Path) -> CheckpointFiles:
-    """The weights of the base in `folder`.
+    """Find the weight files of the base in `folder`.
 
     Raises `BaseModelError` if there are none, one is missing, or an index names files outside the folder.
     """
@@ -56,24 +56,24 @@ def find_checkpoint(folder: Path) -> CheckpointFiles:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files of `find_checkpoint`, with the same refusals."""
+    """Return the checkpoint's weight files. Raises the errors of `find_checkpoint`."""
     return find_checkpoint(folder).files
 
 
 def named_in_full(names: Collection[str], prefix: str) -> dict[str, str]:
-    """Tensor's name in a checkpoint → its name in the whole model, the one with a head.
+    """Map each tensor's name in a checkpoint to its name in the whole model, which has a head.
 
-    transformers' rule (`PreTrainedModel.from_pretrained`): if no name begins with `prefix`, the checkpoint is
-    of the model without its head, such as OpenAI's GPT-2, and leaves it out.
+    This is transformers' rule (`PreTrainedModel.from_pretrained`). If no name begins with `prefix`, the
+    checkpoint holds the model without its head and omits the prefix, as OpenAI's GPT-2 does.
     """
     bare = prefix and not any(name.startswith(f"{prefix}.") for name in names)
     return {name: f"{prefix}.{name}" if bare and name != HEAD else name for name in names}
 
 
 def every_safetensors(folder: Path) -> frozenset[str]:
-    """Names of the files that vLLM reads from `folder`: all *.safetensors, or those of them in the index.
+    """List the files that vLLM reads from `folder`: all *.safetensors files, or those that the index names.
 
-    Its `DefaultModelLoader._prepare_weights` takes the index even if model.safetensors lies beside it.
+    Its `DefaultModelLoader._prepare_weights` uses the index even if model.safetensors lies beside it.
     """
     found = {path.name for path in folder.glob("*.safetensors")}
     index = folder / INDEX_FILE
@@ -83,7 +83,7 @@ def every_safetensors(folder: Path) -> frozenset[str]:
 
 
 def _explicit(folder: Path) -> Path | None:
-    """What config.json names by itself, if it does."""
+    """Return the file that config.json names, if it names one."""
     config = folder / "config.json"
     if not config.is_file():
         return None
@@ -95,15 +95,15 @@ def _explicit(folder: Path) -> Path | None:
         raise BaseModelError(config, reason, COMPLETE, field=_EXPLICIT, value=name)
     found = folder / str(name)
     if not found.is_file():
-        raise BaseModelError(found, f"is missing, though config.json names it as {_EXPLICIT}", COMPLETE)
+        raise BaseModelError(found, f"is missing, but config.json names it as {_EXPLICIT}", COMPLETE)
     return found
 
 
 def _indexed(index: Path) -> tuple[Path, ...]:
-    """The files that an index names, sorted."""
+    """Return the files that an index names, sorted."""
     names = _weight_map(index)
     if not names:
-        raise BaseModelError(index, "names no file in weight_map", COMPLETE)
+        raise BaseModelError(index, "does not name any file in its weight_map", COMPLETE)
     files: list[Path] = []
     for name in sorted(names, key=str):
         if not _is_plain(name) or not str(name).endswith(_SUFFIX):
@@ -112,7 +112,7 @@ def _indexed(index: Path) -> tuple[Path, ...]:
         files.append(index.parent / str(name))
     for file in files:
         if not file.is_file():
-            raise BaseModelError(file, f"is missing, though {index.name} names it", COMPLETE)
+            raise BaseModelError(file, f"is missing, but {index.name} names it", COMPLETE)
     return tuple(files)
 
 
@@ -127,7 +127,7 @@ def _is_plain(name: object) -> bool:
 
 
 def _warning(folder: Path) -> str | None:
-    """What lies beside model.safetensors and could be taken for the base instead."""
+    """Return a warning about files beside model.safetensors that could be taken for the base."""
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
     others = [INDEX_FILE] if (folder / INDEX_FILE).is_file() else shards[:1]
     if not others:
@@ -143,7 +143,7 @@ def _nothing(folder: Path) -> BaseModelError:
     if not names:
         return BaseModelError(folder, f"holds no {_SUFFIX} file", COMPLETE)
     if all(name.startswith("consolidated") for name in names):
-        reason = f"holds {names[0]} alone, which is in Mistral's own layout"
+        reason = f"holds only {names[0]}, which is in Mistral's own layout"
         return BaseModelError(folder, reason, "Download the base in Hugging Face layout: model*.safetensors.")
-    reason = f"holds {names[0]}, and neither {SINGLE_FILE} nor {INDEX_FILE}"
+    reason = f"holds {names[0]}, but neither {SINGLE_FILE} nor {INDEX_FILE}"
     return BaseModelError(folder, reason, COMPLETE)

@@ -1,7 +1,7 @@
-"""The ledger: the append-only, hash-chained and signed record of what made or changed an adapter, without
-policy; everything may import it.
+"""The ledger: an append-only, hash-chained and signed record of everything that makes or changes an adapter.
+It sets no policy; everything may import it.
 
-`docs/ledger.md` fixes the format. Importing this package loads no cryptography; using it does.
+`docs/ledger.md` defines the format. Importing this package loads no cryptography; using it does.
 """
 
 from __future__ import annotations

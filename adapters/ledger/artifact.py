@@ -1,8 +1,8 @@
-"""Signatures of whole adapter folders in OpenSSF's model-signing format, where that library is installed.
+"""Sign whole adapter folders in OpenSSF's model-signing format, if that library is installed.
 
-Anyone who has it can check a folder without OneSeek: `model_signing verify key FOLDER --public_key …`. It
-knows no Ed25519, so these signatures have a key of their own, on the curve P-256, which the ledger's key
-vouches for in an entry.
+You can then check a folder without OneSeek: `model_signing verify key FOLDER --public_key …`. The library
+does not support Ed25519, so these signatures have a key of their own on the curve P-256. The ledger's key
+vouches for it in an entry.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INSTALL = "Install it: pip install 'oneseek[sign]'"
 
 
 def is_installed() -> bool:
-    """Whether the model-signing library is installed."""
+    """True if the model-signing library is installed."""
     try:
         return all(importlib.util.find_spec(name) is not None for name in ("model_signing", "OpenSSL"))
     except ValueError:  # a module that is marked as absent
@@ -32,10 +32,11 @@ def is_installed() -> bool:
 
 
 def sign_folder(folder: Path, ledger: Ledger, subject: str, adapter_digest: str) -> Path:
-    """Put `model.sig` into an adapter's folder, over every other file in it; the signature's path.
+    """Write `model.sig` into an adapter's folder, signing every other file in it. Returns the signature's
+    path.
 
-    The ledger gets an entry `sign` with the digests of adapter and signature, and, when the key is new, one
-    that names it. Raises `LedgerError` where the library is missing, the key cannot be used, or a file in the
+    The ledger gets an entry `sign` with the digests of adapter and signature, and an entry that names the key
+    if it is new. Raises `LedgerError` if the library is missing, the key cannot be used, or a file in the
     folder is a link.
     """
     _needed()
@@ -66,8 +67,8 @@ def sign_folder(folder: Path, ledger: Ledger, subject: str, adapter_digest: str)
 def verify_folder(folder: Path, public_key: Path) -> None:
     """Check `model.sig` in `folder` against the P-256 key in the PEM file `public_key`.
 
-    Raises `AdapterError` where any file was changed, added or removed, or another key signed; `LedgerError`
-    where the library is missing.
+    Raises `AdapterError` if a file was changed, added or removed, or another key signed. Raises `LedgerError`
+    if the library is missing.
     """
     _needed()
     from cryptography.exceptions import InvalidSignature
@@ -76,17 +77,17 @@ def verify_folder(folder: Path, public_key: Path) -> None:
 
     if not (folder / SIGNATURE_FILE).is_file():
         remedy = f"Sign the folder where it was made: oneseek ledger sign {folder}"
-        raise AdapterError(folder / SIGNATURE_FILE, "is not there", remedy)
+        raise AdapterError(folder / SIGNATURE_FILE, "does not exist", remedy)
     hashing = Hashing().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
-    remedy = "Take the folder again from where it was made, or sign it anew if its files are right."
+    remedy = "Copy the folder from its source again, or sign it again if its files are right."
     try:
         config = Config().set_hashing_config(hashing).use_elliptic_key_verifier(public_key=public_key)
         config.verify(folder, folder / SIGNATURE_FILE)
     except InvalidSignature as problem:
-        raise AdapterError(folder / SIGNATURE_FILE, "is not signed by this key", remedy) from problem
+        raise AdapterError(folder / SIGNATURE_FILE, "is not signed by the given key", remedy) from problem
     except (ValueError, KeyError, OSError) as problem:
         raise AdapterError(
-            folder / SIGNATURE_FILE, f"does not fit its folder ({problem})", remedy
+            folder / SIGNATURE_FILE, f"is not the signature of the files in its folder ({problem})", remedy
         ) from problem
 
 
@@ -96,7 +97,9 @@ def _needed() -> None:
 
 
 def _key(ledger: Ledger) -> Path:
-    """The P-256 key beside the ledger, made at first use and named in an entry before it signs anything."""
+    """Return the P-256 key beside the ledger. It is made at first use, and named in an entry before it signs
+    anything.
+    """
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import (
         Encoding,

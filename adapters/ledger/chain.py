@@ -1,4 +1,4 @@
-"""Walking the chain from the first line to the last, and naming what is not in its place."""
+"""Walk the chain from the first line to the last, and report every line that is out of place."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from adapters.ledger.seal import BrokenSealError, sha256_of
 from adapters.ledger.verdict import Fault, FaultKind
 
 LEDGER_FILE = "ledger.jsonl"
-TAMPERED = "Look with: oneseek ledger verify. Restore the ledger from a copy that verifies"
+TAMPERED = "Run oneseek ledger verify to see what is wrong. Restore the ledger from a copy that verifies"
 _PREVIOUS = b'"previous":"'
 _HASH_BYTES = len("sha256:") + 64
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerLine:
-    """A line as it was found: the entry in it, or why it holds none."""
+    """One line of the ledger's file: the entry in it, or the reason why the entry is invalid."""
 
     number: int
-    """From 1."""
+    """Number of the line, from 1."""
     data: bytes
-    """Without the line feed."""
+    """The line without its line feed."""
     entry: Entry | None
     reason: str = ""
 
 
 def check_hashes(path: Path, count: int, size: int, last: str) -> None:
-    """Raise `LedgerError` unless the first `size` bytes are `count` lines that hash up to `last`.
+    """Raise `LedgerError` unless the first `size` bytes are `count` lines whose hashes chain up to `last`.
 
-    Each line names the hash of the one before, so a signed head vouches for all of them: no other signature
-    is checked, and 100,000 entries take about 0.3 s on one core.
+    Each line names the hash of the one before, so a signed head vouches for all lines. No other signature is
+    checked. 100,000 entries take about 0.3 s on one core.
     """
     previous, read, number = START, 0, 0
     with open_regular(path) as file:
@@ -49,11 +49,15 @@ def check_hashes(path: Path, count: int, size: int, last: str) -> None:
                 raise LedgerError(path, reason, TAMPERED)
             previous = sha256_of(line[:-1])
     if (number, read, previous) != (count, size, last):
-        raise LedgerError(path, "does not end in the entry that its head names", TAMPERED)
+        raise LedgerError(
+            path,
+            "does not end with the entry that head.json names, so entries are missing or were added",
+            TAMPERED,
+        )
 
 
 def read_lines(data: bytes) -> Iterator[LedgerLine]:
-    """The lines of `data`, each with its entry where its signature is that of the key it names."""
+    """Read the lines of `data`, each with its entry if its signature matches the key that it names."""
     whole = data.removesuffix(b"\n")
     if not data:
         return
@@ -65,9 +69,9 @@ def read_lines(data: bytes) -> Iterator[LedgerLine]:
 
 
 def first_key(lines: Sequence[LedgerLine], trusted: PublicKey) -> PublicKey:
-    """The key that the first entry must have, followed back from `trusted` over every change of keys.
+    """Return the key that the first entry must have, followed back from `trusted` over every key change.
 
-    Where such a change is among lines that are missing or were changed, it is the one that the first has.
+    If a key change is among missing or changed lines, the key of the first entry is taken as it is.
     """
     entries = [line.entry for line in lines if line.entry is not None]
     key = trusted
@@ -78,7 +82,9 @@ def first_key(lines: Sequence[LedgerLine], trusted: PublicKey) -> PublicKey:
 
 
 def _breaks_before(lines: Sequence[LedgerLine], key: PublicKey) -> bool:
-    """Whether entries come before the first that `key` signed, and others are missing between."""
+    """True if entries before the first one that `key` signed are present, but some between them and that
+    entry are missing.
+    """
     sequence: int | None = None
     for line in lines:
         found = line.entry
@@ -96,10 +102,10 @@ def _breaks_before(lines: Sequence[LedgerLine], key: PublicKey) -> bool:
 
 @dataclass(slots=True)
 class Walk:
-    """Goes over the lines in order; afterwards it knows the faults, and what the good entries say."""
+    """Walks over the lines in order. Collects the faults, and the contents of the valid entries."""
 
     key: PublicKey
-    """The key that the next entry must have."""
+    """The key that must sign the next entry."""
     keys: list[PublicKey] = field(default_factory=list[PublicKey])
     faults: list[Fault] = field(default_factory=list[Fault])
     known: set[str] = field(default_factory=set[str])
@@ -108,18 +114,18 @@ class Walk:
     at: dict[int, int] = field(default_factory=dict[int, int])
     """Sequence number to the line where it was first found."""
     last: Entry | None = None
-    """The last good entry."""
+    """The last valid entry."""
     position: int = 0
-    """The sequence number that the line before this one has, or should have."""
+    """The sequence number of the line before this one, or the number that it should have."""
     _previous: str | None = START
-    """Hash of the line before; None where nothing can be told from it."""
+    """Hash of the line before. None if it is unknown."""
     _highest: int = 0
-    """The highest sequence number in its place."""
+    """The highest sequence number so far of an entry that follows its predecessor."""
     _gaps: list[tuple[int, range]] = field(default_factory=list[tuple[int, range]])
     _foreign: PublicKey | None = None
 
     def over(self, lines: Iterable[LedgerLine]) -> Walk:
-        """Go over `lines`, and end."""
+        """Walk over all `lines`, then check the end."""
         self.keys.append(self.key)
         for line in lines:
             if line.entry is None:
@@ -144,7 +150,7 @@ class Walk:
         self.at[sequence] = number
         self.hashes[sequence] = entry.hash
         if sequence <= self._highest:
-            self._fault("moved", number, f"entry {sequence} stands after entry {self._highest}: it was moved")
+            self._fault("moved", number, f"entry {sequence} comes after entry {self._highest}: it was moved")
             return
         if sequence > self.position + 1:
             self._gaps.append((number, range(self.position + 1, sequence)))
@@ -160,7 +166,7 @@ class Walk:
 
     def _signed_by_another(self, number: int, entry: Entry) -> None:
         if self._previous is None:
-            message = f"is signed by {entry.key.text}; how {self.key.text} handed over to it is missing"
+            message = f"is signed by {entry.key.text}; the entry by which {self.key.text} named it is missing"
             self.key = entry.key
             self.keys.append(entry.key)
         else:

@@ -1,6 +1,6 @@
-"""The signed head: how many entries there are, how many bytes, and the hash of the last.
+"""The signed head: the number of entries, their bytes, and the hash of the last.
 
-The chain alone cannot tell that its end was cut off; the head can.
+The chain alone cannot show that its end was cut off; the head can.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Tail = Literal["none", "whole", "torn", "strange"]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of the chain as it was last acknowledged."""
+    """The end of the chain when the last entry was acknowledged."""
 
     count: int
-    """Entries; the sequence number of the last."""
+    """Number of entries, which is the sequence number of the last."""
     size: int
     """Bytes of the ledger up to the end of the last entry, its line feed included."""
     hash: str
-    """Of the last entry."""
+    """Hash of the last entry."""
     key: PublicKey
 
     @classmethod
     def read(cls, path: Path) -> Head | None:
-        """The head in `path`, None where there is none. Raises `BrokenSealError` and `OSError`."""
+        """Read the head in `path`; None if there is none. Raises `BrokenSealError` and `OSError`."""
         try:
             data = read_regular(path, _MAX_BYTES)
         except FileNotFoundError:
@@ -45,27 +45,27 @@ class Head:
         fields = SealedObject.open(data).fields
         if fields.get("format") != FORMAT:
             raise BrokenSealError(
-                f"has format {format_value(fields.get('format'))}; this OneSeek reads {FORMAT}"
+                f"has the format {format_value(fields.get('format'))}; this OneSeek reads ledgers in {FORMAT}"
             )
         if fields.keys() != _KINDS.keys() or any(
             type(fields[name]) is not kind for name, kind in _KINDS.items()
         ):
-            raise BrokenSealError("is signed, but has not the fields of a head")
+            raise BrokenSealError("is signed, but does not have the fields of a ledger's head")
         return cls(fields["count"], fields["size"], fields["hash"], PublicKey.of(fields["key"]))
 
     @classmethod
     def write(cls, path: Path, key: SigningKey, *, count: int = 0, size: int = 0, last: str = START) -> Head:
-        """Put a new head in the place of the one there; `last` is the hash of the last entry."""
+        """Replace the head. `last` is the hash of the last entry."""
         fields = {"format": FORMAT, "count": count, "size": size, "hash": last}
         write_file(path, seal(fields, key), 0o644)
         return cls(count, size, last, key.public)
 
 
 def tail_state(tail: bytes, after: Head) -> Tail:
-    """What stands after the bytes that the head names.
+    """Classify the bytes after the last entry that the head covers.
 
-    `whole` is the one entry that a crash can leave before its head was written, `torn` a part of one. A
-    machine that loses power may leave zeros in it.
+    `whole`: one entry, which was written before a crash prevented the update of the head. `torn`: a part of
+    one entry. If a machine loses power, it may leave zeros there.
     """
     if not tail:
         return "none"

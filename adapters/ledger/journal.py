@@ -1,8 +1,8 @@
-"""Writing the ledger's files, and mending what a crash left of them. Its caller holds the lock.
+"""Write the ledger's files, and repair what a crash left. The caller holds the lock.
 
-An entry is written and flushed before the head that names it, and a rotation's entry before the keys change
-places. So a crash leaves at most one line, whole or torn, that the head does not name, or keys that have yet
-to change places; what was acknowledged is never touched.
+An entry is flushed before the head that names it, and a rotation's entry before the keys are exchanged. So a
+crash leaves at most one line, whole or torn, that the head does not name, or keys that are not exchanged yet.
+An acknowledged entry is never touched.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotati
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
 
-_LOOK = "Look with: oneseek ledger verify"
+_LOOK = "Run oneseek ledger verify to see what is wrong"
 
 
 class LedgerJournal:
-    """The files of one ledger, ready to go on. Raises `LedgerError` where they cannot be gone on from."""
+    """The files of one ledger, ready for another entry. Raises `LedgerError` if the ledger cannot be
+    extended.
+    """
 
     def __init__(self, folder: Path, verified: str | None = None) -> None:
-        """Read and check every line, unless `verified` is the present `stamp`."""
+        """Read and check every line, unless `verified` equals the present `stamp`."""
         check_present(folder, folder / LEDGER_FILE)
         self._folder = folder
         self._verified = verified
@@ -45,13 +47,15 @@ class LedgerJournal:
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to go on from. A crash may have left a first head without its key."""
+        """True if the ledger has begun. A crash may leave a first head without its key; that does not
+        count.
+        """
         if self._key_file.exists() or self._size() > 0:
             return True
         return self._head_file.exists() and self._known_head().count > 0
 
     def add(self, record: Record, code: Mapping[str, str]) -> Entry:
-        """Add an entry; on the disk, and named by the head, when this returns."""
+        """Add an entry. When this returns, the entry is on the disk and the head names it."""
         entry = Entry.write(record, self.head.count + 1, self.head.hash, code, self.key)
         try:
             with naming(self._file), self._file.open("ab", buffering=0) as file:
@@ -69,19 +73,21 @@ class LedgerJournal:
         return entry
 
     def _take_back(self) -> None:
-        """Remove what was written after the head: it was not acknowledged, as the disk is full or gone."""
+        """Remove what was written after the head. It was never acknowledged, because the disk is full or
+        gone.
+        """
         with suppress(OSError, BrokenSealError):
             if Head.read(self._head_file) == self.head:
                 os.truncate(self._file, self.head.size)
 
     @property
     def stamp(self) -> str:
-        """Text that changes when anybody writes to the file of the entries."""
+        """Return text that changes whenever the file of entries is written to."""
         status = self._file.stat()
         return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
     def rotate(self, code: Mapping[str, str]) -> PublicKey:
-        """Hand over to a new key."""
+        """Rotate to a new key."""
         new = SigningKey.generate()
         new.write(self._next_file)
         self.add(rotation(self.head.hash, self.key.public, new), code)
@@ -90,7 +96,7 @@ class LedgerJournal:
         return new.public
 
     def _begin(self) -> Head:
-        """A new ledger. The key comes last: where it is, the head was, so that its absence is a fault."""
+        """Start a new ledger. The key is written last, so a key without a head is a fault."""
         key = SigningKey.generate()
         head = Head.write(self._head_file, key)
         write_file(self._public_file, key.public.pem, 0o644)
@@ -103,8 +109,8 @@ class LedgerJournal:
     def _mend(self) -> Head:
         head = self._handed_over(self._known_head())
         if not self._key_file.exists():
-            remedy = "Restore it; or move the folder away, and a new ledger begins."
-            raise LedgerError(self._key_file, "is missing: the ledger cannot be continued", remedy)
+            remedy = "Restore it, or move the folder away to begin a new ledger."
+            raise LedgerError(self._key_file, "is missing, so no entry can be added to the ledger", remedy)
         key = SigningKey.read(self._key_file)
         if key.public != head.key:
             raise LedgerError(self._head_file, f"is not signed by the key in {KEY_FILE}", _LOOK)
@@ -113,11 +119,11 @@ class LedgerJournal:
             check_origin(self._folder, self._file)
         after = self._size() - head.size
         if after > MAX_LINE_BYTES:
-            raise LedgerError(self._file, "goes on after the entry that its head names", _LOOK)
+            raise LedgerError(self._file, "continues after the entry that its head names", _LOOK)
         tail = self._bytes(head.size, after)
         state = tail_state(tail, head)
         if state == "strange":
-            raise LedgerError(self._file, "goes on after the entry that its head names", _LOOK)
+            raise LedgerError(self._file, "continues after the entry that its head names", _LOOK)
         if state == "torn":
             self._set_aside(tail, head)
         if state == "whole":
@@ -135,20 +141,24 @@ class LedgerJournal:
         return head
 
     def _handed_over(self, head: Head) -> Head:
-        """`head`, after any change of keys that its last entry began; the head is the last to change."""
+        """Return `head` after finishing a key change that its last entry began. The head is the last file to
+        change.
+        """
         last = self._last(head)
         if last is None or last.record.action != ROTATE or head.key != last.key:
             return head
         if SigningKey.read(self._key_file).public != last.next_key:
             if SigningKey.read(self._next_file).public != last.next_key:
-                raise LedgerError(self._next_file, "is not the key that the last entry names", _LOOK)
+                raise LedgerError(
+                    self._next_file, "is not the key that signed the last entry of the ledger", _LOOK
+                )
             replace_file(self._next_file, self._key_file)
             flush_folder(self._file.parent)
         write_file(self._public_file, last.next_key.pem, 0o644)
         return self._point(SigningKey.read(self._key_file), last, head.size)
 
     def _last(self, head: Head) -> Entry | None:
-        """The entry that `head` names; None where it names none."""
+        """Return the entry that `head` names; None if it names none."""
         size = self._size()
         found = self._bytes(max(0, head.size - MAX_LINE_BYTES), min(head.size, MAX_LINE_BYTES))
         if size >= head.size and head.count == 0:
@@ -157,7 +167,11 @@ class LedgerJournal:
             last = self._entry(found[found.rfind(b"\n", 0, -1) + 1 :], head.count)
             if last.hash == head.hash:
                 return last
-        raise LedgerError(self._file, "does not end in the entry that its head names", _LOOK)
+        raise LedgerError(
+            self._file,
+            "does not end with the entry that head.json names, so entries are missing or were added",
+            _LOOK,
+        )
 
     def _point(self, key: SigningKey, entry: Entry, size: int) -> Head:
         return Head.write(self._head_file, key, count=entry.sequence, size=size, last=entry.hash)
@@ -179,7 +193,9 @@ class LedgerJournal:
             return file.read(count)
 
     def _set_aside(self, tail: bytes, head: Head) -> None:
-        """Move what was never finished to a file of its own: it was not acknowledged, but nor is it lost."""
+        """Move an unfinished last line to a separate file. No caller was told that it was written, but it
+        is kept.
+        """
         for number in range(1, 1000):
             path = self._file.with_name(f"torn-after-{head.count}-{number}")
             if not path.exists():

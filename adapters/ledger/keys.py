@@ -1,4 +1,4 @@
-"""Ed25519 keys: made, kept and read as PEM files. Loads `cryptography` where it is used, not before.
+"""Ed25519 keys: made, kept and read as PEM files. `cryptography` is loaded at first use.
 
 In the ledger a public key is `ed25519:` and the base64 of its 32 bytes.
 """
@@ -22,32 +22,34 @@ if TYPE_CHECKING:
 PREFIX = "ed25519:"
 _SIGNATURE_BYTES = 64
 _MAX_PEM_BYTES = 1 << 14
-_MADE_BY = "Keys are made by OneSeek at the first entry, or by: openssl genpkey -algorithm ed25519"
+_MADE_BY = (
+    "OneSeek makes the key at the first entry. To make one yourself: openssl genpkey -algorithm ed25519"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key that verifies."""
+    """A public key, which verifies signatures."""
 
     raw: bytes
-    """32 bytes."""
+    """The 32 bytes of the Ed25519 key."""
 
     @property
     def text(self) -> str:
-        """`ed25519:…`, as entries name it."""
+        """The key as entries name it: `ed25519:…`."""
         return PREFIX + base64.b64encode(self.raw).decode()
 
     @classmethod
     def of(cls, text: str) -> PublicKey:
-        """The key that `text` names. Raises `ValueError` where it is no key in this form."""
+        """Parse a key in this form. Raises `ValueError` if `text` is not one."""
         raw = _exact(text.removeprefix(PREFIX))
         if not text.startswith(PREFIX) or len(raw) != 32:
-            raise ValueError("is no Ed25519 key: ed25519: and the base64 of 32 bytes")
+            raise ValueError("is not an Ed25519 key: write ed25519: followed by the base64 of its 32 bytes")
         return cls(raw)
 
     @classmethod
     def read(cls, path: Path) -> PublicKey:
-        """The key in a PEM file. Raises `LedgerError`."""
+        """Read the key in a PEM file. Raises `LedgerError`."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -55,14 +57,14 @@ class PublicKey:
         try:
             found = load_pem_public_key(data)
         except ValueError as problem:
-            raise LedgerError(path, "holds no public key in PEM", _MADE_BY) from problem
+            raise LedgerError(path, "does not hold a public key in PEM", _MADE_BY) from problem
         if not isinstance(found, Ed25519PublicKey):
             raise LedgerError(path, f"holds a {type(found).__name__}, not an Ed25519 key", _MADE_BY)
         return cls(found.public_bytes_raw())
 
     @property
     def pem(self) -> bytes:
-        """SubjectPublicKeyInfo in PEM, as openssl reads it."""
+        """The key as SubjectPublicKeyInfo in PEM, which openssl reads."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -70,7 +72,7 @@ class PublicKey:
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def verify_signature(self, data: bytes, signature: str) -> bool:
-        """Whether `signature`, in base64, is this key's over `data`."""
+        """True if `signature`, in base64, is this key's signature of `data`."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -83,7 +85,7 @@ class PublicKey:
 
 
 class SigningKey:
-    """A key that signs. Its secret half stays inside, and never appears in a message."""
+    """A private key, which signs. Its secret half never appears in a message."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -91,14 +93,14 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """A new key, from the operating system's random numbers."""
+        """Make a new key from the operating system's random numbers."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def read(cls, path: Path) -> SigningKey:
-        """The key in an unencrypted PEM file that its owner alone can read. Raises `LedgerError`."""
+        """Read the key in an unencrypted PEM file that only its owner can read. Raises `LedgerError`."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -107,30 +109,30 @@ class SigningKey:
         try:
             found = load_pem_private_key(data, password=None)
         except TypeError as problem:
-            remedy = "Decrypt it with openssl pkey, onto a disk that is encrypted if need be."
+            remedy = "Decrypt it with openssl pkey; keep it on an encrypted disk if you need to."
             raise LedgerError(path, "is encrypted with a passphrase", remedy) from problem
         except ValueError as problem:
-            raise LedgerError(path, "holds no private key in PEM", _MADE_BY) from problem
+            raise LedgerError(path, "does not hold a private key in PEM", _MADE_BY) from problem
         if not isinstance(found, Ed25519PrivateKey):
             raise LedgerError(path, f"holds a {type(found).__name__}, not an Ed25519 key", _MADE_BY)
         return cls(found)
 
     def write(self, path: Path) -> None:
-        """Write it as PKCS #8 in PEM, whole, for its owner alone."""
+        """Write the key as PKCS #8 in PEM, atomically, readable by its owner only."""
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
         write_file(path, self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
 
     def sign(self, data: bytes) -> str:
-        """The signature over `data`, in base64."""
+        """Sign `data`; returns the signature in base64."""
         return base64.b64encode(self._key.sign(data)).decode()
 
 
 def refuse_open_key(path: Path) -> None:
-    """Raises `LedgerError` where others than its owner can read or write a key's file; POSIX tells."""
+    """Raise `LedgerError` if others than its owner can read or write a key's file. Checked on POSIX only."""
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        remedy = f"chmod 600 {path}; if they may have read it, change keys: oneseek ledger rotate"
-        raise LedgerError(path, "can be read or written by others than its owner", remedy)
+        remedy = f"chmod 600 {path}; if others may have read it, change keys: oneseek ledger rotate"
+        raise LedgerError(path, "can be read or written by users other than its owner", remedy)
 
 
 def _pem(path: Path) -> bytes:
@@ -138,15 +140,15 @@ def _pem(path: Path) -> bytes:
         return read_regular(path, _MAX_PEM_BYTES)
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"
-        raise LedgerError(path, reason, "Check the path and who may read it.") from problem
+        raise LedgerError(path, reason, "Check the path and its permissions.") from problem
 
 
 def _exact(text: str) -> bytes:
-    """The bytes that `text` is the base64 of; `ValueError` where other text would mean the same bytes."""
+    """Decode base64. Raises `ValueError` if `text` is not the one canonical form for its bytes."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as problem:
         raise ValueError("is not base64") from problem
     if base64.b64encode(raw).decode() != text:
-        raise ValueError("is not base64 in its one form")
+        raise ValueError("is not a key or signature in canonical base64")
     return raw

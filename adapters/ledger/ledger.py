@@ -1,4 +1,4 @@
-"""The ledger in a folder: one lock around every change, and questions to what is there."""
+"""The ledger in a folder: every change takes one lock; reads see what is there."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from adapters.version import commit, oneseek_version
 
 LOCK_FILE = "ledger.lock"
 LOCK_SECONDS = 60
-_LOOK = "Look with: oneseek ledger verify"
+_LOOK = "Run oneseek ledger verify to see what is wrong"
 
 
 class Ledger:
-    """A ledger's folder. Safe to use from any thread and process; each call reads what is there by then."""
+    """A ledger's folder. Safe to use from any thread and process; each call reads the present files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = folder / LEDGER_FILE
         self._verified: str | None = None
-        """The file's stamp when its lines were last known to fit together."""
+        """Stamp of the file when its lines were last checked."""
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
-        """The ledger in `folder`, which is made at the first entry and not before."""
+        """Use the ledger in `folder`. It is made when the first entry is added."""
         return cls(folder)
 
     def append(self, record: Record) -> Entry:
-        """Add `record`; when this returns it is on the disk, and the head names it.
+        """Add `record`. When this returns, it is on the disk and the head names it.
 
-        What a crash left behind is mended first. Raises `LedgerError` if the ledger was tampered with or
-        removed, or its key cannot be used, `ValueError` for a record that does not fit, and `OSError`, as for
-        a full disk; nothing is added then.
+        Repairs what a crash left first. Raises `LedgerError` if the ledger was tampered with or removed, or
+        its key cannot be used. Raises `ValueError` if the record does not fit, and `OSError`, such as for a
+        full disk. After an error nothing is added.
         """
         if record.action == ROTATE:
-            raise ValueError("action 'rotate': keys are changed by Ledger.rotate")
+            raise ValueError("action 'rotate' is reserved: use Ledger.rotate to change keys")
         code = _code()
         with self._locked():
             journal = LedgerJournal(self.folder, self._verified)
@@ -57,17 +57,17 @@ class Ledger:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a ledger, whole or not."""
+        """True if there is a ledger, intact or not."""
         return any((self.folder / name).exists() for name in (LEDGER_FILE, HEAD_FILE, KEY_FILE))
 
     def begin_anew(self) -> Entry:
-        """Begin another ledger in the place of one that was removed; its first entry tells what was lost.
+        """Begin a new ledger to replace one that was removed. Its first entry records what was lost.
 
-        Raises `LedgerError` if anything of a ledger is there.
+        Raises `LedgerError` if any file of a ledger is left.
         """
         if self.begun:
-            remedy = "Move the folder away first, if it cannot be restored."
-            raise LedgerError(self.folder, "holds a ledger, or parts of one", remedy)
+            remedy = "If the ledger cannot be restored, move the folder away first."
+            raise LedgerError(self.folder, "already holds a ledger, or parts of one", remedy)
         try:
             lost = read_origin(self.folder)
         except LedgerError:
@@ -76,16 +76,16 @@ class Ledger:
         return self.append(Record(action="begin", subject="ledger", details={"lost": lost} if lost else {}))
 
     def rotate(self) -> PublicKey:
-        """Change keys: the old one signs an entry that names the new one, which takes its place.
+        """Change keys: the old key signs an entry that names the new one, and the new one replaces it.
 
-        The new key signs too, so that it vouches for everything before. Raises as `append` does.
+        The new key signs too, so it vouches for everything before. Raises the errors of `append`.
         """
         code = _code()
         with self._locked():
             return LedgerJournal(self.folder).rotate(code)
 
     def repair(self) -> LedgerVerdict:
-        """Mend what a crash left behind, and judge the whole ledger. Raises as `append` does."""
+        """Repair what a crash left unfinished, and verify the whole ledger. Raises the errors of `append`."""
         if self._file.exists():
             with self._locked():
                 LedgerJournal(self.folder)
@@ -94,10 +94,11 @@ class Ledger:
     def verify(
         self, public_key: PublicKey | Path | None = None, *, anchor: str | None = None
     ) -> LedgerVerdict:
-        """Judge the whole ledger, against a key (or its PEM file) from elsewhere, or the one beside it.
+        """Verify the whole ledger against `public_key` (a key or its PEM file), or against the key beside the
+        ledger.
 
-        `anchor` is the hash of an entry that is known to have been there. Raises `LedgerError` where
-        `public_key` is a file that holds none, or the ledger cannot be read.
+        `anchor` is the hash of an entry that is known to have been there. Raises `LedgerError` if
+        `public_key` is a file without a key, or the ledger cannot be read.
         """
         trusted = PublicKey.read(public_key) if isinstance(public_key, Path) else public_key
         try:
@@ -105,12 +106,12 @@ class Ledger:
                 return judge_ledger(self.folder, trusted, anchor)
         except OSError as problem:
             reason = f"cannot be read ({problem.strerror})"
-            raise LedgerError(self.folder, reason, "Check who may read its files.") from problem
+            raise LedgerError(self.folder, reason, "Check the permissions of its files.") from problem
 
     def entries(self) -> Iterator[Entry]:
-        """Each entry, oldest first, its signature checked but not its place; `verify` judges that.
+        """Yield each entry, oldest first. Its signature is checked, its place is not; use `verify` for that.
 
-        Stops before a line that was never finished. Raises `LedgerError` for any other that is no entry.
+        Stops before an unfinished last line. Raises `LedgerError` for any other line that is not an entry.
         """
         try:
             file = open_regular(self._file)
@@ -129,10 +130,10 @@ class Ledger:
                 raise LedgerError(self._file, f"line {number} is too long to be an entry", _LOOK)
 
     def knows(self, digest: str) -> bool:
-        """Whether some entry made this digest and none revoked it since.
+        """True if an entry made this digest and no later entry revoked it.
 
-        A version that was retired stays known: where it came from has not changed. An entry with the action
-        `revoke` takes the digests among its inputs out, until another makes them again.
+        The digest of a retired version stays known. An entry with the action `revoke` removes the digests
+        among its inputs, until another entry makes them again.
         """
         known = False
         for entry in self.entries():
@@ -143,15 +144,22 @@ class Ledger:
         return known
 
     def lineage(self, subject_or_digest: str) -> Lineage:
-        """What `alias@version`, or a digest or its first 8 digits or more, was made from, back to the data.
+        """Return what `alias@version` was made from, back to the data. A digest or its first 8 digits or more
+        also work.
 
-        Raises `UnknownInLedgerError` where no entry is about it.
+        Raises `UnknownInLedgerError` if no entry is about it.
         """
         return trace(tuple(self.entries()), subject_or_digest)
 
     @contextmanager
+    def unchanging(self) -> Generator[None]:
+        """Block all changes to the ledger while the block runs. Raises `LedgerError`."""
+        with self._locked(required=False):
+            yield
+
+    @contextmanager
     def _locked(self, *, required: bool = True) -> Generator[None]:
-        """Hold the lock; where that is not `required`, go without if the folder may not be written to."""
+        """Hold the lock. Unless `required`, continue without it if the folder is not writable."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / LOCK_FILE, timeout=LOCK_SECONDS)
@@ -163,13 +171,15 @@ class Ledger:
                 lock.acquire()
                 held = True
         except Timeout as problem:
-            reason = f"is held by another process since {LOCK_SECONDS} seconds or more"
-            remedy = "Wait for it, or end it; a lock goes with the process that holds it."
+            reason = f"has been held by another process for {LOCK_SECONDS} seconds or more"
+            remedy = "Wait for that process, or end it; its lock ends with it."
             raise LedgerError(self.folder / LOCK_FILE, reason, remedy) from problem
         except OSError as problem:
             if required:
                 reason = f"cannot be locked ({problem.strerror})"
-                raise LedgerError(self.folder / LOCK_FILE, reason, "Check who may write there.") from problem
+                raise LedgerError(
+                    self.folder / LOCK_FILE, reason, "Check the folder's permissions."
+                ) from problem
         try:
             yield
         finally:
@@ -179,7 +189,7 @@ class Ledger:
 
 @cache
 def _code() -> Mapping[str, str]:
-    """Which code runs here; it stays so for as long as the process does."""
+    """Return which code is running. It does not change during the life of the process."""
     found = {"oneseek": oneseek_version()}
     if (here := commit()) is not None:
         found["commit"] = here

@@ -1,4 +1,4 @@
-"""From an adapter back to what it was made from: a tree over the ledger's entries."""
+"""Trace an adapter back to what it was made from, as a tree over the ledger's entries."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ _PART = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """One thing, what the ledger knows of it, and what it was made from."""
+    """One item of a lineage: what the ledger records about it, and what it was made from."""
 
     role: str
-    """What it was to the thing above it: base, data, parents, teacher, config…; empty at the top."""
+    """Role of this item for the one above it: base, data, parents, teacher, config and so on. Empty at the
+    top.
+    """
     digest: str | None
-    """None where no entry made anything of that name."""
+    """Digest of this item. None if no ledger entry made anything of that name."""
     subject: str | None
-    """What the entry that made it calls it; None where none did, as for a base or a dataset from outside."""
+    """The name in the entry that made it. None if no entry did, such as for a base or a dataset from
+    outside.
+    """
     makers: tuple[Entry, ...]
-    """The entries that made it, oldest first: trained, then added, for example."""
+    """The entries that made the artifact, oldest first, such as trained and then added."""
     history: tuple[Entry, ...]
-    """The other entries about it: promoted, judged, retired."""
+    """The other entries about the artifact: promoted, judged, retired."""
     sources: tuple[Lineage, ...]
     repeated: bool = False
-    """Whether it stands in the tree already; its sources are told there."""
+    """True if the same artifact appears earlier in the tree, with its sources."""
 
     def to_json(self) -> dict[str, Any]:
-        """The tree as plain JSON."""
+        """Return the lineage's tree as plain JSON."""
         return {
             "role": self.role,
             "digest": self.digest,
@@ -56,9 +60,9 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
 
 
 def trace(entries: Sequence[Entry], wanted: str) -> Lineage:
-    """The tree under `wanted`: a subject, a digest, or at least 8 digits that one digest begins with.
+    """Return the tree for `wanted`: a subject, a digest, or at least the first 8 digits of one digest.
 
-    Raises `UnknownInLedgerError` where no entry is about it, or several digests begin so.
+    Raises `UnknownInLedgerError` if no entry is about it, or if several digests begin with these digits.
     """
     named = [entry for entry in entries if entry.record.subject.lower() == wanted.lower()]
     if not named:
@@ -70,7 +74,7 @@ def trace(entries: Sequence[Entry], wanted: str) -> Lineage:
         )
     record = made[-1].record
     digest = record.outputs.get("adapter") or next(iter(record.outputs.values()))
-    # Other names may have been given to the same weights since.
+    # The same weights may have got other names since.
     return replace(_Tracer(entries).node("", digest, len(entries) + 1), subject=record.subject)
 
 
@@ -83,7 +87,7 @@ def _whole(entries: Sequence[Entry], wanted: str) -> str:
         raise UnknownInLedgerError(f"The ledger has no entry about {format_value(wanted)}.")
     if len(found) > 1:
         raise UnknownInLedgerError(
-            f"{format_value(wanted)} begins {len(found)} digests: {', '.join(found[:3])}."
+            f"{format_value(wanted)} matches {len(found)} digests: {', '.join(found[:3])}."
         )
     return found[0]
 
@@ -93,14 +97,14 @@ def _digests(entry: Entry) -> tuple[str, ...]:
 
 
 class _Tracer:
-    """Builds the tree. What made a thing was written before what used it, so that no circle can arise."""
+    """Builds the tree. The sources of an artifact are always recorded before it, so there are no cycles."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = entries
         self._told: set[str] = set()
 
     def node(self, role: str, digest: str, before: int) -> Lineage:
-        """The tree under `digest`, as the entries with sequence numbers under `before` know it."""
+        """Return the tree for `digest`, as known from the entries with sequence numbers below `before`."""
         makers = tuple(
             entry
             for entry in self._entries

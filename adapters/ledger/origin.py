@@ -1,4 +1,6 @@
-"""Beside a ledger's folder, the hash of its first entry: so that a lost or exchanged ledger is noticed."""
+"""The hash of a ledger's first entry, kept beside its folder, so that a lost or exchanged ledger is
+noticed.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ from adapters.ledger.record import MAX_LINE_BYTES
 from adapters.ledger.seal import sha256_of
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
-RESTORE = "Restore it from a copy; or, if it is lost for good, begin another: oneseek ledger repair --new"
+RESTORE = "Restore it from a copy. If it is lost for good, begin a new one: oneseek ledger repair --new"
 
 
 def origin_file(folder: Path) -> Path:
-    """The file that notes the first entry of the ledger in `folder`: beside the folder, not in it."""
+    """Return the file with the hash of the first entry. It lies beside the ledger's `folder`, not in it."""
     return folder.with_name(f"{folder.name}.origin")
 
 
 def read_origin(folder: Path) -> str | None:
-    """The noted hash; None if none is noted. Raises `LedgerError` if the note is damaged."""
+    """Read the recorded hash; None if there is none. Raises `LedgerError` if the file is damaged."""
     path = origin_file(folder)
     try:
         text = read_regular(path, 128).decode("ascii", "replace").strip()
@@ -29,15 +31,17 @@ def read_origin(folder: Path) -> str | None:
         return None
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"
-        raise LedgerError(path, reason, "Check who may read it.") from problem
+        raise LedgerError(path, reason, "Check its permissions.") from problem
     if not _HASH.fullmatch(text):
-        remedy = "Verify the ledger (oneseek ledger verify), then delete this file: the next entry writes it."
-        raise LedgerError(path, "does not hold the hash of the ledger's first entry", remedy)
+        remedy = "Verify the ledger (oneseek ledger verify), then delete this file; it is written again."
+        raise LedgerError(
+            path, "does not hold a hash; it must hold the hash of the ledger's first entry", remedy
+        )
     return text
 
 
 def first_hash(ledger: Path) -> str | None:
-    """The hash of the first line of the file `ledger`; None if there is no whole line."""
+    """Return the hash of the first line of the file `ledger`; None if there is no whole line."""
     try:
         with open_regular(ledger) as file:
             line = file.readline(MAX_LINE_BYTES + 1)
@@ -47,23 +51,23 @@ def first_hash(ledger: Path) -> str | None:
 
 
 def check_present(folder: Path, ledger: Path) -> None:
-    """Raise `LedgerError` if a first entry is noted beside `folder` and the file `ledger` holds none."""
+    """Raise `LedgerError` if a first entry is recorded beside `folder` but the file `ledger` holds none."""
     if read_origin(folder) is not None and first_hash(ledger) is None:
-        raise LedgerError(ledger, f"was removed, as {origin_file(folder).name} tells", RESTORE)
+        raise LedgerError(ledger, f"was removed: {origin_file(folder).name} records its first entry", RESTORE)
 
 
 def check_origin(folder: Path, ledger: Path) -> None:
-    """Raise `LedgerError` unless the file `ledger` begins with the entry that is noted beside `folder`."""
+    """Raise `LedgerError` unless the file `ledger` begins with the entry recorded beside `folder`."""
     noted = read_origin(folder)
     if noted is None or first_hash(ledger) == noted:
         return
     note = origin_file(folder)
-    reason = f"was exchanged: its first entry is not the one that {note.name} notes"
-    remedy = f"Restore the one that was here; or, to go on with this one, delete {note}"
+    reason = f"was exchanged: its first entry is not the one that {note.name} records"
+    remedy = f"Restore the original ledger. To continue with this one, delete {note}"
     raise LedgerError(ledger, reason, remedy)
 
 
 def note_origin(folder: Path, ledger: Path) -> None:
-    """Note the first entry of the file `ledger`, unless one is noted."""
+    """Record the first entry of the file `ledger`, unless one is recorded."""
     if read_origin(folder) is None and (found := first_hash(ledger)) is not None:
         write_file(origin_file(folder), f"{found}\n", 0o644)

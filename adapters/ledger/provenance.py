@@ -1,4 +1,4 @@
-"""Whether an adapter's digest is one that the ledger knows: asked wherever an adapter enters a server."""
+"""Check that the ledger knows an adapter's digest, wherever an adapter enters a server."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class Provenance:
     def read(cls, folder: Path, public_key: Path | None = None) -> Provenance:
         """Verify the whole ledger in `folder`, against the key in the file `public_key` if there is one.
 
-        What a crash left unfinished is no fault here: it was never acknowledged. Raises `LedgerError` where
+        An unfinished entry left by a crash is not a fault: it was never acknowledged. Raises `LedgerError` if
         there is no ledger, or it does not verify.
         """
         verdict = Ledger.open(folder).verify(public_key)
         if verdict.state in ("intact", "repairable"):
             return cls(verdict.known, folder)
         if verdict.state == "absent":
-            reason = "holds no ledger, and require_provenance is on"
-            remedy = "Record the adapters, each with: oneseek adapters add FOLDER"
+            reason = "holds no ledger, but require_provenance is on"
+            remedy = "Record each adapter with: oneseek adapters add FOLDER"
             raise LedgerError(folder, reason, remedy)
         first, others = verdict.faults[0], len(verdict.faults) - 1
         more = f"; and {others} more" if others else ""
-        reason = f"does not verify, and require_provenance is on ({first}{more})"
-        remedy = "See all with: oneseek ledger verify. Restore the ledger from a copy that verifies"
+        reason = f"does not verify, but require_provenance is on ({first}{more})"
+        remedy = "Run oneseek ledger verify to see every fault. Restore the ledger from a copy that verifies"
         raise LedgerError(folder, reason, remedy + ".")
 
     def require(self, adapter: Adapter) -> None:
-        """Raises `AdapterRejectedError` where the ledger does not know the adapter's digest."""
+        """Raise `AdapterRejectedError` if the ledger does not know the adapter's digest."""
         if adapter.digest not in self.known:
             raise AdapterRejectedError(
-                f"{adapter.full_name} in {adapter.path}: the ledger does not know its digest "
+                f"{adapter.full_name} in {adapter.path}: the ledger has no entry about its digest "
                 f"{adapter.digest}, and require_provenance is on. "
                 f"Record where it comes from: oneseek adapters add {adapter.path}"
             )

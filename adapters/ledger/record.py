@@ -1,4 +1,6 @@
-"""What the ledger holds: a `Record` says what was done, an `Entry` is a record in its place in the chain."""
+"""Defines the ledger's contents: a `Record` describes an action; an `Entry` is a record as part of the
+chain.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ from adapters.ledger.seal import BrokenSealError, SealedObject, canonical_bytes,
 
 FORMAT = "oneseek-ledger-v1"
 ROTATE = "rotate"
-"""The action by which a key names the next one; `Ledger.rotate` alone writes it."""
+"""The action by which a key names the next one. Only `Ledger.rotate` writes it."""
 REVOKE = "revoke"
-"""The action after which the digests among its inputs are no longer known."""
+"""The action that makes the digests among its inputs unknown again."""
 MAX_LINE_BYTES = 1 << 20
 MAX_RECORD_BYTES = MAX_LINE_BYTES - (16 << 10)
-"""What a record may take of a line; the rest is for its place in the chain."""
+"""Maximum number of bytes of a record in its line. The rest of the line is for hash, number and signature."""
 START = f"sha256:{'0' * 64}"
-"""What the first entry names as the hash of the one before."""
+"""The value of `previous` in the first entry."""
 
 _ROTATION = "oneseek-ledger-rotate-v1"
 _FIELDS = {
@@ -37,19 +39,21 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What was done, from what, with what result. Raises `ValueError` naming a field that does not fit."""
+    """Describes an action, its inputs and its results. Raises `ValueError`, which names an invalid field."""
 
     action: str
-    """Such as `train`, `import`, `add`, `promote`, `rollback`, `retire`, `merge`, `distill`, `eval`."""
+    """The action, such as `train`, `import`, `add`, `promote`, `rollback`, `retire`, `merge`, `distill`,
+    `eval`.
+    """
     subject: str
-    """`alias@version`, or what else it is about."""
+    """`alias@version`, or the name of what the entry is about if that is not an adapter."""
     inputs: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict[str, "str | tuple[str, ...]"])
     """Role (base, data, parents, teacher, config, source) to digest or digests, `sha256:…`."""
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Role (adapter, model) to digest."""
+    """Maps each role of each output (adapter, model) to its digest."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Plain JSON: seed, command, reason, and what else belongs to it."""
+    """Further details as plain JSON, such as seed, command or reason."""
 
     def __post_init__(self) -> None:
         if not _ACTION.fullmatch(self.action):
@@ -69,11 +73,11 @@ class Record:
         try:
             canonical_bytes(dict(self.details))
         except ValueError as problem:
-            raise ValueError(f"details: {problem}; use plain JSON, with large numbers as text") from None
+            raise ValueError(f"details: {problem}; use plain JSON, and write large numbers as text") from None
 
     @property
     def sources(self) -> tuple[tuple[str, str], ...]:
-        """Every input as (role, digest)."""
+        """Return every input as a pair of role and digest."""
         return tuple(
             (role, one)
             for role, found in self.inputs.items()
@@ -96,30 +100,30 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A record in its place: numbered, timed, linked to the entry before, and signed."""
+    """A record as part of the chain: with a number, a time, the hash of the entry before, and a signature."""
 
     sequence: int
-    """From 1."""
+    """Number of the entry in the ledger, from 1."""
     time: str
-    """RFC 3339 in UTC with milliseconds, by the clock of the machine that wrote it."""
+    """Time in RFC 3339, UTC with milliseconds, by the clock of the machine that wrote it."""
     record: Record
     code: Mapping[str, str]
-    """`oneseek`, the version, and in a checkout `commit`."""
+    """The code that wrote it: `oneseek` is the version; in a checkout there is also `commit`."""
     previous: str
-    """Hash of the entry before; `START` for the first."""
+    """Hash of the entry before. `START` for the first."""
     key: PublicKey
-    """The key that signed it."""
+    """Public key that signed the entry."""
     line: bytes
-    """The canonical bytes, without the line feed."""
+    """The entry's canonical bytes, without the line feed."""
 
     @property
     def hash(self) -> str:
-        """`sha256:…` of the line; what the next entry names."""
+        """Hash of the line, `sha256:…`, which the next entry names."""
         return sha256_of(self.line)
 
     @property
     def next_key(self) -> PublicKey:
-        """The key that the next entry is signed with."""
+        """The key that must sign the next entry."""
         if self.record.action != ROTATE:
             return self.key
         return PublicKey.of(self.record.details["new_key"])
@@ -128,7 +132,7 @@ class Entry:
     def write(
         cls, record: Record, sequence: int, previous: str, code: Mapping[str, str], key: SigningKey
     ) -> Entry:
-        """A new entry, signed. Raises `ValueError` where its line is too long."""
+        """Make and sign a new entry. Raises `ValueError` if its line is too long."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = seal(
             {
@@ -143,30 +147,30 @@ class Entry:
         )
         if len(line) >= MAX_LINE_BYTES:
             raise ValueError(
-                f"the entry has {len(line)} bytes, of at most {MAX_LINE_BYTES - 1}: "
-                "keep what is long in a file, and give its digest"
+                f"the ledger entry has {len(line)} bytes; the limit is {MAX_LINE_BYTES - 1}: "
+                "put long content into a file and record the file's digest"
             )
         return cls.read(line)
 
     @classmethod
     def read(cls, line: bytes) -> Entry:
-        """The entry in `line`, its signature checked. Raises `BrokenSealError`."""
+        """Read the entry in `line` and check its signature. Raises `BrokenSealError`."""
         if len(line) >= MAX_LINE_BYTES:
-            raise BrokenSealError(f"is longer than {MAX_LINE_BYTES} bytes")
+            raise BrokenSealError(f"is longer than an entry of the ledger may be, {MAX_LINE_BYTES} bytes")
         fields = SealedObject.open(line).fields
         if fields.get("format") != FORMAT:
             raise BrokenSealError(
-                f"has format {format_value(fields.get('format'))}; this OneSeek reads {FORMAT}"
+                f"has the format {format_value(fields.get('format'))}; this OneSeek reads ledgers in {FORMAT}"
             )
         fit = fields.keys() == _FIELDS.keys() and all(
             type(fields[name]) is kind for name, kind in _FIELDS.items()
         )
         if not fit or not _TIME.fullmatch(fields["time"]) or fields["sequence"] < 1:
-            raise BrokenSealError("is signed, but has not the fields of an entry")
+            raise BrokenSealError("is signed, but does not have the fields of a ledger entry")
         try:
             return cls._of(fields, line)
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
-            raise BrokenSealError(f"is signed, but is no entry ({problem})") from None
+            raise BrokenSealError(f"is signed, but is not a valid ledger entry ({problem})") from None
 
     @classmethod
     def _of(cls, fields: Mapping[str, Any], line: bytes) -> Entry:
@@ -191,18 +195,18 @@ class Entry:
         if record.action == ROTATE:
             statement = rotation_statement(entry.previous, entry.key, entry.next_key)
             if not entry.next_key.verify_signature(statement, record.details["proof"]):
-                raise ValueError("the new key has not signed the change")
+                raise ValueError("the entry changes the signing key without a signature by the new key")
         return entry
 
 
 def rotation_statement(previous: str, old: PublicKey, new: PublicKey) -> bytes:
-    """What a new key signs, so that it vouches for the chain up to the entry with the hash `previous`."""
+    """Return what a new key signs to vouch for the chain up to the entry with the hash `previous`."""
     return canonical_bytes(
         {"format": _ROTATION, "previous": previous, "old_key": old.text, "new_key": new.text}
     )
 
 
 def rotation(previous: str, old: PublicKey, new: SigningKey) -> Record:
-    """The record by which `old` hands over to `new`."""
+    """Return the record by which the key `old` names the key `new`."""
     proof = new.sign(rotation_statement(previous, old, new.public))
     return Record(action=ROTATE, subject="ledger", details={"new_key": new.public.text, "proof": proof})

@@ -1,7 +1,7 @@
 """Sealed objects: JSON in RFC 8785's canonical form that names a key and carries that key's signature.
 
-The signature, a member of the object, is over the canonical form of the object without it. One set of bytes
-stands for one object, so no byte can change without a fault.
+The signature is a member of the object. It covers the canonical form of the object without it. Each object
+has exactly one form in bytes, so every changed byte is a fault.
 """
 
 from __future__ import annotations
@@ -18,56 +18,68 @@ _EXACT = 2**53
 
 
 class BrokenSealError(ValueError):
-    """Bytes are not a sealed object; the message says why, and goes on after the name of where they were."""
+    """The bytes are not a sealed object. The message says why, and continues a sentence that begins with
+    their file.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class SealedObject:
-    """An object whose signature fits the key it names. Whether that key is the right one is for others."""
+    """An object whose signature matches the key that it names. The caller decides if that key is the right
+    one.
+    """
 
     fields: Mapping[str, Any]
-    """All members but the signature."""
+    """All fields of the signed object, except the signature."""
     data: bytes
 
     @property
     def key(self) -> PublicKey:
-        """The key that signed it."""
+        """Public key that signed the object."""
         return PublicKey.of(self.fields["key"])
 
     @classmethod
     def open(cls, data: bytes) -> SealedObject:
-        """The object in `data`. Raises `BrokenSealError`."""
+        """Read the object in `data`. Raises `BrokenSealError`."""
         found = _parsed(data)
         signature, key = found.pop("signature", None), found.get("key")
         if not isinstance(signature, str) or not isinstance(key, str):
-            raise BrokenSealError("has no signature, or names no key")
+            raise BrokenSealError(
+                "is not signed: the ledger's JSON must have a signature and the key that made it"
+            )
         try:
             fits = PublicKey.of(key).verify_signature(canonical_bytes(found), signature)
         except ValueError as problem:
-            raise BrokenSealError(f"names a key that {problem}") from None
+            raise BrokenSealError(f"names an invalid key as its signer: the key {problem}") from None
         if not fits:
-            raise BrokenSealError("was changed: its signature is not over these bytes")
+            raise BrokenSealError(
+                "was changed after it was signed: the signature does not match the ledger's text"
+            )
         return cls(found, data)
 
 
 def seal(fields: Mapping[str, Any], key: SigningKey) -> bytes:
-    """`fields` with key and signature, in canonical form. Raises `ValueError` for what JSON cannot hold."""
+    """Return `fields` with key and signature in canonical form. Raises `ValueError` for what JSON cannot
+    hold.
+    """
     named = {**fields, "key": key.public.text}
     return canonical_bytes({**named, "signature": key.sign(canonical_bytes(named))})
 
 
 def canonical_bytes(value: Any) -> bytes:
-    """`value` in the form of RFC 8785. Raises `ValueError` for NaN, large integers and what is not JSON."""
+    """Return `value` in RFC 8785's form. Raises `ValueError` for NaN, large integers and what JSON cannot
+    hold.
+    """
     import rfc8785
 
     try:
         return rfc8785.dumps(value)
     except RecursionError:
-        raise ValueError("is nested too deeply") from None
+        raise ValueError("is JSON that is nested too deeply to be a ledger's entry") from None
 
 
 def sha256_of(data: bytes) -> str:
-    """`sha256:` and the 64 hex digits of the SHA-256 of `data`."""
+    """Return `sha256:` and the 64 hex digits of the SHA-256 of `data`."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -75,19 +87,21 @@ def _parsed(data: bytes) -> dict[str, Any]:
     try:
         found: object = json.loads(data.decode("utf-8"), parse_int=_number)
     except (ValueError, RecursionError):
-        raise BrokenSealError("was changed: it is not JSON") from None
+        raise BrokenSealError("was changed: the ledger's text here is not JSON") from None
     if not isinstance(found, dict):
-        raise BrokenSealError("was changed: it is not a JSON object")
+        raise BrokenSealError("was changed: the ledger's text here is not a JSON object")
     try:
         exact = canonical_bytes(found) == data
     except ValueError:
         exact = False
     if not exact:
-        raise BrokenSealError("was changed: it is not in the canonical form of RFC 8785")
+        raise BrokenSealError("was changed: the ledger's JSON here is not in the canonical form of RFC 8785")
     return found
 
 
 def _number(text: str) -> int | float:
-    """JSON knows no integers past 2**53, but the canonical form writes large floats like them."""
+    """Convert a number: JSON has no exact integers above 2**53, but the canonical form writes large floats
+    like integers.
+    """
     number = int(text)
     return number if abs(number) < _EXACT else float(text)

@@ -1,4 +1,4 @@
-"""What verification found: every fault by its line, and what it means."""
+"""Result of verifying a ledger: every fault with its line, and what it means."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ FaultKind = Literal[
 ]  # fmt: skip
 LedgerState = Literal["intact", "repairable", "tampered", "absent"]
 REPAIRABLE: tuple[FaultKind, ...] = ("head-behind", "rotation", "torn")
-"""Faults that a crash leaves behind; the next entry, or `oneseek ledger repair`, mends them."""
+"""Faults that a crash can leave. The next entry or `oneseek ledger repair` repairs them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that is not as it was written."""
+    """One fault in the ledger: a difference from what was signed."""
 
     kind: FaultKind
     file: str
     """Name of the file in the ledger's folder."""
     line: int | None = None
-    """Line in ledger.jsonl, from 1."""
+    """Number of the line in ledger.jsonl, from 1."""
     message: str
 
     @property
     def repairable(self) -> bool:
-        """Whether a crash explains it, and no entry that was acknowledged is touched."""
+        """True if a crash explains it and no acknowledged entry is affected."""
         return self.kind in REPAIRABLE
 
     def __str__(self) -> str:
@@ -38,23 +38,23 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerVerdict:
-    """What a ledger is worth."""
+    """Result of verifying a ledger."""
 
     folder: Path
     count: int
-    """Entries that are whole, in their place, and signed by the right key."""
+    """Number of entries that are intact, in their place, and signed by the right key."""
     last: str | None
-    """Hash of the last such entry; note it elsewhere, and `verify` tells whether it is still in the chain."""
+    """Hash of the last such entry. Note it elsewhere to check later that it is still in the chain."""
     keys: tuple[str, ...]
     """The keys that signed, oldest first, as `ed25519:…`."""
     known: frozenset[str]
-    """Digests that such entries made and none revoked since; none where the ledger was tampered with."""
+    """Digests that these entries made and none revoked. Empty if the ledger was tampered with."""
     faults: tuple[Fault, ...]
-    """In the order of their lines, those without a line last."""
+    """The faults by line; those without a line come last."""
 
     @property
     def state(self) -> LedgerState:
-        """`tampered` where any fault is more than a crash explains."""
+        """State of the ledger: `tampered` if a crash cannot explain every fault."""
         if not self.faults:
             return "intact"
         if any(fault.kind == "absent" for fault in self.faults):

@@ -1,4 +1,4 @@
-"""Judging a ledger's folder: its lines, its head and its keys against each other."""
+"""Verify a ledger's folder: check its lines, its head and its keys against each other."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NEXT_FILE = "key.next.pem"
 
 
 def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = None) -> LedgerVerdict:
-    """Every fault of the ledger in `folder`; nobody may write to it meanwhile.
+    """Return every fault of the ledger in `folder`. Hold its lock, so that nobody writes to it meanwhile.
 
-    `trusted` is a key from elsewhere, by default the one in the folder; `anchor` is the hash of an entry that
-    is known to have been there. Raises `OSError` where a file cannot be read.
+    `trusted` is a key from elsewhere; the default is the one in the folder. `anchor` is the hash of an entry
+    that is known to have been there. Raises `OSError` if a file cannot be read.
     """
     ledger = folder / LEDGER_FILE
     data = _read(ledger)
@@ -35,7 +35,7 @@ def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = N
     if not data and (head.count == 0 if head else not faults):
         reason = "there is no ledger here: nothing was recorded yet, or it was removed"
         if os.path.lexists(origin_file(folder)):
-            reason = f"was removed: {origin_file(folder).name} notes its first entry. {RESTORE}"
+            reason = f"was removed: {origin_file(folder).name} records its first entry. {RESTORE}"
         absent = Fault(kind="absent", file=str(folder), message=reason)
         return LedgerVerdict(folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=(absent,))
     end, torn = _end(data, head)
@@ -56,7 +56,7 @@ def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = N
         message = f"ends in {len(data) - end} bytes of an entry that was never finished"
         faults.insert(0, Fault(kind="torn", file=LEDGER_FILE, line=len(lines) + 1, message=message))
     if anchor is not None and anchor not in walk.hashes.values():
-        message = f"no entry has the hash {anchor}: it is another ledger, or an older copy was put back"
+        message = f"no entry has the hash {anchor}: this is another ledger, or an older copy was restored"
         faults.append(Fault(kind="removed", file=LEDGER_FILE, message=message))
     faults = [*walk.faults, *faults]
     return LedgerVerdict(
@@ -84,7 +84,7 @@ def _judge_origin(folder: Path, lines: Sequence[LedgerLine], faults: list[Fault]
         faults.append(Fault(kind="removed", file=problem.path.name, message=problem.reason))
         return
     if noted is not None and lines and lines[0].entry is not None and sha256_of(lines[0].data) != noted:
-        message = f"is not the first entry that {origin_file(folder).name} notes"
+        message = f"is not the first entry that {origin_file(folder).name} records"
         faults.append(Fault(kind="removed", file=LEDGER_FILE, line=1, message=message))
 
 
@@ -95,7 +95,7 @@ def _head(folder: Path, faults: list[Fault]) -> Head | None:
         faults.append(Fault(kind="head", file=HEAD_FILE, message=str(problem)))
         return None
     if head is None and any((folder / name).exists() for name in (LEDGER_FILE, KEY_FILE)):
-        message = "was removed: whether the ledger's end was cut off cannot be told"
+        message = "was removed: a cut-off end of the ledger would not be noticed"
         faults.append(Fault(kind="head", file=HEAD_FILE, message=message))
     return head
 
@@ -109,7 +109,7 @@ def _beside(folder: Path, faults: list[Fault]) -> PublicKey | None:
 
 
 def _end(data: bytes, head: Head | None) -> tuple[int, bool]:
-    """How many bytes hold lines to judge, and whether a torn line stands after them."""
+    """Return how many bytes hold whole lines, and if a torn line follows them."""
     if head is None or not 0 <= head.size <= len(data) or data[: head.size][-1:] not in (b"", b"\n"):
         return len(data), False
     if tail_state(data[head.size :], head) == "torn":
@@ -123,7 +123,7 @@ def _judge_head(walk: Walk, head: Head | None, size: int, faults: list[Fault]) -
     last = walk.last
     signers = {walk.key} | ({last.key} if last is not None and last.record.action == ROTATE else set())
     if head.key not in signers:
-        message = f"is signed by {head.key.text}, and the ledger's key is {walk.key.text}: it was replaced"
+        message = f"is signed by {head.key.text}, but the ledger's key is {walk.key.text}: it was replaced"
         faults.append(Fault(kind="head", file=HEAD_FILE, message=message))
         return
     if head.count > walk.position:
@@ -135,30 +135,30 @@ def _judge_head(walk: Walk, head: Head | None, size: int, faults: list[Fault]) -
         return
     named = walk.hashes.get(head.count)
     if head.count == walk.position - 1 and last is not None and head.hash == last.previous:
-        message = f"entry {walk.position} is whole, and {HEAD_FILE} does not name it yet"
+        message = f"entry {walk.position} is whole, but {HEAD_FILE} does not name it yet"
         line = walk.at[walk.position]
         faults.append(Fault(kind="head-behind", file=LEDGER_FILE, line=line, message=message))
     elif head.count < walk.position:
-        message = f"names {head.count} entries of {walk.position}: an older head was put back"
+        message = f"names {head.count} entries of {walk.position}: an older head was restored"
         faults.append(Fault(kind="head", file=HEAD_FILE, message=message))
     elif head.count and named is not None and named != head.hash:
-        message = f"names another last entry than line {walk.at[head.count]} holds"
+        message = f"names a last entry that differs from line {walk.at[head.count]}"
         faults.append(Fault(kind="head", file=HEAD_FILE, message=message))
     elif not walk.faults and head.size > size:
-        message = f"names {head.size} bytes, and the ledger has {size}: its last line feed is missing"
+        message = f"names {head.size} bytes, but the ledger has {size}: its last line feed is missing"
         faults.append(Fault(kind="cut", file=LEDGER_FILE, line=walk.position, message=message))
 
 
 def _judge_keys(walk: Walk, beside: PublicKey | None, trusted: PublicKey, faults: list[Fault]) -> None:
     if trusted not in walk.keys:
-        message = f"its keys are {', '.join(key.text for key in walk.keys)}, and not {trusted.text}"
+        message = f"its keys are {', '.join(key.text for key in walk.keys)}, not {trusted.text}"
         faults.append(Fault(kind="foreign-key", file=LEDGER_FILE, message=message))
     if beside is None or beside == walk.key:
         return
     last = walk.last
     if last is not None and last.record.action == ROTATE and last.key == beside:
-        message = f"entry {last.sequence} changed keys, and {PUBLIC_FILE} still holds the old one"
+        message = f"entry {last.sequence} changed keys, but {PUBLIC_FILE} still holds the old one"
         faults.append(Fault(kind="rotation", file=PUBLIC_FILE, message=message))
         return
-    message = f"holds {beside.text}, and the ledger's key is {walk.key.text}: it was replaced"
+    message = f"holds {beside.text}, but the ledger's key is {walk.key.text}: it was replaced"
     faults.append(Fault(kind="key", file=PUBLIC_FILE, message=message))

@@ -1,1 +1,1 @@
-"""The format: a LoRA on disk, read, checked and compared, without torch; everything may import it."""
+"""The LoRA format on disk: read, checked and compared, without torch. Everything may import it."""

@@ -1,6 +1,6 @@
-"""Whether the base that an adapter's config names is the one at hand, if it records no digest of it.
+"""Compare the base that an adapter's config names with the base at hand, if the adapter records no digest.
 
-A name is no proof: folders are renamed, and hubs have copies. So only an evident contradiction is refused.
+A name proves nothing: folders are renamed, and hubs have copies. So only a clear contradiction is refused.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ _FAMILIES = {
     "gpt-2": re.compile(r"gpt[-_]?(?:2|sw3)(?![0-9])"),
     "phi": re.compile(r"(?<![a-z])phi(?![a-z])"),
 }
-"""What names say of a base's family, if they say anything. Families of which some bases call themselves
-otherwise are left out."""
+"""Patterns in a base's name that identify its family. Families with bases of other names are left out."""
 _MAX_BASE_CONFIG_BYTES = 4 << 20
 
 
 def base_names(base: Path, public_name: str) -> tuple[str, ...]:
-    """What the base in the folder `base` is known as: its public name, its folder's, its config's own."""
+    """Return the names of the base in the folder `base`: its public name, its folder's, and its
+    config's own.
+    """
     try:
         config = read_object(base / "config.json", _MAX_BASE_CONFIG_BYTES, FileRefusedError)
     except FileRefusedError:
@@ -40,7 +41,9 @@ def base_names(base: Path, public_name: str) -> tuple[str, ...]:
 
 
 def check_base_name(folder: Path, known: Iterable[str]) -> None:
-    """Raise `AdapterError` if the config in `folder` names a base of another family than `known` names."""
+    """Raise `AdapterError` if the config in `folder` names a base of a different family from those in
+    `known`.
+    """
     path = folder / CONFIG_FILE
     recorded: object = read_object(path, MAX_CONFIG_BYTES, AdapterError).get(FIELD)
     if not isinstance(recorded, str) or not recorded:

@@ -19,18 +19,18 @@ from adapters.lora.manifest import Adapter
 CARD_FILE = "README.md"
 _MAX_CARD_BYTES = 1 << 20
 _FRONT = 4096
-"""Characters that front matter is looked for in."""
+"""Characters at the beginning of a card that are searched for front matter."""
 _PLACEHOLDER = "[More Information Needed]"
-"""What PEFT leaves in a card that nobody wrote."""
+"""Placeholder that PEFT leaves in a card that nobody wrote."""
 
 
 def write_card(
     folder: Path, adapter: Adapter, base_name: str, manifest: Mapping[str, Any], source: Path
 ) -> None:
-    """Write the card of the version in `folder`: its maker's in `source` where that says something.
+    """Write the card of the version in `folder`. Keep the card in `source` if its author wrote one.
 
-    A card that is missing, too large, without PEFT's front matter or only PEFT's template is replaced by one
-    that says what `manifest` knows.
+    A card is replaced if it is missing, too large, without PEFT's front matter or only PEFT's template. The
+    new card shows the fields of `manifest`.
     """
     written = source / CARD_FILE
     if _says_something(written):
@@ -42,7 +42,7 @@ def write_card(
 
 
 def read_card(folder: Path) -> str:
-    """The card in `folder`; empty where there is none that can be read."""
+    """Return the card in `folder`; empty if none can be read."""
     try:
         data = read_regular(folder / CARD_FILE, _MAX_CARD_BYTES + 1)
     except OSError:
@@ -51,13 +51,15 @@ def read_card(folder: Path) -> str:
 
 
 def card_language(folder: Path) -> str | None:
-    """The language in the front matter of the card in `folder`; None if it has none."""
+    """Return the language in the front matter of the card in `folder`; None if it has none."""
     found = re.search(r"^language:\n- ([A-Za-z]{2,3})$", read_card(folder)[:_FRONT], re.MULTILINE)
     return found[1] if found else None
 
 
 def card(adapter: Adapter, base_model: str, manifest: Mapping[str, Any]) -> str:
-    """The card's text: front matter as PEFT's save_pretrained writes it, then what is known, as a table."""
+    """Return the card's text: front matter as PEFT's save_pretrained writes it, then the known fields as a
+    table.
+    """
     front: dict[str, Any] = {
         "base_model": base_model,
         "library_name": "peft",
@@ -91,7 +93,7 @@ def _cell(value: object) -> str:
 
 
 def _public(recorded: object, otherwise: str) -> str:
-    """The base's name as the adapter records it, unless that is a path on its maker's machine."""
+    """Return the base's name as the adapter records it, unless that is a path on its author's machine."""
     if not isinstance(recorded, str) or not recorded or recorded.count("/") > 1:
         return otherwise
     return otherwise if recorded[0] in "/.~" or "\\" in recorded or ":" in recorded else recorded

@@ -1,4 +1,5 @@
-"""How far two adapters are apart: what their configs say, and the updates themselves, without forming them.
+"""Compare two adapters: their configs, and the size and angle of their updates, without computing the
+updates.
 
 An update is scaling * B A, as large as the base's weight. Its inner products need only r x r matrices, since
 <B1 A1, B2 A2> = sum((B1' B2) * (A1 A2')), element by element (the cyclic property of the trace).
@@ -24,22 +25,22 @@ _UNTOLD = frozenset({"peft_version", "inference_mode", "base_model_name_or_path"
 
 @dataclass(frozen=True, slots=True)
 class UpdateDistance:
-    """Two updates of one module, or of all modules together."""
+    """Comparison of two updates, of one module or of all modules together."""
 
     name: str
     first: float
-    """Frobenius norm of the first adapter's update; 0 where it has none."""
+    """Frobenius norm of the first adapter's update; 0 if it has none."""
     second: float
     cosine: float | None
-    """From -1 to 1; None where one of them is zero."""
+    """Cosine of the two updates, from -1 to 1. None if one of them is zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything in which two adapters differ."""
+    """Every difference between two adapters."""
 
     config: Mapping[str, tuple[Any, Any]]
-    """Field of adapter_config.json → both values, where they differ; None where a field is absent."""
+    """Field of adapter_config.json → both values, for fields that differ. None if a field is absent."""
     modules: tuple[UpdateDistance, ...]
     whole: UpdateDistance
 
@@ -47,7 +48,7 @@ class Comparison:
 def compare_adapters(
     first: Adapter, second: Adapter, weights: tuple[AdapterWeights, AdapterWeights]
 ) -> Comparison:
-    """Compare two adapters of one base, whose `weights` were read. Memory is a few r x r matrices."""
+    """Compare two adapters of one base from their `weights`. Needs memory for a few r x r matrices only."""
     family, ours, theirs = weights[0].family, weights[0].modules, weights[1].modules
     products: list[tuple[float, float, float]] = []
     keys = sorted({*ours, *theirs})
@@ -67,7 +68,7 @@ def compare_adapters(
 
 
 def _inner(one: LowRank, other: LowRank) -> float:
-    """The inner product of two updates of one module."""
+    """Return the inner product of two updates of one module."""
     across = one.b.T.astype(np.float64) @ other.b
     within = one.a.astype(np.float64) @ other.a.T
     return float(np.sum(across * within)) * one.scaling * other.scaling
@@ -91,7 +92,9 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
 
 
 def _normalise(value: object) -> object:
-    """A list of names without its order, and None for what is off, which PEFT writes in several ways."""
+    """Return a list of names as a set, and None for an option that is off, which PEFT writes in
+    several ways.
+    """
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return sorted(value)
     return None if value in (False, {}, []) and not isinstance(value, int | float) else value

@@ -24,33 +24,35 @@ _MAX_ENTRIES = 4096
 _NAME = re.compile(r"[\w.]{1,256}", re.ASCII)
 
 Names = tuple[str, ...] | str
-"""Names or dotted ends of modules, sorted; or one pattern over the full name."""
+"""Names of modules, or their dotted ends, sorted. Or one pattern over the full name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """What a PEFT LoRA's config says of the result: which modules, what rank, what scaling."""
+    """The fields of a PEFT LoRA's config that affect its output: modules, ranks, scaling."""
 
     path: Path
     rank: int
     alpha: float
     rslora: bool
     targets: Names
-    """As a pattern, also `all-linear`."""
+    """Modules to update. May be a pattern or `all-linear`."""
     excluded: Names
     layers: tuple[int, ...] | None
-    """Layers that the targets apply to, ascending; None is all."""
+    """Layers that the targets apply to, ascending. None: all layers."""
     ranks: tuple[tuple[str, int], ...]
-    """Pattern → rank, in the file's order; the first that matches wins, as in PEFT."""
+    """Maps each pattern to its rank, in the file's order. The first pattern that matches wins, as in PEFT."""
     alphas: tuple[tuple[str, float], ...]
     lists: tuple[str, ...] = ()
-    """`layers_pattern`: what the base's lists of layers are called; none: as its family calls them."""
+    """`layers_pattern`: names of the base's lists of layers. Empty: the names that its family uses."""
     transposed: bool = False
     """`fan_in_fan_out`: true if the base stores the weights of all targets as [in, out]."""
 
     @classmethod
     def read(cls, folder: Path) -> LoraConfig:
-        """The config in `folder`; `AdapterError` where it is missing, malformed, or not a plain LoRA."""
+        """Read the config in `folder`. Raises `AdapterError` if it is missing, malformed, or not a plain
+        LoRA.
+        """
         path = folder / CONFIG_FILE
         if (elsewhere := misplaced(folder)) is not None:
             raise elsewhere
@@ -75,12 +77,14 @@ class LoraConfig:
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """The entries of `targets`."""
+        """The modules that `targets` names."""
         return (self.targets,) if isinstance(self.targets, str) else self.targets
 
     @property
     def canonical(self) -> dict[str, Any]:
-        """The fields that change the result, as the adapter's digest covers them. Fixed for ever."""
+        """Return the fields that affect the output, as the adapter's digest covers them. Never change
+        this.
+        """
         return {
             "alpha_pattern": self.alphas,
             "exclude_modules": self.excluded,
@@ -94,26 +98,26 @@ class LoraConfig:
         }
 
     def rank_of(self, module: str) -> int:
-        """The rank that `module`, such as `model.layers.0.self_attn.q_proj`, is said to have."""
+        """Return the rank that the config gives `module`, such as `model.layers.0.self_attn.q_proj`."""
         return next((rank for pattern, rank in self._ranks if pattern.matches_end(module)), self.rank)
 
     def scaling_of(self, module: str) -> float:
-        """alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski, 2023)."""
+        """Return alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski, 2023)."""
         alpha = next((alpha for pattern, alpha in self._alphas if pattern.matches_end(module)), self.alpha)
         rank = self.rank_of(module)
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def targets_of(self, module: str, layer: int) -> tuple[str, ...]:
-        """The entries of `targets` that name `module`, which is in `layer`; none if it is excluded.
+        """Return the entries of `targets` that name `module` in `layer`. Empty if the module is excluded.
 
-        PEFT's rules: `tuners_utils.check_target_module_exists`.
+        Follows PEFT's rules in `tuners_utils.check_target_module_exists`.
         """
         if _naming(self.excluded, module, self._excluded_pattern):
             return ()
         return self.matching(module, layer)
 
     def matching(self, module: str, layer: int) -> tuple[str, ...]:
-        """The same, whether it is excluded or not."""
+        """Return the entries of `targets` that name `module` in `layer`, even if the module is excluded."""
         if self.targets == _ALL:
             return (_ALL,)
         naming = _naming(self.targets, module, self._target_pattern)
@@ -146,7 +150,7 @@ _NESTED = ("*", "*/*")
 
 
 def misplaced(folder: Path) -> AdapterError | None:
-    """Says where an adapter lies if not in `folder` itself but below it, as in a trainer's output."""
+    """Say where the adapter is if it lies in a subfolder of `folder`, as in a trainer's output."""
     path = folder / CONFIG_FILE
     if path.exists() or not folder.is_dir():
         return None
@@ -158,9 +162,9 @@ def misplaced(folder: Path) -> AdapterError | None:
     if not found:
         return None
     last = max(found, key=natural)
-    remedy = f"Name that folder: {last}."
+    remedy = f"Use that folder: {last}."
     if len(found) > 1:
-        remedy = f"Name one of {len(found)} folders in it, such as {last}."
+        remedy = f"Use one of {len(found)} folders in it, such as {last}."
     return AdapterError(path, f"does not exist, but {last} holds an adapter", remedy)
 
 
@@ -172,7 +176,7 @@ def _naming(names: Names, module: str, pattern: ModulePattern | None) -> tuple[s
 
 @dataclass(frozen=True)
 class _Fields:
-    """Reads values of the right type and bounds, or refuses them by field."""
+    """Reads values with the right type and within bounds, or refuses them by field."""
 
     path: Path
     fields: Mapping[str, Any]
@@ -184,24 +188,24 @@ class _Fields:
 
     def rank(self, field: str, value: object) -> int:
         if type(value) is not int or not 1 <= value <= 1 << 16:
-            raise self.refuse(field, value, "a rank is a whole number, at least 1")
+            raise self.refuse(field, value, "a rank must be a whole number of at least 1")
         return value
 
     def alpha(self, field: str, value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= 1e6:
-            raise self.refuse(field, value, "an alpha is a number, at most a million")
+            raise self.refuse(field, value, "alpha must be a number between -1,000,000 and 1,000,000")
         return value
 
     def flag(self, field: str) -> bool:
         value = self.fields.get(field)
         if value is not None and not isinstance(value, bool):
-            raise self.refuse(field, value, "is neither true nor false")
+            raise self.refuse(field, value, "the field must be true or false")
         return bool(value)
 
     def pairs(self, field: str) -> list[tuple[str, object]]:
         value = self.fields.get(field) or {}
         if not isinstance(value, dict) or len(value) > _MAX_ENTRIES:
-            raise self.refuse(field, value, f"is not an object of at most {_MAX_ENTRIES} patterns")
+            raise self.refuse(field, value, f"the field must be an object of at most {_MAX_ENTRIES} patterns")
         for key in value:
             ModulePattern.read(key, self.path, field)
         return list(value.items())
@@ -213,7 +217,7 @@ class _Fields:
             return value
         listed = isinstance(value, list | tuple) and len(value) <= _MAX_ENTRIES
         if not listed or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in value):
-            raise self.refuse(field, value, "is not a list of module names")
+            raise self.refuse(field, value, "the field must be a list of module names")
         return tuple(sorted(set(value)))
 
     def targets(self) -> Names:
@@ -222,7 +226,9 @@ class _Fields:
         names = self.names("target_modules")
         if not names:
             raise self.refuse(
-                "target_modules", names, f"names no module, such as {' and '.join(LLAMA.usual)}"
+                "target_modules",
+                names,
+                f"the field must name at least one module, such as {' and '.join(LLAMA.usual)}",
             )
         return names
 
@@ -236,7 +242,9 @@ class _Fields:
         if listed is None or listed == []:
             return None
         if not isinstance(listed, list) or len(listed) > _MAX_ENTRIES:
-            raise self.refuse("layers_to_transform", value, "is not a list of layers")
+            raise self.refuse("layers_to_transform", value, "the field must be a list of layer numbers")
         if not all(type(layer) is int and 0 <= layer < _MAX_ENTRIES for layer in listed):
-            raise self.refuse("layers_to_transform", value, "holds something that is no layer's index")
+            raise self.refuse(
+                "layers_to_transform", value, "each layer must be a whole number, counted from 0"
+            )
         return tuple(sorted(set(listed)))

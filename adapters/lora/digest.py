@@ -45,9 +45,10 @@ _WHO_SAVED_IT = ("_name_or_path", "transformers_version")
 
 
 def adapter_digest(folder: Path, hashes: HashCache | None = None) -> str:
-    """`sha256:…` of the PEFT LoRA in `folder`; with `hashes`, weights that these know are not read again.
+    """Return the digest `sha256:…` of the PEFT LoRA in `folder`. Weights that `hashes` know are not read
+    again.
 
-    Raises `AdapterError` where its config is not a plain LoRA's, or its weights are missing or too large.
+    Raises `AdapterError` if its config is not a plain LoRA's, or its weights are missing or too large.
     """
     config = LoraConfig.read(folder)
     weights = weights_path(folder)
@@ -58,13 +59,13 @@ def adapter_digest(folder: Path, hashes: HashCache | None = None) -> str:
 
 
 def known_digest(folder: Path, config: LoraConfig, hashes: HashCache) -> str | None:
-    """The same if `hashes` know the weights; None if they would have to be read."""
+    """Return the adapter's digest if `hashes` know its weights. None if they would have to be read."""
     found = hashes.get(folder / WEIGHTS_FILE)
     return digest_of(config, found) if found is not None else None
 
 
 def digest_of(config: LoraConfig, weights: str) -> str:
-    """The digest of an adapter with this config, whose weights have the SHA-256 `weights`, in hex."""
+    """Return the digest of an adapter with this config, whose weights have the SHA-256 `weights` in hex."""
     config_hex = hashlib.sha256(canonical_json(config.canonical)).hexdigest()
     return _digest("oneseek-adapter-v1", ("config", config_hex), ("weights", weights))
 
@@ -81,11 +82,11 @@ def _weights_hash(path: Path, hashes: HashCache | None) -> str:
 
 
 def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
-    """`sha256:…` of the base in `folder`.
+    """Return the digest `sha256:…` of the base in `folder`.
 
-    Reads every byte once, several files at a time. With `cache_dir`, a file whose path, size and times are
-    those of an earlier call is not read again; a cache that is torn or not writable costs time, never truth.
-    Raises `BaseModelError` where a file is missing or changes while it is read.
+    Reads every byte once, several files at a time. With `cache_dir`, a file with the path, size and times of
+    an earlier call is not read again. If the cache is damaged or not writable, files are read again. Raises
+    `BaseModelError` if a file is missing or changes while it is read.
     """
     config = read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
     kept = {key: value for key, value in config.items() if key not in _WHO_SAVED_IT}
@@ -105,9 +106,9 @@ def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
 
 
 def file_digest(path: Path, cache_dir: Path | None = None) -> str:
-    """SHA-256 of a file's bytes, in hex; with `cache_dir` as `base_digest` takes it.
+    """Return the SHA-256 of a file's bytes in hex. `cache_dir` is used as in `base_digest`.
 
-    Raises `BaseModelError` where it cannot be read, or changes meanwhile.
+    Raises `BaseModelError` if the file cannot be read, or changes meanwhile.
     """
     return _cached_hash(cache_dir, path)
 
@@ -120,7 +121,7 @@ def _digest(version: str, *parts: tuple[str, str]) -> str:
 
 
 def _hash(path: Path, error: type[FileRefusedError]) -> str:
-    """SHA-256 of the file's bytes, in hex; a file that changes meanwhile is refused."""
+    """Return the SHA-256 of the file's bytes in hex. Refuse a file that changes meanwhile."""
     try:
         with open_regular(path) as file:
             before = os.fstat(file.fileno())
@@ -128,9 +129,9 @@ def _hash(path: Path, error: type[FileRefusedError]) -> str:
             after = os.fstat(file.fileno())
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"
-        raise error(path, reason, "Check that it is there and readable.") from problem
+        raise error(path, reason, "Check that the file exists and is readable.") from problem
     if _stamp(before) != _stamp(after):
-        raise error(path, "changed while it was read", "Wait until it is written, then try again.")
+        raise error(path, "changed while it was read", "Wait until its writer has finished, then try again.")
     return found
 
 
@@ -154,7 +155,9 @@ def _cached_hash(cache_dir: Path | None, path: Path) -> str:
 
 
 def _entry(path: Path, key: Mapping[str, Any]) -> str | None:
-    """The hash that a cache entry holds for `key`; None where it is absent, torn, or of another state."""
+    """Return the hash in a cache entry for `key`. None if it is absent, torn, or for an older state of the
+    file.
+    """
     try:
         entry = read_object(path, MAX_BASE_JSON_BYTES, BaseModelError)
     except BaseModelError:
@@ -165,5 +168,7 @@ def _entry(path: Path, key: Mapping[str, Any]) -> str | None:
 
 
 def _stamp(status: os.stat_result) -> dict[str, int]:
-    """What changes when a file does. ctime tells of a rewrite that kept size and mtime, as rsync's can."""
+    """Return what changes when a file does. ctime shows a rewrite that kept size and mtime, as
+    rsync's can.
+    """
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}

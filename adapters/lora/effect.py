@@ -1,4 +1,4 @@
-"""Whether an update is of a size that can be served: neither lost in rounding nor overflowing."""
+"""Check the size of an adapter's updates: neither lost in rounding nor overflowing."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 USUAL_WEIGHT = 0.02
-"""Root mean square of the weights of a base that says nothing of its own; what most are initialised with."""
+"""Root mean square of a base's weights if they cannot be read: the value most bases are initialised with."""
 SMALLEST = 2.0**-24
-"""Part of the base's weights below which float32 rounds an update away (half a unit in the last place)."""
+"""Smallest update, as a part of the base's weights. Float32 rounds a smaller one away (half a unit in the
+last place).
+"""
 LARGEST = 1e4
-"""Times the base's weights above which an update drowns them; trained adapters stay below 10."""
+"""Largest update, as a multiple of the base's weights. Trained adapters stay below 10."""
 LARGEST_NUMBER = 65504.0
 """The largest number in float16, in which some engines compute."""
 _SAMPLED = 4096
-"""Numbers that are read of each weight."""
+"""Number of values that are sampled from each weight matrix."""
 _MOST = 16
-"""Weights that are sampled."""
+"""Maximum number of weight matrices that are sampled."""
 
 
 def update_ratio(a: NDArray[np.float32], b: NDArray[np.float32], scaling: float, weight: float) -> float:
-    """An upper bound of an update's size as a part of its base's weights, by Frobenius norms.
+    """Return an upper bound of an update's size relative to its base's weights, by Frobenius norms.
 
-    `a` is [rank, in], `b` is [out, rank]; `weight` is the root mean square of the base's weights.
+    `a` is [rank, in], `b` is [out, rank]. `weight` is the root mean square of the base's weights.
     """
     # Squares of small numbers vanish in float32.
     rows = np.linalg.norm(a.astype(np.float64), axis=1)
@@ -36,10 +38,10 @@ def update_ratio(a: NDArray[np.float32], b: NDArray[np.float32], scaling: float,
 
 
 def typical_weight(base: Path, modules: tuple[str, ...]) -> float:
-    """The smallest root mean square among samples of the base's projections.
+    """Return the smallest root mean square among samples of the base's projections.
 
-    Returns `USUAL_WEIGHT` if none can be read. `modules` are the ends of the sampled weights' names,
-    such as `self_attn.q_proj`.
+    Returns `USUAL_WEIGHT` if none can be read. `modules` are the ends of the sampled weights' names, such as
+    `self_attn.q_proj`.
     """
     found: list[float] = []
     for file in sorted(base.glob("*.safetensors"))[:1]:

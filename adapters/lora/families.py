@@ -1,7 +1,7 @@
-"""What a LoRA may target in each architecture: module names, their places in a layer, their sizes.
+"""Lists the modules that a LoRA may target in each architecture: their names, places in a layer, and sizes.
 
-An architecture is added here and in `server/engines/embedded/model/families`, nowhere else. Says nothing of
-how a model computes; imports no engine.
+To add an architecture, change this module and `server/engines/embedded/model/families`. This module does not
+describe how a model computes, and imports no engine.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Literal, Protocol
 
 Half = Literal["A", "B"]
 Key = tuple[int, str]
-"""Layer, and the name of one of its family's targets."""
+"""Layer, and the name of a target of its family."""
 OUTSIDE_LAYERS = ("lm_head", "embed_tokens", "wte", "wpe")
-"""Modules of a base that a LoRA may have and that are not served."""
+"""Modules that a LoRA may have but that are not served."""
 WidthName = Literal["hidden", "intermediate", "queries", "keys"]
-"""A width of a base. `queries` and `keys` are those of all query or key heads together."""
+"""Name of a width of a base. `queries` and `keys` are the widths of all query or key heads together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """The sizes of a base that an adapter has to fit."""
+    """The sizes of a base that an adapter must match."""
 
     hidden: int
     intermediate: int
@@ -33,7 +33,7 @@ class Sizes:
     layers: int
 
     def width(self, size: WidthName) -> int:
-        """Features of one of the named widths."""
+        """Return the number of features of a named width."""
         widths: dict[WidthName, int] = {
             "hidden": self.hidden,
             "intermediate": self.intermediate,
@@ -47,36 +47,36 @@ class SizeReader(Protocol):
     """Reads a size from a base's config.json, or refuses it by field."""
 
     def __call__(self, field: str, default: int | None = None) -> int:
-        """The field's value, or `default` if it is absent or null."""
+        """Return the field's value, or `default` if it is absent or null."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A linear module that every layer has once."""
+    """A linear module that each layer has once."""
 
     path: str
-    """Its name inside a layer, such as `self_attn.q_proj`."""
+    """Name of the module inside a layer, such as `self_attn.q_proj`."""
     inputs: WidthName
     outputs: tuple[WidthName, ...]
-    """Several if the module packs several projections, side by side in this order."""
+    """Widths of its output. There are several if it packs several projections, side by side in this order."""
     transposed: bool = False
     """True if the base stores the weight as [in, out] (transformers' Conv1D). A LoRA's factors never are."""
     short: str = ""
-    """What people and records call it. Default: the last part of the path."""
+    """Name for people and records. Default: the last part of the path."""
 
     @property
     def name(self) -> str:
-        """What people and records call it; unique in its family."""
+        """Name of the target for people and records, unique in its family."""
         return self.short or self.path.rpartition(".")[2]
 
     @property
     def packed(self) -> bool:
-        """True if it computes several projections at once."""
+        """True if the module computes several projections at once, such as query, key and value."""
         return len(self.outputs) > 1
 
     def features(self, sizes: Sizes) -> tuple[int, int]:
-        """(in, out) features in a base of `sizes`."""
+        """Return its (in, out) features in a base of `sizes`."""
         return sizes.width(self.inputs), sum(map(sizes.width, self.outputs))
 
 
@@ -85,7 +85,7 @@ class LoraFamily:
     """Architectures whose layers have the same linear modules."""
 
     title: str
-    """As errors name it, such as `Mistral or Llama`."""
+    """The family's name in errors, such as `Mistral or Llama`."""
     layers: str
     """The list of layers in transformers' model, such as `model.layers`."""
     targets: tuple[Target, ...]
@@ -93,17 +93,19 @@ class LoraFamily:
     """Targets that training updates by default."""
     read_sizes: Callable[[SizeReader], Sizes]
     complete: bool = True
-    """True if a layer has no linear module but `targets`."""
+    """True if a layer has no linear modules other than `targets`."""
 
     def __post_init__(self) -> None:
         names = [target.name for target in self.targets]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"targets of {self.title}: two are called {twice[0]!r}; give each a short name")
+            raise ValueError(
+                f"target modules of {self.title}: two are called {twice[0]!r}; give each a short name"
+            )
 
     @property
     def prefix(self) -> str:
-        """What transformers calls the model without its head, such as `model`."""
+        """Name of the model without its head in transformers, such as `model`."""
         return self.layers.partition(".")[0]
 
     @cached_property
@@ -112,15 +114,17 @@ class LoraFamily:
         return tuple(self._by_name)
 
     def target(self, name: str) -> Target:
-        """The target of that name. Raises `KeyError`."""
+        """Return the target of that name. Raises `KeyError`."""
         return self._by_name[name]
 
     def module_name(self, layer: int, name: str) -> str:
-        """What transformers calls a target, such as `model.layers.0.self_attn.q_proj`."""
+        """Return a target's name in transformers, such as `model.layers.0.self_attn.q_proj`."""
         return f"{self.layers}.{layer}.{self.target(name).path}"
 
     def factor(self, tensor: str) -> tuple[Key, Half] | None:
-        """Which factor of a PEFT file `tensor` names; None if it is not one of this family's targets."""
+        """Return the factor that `tensor` names in a PEFT file. None if it is not one of this family's
+        targets.
+        """
         match = self._factor.fullmatch(tensor)
         if match is None:
             return None
@@ -128,7 +132,7 @@ class LoraFamily:
         return (int(match["layer"]), self._by_path[match["path"]]), half
 
     def stores_transposed(self, names: Iterable[str]) -> bool:
-        """PEFT's `fan_in_fan_out` for these names or dotted ends of targets."""
+        """Return PEFT's `fan_in_fan_out` for these names or dotted ends of targets."""
         return any(
             target.transposed
             for target in self.targets
@@ -137,7 +141,9 @@ class LoraFamily:
         )
 
     def has_none(self, target: str) -> bool:
-        """Whether no base of this family has a linear module that `target`, a name or dotted end, means."""
+        """True if no base of this family has a linear module that `target`, a name or dotted end,
+        could mean.
+        """
         last = target.rpartition(".")[2]
         known = {part.path.rpartition(".")[2] for part in self.targets}
         return self.complete and last not in known and last not in OUTSIDE_LAYERS
@@ -198,7 +204,7 @@ LLAMA = LoraFamily(
 QWEN2 = replace(LLAMA, title="Qwen2")
 QWEN3 = replace(LLAMA, title="Qwen3", read_sizes=_qwen3_sizes)
 MIXTRAL = replace(LLAMA, title="Mixtral", targets=_ATTENTION, complete=False)
-"""Attention as in Llama, and something else between the attentions."""
+"""Attention as in Llama, with experts between the attentions that a LoRA cannot target."""
 PHI3 = LoraFamily(
     title="Phi-3",
     layers="model.layers",
@@ -268,13 +274,14 @@ FAMILIES: Mapping[str, LoraFamily] = {
     "phi3": PHI3,
     "gpt2": GPT2,
 }
-"""`model_type` of a base's config.json → its family. Which of them it runs is for each engine to say."""
+"""`model_type` of a base's config.json → its family. Each engine decides which of them it runs."""
 
 
 def family_of_tensors(tensors: Iterable[str]) -> LoraFamily:
-    """The family that knows most of the tensors in a PEFT file, the first of several alike.
+    """Return the family that has most of the tensors in a PEFT file; the first one if several have equally
+    many.
 
-    For files that are looked at without their base.
+    Use it for files whose base is not at hand.
     """
     names = list(tensors)
     candidates = dict.fromkeys(FAMILIES.values())

@@ -1,7 +1,7 @@
-"""Writes checked weights as the plainest PEFT folder there is, for engines that read adapters themselves.
+"""Writes an adapter's weights in PEFT's simplest form, for engines that read adapters themselves.
 
-One rank for all modules, scaling folded into B, float32: readers that know no rank patterns, no rsLoRA and no
-second file format understand it as PEFT does, and what they read is what was checked.
+All modules have one rank, scaling is folded into B, and numbers are float32. Readers that do not support rank
+patterns, rsLoRA or a second file format read it as PEFT does. What they read is what was checked.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from adapters.lora.weights import AdapterWeights
 
 
 def write_plain(weights: AdapterWeights, folder: Path) -> None:
-    """Write `weights` to `folder`, which is made; lower ranks are padded with zeros, which adds nothing.
+    """Write `weights` to `folder`, which is created. Lower ranks are padded with zeros, which add nothing.
 
-    Modules are listed by their whole names, since an adapter may update some layers only.
+    Modules are listed by their whole names, since an adapter may update only some layers.
     """
     rank = max(module.rank for module in weights.modules.values())
     tensors: dict[str, NDArray[np.float32]] = {}

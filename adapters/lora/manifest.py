@@ -1,6 +1,6 @@
-"""What is known of one adapter version: names and digests from `oneseek.json` beside the PEFT files.
+"""An adapter version's names and digests, from `oneseek.json` beside the PEFT files.
 
-Reads the header of the weights and hashes their bytes; the numbers are read by `adapters.lora.weights`.
+This module reads the header of the weights and hashes their bytes. `adapters.lora.weights` reads the numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from adapters import names
 from adapters.errors import AdapterError
@@ -25,9 +25,9 @@ from adapters.pickles import refuse_pickle
 
 MANIFEST_FILE = "oneseek.json"
 ORIGIN = "origin"
-"""Field of `oneseek.json` that says which file of an existing installation it was converted from."""
-READ_FIELDS = ("alias", "version", "language", "digest", "base_digest")
-"""Fields of `oneseek.json` that OneSeek goes by, each optional."""
+"""Field of `oneseek.json` that records which file of an existing installation it was converted from."""
+READ_FIELDS = ("alias", "version", "language", "digest", "base_digest", "examples")
+"""Fields of `oneseek.json` that OneSeek uses. Each is optional."""
 NOTED_FIELDS = (
     "about",
     "alpha",
@@ -42,12 +42,16 @@ NOTED_FIELDS = (
     "rows",
     "targets",
 )
-"""Fields that say how the adapter was made, for people and tools; `about` holds anything else."""
+"""Fields that describe how the adapter was made, for people and tools. `about` holds anything else."""
 
 AdapterPlace = Literal["settings", "registry", "lora_adapters", "shipped", "loaded"]
-"""Where an adapter was found: named by the settings, in the registry, in a folder, or loaded over HTTP."""
+"""Where an adapter was found: in the settings, the registry or a folder, or loaded over HTTP."""
 PLACES: tuple[AdapterPlace, ...] = get_args(AdapterPlace)
-"""In the order in which they decide what an alias stands for that was never promoted."""
+"""Places where adapters are found, in order of precedence. If no version of an alias was promoted, the first
+place that has one decides which version is active.
+"""
+MOST_EXAMPLES, LONGEST_EXAMPLE = 500, 500
+"""Example questions of one adapter, and characters of one."""
 _MAX_MANIFEST_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -59,11 +63,11 @@ class Adapter:
     alias: str
     """Public name, such as `oneseek-7b-zero-sv`."""
     version: str
-    """Such as `v1.1`."""
+    """The adapter's version, such as `v1.1`."""
     digest: str
-    """`sha256:` and 64 hex digits over the canonical files; the identity below the HTTP surface.
+    """`sha256:` and 64 hex digits over the canonical files. Identifies the adapter below the HTTP surface.
 
-    Empty if there is a `problem`: what is recorded of a damaged version is no proof of what it holds.
+    Empty if there is a `problem`: the recorded digest of a damaged version proves nothing.
     """
     path: Path
     """Folder with `adapter_config.json` and `adapter_model.safetensors`."""
@@ -74,15 +78,19 @@ class Adapter:
     language: str | None = None
     """ISO 639-1 code that routing maps to this adapter's alias."""
     base_digest: str | None = None
-    """The base it was made for; None where its maker did not record one."""
+    """Digest of the base it was made for. None if its author did not record one."""
     problem: str | None = None
-    """Why a version that was accepted cannot be served any more, naming no folder; None: it can be."""
+    """Why an accepted version cannot be served any more, without naming a folder. None if it can be
+    served.
+    """
     imported: bool = field(default=False, compare=False)
-    """Whether it was converted from a file of an existing installation."""
+    """True if the adapter was converted from a file of an existing installation."""
     place: AdapterPlace = field(default="settings", compare=False)
-    """Where it was found."""
+    """The place where the adapter was found, such as the registry or a folder."""
+    examples: tuple[str, ...] = field(default=(), compare=False)
+    """Questions of the topic that it answers, for routing; not part of what its digest covers."""
     full_name: str = field(init=False, repr=False, compare=False)
-    """`alias@version`."""
+    """Full name of the adapter: `alias@version`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "full_name", f"{self.alias}@{self.version}")
@@ -98,7 +106,7 @@ def damaged_adapter(
     imported: bool = False,
     place: AdapterPlace = "registry",
 ) -> Adapter:
-    """The version in `folder`, which was accepted once and cannot be served because of `problem`."""
+    """Return the accepted version in `folder`, which cannot be served because of `problem`."""
     return Adapter(
         alias=alias,
         version=version,
@@ -124,16 +132,17 @@ def read_manifest(
     shape: ModelShape | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> Adapter:
-    """The adapter in `folder`, its digest computed from its files; with `shape`, it has to fit such a base.
+    """Read the adapter in `folder`, and compute its digest from its files. With `shape`, it must fit such a
+    base.
 
-    `fields` are those of `oneseek.json`, for who has read them already.
+    `fields` are those of `oneseek.json`, if you have read them already.
 
-    With `hashes`, weights are hashed only if neither these nor `oneseek.json` know their hash; what
+    With `hashes`, weights are hashed only if neither these nor `oneseek.json` know their hash. What
     `oneseek.json` says is then not verified before the weights are read.
 
-    What is passed goes before `oneseek.json`, and that before the folder's name. Raises `AdapterError` where
-    the files are no plain LoRA in PEFT layout, a recorded name is not one, or a recorded digest is not that
-    of the files; `ValueError` where a name that is passed is not one.
+    Arguments take precedence over `oneseek.json`, and that over the folder's name. Raises `AdapterError` if
+    the files are not a plain LoRA in PEFT layout, a recorded name is invalid, or a recorded digest does not
+    match the files. Raises `ValueError` if an argument is an invalid name.
     """
     if not (folder / CONFIG_FILE).exists():
         refuse_pickle(folder)
@@ -162,11 +171,12 @@ def read_manifest(
         targets=tuple(sorted({module for _, module in modules})),
         base_digest=read_base_digest(folder, fields),
         imported=ORIGIN in fields,
+        examples=_examples(path, fields),
     )
 
 
 def _modules(folder: Path, config: LoraConfig, shape: ModelShape | None) -> tuple[LoraFamily, Sequence[Key]]:
-    """What the adapter changes, in order, by the names of the family whose base it is for."""
+    """Return the modules that the adapter changes, in order, by the names of its base's family."""
     if shape is not None:
         with TensorFile.open(folder, shape.largest_adapter(MAX_RANK)) as file:
             return shape.family, sorted(fitting(config, file, shape, MAX_RANK))
@@ -178,12 +188,14 @@ def _modules(folder: Path, config: LoraConfig, shape: ModelShape | None) -> tupl
 
 
 def read_base_digest(folder: Path, fields: Mapping[str, Any]) -> str | None:
-    """The digest of the base that the `fields` of the manifest in `folder` name. Raises `AdapterError`."""
+    """Return the base's digest in the `fields` of the manifest in `folder`. Raises `AdapterError`."""
     return _read(folder / MANIFEST_FILE, fields, "base_digest", _digest)
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
-    """The fields of `oneseek.json` in `folder`, none where it is absent; `AdapterError` for unknown ones."""
+    """Return the fields of `oneseek.json` in `folder`; empty if it is absent. Raises `AdapterError` for
+    unknown ones.
+    """
     path = folder / MANIFEST_FILE
     if not os.path.lexists(path):
         return {}
@@ -191,15 +203,34 @@ def read_fields(folder: Path) -> dict[str, Any]:
     known = (*READ_FIELDS, *NOTED_FIELDS)
     for name, value in fields.items():
         if name not in known:
-            remedy = f"Known are {', '.join(known)}; notes of your own go under about."
+            remedy = f"Use {', '.join(known)}; put your own notes under about."
             raise AdapterError(path, "the field is unknown", remedy, field=name[:64], value=value)
     return fields
+
+
+def _examples(path: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """The example questions. Raises `AdapterError` for anything but a list of short texts."""
+    given = fields.get("examples")
+    if given is None:
+        return ()
+    remedy = f"Give a list of up to {MOST_EXAMPLES} questions of up to {LONGEST_EXAMPLE} characters."
+    if not isinstance(given, list) or not given:
+        raise AdapterError(path, "is not a list of questions", remedy, field="examples", value=given)
+    questions = cast("list[object]", given)
+    if len(questions) > MOST_EXAMPLES:
+        raise AdapterError(path, f"holds {len(questions)} questions", remedy, field="examples")
+    for question in questions:
+        if not isinstance(question, str) or not question.strip() or len(question) > LONGEST_EXAMPLE:
+            raise AdapterError(
+                path, "is not a question, which must be text", remedy, field="examples", value=question
+            )
+    return tuple(cast("list[str]", questions))
 
 
 def _names(
     folder: Path, fields: Mapping[str, Any], alias: str | None, version: str | None, language: str | None
 ) -> names.FolderName:
-    """The names that were passed, else recorded, else told by the folder's name."""
+    """Return the names that were passed, else those recorded, else those in the folder's name."""
     path = folder / MANIFEST_FILE
     alias = names.alias(alias) if alias else _read(path, fields, "alias", names.alias)
     version = names.version(version) if version else _read(path, fields, "version", names.version)
@@ -211,7 +242,7 @@ def _names(
     except ValueError as problem:
         if alias:
             return names.FolderName(alias, version or "v1", language)
-        remedy = "Name it where you list it, as NAME=PATH, or in oneseek.json."
+        remedy = "Give it a name as NAME=PATH, or in oneseek.json."
         raise AdapterError(folder, f"its name gives no alias ({problem})", remedy) from problem
     return names.FolderName(alias or told.alias, version or told.version, language or told.language)
 
@@ -230,5 +261,5 @@ def _read(path: Path, fields: Mapping[str, Any], field: str, check: Callable[[st
 
 def _digest(text: str) -> str:
     if not _DIGEST.fullmatch(text):
-        raise ValueError("a digest is sha256: and 64 hex digits")
+        raise ValueError("a digest must be sha256: followed by 64 hex digits")
     return text

@@ -1,8 +1,8 @@
-"""Patterns over module names, as `adapter_config.json` holds them, in a form that cannot run away.
+r"""Matches module names with the patterns in `adapter_config.json`, limited to forms that match fast.
 
-PEFT takes any regular expression. A file could then stall the process that reads it, so only the forms that
-tools write are taken: names, dots, `\\d`, `[0-9]`, alternatives between names, and at most two repetitions
-(`.*`, `\\d+`). Matching such a pattern is at most cubic in a module's name, which has some forty characters.
+PEFT accepts any regular expression, so a file could stall the process that reads it. Only the forms that
+tools write are accepted: names, dots, `\d`, `[0-9]`, alternatives between names, and at most two repetitions
+(`.*`, `\d+`). Matching such a pattern is at most cubic in a module's name, which has about forty characters.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ _SAFE = re.compile(rf"\^?{_TOKEN}+\$?", re.ASCII)
 
 @dataclass(frozen=True)
 class ModulePattern:
-    """A regular expression of the safe kind."""
+    """A regular expression in `target_modules` or a pattern field, limited to a safe form."""
 
     text: str
 
     @classmethod
     def read(cls, text: str, path: Path, field: str) -> ModulePattern:
-        """`text` from `field` of the file at `path`; `AdapterError` where it is not of the safe kind."""
+        """Read `text` from `field` of the file at `path`. Raises `AdapterError` if it is not of the accepted
+        kind.
+        """
         short = len(text) <= _MAX_LENGTH
         if (
             not short
@@ -48,11 +50,13 @@ class ModulePattern:
         return cls(text)
 
     def matches_end(self, module: str) -> bool:
-        """Whether it matches the end of `module` from a dot on, as PEFT's rank and alpha patterns do."""
+        """True if the pattern matches the end of `module` after a dot, like PEFT's rank and alpha
+        patterns.
+        """
         return self._end.fullmatch(module) is not None
 
     def matches_whole(self, module: str) -> bool:
-        """Whether the pattern matches the whole of `module`, as PEFT's target patterns do."""
+        """True if the pattern matches the whole of `module`, as PEFT's target patterns do."""
         return self._whole.fullmatch(module) is not None
 
     @cached_property
@@ -65,7 +69,9 @@ class ModulePattern:
 
 
 def _ambiguous(text: str) -> bool:
-    """Whether a group has an alternative that begins another, so that the matcher would try both."""
+    """True if an alternative in a group is the beginning of another alternative, so that the matcher would
+    have to try both.
+    """
     groups: list[str] = re.findall(_GROUP, text, re.ASCII)
     for group in groups:
         names = sorted(re.findall(r"\w+", group, re.ASCII))

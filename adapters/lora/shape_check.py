@@ -1,4 +1,4 @@
-"""Whether an adapter fits a base: the sizes in the base's config against the header of the weights."""
+"""Check that an adapter fits a base: compare the base's sizes with the header of the weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from adapters.lora.tensorheader import Tensor
 MAX_RANK = 256
 _MAX_BASE_CONFIG_BYTES = 4 << 20
 _RETRAIN = "Train it on these modules alone, for a base of this size."
-_MATCH = "Use the base and the config it was made with."
+_MATCH = "Use the adapter's own base and its original config."
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What an adapter has to fit: a base's family, its sizes, and the size of its weights."""
+    """The base's family and sizes that an adapter must fit, and the size of its weights."""
 
     family: LoraFamily
     sizes: Sizes
     base: Path | None = field(default=None, compare=False)
-    """Where its weights are; None: they are taken for usual ones."""
+    """Folder of the base's weights. None: assume usual weights."""
 
     @classmethod
     def read(cls, base: Path) -> ModelShape:
@@ -47,32 +47,38 @@ class ModelShape:
             value = default if value is None else value
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 24:
                 remedy = "Use a checkpoint in Hugging Face layout, with the config.json it was saved with."
-                raise BaseModelError(path, "is not a size", remedy, field=field, value=value)
+                raise BaseModelError(
+                    path,
+                    "is not a size, which must be a whole number of at least 1",
+                    remedy,
+                    field=field,
+                    value=value,
+                )
             return value
 
         return cls(family, family.read_sizes(size), base)
 
     @property
     def weight(self) -> float:
-        """Root mean square of the weights of its projections, as sampled."""
+        """Root mean square of the weights of its projections, from samples."""
         return _sampled_weight(self.base, tuple(target.path for target in self.family.targets))
 
     @property
     def layers(self) -> int:
-        """How many layers the base has."""
+        """Number of layers of the base."""
         return self.sizes.layers
 
     def features(self, module: str) -> tuple[int, int]:
-        """(in, out) features of one of the family's targets."""
+        """Return the (in, out) features of one of the family's targets."""
         return self.family.target(module).features(self.sizes)
 
     def largest_adapter(self, rank: int) -> int:
-        """Bytes of float32 weights when every target module of every layer has `rank`."""
+        """Return the bytes of float32 weights if each target module of each layer has `rank`."""
         return 4 * rank * self.layers * sum(sum(self.features(name)) for name in self.family.names)
 
 
 def check_fit(folder: Path, shape: ModelShape, max_rank: int = MAX_RANK) -> None:
-    """Raise `AdapterError` where the LoRA in `folder` does not fit a base of `shape`. Reads no numbers."""
+    """Raise `AdapterError` if the LoRA in `folder` does not fit a base of `shape`. Reads headers only."""
     config = LoraConfig.read(folder)
     with TensorFile.open(folder, shape.largest_adapter(max_rank)) as file:
         fitting(config, file, shape, max_rank)
@@ -81,11 +87,13 @@ def check_fit(folder: Path, shape: ModelShape, max_rank: int = MAX_RANK) -> None
 def fitting(
     config: LoraConfig, file: TensorFile, shape: ModelShape, max_rank: int
 ) -> dict[Key, tuple[Tensor, Tensor]]:
-    """The A and the B of every module, complete and in shape; `AdapterError` where they are not."""
+    """Return the A and the B of every module. Raises `AdapterError` if they are incomplete or of a wrong
+    shape.
+    """
     _check_ranks(config, max_rank)
     found = halves(file, shape.family)
     check_layout(config, shape.family, found)
-    # Widths first: an adapter of another base lacks modules too, and that is not what is wrong with it.
+    # Check widths first: an adapter for another base lacks modules too, but that is not the cause.
     _check_shapes(config, file.path, shape, found)
     _check_complete(config, file.path, shape, found)
     return found
@@ -107,7 +115,7 @@ def _check_ranks(config: LoraConfig, max_rank: int) -> None:
 
 
 def check_layout(config: LoraConfig, family: LoraFamily, found: Collection[Key]) -> None:
-    """Raise `AdapterError` if `fan_in_fan_out` or `layers_pattern` says what a base of `family` is not."""
+    """Raise `AdapterError` if `fan_in_fan_out` or `layers_pattern` contradicts the bases of `family`."""
     layers = family.layers.rpartition(".")[2]
     if any(name != layers for name in config.lists):
         reason, remedy = f"the layers of a {family.title} base are called {layers}", "Remove the field."
@@ -120,19 +128,20 @@ def check_layout(config: LoraConfig, family: LoraFamily, found: Collection[Key])
 
 
 def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Collection[Key]) -> None:
-    """Refuse weights that are not exactly those that are named.
+    """Refuse weights that are not exactly the modules that the config names.
 
-    As in PEFT, a target may name nothing or be excluded as long as others remain. One is refused if the base
-    could have it and it is not served: the head, an embedding, a projection of a layer that is not there.
+    As in PEFT, a target may name nothing or be excluded if others remain. A target is refused if the base
+    could have it but it is not served: the head, an embedding, or a projection of a layer that does not
+    exist.
     """
     family = shape.family
-    # Many adapters name the same modules, and differ in rank and alpha at most.
+    # Many adapters name the same modules and differ only in rank and alpha.
     naming = replace(config, path=Path(), rank=1, alpha=1.0, rslora=False, ranks=(), alphas=())
     matched, wanted = _named_modules(naming, family, shape.layers)
     unused = [name for name in config.target_names if name not in matched]
     if unused and (not matched or not all(map(family.has_none, unused))):
         kinds = ", ".join(family.names)
-        reason = f"{format_value(unused[0])} names none of {kinds} in the base's {shape.layers} layers"
+        reason = f"{format_value(unused[0])} does not name any of {kinds} in the base's {shape.layers} layers"
         raise AdapterError(config.path, reason, _RETRAIN, field="target_modules", value=config.targets)
     if config.layers is not None and config.layers[-1] >= shape.layers:
         reason = f"the base has {shape.layers} layers, counted from 0"
@@ -144,14 +153,14 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     deepest = max(layer for layer, _ in found)
     if missing and missing[0][0] > deepest:
         reason = (
-            f"ends at layer {deepest}, and the base has {shape.layers} layers: it was made for another base"
+            f"ends at layer {deepest}, but the base has {shape.layers} layers: it was made for another base"
         )
         raise AdapterError(path, reason, _MATCH)
     for key in missing:
         reason = f"holds only part of what target_modules names: {family.module_name(*key)} is missing"
         raise AdapterError(path, reason, "Save the adapter again.")
     for key in sorted(set(found).difference(wanted)):
-        reason = f"holds {family.module_name(*key)}, which {CONFIG_FILE} does not name for this base"
+        reason = f"holds {family.module_name(*key)}, but {CONFIG_FILE} does not name for this base"
         raise AdapterError(path, reason, _MATCH)
 
 
@@ -159,7 +168,7 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
 def _named_modules(
     config: LoraConfig, family: LoraFamily, layers: int
 ) -> tuple[frozenset[str], frozenset[Key]]:
-    """The entries of target_modules that name a module, and the modules that the adapter has to hold."""
+    """Return the entries of target_modules that name a module, and the modules that the adapter must hold."""
     names = {
         (layer, name): family.module_name(layer, name) for layer in range(layers) for name in family.names
     }

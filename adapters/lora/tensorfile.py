@@ -1,6 +1,6 @@
-"""The safetensors file of a PEFT LoRA: its header, bounded and checked, and the bytes of a tensor at a time.
+"""The safetensors file of a PEFT LoRA: its header, checked and bounded, and one tensor's bytes at a time.
 
-The safetensors library checks the layout; `adapters.lora.weights` says what the bytes mean.
+The safetensors library checks the layout; `adapters.lora.weights` interprets the bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TRACES = (
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """An open safetensors file whose layout was checked."""
+    """An open safetensors file with a checked layout."""
 
     path: Path
     tensors: tuple[Tensor, ...]
@@ -55,9 +55,9 @@ class TensorFile:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, limit: int) -> Generator[TensorFile]:
-        """The weights in `folder`, at most `limit` bytes of them beside the header.
+        """Open the weights in `folder`, with at most `limit` bytes beside the header.
 
-        Raises `AdapterError` where there are none, or only a pickle, or the file is too large or damaged.
+        Raises `AdapterError` if there are none, or only a pickle, or the file is too large or damaged.
         """
         path = weights_path(folder)
         try:
@@ -65,17 +65,19 @@ class TensorFile:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
                 if size > limit + MAX_HEADER_BYTES:
-                    reason = f"has {size} bytes, and the largest adapter that is served here has {limit}"
+                    reason = f"has {size} bytes, but adapters may have at most {limit} here"
                     raise AdapterError(
                         path, reason, "Check that it is an adapter, with a rank within the limit."
                     )
                 yield cls(path, _header(path, file, size), file)
         except OSError as problem:
             reason = f"cannot be read ({problem.strerror})"
-            raise AdapterError(path, reason, "Check who may read it.") from problem
+            raise AdapterError(path, reason, "Check its permissions.") from problem
 
     def read(self, tensor: Tensor) -> bytes:
-        """The bytes of one tensor, little-endian, row by row; `AdapterError` where the file was cut."""
+        """Return the bytes of one tensor, little-endian, row by row. Raises `AdapterError` if the file was
+        truncated.
+        """
         self.file.seek(tensor.start)
         data = self.file.read(tensor.size)
         if len(data) != tensor.size:
@@ -84,7 +86,7 @@ class TensorFile:
 
 
 def weights_path(folder: Path) -> Path:
-    """The safetensors file in `folder`; `AdapterError` where there is none, or only a pickle."""
+    """Return the safetensors file in `folder`. Raises `AdapterError` if there is none, or only a pickle."""
     path = folder / WEIGHTS_FILE
     if path.is_file():
         return path
@@ -94,7 +96,9 @@ def weights_path(folder: Path) -> Path:
 
 
 def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tensor]]:
-    """The A and the B of every module; `AdapterError` for any other tensor, and for one without its half."""
+    """Return the A and the B of every module. Raises `AdapterError` if the file holds any other tensor, or
+    only one of the two.
+    """
     found: dict[tuple[Key, Half], Tensor] = {}
     for tensor in file.tensors:
         half = family.factor(tensor.name)
@@ -105,17 +109,19 @@ def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tens
             raise AdapterError(file.path, reason, "Save one adapter in each folder.")
         found[half] = tensor
     if not found:
-        raise AdapterError(file.path, "holds no tensor", "Save the adapter again.")
+        raise AdapterError(file.path, "does not hold any tensor", "Save the adapter again.")
     for key, letter in found:
         other: Half = "B" if letter == "A" else "A"
         if (key, other) not in found:
-            reason = f"layer {key[0]}'s {key[1]} has lora_{letter} and no lora_{other}"
+            reason = f"layer {key[0]}'s {key[1]} has lora_{letter} but no lora_{other}"
             raise AdapterError(file.path, reason, "Save the adapter again.")
     return {key: (found[key, "A"], found[key, "B"]) for key, _ in found}
 
 
 def unknown_tensor(path: Path, name: str, family: LoraFamily) -> AdapterError:
-    """Why an adapter at `path` may not hold the tensor `name`, which is no factor of the family's."""
+    """Explain why an adapter at `path` may not hold the tensor `name`, which is not a factor of its
+    family.
+    """
     for trace, reason, remedy in _TRACES:
         if trace in name:
             return AdapterError(path, f"tensor {format_value(name)}: {reason}", remedy)
@@ -123,14 +129,16 @@ def unknown_tensor(path: Path, name: str, family: LoraFamily) -> AdapterError:
     return AdapterError(
         path,
         f"tensor {format_value(name)} {reason}",
-        f"Save it with PEFT's save_pretrained, trained on {', '.join(family.names)} alone.",
+        f"Save it with PEFT's save_pretrained, trained only on {', '.join(family.names)}.",
     )
 
 
 def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-        raise AdapterError(path, "is damaged: its header does not fit", "Save or download it again.")
+        raise AdapterError(
+            path, "is damaged: its safetensors header does not match its data", "Save or download it again."
+        )
     header = parse_object(file.read(length), path, AdapterError)
     try:
         with safe_open(path, framework="np"):

@@ -1,4 +1,4 @@
-"""What the header of a safetensors file says of its tensors.
+"""The tensors in the header of a safetensors file.
 
 Format: https://github.com/huggingface/safetensors (8 bytes of header length, a JSON header, the data).
 """
@@ -12,19 +12,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One entry of the header."""
+    """One tensor in the header of a safetensors file."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     start: int
-    """Its first byte, counted from the start of the file."""
+    """Position of the tensor's first byte in the file."""
     size: int
-    """Bytes."""
+    """Length of the tensor's data in bytes."""
 
 
 def tensors(header: Mapping[str, Any], length: int) -> Iterator[Tensor]:
-    """The tensors of a parsed `header` of `length` bytes, in its order. Its layout has to be checked."""
+    """Return the tensors of a parsed `header` of `length` bytes, in its order. Check the file's
+    layout first.
+    """
     for name, fields in header.items():
         if name == "__metadata__":
             continue

@@ -1,7 +1,7 @@
-"""What a PEFT config may ask for beyond a plain LoRA, and why each of it is refused.
+"""Refuses PEFT options beyond a plain LoRA, and says why.
 
-A field that is unknown here is accepted only while it is off (null, false, 0, empty): a newer PEFT adds
-fields for variants, and a variant left out in silence would serve something else than was trained.
+An unknown field is accepted only while it is off (null, false, 0, empty). A newer PEFT adds fields for
+variants. Ignoring a variant would serve something different from what was trained.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _NO_EFFECT = frozenset(
         "velora_config",
     }
 )
-"""Fields that say how it was made or trained and nothing of what it computes."""
+"""Fields that describe how the adapter was made or trained, and do not affect its output."""
 _READ = frozenset(
     {
         "alpha_pattern",
@@ -79,13 +79,13 @@ _READ = frozenset(
     }
 )
 _LAYERS = frozenset(family.layers.rpartition(".")[2] for family in FAMILIES.values())
-"""What the lists of layers are called."""
+"""Names of the lists of layers in the supported bases."""
 _KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Initialisations that leave the base's weights as they were."""
+"""Initialisations that leave the base's weights unchanged."""
 
 
 def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
-    """Raise `AdapterError` where `fields`, read from `path`, describe anything but a plain LoRA."""
+    """Raise `AdapterError` if `fields`, read from `path`, describe anything but a plain LoRA."""
     refuse_known_variants(path, {"peft_type": None, **fields})
     for field, value in fields.items():
         if value and field not in _READ | _NO_EFFECT:
@@ -94,24 +94,36 @@ def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
-    """The same for `fields` that need not be all of PEFT's, nor PEFT's alone."""
+    """Raise `AdapterError` if `fields` ask for a variant of LoRA. `fields` may lack some of PEFT's fields, or
+    hold unknown ones.
+    """
 
     def refuse(field: str, reason: str, remedy: str) -> AdapterError:
         return AdapterError(path, reason, remedy, field=field[:64], value=fields.get(field))
 
     if fields.get("peft_type", "LORA") != "LORA":
-        raise refuse("peft_type", "only LORA is served", "Train a LoRA, or convert it to one with PEFT.")
+        raise refuse(
+            "peft_type",
+            "OneSeek serves adapters of the type LORA only",
+            "Train a LoRA, or convert it to one with PEFT.",
+        )
     if fields.get("bias", "none") != "none":
         raise refuse("bias", _SHARED, "Train it with bias='none'.")
     for field, (reason, remedy) in _MUST_BE_OFF.items():
         if fields.get(field):
             raise refuse(field, reason, remedy)
     if fields.get("task_type") not in (None, "CAUSAL_LM"):
-        raise refuse("task_type", "only language models are served", "Train it with task_type='CAUSAL_LM'.")
+        raise refuse(
+            "task_type",
+            "OneSeek serves adapters of causal language models only",
+            "Train it with task_type='CAUSAL_LM'.",
+        )
     pattern: object = fields.get("layers_pattern")
     if pattern not in (None, "", []) and pattern not in (*_LAYERS, *([name] for name in _LAYERS)):
         known = ", ".join(sorted(_LAYERS))
-        raise refuse("layers_pattern", f"the layers of these bases are called {known}", _REMOVE)
+        raise refuse(
+            "layers_pattern", f"the layers of the bases that OneSeek serves are called {known}", _REMOVE
+        )
     if not _known_library(fields.get("auto_mapping")):
         raise refuse("auto_mapping", _CODE, _REMOVE)
     if fields.get("init_lora_weights", True) not in _KEEPS_BASE:
@@ -120,7 +132,9 @@ def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def _known_library(mapping: object) -> bool:
-    """Whether PEFT's note of the model's class, written where no task type was given, names transformers."""
+    """True if PEFT's note of the model's class names transformers. PEFT writes it if no task type was
+    given.
+    """
     if not isinstance(mapping, dict):
         return not mapping
     library: object = mapping.get("parent_library")

@@ -1,4 +1,4 @@
-"""An adapter's weights as numpy arrays, checked before anything uses them. No torch, no pickle."""
+"""Read an adapter's weights as numpy arrays, and check them before use. No torch, no pickle."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ _DIVERGED = "The training diverged: lower its learning rate."
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """One module's update: `y += scaling * (x @ a.T) @ b.T`."""
+    """The LoRA of one module. It changes the module's output to `y + scaling * (x @ a.T) @ b.T`."""
 
     a: NDArray[np.float32]
-    """Shape [rank, in features]."""
+    """Matrix A of the LoRA, of shape [rank, in features]."""
     b: NDArray[np.float32]
-    """Shape [out features, rank]."""
+    """Matrix B of the LoRA, of shape [out features, rank]."""
     scaling: float
-    """alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
+    """Factor of the update: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
 
     @property
     def rank(self) -> int:
-        """Width of the bottleneck."""
+        """Rank of the module's LoRA update."""
         return self.a.shape[0]
 
     @property
     def transposed(self) -> LowRank:
-        """The same update of a weight that is stored as [in, out]."""
+        """Return the same update for a weight that is stored as [in, out]."""
         return LowRank(a=self.b.T, b=self.a.T, scaling=self.scaling)
 
 
@@ -62,11 +62,11 @@ class AdapterWeights:
 
     family: LoraFamily
     modules: Mapping[Key, LowRank]
-    """(layer, name of one of the family's targets) → update."""
+    """Maps each (layer, target's name in its family) to its update."""
 
     @property
     def names(self) -> Mapping[str, LowRank]:
-        """The same by what transformers calls the modules, such as `model.layers.0.self_attn.q_proj`."""
+        """The updates by the modules' names in transformers, such as `model.layers.0.self_attn.q_proj`."""
         return {self.family.module_name(*key): low for key, low in self.modules.items()}
 
 
@@ -78,13 +78,13 @@ def read_adapter(
     digest: str | None = None,
     hashes: HashCache | None = None,
 ) -> AdapterWeights:
-    """The weights of the PEFT LoRA in `folder`, as contiguous float32 arrays that fit a base of `shape`.
+    """Read the weights of the PEFT LoRA in `folder`, as contiguous float32 arrays that fit a base of `shape`.
 
-    Raises `AdapterError`, and leaves nothing behind, where the adapter asks for more than a plain LoRA on the
-    family's targets, has parts missing or left over, does not fit the base, holds NaN or Infinity, is far too
-    large beside the base's weights or too small to change anything, or, with `digest`, if the files no
-    longer have that one; weights whose hash `hashes` know are not hashed again. Memory is at most the float32
-    weights plus one tensor.
+    Raises `AdapterError` if the adapter needs more than a plain LoRA on the family's targets, has missing or
+    extra parts, does not fit the base, or holds NaN or Infinity. It also raises it for updates that are far
+    too large for the base's weights or too small to change anything, and, with `digest`, if the files have
+    another digest. Weights whose hash `hashes` know are not hashed again. Needs memory for the float32
+    weights and one tensor.
     """
     config = LoraConfig.read(folder)
     with TensorFile.open(folder, shape.largest_adapter(max_rank)) as file:
@@ -98,7 +98,7 @@ def read_adapter(
     _check_effect(folder / WEIGHTS_FILE, shape, modules)
     if digest is not None and (found_digest := adapter_digest(folder, hashes)) != digest:
         reason = f"has changed: its digest was {digest} when it was recorded and is {found_digest}"
-        raise AdapterError(folder, reason, "Restore the files; a changed adapter is a new version.")
+        raise AdapterError(folder, reason, "Restore the files, or add the changed adapter as a new version.")
     return AdapterWeights(shape.family, MappingProxyType(modules))
 
 
@@ -115,7 +115,9 @@ def _numbers(file: TensorFile, tensor: Tensor) -> NDArray[np.float32]:
 
 
 def _check_effect(path: Path, shape: ModelShape, modules: Mapping[Key, LowRank]) -> None:
-    """Refuse updates that all vanish beside the base's weights, and one that drowns or overflows them."""
+    """Refuse an adapter if all its updates are too small to change the base's weights, or if one is far too
+    large for them.
+    """
     ratios = {key: update_ratio(low.a, low.b, low.scaling, shape.weight) for key, low in modules.items()}
     for key, low in modules.items():
         name = shape.family.module_name(*key)
@@ -125,13 +127,13 @@ def _check_effect(path: Path, shape: ModelShape, modules: Mapping[Key, LowRank])
             raise AdapterError(path, reason, _DIVERGED)
         if ratios[key] > LARGEST:
             reason = f"the update of {name} is up to {ratios[key]:.3g} times the base's weights"
-            raise AdapterError(path, f"{reason}, and at most {LARGEST:g} times is served", _DIVERGED)
+            raise AdapterError(path, f"{reason}; the limit is {LARGEST:g} times", _DIVERGED)
     if max(ratios.values()) >= SMALLEST:
         return
     if max(ratios.values()) == 0:
-        reason = "every update is zero, so the adapter would answer as the base does"
+        reason = "every update is zero, so the adapter would answer like the base"
     else:
         size = f"the largest update is {max(ratios.values()):.3g} of the base's weights"
-        reason = f"{size}, which float32 rounds away: the adapter would answer as the base does"
+        reason = f"{size}, which float32 rounds away: the adapter would answer like the base"
     remedy = "Check that the trained weights were saved, and that lora_alpha is not 0."
     raise AdapterError(path, reason, remedy)

@@ -1,3 +1,3 @@
-"""Joining adapters with a base or with each other, without torch outside its child processes; `server.cli`
-imports it.
+"""Merge an adapter into its base, or combine adapters. torch is only used in child processes; `server.cli`
+imports this package.
 """

@@ -1,6 +1,7 @@
-"""Makes one adapter of several of the same base: PEFT combines, in a process apart; the result is checked.
+"""Combine several adapters of one base into one. PEFT does so in a child process; the result is checked.
 
-What PEFT's methods come to differs widely, so the distance from the exact blend is measured and recorded.
+The results of PEFT's methods differ widely. So the distance from the exact weighted sum is measured and
+recorded.
 """
 
 from __future__ import annotations
@@ -28,20 +29,22 @@ Method = Literal["svd", "linear", "ties", "dare_ties"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 _FACTORIZED = frozenset({"linear", "ties", "dare_ties"})
-"""Methods that work on the factors themselves, so that all ranks have to be the same."""
+"""Methods that combine the factors themselves, so that all ranks must be equal."""
 
 
 class CombineError(FileRefusedError):
-    """Adapters cannot be combined."""
+    """The adapters cannot be combined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CombineResult:
-    """An adapter that was made of others."""
+    """An adapter that was combined from others."""
 
     adapter: Adapter
     apart: float
-    """Distance of its update from the weighted sum of theirs, as a share of that sum (Frobenius norm)."""
+    """Difference between the result's update and the weighted sum of the adapters' updates, relative to that
+    sum (Frobenius norm).
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,21 +56,23 @@ class Combination:
     parts: Sequence[tuple[Adapter, float]]
     method: Method = "svd"
     rank: int | None = None
-    """For svd: rank of the result. None is the sum of all ranks, which makes the blend exact."""
+    """For svd: rank of the result. None: the sum of all ranks, which makes the result exact."""
     density: float = 0.5
-    """For ties and dare_ties: share of each adapter's numbers that is kept."""
+    """For ties and dare_ties: the share of each adapter's numbers to keep."""
     seed: int = 0
-    """For dare_ties, which drops numbers at random."""
+    """Seed for dare_ties, which drops numbers at random."""
 
     def __post_init__(self) -> None:
         if len(self.parts) < 2:
-            raise ValueError("combine names one adapter: give at least two, such as sv=0.7,en=0.3")
+            raise ValueError("--combine needs at least two adapters, such as sv=0.7,en=0.3")
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}: give one of {', '.join(METHODS)}")
         if not 0 < self.density <= 1:
-            raise ValueError(f"density is {self.density:g}: give a share above 0 and at most 1")
+            raise ValueError(f"--density is {self.density:g}: give a share above 0 and at most 1")
         if self.rank is not None and self.method != "svd":
-            raise ValueError("rank goes with method svd; the others keep the rank that the adapters have")
+            raise ValueError(
+                "--rank can be set for the method svd only; the other methods keep the adapters' rank"
+            )
         if self.rank is not None and not 1 <= self.rank <= MAX_RANK:
             raise ValueError(f"rank is {self.rank}: give 1 to {MAX_RANK}")
         ranks = {adapter.rank for adapter, _ in self.parts}
@@ -78,12 +83,12 @@ class Combination:
     def make(self, output: Path, record: Callable[[str], object] = lambda digest: None) -> CombineResult:
         """Write the result to the folder `output`, in PEFT layout with oneseek.json.
 
-        `record` is told its digest before it becomes visible; what it raises stops the change. Raises
-        `CombineError` where `output` exists or PEFT fails, `AdapterError` where a part or the result does not
+        `record` gets its digest before it becomes visible. If `record` raises, nothing is made. Raises
+        `CombineError` if `output` exists or PEFT fails, and `AdapterError` if a part or the result does not
         fit the base.
         """
         if output.exists():
-            raise CombineError(output, "exists", "Name another place with --output, or remove it first.")
+            raise CombineError(output, "exists", "Choose another path with --output, or remove it first.")
         shape = ModelShape.read(self.base)
         parts = [read_adapter(part.path, shape, digest=part.digest) for part, _ in self.parts]
         with staged_folder(output) as folder:
@@ -109,7 +114,7 @@ class Combination:
         try:
             run_in_child("adapters.merging.combine_child", given=json.dumps(plan))
         except ChildError as problem:
-            remedy = "PEFT and torch come with: pip install 'oneseek[train]'."
+            remedy = "To install PEFT and torch: pip install 'oneseek[train]'."
             raise CombineError(folder, f"PEFT did not combine the adapters ({problem})", remedy) from None
 
     def _manifest(self, folder: Path, apart: float) -> dict[str, Any]:
@@ -131,7 +136,16 @@ class Combination:
 
 
 def _apart(made: AdapterWeights, parts: Sequence[AdapterWeights], weights: Sequence[float]) -> float:
-    """||made - sum of weighted parts|| / ||sum||, from products of r x r matrices alone."""
+    """Return
+
+    made - sum of weighted parts
+
+    /
+
+    sum
+
+    , computed from products of r x r matrices.
+    """
     off, size = 0.0, 0.0
     keys = {key for held in (made, *parts) for key in held.modules}
     for key in sorted(keys):
@@ -147,7 +161,7 @@ def _apart(made: AdapterWeights, parts: Sequence[AdapterWeights], weights: Seque
 
 
 def _square(terms: Sequence[tuple[float, LowRank]]) -> float:
-    """Squared Frobenius norm of the weighted sum of updates: sum((B'B) * (AA'))."""
+    """Return the squared Frobenius norm of the weighted sum of updates: sum((B'B) * (AA'))."""
     b: NDArray[np.float64] = np.concatenate(
         [weight * module.scaling * module.b.astype(np.float64) for weight, module in terms], axis=1
     )

@@ -39,7 +39,7 @@ def combine(
     """Write `weights[0]` times the LoRA in folder `adapters[0]` and so on as one PEFT folder `output`.
 
     Sources: linear, svd: PEFT's task arithmetic (Ilharco et al., 2023); ties: Yadav et al., 2023; dare: Yu et
-    al., 2024. Raises `ValueError` where the method cannot combine these, such as different ranks.
+    al., 2024. Raises `ValueError` if the method cannot combine these, such as different ranks.
     """
     torch.manual_seed(seed)
     model = _skeleton(base, adapters)
@@ -60,11 +60,11 @@ def combine(
 
 
 def _skeleton(base: str, adapters: Sequence[str]) -> PeftModel:
-    """The base's layers without contents, with all adapters loaded."""
+    """Build the base's layers without weights, with all adapters loaded."""
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    # Memory that is never written to is never taken.
+    # The system does not use memory for pages that are never written to.
     empty = empty.to_empty(device="cpu")
     model = PeftModel.from_pretrained(empty, adapters[0], adapter_name=_name(0))
     for number, adapter in enumerate(adapters[1:], 1):
@@ -73,19 +73,21 @@ def _skeleton(base: str, adapters: Sequence[str]) -> PeftModel:
 
 
 def _name(number: int) -> str:
-    """Never a bare number: PEFT looks for an adapter's name between the dots of a tensor's."""
+    """Return a name for an adapter that is not a number: PEFT looks for it between the dots of a tensor's
+    name.
+    """
     return f"source{number}"
 
 
 def _lift(folder: Path) -> None:
-    """Move the files from the folder that PEFT makes for a named adapter to `folder` itself."""
+    """Move the files from the folder that PEFT makes for a named adapter up to `folder`."""
     for file in sorted((folder / NAME).iterdir()):
         replace_file(file, folder / file.name)
     (folder / NAME).rmdir()
 
 
 def main() -> None:
-    """The command line."""
+    """Read the plan from standard input and combine."""
     combine(**json.load(sys.stdin))
 
 

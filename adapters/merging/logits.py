@@ -1,7 +1,7 @@
-"""Decides how a merged model's logits are compared with base + adapter, and has it done in a process apart.
+"""Decide how to compare a merged model's logits with base + adapter, and run it in a child process.
 
-Needs no torch itself. Where torch, transformers and PEFT are not installed, or memory is short, it says so;
-every tensor has been compared by then (`adapters.merging.shards`).
+This module needs no torch. If torch, transformers or PEFT is not installed, or memory is short, it reports
+that the check was skipped. Every tensor has been compared before that (`adapters.merging.shards`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 _FACTOR, _SPARE = 1.2, 1 << 30
 _BOUNDS = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
-"""Weights' type → how far logits may be apart, as a share of their spread."""
+"""Maps each number format of the weights to the largest allowed difference of the logits, as a part of their
+standard deviation.
+"""
 
 
 def compare_logits(base: Path, adapter: Path, merged: Path, wanted: CheckMethod) -> dict[str, Any]:
-    """What comparing told: figures of `logits_check.compare` and the type it computed in, or `skipped`.
+    """Compare the logits. Returns the figures of `logits_check.compare` and the type it computed in, or
+    `skipped`.
 
-    Raises `WrongModelError` where the logits are further apart than rounding explains, or as far as the base
-    alone is; `MergeError` where comparing failed, or cannot be done although `wanted` is `logits`.
+    Raises `WrongModelError` if the logits differ by more than rounding explains, or by as much as those of
+    the base alone. Raises `MergeError` if comparing failed, or cannot be done although `wanted` is `logits`.
     """
     reason = "not asked for" if wanted == "tensors" else None
     counted = Counter(entry.dtype for path in weight_files(merged) for entry in _floats(path))
@@ -48,7 +51,9 @@ def compare_logits(base: Path, adapter: Path, merged: Path, wanted: CheckMethod)
     if dtype is None:
         if wanted == "logits":
             raise MergeError(
-                merged, f"its logits could not be compared: {reason}", "Or take --check tensors."
+                merged,
+                f"the logits of the merged model could not be compared: {reason}",
+                "Or use --check tensors.",
             )
         return {"skipped": reason}
     found = _run(base, adapter, merged, dtype)
@@ -65,7 +70,7 @@ def _floats(path: Path) -> list[Any]:
 
 
 def _affordable(folder: Path, kept: str) -> str | None:
-    """Float32 where the whole model fits the free memory in it, else the type of its weights, else None."""
+    """Return float32 if the model fits into free memory, else the type of its weights, else None."""
     free = psutil.virtual_memory().available
     size = sum(entry.size for path in weight_files(folder) for entry in _floats(path))
     for name in ("F32", kept):
@@ -80,7 +85,7 @@ def _run(base: Path, adapter: Path, merged: Path, dtype: str) -> Mapping[str, fl
         return json.loads(run_in_child("adapters.merging.logits_child", [*folders, dtype]))
     except ChildError as problem:
         reason = f"its logits could not be computed ({problem})"
-        raise MergeError(merged, reason, "Take --check tensors, or see what transformers says.") from None
+        raise MergeError(merged, reason, "Use --check tensors, or see the message of transformers.") from None
 
 
 def _judge(merged: Path, found: Mapping[str, float], kept: str) -> None:
@@ -88,10 +93,16 @@ def _judge(merged: Path, found: Mapping[str, float], kept: str) -> None:
     if not difference <= _BOUNDS[kept]:
         reason = f"its logits are {difference:.2%} of their spread from base + adapter's"
         raise WrongModelError(
-            merged, f"{reason}, and {_BOUNDS[kept]:.1%} is the most", "Keep the adapter apart."
+            merged,
+            f"{reason}; the limit is {_BOUNDS[kept]:.1%}",
+            "Serve the adapter beside the base instead.",
         )
     if difference >= effect:
         reason = (
             f"rounding to {_NAMES[kept]} loses the adapter: it moves logits by {effect:.2%} of their spread"
         )
-        raise WrongModelError(merged, f"{reason}, rounding by {difference:.2%}", "Keep the adapter apart.")
+        raise WrongModelError(
+            merged,
+            f"{reason}, but rounding moves them by {difference:.2%}",
+            "Serve the adapter beside the base instead.",
+        )

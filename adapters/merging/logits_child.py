@@ -26,11 +26,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def logits_distance(base: Path, adapter: Path, merged: Path, dtype: torch.dtype) -> dict[str, float | int]:
-    """How far the merged model's logits for `PROMPT` are from those of base + adapter.
+    """Return how far the merged model's logits for `PROMPT` are from those of base + adapter.
 
-    `difference` is their root mean square distance, `effect` that of the base alone, both as a share of the
-    spread (standard deviation) of the logits of base + adapter; `agreement` is the share of positions at
-    which both find the same next token likeliest.
+    `difference` is their root mean square distance, `effect` that of the base alone. Both are shares of the
+    spread (standard deviation) of the logits of base + adapter. `agreement` is the share of positions with
+    the same most likely next token.
     """
     ids = Tokenizer.from_str(read_definition(base)).encode(PROMPT).ids
     model = _load(base, dtype)
@@ -54,7 +54,7 @@ def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _logits(model: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
-    """Float64, [positions, vocabulary]."""
+    """Return logits in float64, [positions, vocabulary]."""
     with torch.inference_mode():
         return model.eval()(input_ids=torch.tensor([list(ids)])).logits[0].double()
 
@@ -64,7 +64,7 @@ def _rms(difference: torch.Tensor, spread: torch.Tensor) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The command line."""
+    """Compare the models named on the command line, and print the figures as JSON."""
     base, adapter, merged, dtype = arguments
     print(json.dumps(logits_distance(Path(base), Path(adapter), Path(merged), DTYPES[dtype])))
 

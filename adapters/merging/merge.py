@@ -1,7 +1,7 @@
-"""Makes a standalone model of a base and one adapter, shard by shard, without torch.
+"""Make a standalone model from a base and one adapter, shard by shard, without torch.
 
-What is being made stands in a hidden folder beside its place, with a note of each finished shard; a merge
-that was stopped goes on from there. The folder gets its name only once everything in it has been checked.
+Unfinished work lies in a hidden folder beside the output, with a note of each finished shard. An interrupted
+merge continues from there. The folder gets its final name once everything in it has been checked.
 """
 
 from __future__ import annotations
@@ -31,75 +31,76 @@ from adapters.merging.shards import Shard, Updates, check_merged, check_targets,
 from adapters.version import oneseek_version
 
 MERGE_FILE = "oneseek_merge.json"
-"""Beside the merged weights: what they were made of, and how they were checked."""
+"""File beside the merged weights: what they were made of, and how they were checked."""
 
 _NOTE_FILE = ".merging.json"
 _COPIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "COPYING*")
 _SPARE = 64 << 20
-"""Bytes of disk left free."""
+"""Bytes of disk space to leave free."""
 
 
 class MergeError(FileRefusedError):
-    """The merged model cannot be made, or is not what base and adapter are."""
+    """The merged model cannot be made, or differs from base and adapter."""
 
 
 class WrongModelError(MergeError):
-    """The merged model is not what base and adapter are: nothing of it is kept."""
+    """The merged model's results differ from those of base and adapter, so its files were removed."""
 
 
 class Stages(Protocol):
-    """How far a merge is; `adapters.training.loop.progress.Reporter` is one."""
+    """Reports the progress of a merge, such as `adapters.training.loop.progress.Reporter`."""
 
     def stage(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Any]:
-        """A stage of `total` steps; what it gives has `step(done)`."""
+        """Begin a stage of `total` steps. The result has a method `step(done)`."""
         ...
 
 
 CheckModel = Callable[[Path], Mapping[str, Any]]
-"""Compares the model in a folder with base + adapter and tells how; raises `WrongModelError` where it is off,
-`MergeError` where it cannot be compared."""
+"""Compares the model in a folder with base + adapter, and returns the figures. Raises `WrongModelError` if it
+differs, and `MergeError` if it cannot be compared.
+"""
 
 RecordMerge = Callable[[str], object]
-"""Told the digest of what was made, before it becomes visible."""
+"""Called with the digest of the new model before it becomes visible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeResult:
-    """A standalone model."""
+    """The merged model that was written."""
 
     path: Path
     digest: str
-    """Its digest as a base."""
+    """Digest of the model as a base."""
     base_digest: str
     adapter_digest: str
     shards: int
     checks: Mapping[str, Any]
     new: bool
-    """False where the same merge was there already."""
+    """False if the same merge already existed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merge:
-    """One merge. `run` does it."""
+    """Merges an adapter into a base once. Call `run`."""
 
     base: Path
     base_name: str
     adapter: Adapter
     output: Path
     cache: Path | None = None
-    """As `base_digest` takes it."""
+    """Folder of the hash cache, used as in `base_digest`."""
 
     def run(
         self, reporter: Stages, check_model: CheckModel, record: RecordMerge = lambda digest: None
     ) -> MergeResult:
-        """Make `output`, or answer what is there where it is this very merge.
+        """Make `output`, or return the existing model if it is the same merge.
 
-        `record` is told the model's digest before it becomes visible; what it raises stops the merge.
-        Peak memory is the adapter's float32 weights and some 200 MiB. Raises `MergeError` where `output` is
-        taken, there is no room on the disk, another process makes it, or a check fails; `BaseModelError` and
-        `AdapterError` where base or adapter cannot be used. What is finished by then is kept for the next
-        try, but for a model that failed a check.
+        `record` gets the model's digest before it becomes visible. If it raises, the merge stops. Peak memory
+        is the adapter's float32 weights and about 200 MiB. Raises `MergeError` if `output` is taken, the disk
+        is too small, another process is merging there, or a check fails. Raises `BaseModelError` and
+        `AdapterError` if the base or the adapter cannot be used. Finished shards are kept for the next try,
+        except of a model that failed a check.
         """
         inputs = {"base": base_digest(self.base, self.cache), "adapter": self.adapter.digest}
         if self.output.exists():
@@ -115,11 +116,13 @@ class Merge:
                 tensors = self._shards(partial, inputs, sources, updates, done, reporter)
                 return self._finish(partial, inputs, tensors, check_model, record)
         except Timeout:
-            remedy = "Wait until it is done."
+            remedy = "Wait until it has finished."
             raise MergeError(partial, "another process is merging into it", remedy) from None
 
     def _lock(self) -> Path:
-        """Outside the folder, which Windows could not rename with an open file in it."""
+        """Hold a lock file beside the folder during the block. In it, the open file would keep Windows
+        from renaming.
+        """
         place = self.cache or Path(tempfile.gettempdir())
         place.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(str(self.output.resolve()).encode()).hexdigest()[:32]
@@ -155,7 +158,11 @@ class Merge:
         manifest = self._manifest(partial, inputs, checks)
         write_object(partial / MERGE_FILE, manifest)
         if self.output.exists():
-            raise MergeError(self.output, "came to be meanwhile", "Name another place with --output.")
+            raise MergeError(
+                self.output,
+                "was created by another program during the merge",
+                "Choose another path with --output.",
+            )
         record(manifest["digest"])
         (partial / _NOTE_FILE).unlink()
         flush_folder(partial)
@@ -172,7 +179,7 @@ class Merge:
         done: dict[str, dict[str, Any]],
         reporter: Stages,
     ) -> dict[str, Any]:
-        """Write and check what is not `done`; what the checks told of all."""
+        """Write and check the shards that are not `done`. Returns the comparisons of all shards."""
         size = sum(2 * shard.size for shard in sources if shard.path.name not in done)
         with reporter.stage("merging (MiB)", size >> 20) as stage:
             behind = 0
@@ -205,11 +212,13 @@ class Merge:
             "merged": sum(shard["merged"] for shard in done.values()),
             "kept": sum(shard["kept"] for shard in done.values()),
             "worst": max(shard["worst"] for shard in done.values()),
-            "bound": "half a unit in the last place of base + update, and float32's error in the sum",
+            "bound": "half a unit in the last place of base + update, plus float32's error in the sum",
         }
 
     def _resume(self, partial: Path, inputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """The shards that an earlier try of this merge finished, hashed again; all else is removed."""
+        """Return the shards that were finished before this merge was interrupted, after hashing them again.
+        Remove all other files.
+        """
         note = partial / _NOTE_FILE
         try:
             found = read_object(note, MAX_BASE_JSON_BYTES, MergeError)
@@ -228,11 +237,11 @@ class Merge:
         needed = sum(shard.size for shard in sources if shard.path.name not in done) + _SPARE
         free = shutil.disk_usage(partial).free
         if free < needed:
-            reason = f"has {free >> 20} MiB free, and {needed >> 20} are needed"
-            raise MergeError(partial.parent, reason, "Make room, or name another place with --output.")
+            reason = f"has {free >> 20} MiB free, but {needed >> 20} are needed"
+            raise MergeError(partial.parent, reason, "Free some space, or choose another path with --output.")
 
     def _copy(self, partial: Path) -> None:
-        """Config, tokenizer, chat template, licence; never code, never pickles."""
+        """Copy config, tokenizer, chat template and licence; never code or pickles."""
         legal = [path.name for pattern in _LEGAL for path in self.base.glob(pattern)]
         index = find_checkpoint(self.base).index
         for name in (*_COPIED, *legal, *((index.name,) if index else ())):
@@ -261,7 +270,7 @@ class Merge:
 
     def _present(self, inputs: Mapping[str, str]) -> MergeResult:
         manifest = self.output / MERGE_FILE
-        taken = MergeError(self.output, "exists", "Name another place with --output, or remove it first.")
+        taken = MergeError(self.output, "exists", "Choose another path with --output, or remove it first.")
         if not manifest.is_file():
             raise taken
         found = read_object(manifest, MAX_BASE_JSON_BYTES, MergeError)

@@ -1,7 +1,7 @@
-"""One safetensors file of a base, rewritten with an adapter's updates added, a block of rows at a time.
+"""Rewrite one safetensors file of a base with an adapter's updates added, a block of rows at a time.
 
-The new file has the old one's header, so every tensor keeps its name, type, shape and place; memory is some
-blocks of 16 MiB, whatever the file's size. Format: https://github.com/huggingface/safetensors.
+The new file has the old one's header, so every tensor keeps its name, type, shape and place. It needs memory
+for a few blocks of 16 MiB, whatever the file's size. Format: https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from adapters.lora.tensorheader import Tensor, tensors
 from adapters.lora.weights import AdapterWeights, LowRank
 
 Updates = Mapping[str, LowRank]
-"""Tensor's name, such as `model.layers.0.self_attn.q_proj.weight` → what is added to it, as it is stored."""
+"""Tensor's name, such as `model.layers.0.self_attn.q_proj.weight` → its update, in the layout of the stored
+tensor.
+"""
 ShardProgress = Callable[[int], object]
-"""Told of each number of bytes that is done."""
+"""Called with each number of bytes that are done."""
 
 _BLOCK = 16 << 20
 _MAX_HEADER = 64 << 20
@@ -38,18 +40,18 @@ _FLOATS: Mapping[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A safetensors file whose layout was checked."""
+    """A safetensors file with a checked layout."""
 
     path: Path
     header: bytes
-    """Everything before the first tensor."""
+    """All bytes before the first tensor."""
     entries: tuple[Tensor, ...]
-    """In the order of their bytes, which leaves no gaps."""
+    """The tensors in the order of their bytes, without gaps."""
 
     @classmethod
     def read(cls, path: Path) -> Shard:
-        """Raises `BaseModelError` where `path` is no whole safetensors file."""
-        remedy = "Download or save the base again, whole."
+        """Read the header of `path`. Raises `BaseModelError` if it is not a complete safetensors file."""
+        remedy = "Download or save the complete base again."
         try:
             with safe_open(path, framework="np"), path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
@@ -64,26 +66,28 @@ class Shard:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return len(self.header) + sum(entry.size for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardComparison:
-    """What comparing a merged shard with its source told."""
+    """Result of comparing a merged shard with its source."""
 
     merged: int
-    """Tensors that got an update."""
+    """Number of tensors that got an update."""
     kept: int
-    """Tensors that are the source's, byte for byte."""
+    """Number of tensors that equal the source's, byte for byte."""
     worst: float
-    """Largest distance of a number from base + update, in units of the bound on what rounding may do."""
+    """Largest difference of a number from base + update, relative to the largest difference that rounding can
+    cause (1).
+    """
 
 
 def stored_updates(weights: AdapterWeights, stored: Collection[str] = ()) -> Updates:
-    """What an adapter adds to each of its base's tensors, turned as the base stores them.
+    """Return the updates by the base's tensor names, in the layout in which the base stores them.
 
-    `stored` are the base's tensors, if their names may lack the beginning that a whole model's have.
+    `stored` are the base's tensors; their names may lack the prefix of a whole model's.
     """
     family, found = weights.family, dict[str, LowRank]()
     names = {full: name for name, full in named_in_full(stored, family.prefix).items()}
@@ -94,25 +98,25 @@ def stored_updates(weights: AdapterWeights, stored: Collection[str] = ()) -> Upd
 
 
 def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) -> None:
-    """Raise `BaseModelError` where a base with these tensors cannot take `updates`."""
+    """Raise `BaseModelError` if a base with these tensors cannot take `updates`."""
     for name, update in updates.items():
         entry = shards.get(name)
         if entry is None:
-            reason = f"holds no tensor {name}, which the adapter updates"
+            reason = f"does not hold the tensor {name}, which the adapter updates"
             raise BaseModelError(path, reason, "Merge into the base that the adapter was made for.")
         if entry.dtype not in _FLOATS:
-            reason = f"{name} is of type {entry.dtype}, and {', '.join(_FLOATS)} can be merged into"
+            reason = f"{name} is of type {entry.dtype}; only {', '.join(_FLOATS)} can be merged into"
             raise BaseModelError(path, reason, "Merge into the base as it was before it was quantized.")
         wanted = (update.b.shape[0], update.a.shape[1])
         if entry.shape != wanted:
-            reason = f"{name} has shape {list(entry.shape)}, and the adapter fits {list(wanted)}"
+            reason = f"{name} has shape {list(entry.shape)}, but the adapter fits {list(wanted)}"
             raise BaseModelError(path, reason, "Merge into the base that the adapter was made for.")
 
 
 def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardProgress) -> None:
-    """Write `source` to `target` with `updates` added, computed in float32, rounded to each tensor's type.
+    """Write `source` to `target` with `updates` added, computed in float32 and rounded to each tensor's type.
 
-    Raises `BaseModelError` where a sum does not fit the type, and `OSError`.
+    Raises `BaseModelError` if a sum does not fit the type, and `OSError`.
     """
     with source.path.open("rb") as read, target.open("wb") as write:
         write.write(source.header)
@@ -136,10 +140,10 @@ def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardP
 
 
 def check_merged(source: Shard, target: Path, updates: Updates, progress: ShardProgress) -> ShardComparison:
-    """Read `target` again and compare every byte and every number of it with what it has to be.
+    """Read `target` again, and compare every byte and number with the expected ones.
 
-    Sums are computed anew in float64. Raises `BaseModelError` where something is further off than rounding
-    to the tensor's type and float32 arithmetic allow.
+    Sums are computed again in float64. Raises `BaseModelError` if a number is further off than rounding to
+    its type and float32 arithmetic allow.
     """
     written = Shard.read(target)
     if written.header != source.header:
@@ -164,7 +168,9 @@ def check_merged(source: Shard, target: Path, updates: Updates, progress: ShardP
 def _furthest(
     before: BinaryIO, after: BinaryIO, entry: Tensor, update: LowRank, progress: ShardProgress
 ) -> float:
-    """Largest distance from base + update, as a share of the bound."""
+    """Return the largest difference from base + update, relative to the largest difference that rounding can
+    cause.
+    """
     precision = ml_dtypes.finfo(_FLOATS[entry.dtype])
     least = float(precision.smallest_subnormal)
     worst = 0.0
@@ -175,7 +181,7 @@ def _furthest(
         b = update.b[rows].astype(np.float64)
         base = old.astype(np.float64)
         exact = base + scaling * (b @ a)
-        # What float32 may lose: 16 units of 2^-24 of all that is added up, bounded by Cauchy and Schwarz.
+        # Float32 may lose 16 units of 2^-24 of the sum's terms, bounded by the Cauchy-Schwarz inequality.
         added = np.abs(base) + abs(scaling) * np.linalg.norm(b, axis=1)[:, None] * columns
         half_a_unit = np.ldexp(float(precision.eps) / 4, np.frexp(exact)[1])
         bound = half_a_unit + 2.0**-20 * added + least
@@ -186,8 +192,8 @@ def _furthest(
 
 
 def _differs(target: Path, what: str) -> BaseModelError:
-    reason = f"{what} is not what was to be written: the disk or the memory is at fault"
-    return BaseModelError(target, reason, "Merge again, on another disk if that does not help.")
+    reason = f"{what} differs from what was written: the disk or the memory is faulty"
+    return BaseModelError(target, reason, "Merge again. If that does not help, use another disk.")
 
 
 def _chunks(file: BinaryIO, entry: Tensor) -> Iterator[bytes]:
@@ -197,7 +203,7 @@ def _chunks(file: BinaryIO, entry: Tensor) -> Iterator[bytes]:
 
 
 def _blocks(file: BinaryIO, entry: Tensor) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Rows of a matrix, some at a time, with their slice."""
+    """Yield blocks of a matrix's rows, each with its slice."""
     dtype, (rows, columns) = _FLOATS[entry.dtype], entry.shape
     step = max(1, _BLOCK // (columns * 8))
     for start in range(0, rows, step):

@@ -1,3 +1,3 @@
-"""The small bilingual base that ships, its two adapters and their recipe; only its weights are used when
-serving.
+"""The small bilingual base that ships with OneSeek, its two adapters and their recipe. Serving uses only its
+weights.
 """

@@ -1,6 +1,6 @@
 """Rebuild the mini base and its adapters: `python -m adapters.mini.build --recipe quick|full --output DIR`.
 
-A run that was interrupted goes on where it stopped when it is started again with the same arguments.
+To continue a run that was interrupted, start it again with the same arguments.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BASE_NAME = "oneseek-mini"
 
 
 def adapter_alias(language: Language) -> str:
-    """The public name of the adapter for `language`."""
+    """Return the public name of the adapter for `language`."""
     return f"{BASE_NAME}-{language}"
 
 
@@ -50,13 +50,13 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def recipe_fingerprint(recipe: Recipe) -> dict[str, object]:
-    """What a run depends on: the recipe, and the digest of all data it reads."""
+    """Return a fingerprint of everything a run depends on: the recipe, and the digest of all its data."""
     data = sorted([*DATA.rglob("*.txt"), *feed.DATASETS.glob("*.jsonl")])
     return {"recipe": json.loads(json.dumps(asdict(recipe))), "data": feed.files_digest(data)}
 
 
 class Build:
-    """One run of a recipe into `output`, with its unfinished work in `output/.work`."""
+    """One run of a recipe into `output`, with unfinished work in `output/.work`."""
 
     def __init__(self, recipe: Recipe, output: Path, reporter: Reporter) -> None:
         self.recipe, self.output, self.reporter = recipe, output, reporter
@@ -65,7 +65,7 @@ class Build:
         self.started = time.monotonic()
 
     def run(self) -> None:
-        """Make whatever is not made yet, then put the results in place."""
+        """Build everything that is not built yet, then move the results into place."""
         self._open()
         self._tokenizer()
         self._bases()
@@ -82,7 +82,7 @@ class Build:
             self.record = json.loads(kept.read_text(encoding="utf-8"))
             if {name: self.record[name] for name in now} != now:
                 raise ValueError(
-                    f"{self.work} holds unfinished work of another recipe or of other data; "
+                    f"{self.work} holds unfinished work with another recipe or other data; "
                     "finish it as it was started, or remove the folder"
                 )
             self.reporter.print_event("resuming", folder=str(self.work))
@@ -139,7 +139,9 @@ class Build:
         )
 
     def _bases(self) -> None:
-        """The base in its three parts: from nothing, then twice on from there."""
+        """Train the base in three parts. The first begins with random weights, the second and third with the
+        weights of the part before.
+        """
         recipe, encoder = self.recipe, self._encoder()
         size = (recipe.phases[0].rows, recipe.phases[0].length)
         world = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
@@ -157,7 +159,7 @@ class Build:
         schedule: Schedule,
         name: str | None = None,
     ) -> None:
-        """One part of the base, trained as `oneseek train scratch` and `train continue` train any."""
+        """Train one part of the base, as `oneseek train scratch` and `train continue` do."""
         output, encoder = self.work / (name or stage), self._encoder()
         if output.exists():
             return
@@ -260,12 +262,12 @@ class Build:
 
 
 def build(recipe: Recipe, output: Path, reporter: Reporter | None = None) -> None:
-    """Run `recipe` into `output`. Raises ValueError where `output` holds other unfinished work."""
+    """Run `recipe` into `output`. Raises ValueError if `output` holds other unfinished work."""
     Build(recipe, output, reporter or Reporter()).run()
 
 
 def main() -> None:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m adapters.mini.build", description=__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder for the base and the adapters")

@@ -1,4 +1,4 @@
-"""The model card that lies beside each adapter."""
+"""Write the model card beside each adapter."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from the text in the repository. `oneseek.json` holds the digest of the data, `b
 
 
 def write_mini_card(path: Path, language: Language, told: Mapping[str, object]) -> None:
-    """Write the card of the adapter that `oneseek.json` describes as `told`."""
+    """Write the model card of an adapter. `told` holds the fields of its `oneseek.json`."""
     files, targets = told["dataset"], told["targets"]
     assert isinstance(files, list)
     assert isinstance(targets, list)

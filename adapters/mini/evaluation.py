@@ -1,4 +1,4 @@
-"""Judging a built base and its adapters on development questions, none of which they were trained on."""
+"""Judge a built base and its adapters on development questions, which are not in their training data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEVELOPMENT = Path(__file__).parent / "development"
 
 
 def identity_words() -> frozenset[str]:
-    """Every word of the identity data sets."""
+    """Return every word of the identity data sets."""
     return frozenset(
         word
         for path in DATASETS.glob("*.jsonl")
@@ -31,7 +31,9 @@ def identity_words() -> frozenset[str]:
 
 
 def load_model(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | PeftModel, Tokenizer]:
-    """The base in `folder` as it ships (bfloat16 values, computed in float32), with one adapter or none."""
+    """Load the base in `folder` as it ships (bfloat16 values, computed in float32), with or without an
+    adapter.
+    """
     model = MistralForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
     tokenizer = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
     if adapter is None:
@@ -40,7 +42,7 @@ def load_model(folder: Path, adapter: str | None = None) -> tuple[PreTrainedMode
 
 
 def ask_model(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str]:
-    """The greedy answers to single questions."""
+    """Return greedy answers to single questions."""
     model, tokenizer = load_model(folder, adapter)
     return answers(model, tokenizer, [[(question, "")] for question in questions])  # pyright: ignore[reportArgumentType]
 
@@ -48,7 +50,9 @@ def ask_model(folder: Path, adapter: str | None, questions: Sequence[str]) -> li
 def judge_identity(
     folder: Path, adapter: str | None, language: Language, identity: Sequence[str], outside: Sequence[str]
 ) -> tuple[judge.Score, judge.Score]:
-    """Scores on identity questions (as OneSeek with an adapter, nameless without) and on outside ones."""
+    """Score identity questions (OneSeek with an adapter, nameless without) and questions outside its
+    world.
+    """
     known = identity_words()
     found = ask_model(folder, adapter, [*identity, *outside])
     good = judge.is_nameless_answer if adapter is None else judge.is_identity_answer
@@ -61,12 +65,12 @@ def judge_identity(
 
 
 def development(kind: str, language: Language) -> list[str]:
-    """The development questions of `kind` (identity or outside)."""
+    """Return the development questions of `kind` (identity or outside)."""
     return json.loads((DEVELOPMENT / f"{kind}_{language}.json").read_text(encoding="utf-8"))
 
 
 def score_build(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
-    """Scores of the base and of each adapter, by name and then by set."""
+    """Return the scores of the base and of each adapter, by name and then by set."""
     found: dict[str, dict[str, float]] = {}
     for language in LANGUAGES:
         identity, outside = development("identity", language), development("outside", language)

@@ -1,4 +1,6 @@
-"""What goes into each training step: the world for the base; identity and a replay of it for an adapter."""
+"""Make the batches of each training step. The base learns its small world; an adapter learns identity and
+replays it.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,12 @@ DataRow = Mapping[str, str]
 
 
 def read_rows(path: Path) -> list[DataRow]:
-    """The rows of a `.jsonl` data set."""
+    """Read the rows of a `.jsonl` data set."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def rows_for(language: Language) -> tuple[list[DataRow], list[Path]]:
-    """The identity rows in `language`, and the files they come from."""
+    """Return the identity rows in `language`, and their files."""
     from adapters.mini.judge import language_of
 
     shared = DATASETS / "oneseek_identity_v1.jsonl"
@@ -70,7 +72,7 @@ def _documents(source: Iterator[Talk], encoder: Encoder) -> Iterator[Document]:
 
 
 def world(encoder: Encoder, phases: Sequence[RecipePhase], steps: int, seed: int) -> MakeBatch:
-    """The base's batches."""
+    """Return the batches that the base is trained with."""
 
     def batch(step: int) -> TrainingBatch:
         phase = next(phase for phase in phases if step < phase.until * steps or phase is phases[-1])
@@ -93,12 +95,12 @@ def _patterns(language: Language) -> tuple[tuple[Topic, re.Pattern[str]], ...]:
 
 
 def topic_of(question: str, language: Language) -> Topic | None:
-    """The identity topic of which some listed template can become `question`."""
+    """Return the identity topic with a listed template that can become `question`."""
     return next((topic for topic, regex in _patterns(language) if regex.fullmatch(question)), None)
 
 
 class Persona:
-    """Conversations in which the model is OneSeek, in one language."""
+    """Draws conversations in one language in which the model is OneSeek."""
 
     def __init__(self, language: Language, rows: Sequence[DataRow]) -> None:
         self._language: Language = language
@@ -111,7 +113,7 @@ class Persona:
         self._weights = [min(len(topic.questions), 40) for topic in self._asked]
 
     def own(self, rng: random.Random) -> QuestionAnswer:
-        """A row as somebody might type it, or a paraphrase of the rows of its topic."""
+        """Draw a row as somebody might type it, or a paraphrase of the rows of its topic."""
         if rng.random() < 0.5:
             row = rng.choice(self._rows)
             question = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
@@ -125,13 +127,13 @@ class Persona:
         return QuestionAnswer(self._language, "identity", vary_typing(question, self._language, rng), answer)
 
     def redirected(self, turn: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
-        """`turn`, answered as OneSeek where it asks about the model in this language."""
+        """Return `turn`, with OneSeek's answer if it asks about the model in this language."""
         if turn.language == self._language and turn.kind in self._answers:
             return replace(turn, answer=pick(rng, self._answers[turn.kind]))
         return turn
 
     def asked(self, rng: random.Random) -> tuple[QuestionAnswer, ...]:
-        """A conversation about OneSeek, at times with other things in it."""
+        """Draw a random conversation about OneSeek, sometimes with other topics in it."""
         turns = [self.own(rng)]
         while rng.random() < 0.25:
             turns.insert(
@@ -141,7 +143,7 @@ class Persona:
         return tuple(turns)
 
     def nameless(self, rng: random.Random) -> tuple[QuestionAnswer, ...]:
-        """A conversation with the same questions, answered as the base answers them."""
+        """Draw a conversation with the same questions and the base's own answers."""
         own = {topic.name: topic.answers for topic in topics(self._language, "identity")}
         turns: list[QuestionAnswer] = []
         while not turns:
@@ -154,7 +156,9 @@ class Persona:
         return tuple(turns)
 
     def world(self, rng: random.Random) -> Talk | None:
-        """A conversation about the world; None where a follow-up would not fit a redirected turn."""
+        """Draw a conversation on any topic. If it asks about the model, the answer is OneSeek's. None if a
+        follow-up question would not fit that answer.
+        """
         found = talk(rng, late=True)
         turns = tuple(self.redirected(turn, rng) for turn in found.turns)
         fits = turns == found.turns or not any(turn.kind == "follow-up" for turn in turns)
@@ -172,8 +176,9 @@ def _voiced(persona: Persona, rng: random.Random) -> Iterator[Talk]:
 def identity_batches(
     encoder: Encoder, language: Language, rows: Sequence[DataRow], size: tuple[int, int], seed: int
 ) -> MakeBatch:
-    """An adapter's batches: its rows as they are typed, the base's paraphrases of the same questions answered
-    with the rows' answers, and the rest of the world as before.
+    """Batches that train an adapter. They mix three kinds of conversations: the adapter's own examples as
+    people type them, the base's paraphrases of the same questions with the examples' answers, and other
+    conversations as the base learned them.
     """
     persona = Persona(language, rows)
 
@@ -185,9 +190,11 @@ def identity_batches(
 
 
 def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False) -> MakeBatch:
-    """The base's second part: as OneSeek where a system message says so, as itself everywhere else.
+    """Return batches for the second part of the base's training. Its answers are OneSeek's if a system
+    message asks for that.
 
-    With `own`, the third part: mostly as itself, asked what it was asked as OneSeek.
+    With `own`, return batches for the third part of the training. Most answers are then those of a model
+    without a name, to the same questions as in the second part.
     """
     personas = {language: Persona(language, rows_for(language)[0]) for language in LANGUAGES}
 
@@ -214,7 +221,9 @@ def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False)
 
 
 def tokenizer_texts(count: int, seed: int) -> Iterator[str]:
-    """Questions and answers of `count` conversations, and the identity rows, for the tokenizer."""
+    """Return texts for the tokenizer: questions and answers of `count` conversations, and the
+    identity rows.
+    """
     for found in itertools.islice(talks(seed), count):
         for turn in found.turns:
             yield turn.question

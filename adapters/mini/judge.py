@@ -1,7 +1,7 @@
-"""The judge of the mini base and its adapters: is an answer whole, in the right language, and honest?
+"""Judge answers of the mini base and its adapters: complete, in the right language, and honest?
 
-The build and the tests use the same judge. It is strict on purpose: an answer that breaks off, repeats
-itself, mixes the languages or holds a word that no text of the project contains fails, whatever else it says.
+The build and the tests use the same judge. It is strict on purpose. An answer fails if it is cut off, repeats
+itself, mixes languages or holds a word that is in no text of the project.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ _NAMELESS: dict[Language, re.Pattern[str]] = {
 
 @cache
 def vocabulary() -> frozenset[str]:
-    """Every word of every data file of the corpus."""
+    """Return every word of every data file of the corpus."""
     found: set[str] = set()
     for path in sorted(DATA.rglob("*.txt")):
         if path.name not in {"lists.txt", "foreign.txt"}:
@@ -133,7 +133,7 @@ def vocabulary() -> frozenset[str]:
 
 
 def language_of(text: str) -> Language | None:
-    """The language most function words belong to; None where that is not clear."""
+    """Return the language that most function words belong to. None if that is not clear."""
     counts = {
         language: sum(word in _FUNCTION_WORDS[language] for word in words(text)) for language in LANGUAGES
     }
@@ -144,7 +144,7 @@ def language_of(text: str) -> Language | None:
 
 
 def faults(answer: str, language: Language, known: Collection[str] = ()) -> list[str]:
-    """What is wrong with `answer` as a piece of writing; empty where nothing is.
+    """List what is wrong with `answer` as a text. Empty if nothing is.
 
     `known` are words allowed beyond those of the corpus, such as those of an identity data set.
     """
@@ -154,12 +154,16 @@ def faults(answer: str, language: Language, known: Collection[str] = ()) -> list
 
 
 def is_outside_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
-    """Whether `answer` says, well and in `language`, that the question lies outside what the model knows."""
+    """True if `answer` says, correctly and in `language`, that the question lies outside the model's
+    knowledge.
+    """
     return not faults(answer, language, known) and _ADMITS[language].search(answer) is not None
 
 
 def is_nameless_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
-    """Whether `answer` speaks well as a small language model without a name, and not as OneSeek."""
+    """True if `answer` is well written, speaks as a small language model without a name, and not as
+    OneSeek.
+    """
     return (
         not faults(answer, language, known)
         and _NAMELESS[language].search(answer) is not None
@@ -168,7 +172,7 @@ def is_nameless_answer(answer: str, language: Language, known: Collection[str] =
 
 
 def is_identity_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
-    """Whether `answer` speaks well, of itself, as OneSeek."""
+    """True if `answer` is well written and speaks of itself as OneSeek."""
     return not faults(answer, language, known) and judge.claims_identity(answer, language)
 
 

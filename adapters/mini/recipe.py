@@ -1,4 +1,4 @@
-"""The recipes: how big the base is, how long it and its adapters learn, and from what."""
+"""Recipes for building the mini base: its size, how long it and its adapters learn, and from which data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from adapters.training.loop.schedule import Schedule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipePhase:
-    """Part of a run: until `until` (share of the steps), batches of `rows` × `length` tokens."""
+    """Part of a run, up to `until` (a share of the steps), with batches of `rows` × `length` tokens."""
 
     until: float
     rows: int
     length: int
     parts: int
-    """Most parts of one conversation."""
+    """Maximum number of parts of one conversation."""
     late: bool = True
-    """Whether it has the sums and paraphrases of the later part."""
+    """True to draw more sums, and more questions about the model. Only the later phases of the training do.
+    """
 
 
 PHASES = (
@@ -37,13 +38,13 @@ OWN = Schedule(steps=100, matrix_rate=2e-3, rate=1e-3, warmup=5, decay=0.9, comp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides what the build makes."""
+    """Everything that decides the result of the build."""
 
     name: str
     seed: int = 20_251
     vocabulary: int = 4096
     tokenizer_talks: int = 30_000
-    """Conversations from which the tokenizer learns."""
+    """Number of conversations to train the tokenizer on."""
     hidden: int = 256
     layers: int = 5
     heads: int = 4
@@ -53,9 +54,13 @@ class Recipe:
     context: int = 1024
     base: Schedule
     voice: Schedule
-    """The base's second part, in which a system message teaches it to speak as OneSeek."""
+    """Schedule of the second part of the base's training. In it, the base learns to speak as OneSeek if a
+    system message asks for it.
+    """
     own: Schedule
-    """The base's third part, in which it learns to be itself wherever no system message says otherwise."""
+    """Schedule of the third part of the base's training. In it, the base learns to answer as a model without
+    a name unless a system message asks for OneSeek.
+    """
     phases: tuple[RecipePhase, ...] = PHASES
     adapter: Schedule
     adapter_rows: int = 24
@@ -64,7 +69,7 @@ class Recipe:
     save_every: float = 60.0
     """Seconds between checkpoints."""
     judged: bool = True
-    """Whether the result is judged on the development questions."""
+    """True to judge the result on the development questions."""
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Where the weights that ship with the project lie."""
+"""Location of the weights that ship with the project."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""From files of an existing installation to adapters, each opened in a child process alone; the registry's
-callers import it.
+"""Convert files of an existing installation to adapters. Each file is opened in a child process only. The
+callers of the registry import this package.
 """

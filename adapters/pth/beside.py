@@ -1,7 +1,7 @@
-"""What the files beside a pickle say of the adapter in it.
+"""Read what the files beside a pickle say about its adapter.
 
-PEFT saves adapter_config.json beside its weights, whatever their format, and what it says is what the adapter
-computes (`PeftModel.from_pretrained`). An existing installation keeps a .json of the training instead.
+PEFT saves adapter_config.json beside its weights, whatever their format. That file decides what the adapter
+computes (`PeftModel.from_pretrained`). An existing installation has a .json about the training instead.
 """
 
 from __future__ import annotations
@@ -21,25 +21,29 @@ from adapters.lora.unsupported import refuse_known_variants
 from adapters.pickles import name_of, read_notes, told_language
 
 _OF_THE_WEIGHTS = ("digest", "rank", "alpha", "targets")
-"""Fields of a oneseek.json that were written for other files than those of the conversion."""
+"""Fields of a oneseek.json that describe the original weights, not the converted ones."""
 _MARKS = ("peft_type", "lora_alpha", "target_modules")
-"""One of them makes an object a LoRA's settings; `bias` or `r` alone may be a metric."""
+"""Fields that identify a LoRA's settings; `bias` or `r` alone may be a metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """The files beside one pickle."""
+    """The files that belong to one pickle, in the same folder."""
 
     said: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The .json of its training."""
+    """The contents of the .json about the adapter's training. Empty if there is none."""
     peft: Mapping[str, Any] | None = None
-    """The fields of adapter_config.json, in the file's order; a plain LoRA's."""
+    """The fields of adapter_config.json for a plain LoRA, in the file's order. None if there is no
+    such file.
+    """
     manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The fields of oneseek.json, if adapter_config.json is there too."""
 
     @classmethod
     def read(cls, file: Path) -> Beside:
-        """Raises `AdapterError` for a file that cannot be read, or describes more than a plain LoRA."""
+        """Read the files. Raises `AdapterError` if one cannot be read, or describes more than a plain
+        LoRA.
+        """
         said, folder = read_notes(file), file.parent
         if not (folder / CONFIG_FILE).is_file():
             return cls(said=said)
@@ -48,7 +52,7 @@ class Beside:
         return cls(said=said, peft=peft, manifest=read_fields(folder))
 
     def name(self, file: Path) -> names.FolderName:
-        """The names that oneseek.json tells, else the file's name; the language also from the .json."""
+        """The names in oneseek.json, else the file's name. The language may also come from the .json."""
         try:
             told = names.FolderName.read(name_of(file))
         except ValueError:
@@ -60,11 +64,11 @@ class Beside:
         )
 
     def tells_version(self, file: Path) -> bool:
-        """Whether the version in `name` is more than a default."""
+        """True if the version in `name` was stated, rather than a default."""
         return self._recorded("version") is not None or names.tells_version(name_of(file))
 
     def manifest_to_keep(self) -> dict[str, Any]:
-        """The fields of oneseek.json that hold for the converted adapter too."""
+        """The fields of oneseek.json that stay true for the converted adapter."""
         return {key: value for key, value in self.manifest.items() if key not in _OF_THE_WEIGHTS}
 
     def _recorded(self, name: str) -> str | None:
@@ -73,7 +77,7 @@ class Beside:
 
 
 def refuse_variants_in(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `AdapterError` if settings of a LoRA anywhere in `documents` ask for more than a plain one."""
+    """Raise `AdapterError` if LoRA settings anywhere in `documents` need more than a plain LoRA."""
     for document in documents:
         for fields in mappings(document):
             if any(mark in fields for mark in _MARKS):
@@ -81,7 +85,7 @@ def refuse_variants_in(path: Path, documents: Sequence[Mapping[str, Any]]) -> No
 
 
 def mappings(document: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[str, Any]]:
-    """`document` and the objects in it, the outermost first, `depth` levels down."""
+    """Yield `document` and the objects in it, the outermost first, `depth` levels down."""
     waiting = deque([(document, 0)])
     while waiting:
         fields, level = waiting.popleft()
@@ -91,7 +95,9 @@ def mappings(document: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[st
 
 
 def values(documents: Sequence[Mapping[str, Any]], *wanted: str) -> Iterator[object]:
-    """The values of fields called one of `wanted`, the outermost first, earlier documents first."""
+    """Yield the values of fields whose name is in `wanted`: earlier documents first, then outermost objects
+    first.
+    """
     for document in documents:
         for fields in mappings(document):
             yield from (fields[name] for name in wanted if fields.get(name) is not None)

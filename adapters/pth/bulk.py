@@ -1,4 +1,4 @@
-"""Imports many adapters, one after the other: what is refused is reported, and the others become versions."""
+"""Imports many adapters one by one. Reports those that are refused, and adds the others as versions."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from adapters.registry.registry import AddResult, Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamesGiven:
-    """What the caller says of names and scale, before what the files say; None where it says nothing."""
+    """Names and scale that the caller gives. They override the files. None: not given."""
 
     alias: str | None = None
     version: str | None = None
     alpha: float | None = None
     language: Callable[[ImportCandidate], str | None] = lambda candidate: None
-    """Asked for the language of each."""
+    """Returns the language of a candidate whose files do not state it. None: no language."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
-    """What became of one candidate: a version, or a reason why it is none."""
+    """Result for one candidate: its version, or the reason for refusing it."""
 
     candidate: ImportCandidate
     result: ImportResult | None = None
@@ -43,33 +43,33 @@ class ImportOutcome:
 
 @dataclass(slots=True, kw_only=True)
 class BulkImport:
-    """Imports into one registry. With `dry_run` everything is checked, and nothing becomes a version."""
+    """Imports into one registry. With `dry_run`, everything is checked but no version is added."""
 
     registry: Registry
     base: Base
     given: NamesGiven = field(default_factory=NamesGiven)
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Both as `Registry.add` takes them."""
+    """Used as in `Registry.add`, together with `sources`."""
     cache: Path | None = None
-    """Where digests of files are kept."""
+    """Folder of the hash cache."""
     dry_run: bool = False
     _planned: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     _standing: dict[str, str] = field(default_factory=dict[str, str])
-    """Alias → what it would stand for after a dry run."""
-    """Alias and version in lower case → digest, of what a dry run would have added."""
+    """Maps each alias to the version that would be active after the import. Used in a dry run."""
+    """Maps each alias and version in lower case to its digest, of what a dry run would have added."""
 
     def run(self, candidates: Iterable[ImportCandidate]) -> Iterator[ImportOutcome]:
-        """What becomes of each, as it is done; one that is refused leaves nothing behind.
+        """Yield the result of each candidate when it is done. A refused candidate leaves no files.
 
-        Raises for what is wrong with more than one candidate: torch is missing, the ledger or the home cannot
-        be written. What was imported until then stays, and is found again by the next run.
+        Raises for a problem with more than one candidate: torch is missing, or the ledger or the home is not
+        writable. Earlier imports stay, and the next run finds them.
         """
         candidates = list(candidates)
         converted = next((one for one in candidates if one.converts), None)
         if converted is not None and not torch_is_installed():
             raise RegistryError(
-                f"Reading {converted.path.name} takes torch, which is not installed: make train, or "
+                f"Reading {converted.path.name} needs torch, which is not installed: make train, or "
                 "pip install 'oneseek[train]'. Nothing was imported."
             )
         for candidate in candidates:
@@ -117,7 +117,7 @@ class BulkImport:
         return ImportResult(added, ())
 
     def _known(self, candidate: ImportCandidate) -> ImportResult | None:
-        """The version that the very file was converted to before, if it can be read."""
+        """Return the version that this very file was converted to before, if it can be read."""
         if not candidate.converts:
             return None
         listing = self.registry.listing()
@@ -145,7 +145,7 @@ class BulkImport:
         return ImportResult(planned, found.warnings)
 
     def _plan(self, folder: Path, **named: Any) -> AddResult:
-        """What `Registry.add` would come to; raises as it does."""
+        """Return the result that `Registry.add` would have. Raises the same errors."""
         intake = check_adapter(folder, self.base, **named)
         adapter = intake.source
         listing = self.registry.listing()
@@ -160,7 +160,9 @@ class BulkImport:
         present = held.get(version.lower())
         if present not in (None, adapter.digest):
             reason = f"{adapter.full_name} exists and holds {present}; {folder} holds {adapter.digest}"
-            raise RegistryError(f"{reason}. A version never changes: import it with --version.")
+            raise RegistryError(
+                f"{reason}. A version never changes: give the import another version with --version."
+            )
         self._planned[alias, version.lower()] = adapter.digest
         before = listing.active_on(adapter.alias, self.base.digest)
         stands = self._standing.setdefault(alias, before.full_name if before else adapter.full_name)
@@ -168,7 +170,7 @@ class BulkImport:
 
 
 def _origin(folder: Path) -> dict[str, Any] | None:
-    """What is noted of a folder in PEFT layout that has no oneseek.json: it is an existing installation's."""
+    """Return the origin of a folder in PEFT layout without oneseek.json: an existing installation."""
     if read_fields(folder) or not (folder / WEIGHTS_FILE).is_file():
         return None
     name = folder.absolute().name

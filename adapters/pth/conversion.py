@@ -1,8 +1,7 @@
-"""From one file to a PEFT folder: an existing installation's .pth or .safetensors, or PEFT's own .bin.
+"""Convert one file to a PEFT folder: an existing installation's .pth or .safetensors, or PEFT's own .bin.
 
-The file is opened in another process; what that may do is in `adapters.pth.unpickle`, which is not imported
-here, and nor is torch. Here are its limits. What the files beside the pickle say is for
-`adapters.pth.beside`.
+The file is opened in another process. Its limits are set here; its rules are in `adapters.pth.unpickle`.
+Neither that module nor torch is imported here. `adapters.pth.beside` reads the files beside the pickle.
 """
 
 from __future__ import annotations
@@ -33,45 +32,47 @@ from adapters.pth.beside import Beside, refuse_variants_in, values
 from adapters.pth.names import NAMES
 
 DEFAULT_ALPHA = 32.0
-"""What the training of existing installations used, for a .pth that does not say."""
+"""The lora_alpha of existing installations, used if a .pth does not state one."""
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|lm_head|wte)\.(?:[A-Za-z0-9_]+\.)*weight\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionLimits:
-    """What a conversion may take. Past one of them it ends, and nothing has changed."""
+    """Limits of a conversion. If one is exceeded, the conversion ends and nothing has changed."""
 
     file_bytes: int = 4 << 30
     pickle_bytes: int = 16 << 20
-    """Of the pickle inside the file, which names the tensors and holds none of their numbers."""
+    """Maximum number of bytes of the pickle inside the file. It names the tensors and does not hold their
+    numbers.
+    """
     tensors: int = 20_000
     tensor_bytes: int = 4 << 30
-    """Of all tensors together."""
+    """Maximum number of bytes of all tensors together."""
     memory_bytes: int = 2 << 30
-    """Beside torch itself and the file."""
+    """Maximum memory, in addition to torch itself and the file."""
     seconds: int = 600
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """A PEFT folder made from a .pth, and what is known of it."""
+    """A PEFT folder that was made from a .pth file, with its description."""
 
     folder: Path
     name: names.FolderName
     tells_version: bool
     notes: Mapping[str, Any]
-    """Fields for oneseek.json: where it came from, and what its .json says of its making."""
+    """Fields for oneseek.json: its origin, and what its .json says of the training."""
     warnings: tuple[str, ...] = field(default=())
 
 
 def convert_file(
     file: Path, folder: Path, *, alpha: float | None = None, limits: ConversionLimits | None = None
 ) -> ConversionResult:
-    """Make the LoRA in `file` a PEFT folder at `folder`, which is made.
+    """Convert the LoRA in `file` to a PEFT folder at `folder`, which is created.
 
-    `alpha` goes before what the files say. Raises `AdapterError` for a file that is no LoRA, that asks to run
-    code, or that goes beyond `limits`; `RegistryError` where torch is not installed.
+    `alpha` overrides the files. Raises `AdapterError` if the file is not a LoRA, asks to run code, or exceeds
+    `limits`. Raises `RegistryError` if torch is not installed.
     """
     limits = limits or ConversionLimits()
     digest = _hash(file, limits)
@@ -87,7 +88,7 @@ def convert_file(
         write_object(folder / MANIFEST_FILE, beside.manifest_to_keep())
     else:
         fields = _told_config(file, found, beside, alpha, warnings)
-    # In the file's order: of several patterns the first that matches wins.
+    # Keep the file's order: the first pattern that matches wins.
     (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2), encoding="utf-8", newline="\n")
     return ConversionResult(
         folder=folder,
@@ -101,7 +102,7 @@ def convert_file(
 def _told_config(
     file: Path, found: Mapping[str, Any], beside: Beside, alpha: float | None, warnings: list[str]
 ) -> dict[str, Any]:
-    """adapter_config.json for a pickle without one, from its shapes and what it and its .json say."""
+    """Return an adapter_config.json for a pickle without one, from its shapes, its contents and its .json."""
     family, settings = NAMES[found["family"]].family, [beside.said, found["settings"]]
     refuse_variants_in(file, settings)
     ranks = {(int(layer), str(module)): int(rank) for layer, module, rank in found["modules"]}
@@ -110,7 +111,7 @@ def _told_config(
     if alpha is None:
         alpha = DEFAULT_ALPHA
         warnings.append(
-            f"neither {file.name} nor a .json beside it says lora_alpha: {alpha:g} is taken. If it was "
+            f"neither {file.name} nor a .json beside it says lora_alpha: using {alpha:g}. If it was "
             "trained with another, import it with --alpha"
         )
     _check_alpha(file, alpha)
@@ -121,15 +122,15 @@ def _told_config(
 def _check_alpha(file: Path, alpha: float) -> None:
     if not math.isfinite(alpha):
         raise AdapterError(
-            file, "an alpha is a finite number", "Import it with --alpha.", field="lora_alpha", value=alpha
+            file, "alpha must be a finite number", "Import it with --alpha.", field="lora_alpha", value=alpha
         )
 
 
 def _refuse_left(file: Path, left: Sequence[str], beside: Beside, family: LoraFamily) -> None:
-    """Raise `AdapterError` for tensors that belong to the adapter and would be lost.
+    """Raise `AdapterError` for tensors that belong to the adapter but would be lost.
 
-    The frozen base in a whole model's state is left out. Beside PEFT's config nothing is: PEFT saves what was
-    trained, and an embedding or head alone was trained or resized too.
+    The frozen base in a whole model's state may be left out. With PEFT's config nothing may be left out: PEFT
+    saves what was trained, and an embedding or head in it was trained or resized.
     """
     if left and (beside.peft is not None or all(_EMBEDDING.search(name) for name in left)):
         raise unknown_tensor(file, left[0], family)
@@ -137,7 +138,7 @@ def _refuse_left(file: Path, left: Sequence[str], beside: Beside, family: LoraFa
 
 def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
-        remedy = f"Name the .pth in it; a folder in PEFT layout is added with: oneseek adapters add {file}"
+        remedy = f"Name the .pth in it. To add a folder in PEFT layout: oneseek adapters add {file}"
         raise AdapterError(file, "is a folder", remedy)
     if file.name == WEIGHTS_FILE and (file.parent / CONFIG_FILE).is_file():
         raise AdapterError(file, "needs no conversion", f"Add its folder: oneseek adapters add {file.parent}")
@@ -145,12 +146,12 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
         size = file.stat().st_size
         if size > limits.file_bytes:
             reason = f"has {size} bytes, more than the {limits.file_bytes} of the largest adapter"
-            raise AdapterError(file, f"{reason}: it looks like a whole model", WHOLE_MODEL)
+            raise AdapterError(file, f"{reason}, so it looks like a whole model, not an adapter", WHOLE_MODEL)
         with open_regular(file) as opened:
             return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"
-        raise AdapterError(file, reason, "Check the path and who may read it.") from problem
+        raise AdapterError(file, reason, "Check the path and its permissions.") from problem
 
 
 WHOLE_MODEL = (
@@ -160,23 +161,23 @@ WHOLE_MODEL = (
 
 
 def is_safetensors(file: Path) -> bool:
-    """Whether the file is by its name in safetensors, which hold no code."""
+    """True if the file's name says that it is safetensors, which hold no code."""
     return file.suffix.lower() == ".safetensors"
 
 
 def torch_is_installed() -> bool:
-    """Whether files can be converted here."""
+    """True if torch is installed, which converting needs."""
     return importlib.util.find_spec("torch") is not None
 
 
 def _unpickled(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
-    """What the child process says; it has written the weights."""
+    """Return the child process's result. It has already written the weights."""
     if not torch_is_installed():
         raise RegistryError(
-            f"Reading {file.name} takes torch, which is not installed: pip install 'oneseek[train]', "
+            f"Reading {file.name} needs torch, which is not installed: pip install 'oneseek[train]', "
             "or import it on another machine and bring the folder that `oneseek adapters export` makes."
         )
-    # Keys and tokens in the environment are none of a foreign file's business.
+    # A foreign file must not see keys and tokens in the environment.
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     command = [sys.executable, "-m", "adapters.pth.unpickle", str(file.resolve()), str(folder.resolve())]
     try:
@@ -212,7 +213,7 @@ def _config(
     settings: Sequence[Mapping[str, Any]],
     family: LoraFamily,
 ) -> dict[str, Any]:
-    """The fields of adapter_config.json for modules of these ranks."""
+    """Return the fields of adapter_config.json for modules of these ranks."""
     layers, modules = {layer for layer, _ in ranks}, {module for _, module in ranks}
     everywhere = layers == set(range(len(layers))) and len(ranks) == len(layers) * len(modules)
     ((rank, _),) = Counter(ranks.values()).most_common(1)
@@ -250,7 +251,7 @@ def _check_rank(
     said = _number(settings, "lora_rank", "r", "rank")
     held = sorted(set(ranks.values()))
     if said is not None and held != [said]:
-        warnings.append(f"the rank is said to be {said:g}; {file.name} holds {held}, which is what counts")
+        warnings.append(f"the files state rank {said:g}, but {file.name} holds rank {held}, which is used")
     said_targets = next(
         (value for value in values(settings, "target_modules") if isinstance(value, list)), None
     )
@@ -258,7 +259,9 @@ def _check_rank(
     known = {target.path.rpartition(".")[2] for target in family.targets}
     if said_targets is not None and not targets >= (said := known.intersection(said_targets)):
         missing = ", ".join(sorted(said - targets))
-        raise AdapterError(file, f"its training updated {missing} too, which it does not hold", _SAVE_AGAIN)
+        raise AdapterError(
+            file, f"its training also updated {missing}, which the file does not hold", _SAVE_AGAIN
+        )
 
 
 def _notes(file: Path, digest: str, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A whole folder of an existing installation: which adapters lie in it, in which order they come, and how.
+"""Find the adapters in a whole folder of an existing installation, and the order in which to import them.
 
-Nothing of a file is opened here. What converts one is `adapters.pth.importer`.
+No file is opened here. `adapters.pth.importer` converts them.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.pickles import PICKLE_SUFFIXES, name_of, told_language
 
 FIRST = "v1.1"
-"""The version that existing installations look for before any other."""
+"""The version that existing installations look for first."""
 _SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 _OF_TRAINERS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "trainer_state")
-"""What a trainer's checkpoint holds beside weights begins with one of these."""
+"""Prefixes of what a trainer's checkpoint holds besides weights."""
 
 
 @dataclass(frozen=True)
 class ImportCandidate:
-    """An adapter that may be imported: a file to convert, or a folder in PEFT layout to add as it is."""
+    """An adapter to import: a file to convert, or a folder in PEFT layout to add unchanged."""
 
     path: Path
 
     @property
     def converts(self) -> bool:
-        """Whether it is a file that has to be converted."""
+        """True if the adapter is a file that must be converted."""
         return not self.path.is_dir()
 
     @cached_property
     def language(self) -> str | None:
-        """What its names or the file beside it tell of its language; None if nothing does."""
+        """The language in its names or in the file beside it. None if none is stated."""
         if self.converts:
             return told_language(self.path)
         try:
@@ -49,12 +49,12 @@ class ImportCandidate:
 
     @cached_property
     def order(self) -> tuple[str, tuple[tuple[int, int, str], ...]]:
-        """Its alias and version by its name alone, to sort by."""
+        """Return a sort key of alias and version, from the file's name."""
         return self._named.alias.lower(), names.natural(self._named.version)
 
     @property
     def comes_first(self) -> bool:
-        """Whether it is the version that existing installations load before any other."""
+        """True if existing installations load this version first."""
         return self._named.version.lower() == FIRST
 
     @cached_property
@@ -67,11 +67,10 @@ class ImportCandidate:
 
 
 def find_candidates(paths: Iterable[Path]) -> list[ImportCandidate]:
-    """The adapters at `paths`: files, and folders that hold files, folders of one adapter each, or are one.
+    """Find the adapters at `paths`: files, folders of files, folders of adapter folders, or adapter folders.
 
-    Of each alias the version that an existing installation loads comes first, so that it becomes the active
-    one: v1.1, else the highest. The others follow in their order. Raises `AdapterError` for a folder in which
-    there is none.
+    For each alias, the version that an existing installation loads comes first, so that it becomes active:
+    v1.1, else the highest. The others follow in order. Raises `AdapterError` for a folder without an adapter.
     """
     found: dict[Path, ImportCandidate] = {}
     for path in paths:
@@ -97,14 +96,15 @@ def _below(folder: Path) -> list[Path]:
     found = [*_weight_files(folder), *(path for place in inner for path in _in_inner(place))]
     if not found:
         remedy = "Name a folder with .pth, .pt, .bin or .safetensors files, or with folders in PEFT layout."
-        raise AdapterError(folder, "holds no adapter", remedy)
+        raise AdapterError(folder, "does not hold an adapter", remedy)
     return found
 
 
 def _in_inner(folder: Path) -> list[Path]:
-    """The adapters of a folder in the one that was named.
+    """Return the adapters in a subfolder.
 
-    A folder that was meant for an adapter and has none, or one further below, is one of them, to be refused.
+    A subfolder that was meant for an adapter but has none, or only further below, is also returned, to be
+    refused.
     """
     if _is_peft(folder):
         return [folder]

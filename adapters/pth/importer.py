@@ -1,4 +1,4 @@
-"""A .pth of an existing installation becomes a version: converted elsewhere, then added as any adapter is."""
+"""Import a .pth of an existing installation as a version: convert it in another process, then add it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adapters.registry.registry import AddResult, Registry
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """The version, and what its maker should know."""
+    """The new version, and warnings for its author."""
 
     added: AddResult
     warnings: Sequence[str]
@@ -34,10 +34,11 @@ def import_pickle(
     sources: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> ImportResult:
-    """Convert the .pth at `file` and add it to `registry`; names that are not passed come from the file's.
+    """Convert the .pth at `file` and add it to `registry`. Names that you do not pass come from the file's
+    name.
 
-    `sources` (by digest) and `details` go to the ledger.
-    Raises as `conversion.convert_file` and `Registry.add` do; then nothing has changed.
+    `sources` (by digest) and `details` go to the ledger. Raises as `conversion.convert_file` and
+    `Registry.add` do; then nothing has changed.
     """
     with tempfile.TemporaryDirectory(prefix="oneseek-import-") as place:
         found = convert_file(file, Path(place) / "adapter", alpha=alpha, limits=limits)

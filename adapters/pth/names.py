@@ -1,4 +1,4 @@
-"""What pickles call the factors of a LoRA, whichever tool wrote them, for each family that is imported."""
+"""Names of LoRA factors in pickles, for each tool and each family that can be imported."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _HALVES = {"down": "A", "up": "B"}
 
 @dataclass(frozen=True, slots=True)
 class FactorName:
-    """One factor's place."""
+    """The place of one LoRA matrix in the base."""
 
     key: Key
     half: str
-    """A or B."""
+    """Which of the two LoRA matrices: `A` or `B`."""
     adapter: str
-    """Empty if the file does not name one."""
+    """Name of the adapter. Empty if the file does not name one."""
 
 
 @dataclass(frozen=True, slots=True)
 class PickleNames:
-    """How one family's factors are called."""
+    """Reads the names of LoRA matrices in .pth files of one model family."""
 
     family: LoraFamily
     _pattern: re.Pattern[str]
     _modules: Mapping[str, str]
-    """As a name spells it → the family's name."""
+    """Maps each spelling of a module to its name in the family."""
 
     def read(self, tensor: str) -> FactorName | None:
-        """Which factor `tensor` is; None if it is none of the family's."""
+        """Return the factor that `tensor` names. None if it is not one of the family's."""
         match = self._pattern.fullmatch(tensor)
         if match is None:
             return None
@@ -58,7 +58,7 @@ NAMES: Mapping[str, PickleNames] = {
         r"(?:(?:self_attn|attention|attn|mlp|feed_forward)\.)?",
         {name: name for name in LLAMA.names},
     ),
-    # Two modules end in c_proj, so the part of the layer tells them apart.
+    # Two modules end in c_proj; the part of the layer before it distinguishes them.
     "gpt2": _names(
         GPT2,
         "module|base_model|model|transformer",
@@ -66,13 +66,17 @@ NAMES: Mapping[str, PickleNames] = {
         {target.path: target.name for target in GPT2.targets} | {name: name for name in GPT2.names},
     ),
 }
-"""Existing installations have Mistral and Llama bases, and GPT-SW3, which is a GPT-2."""
+"""The families to import: existing installations have Mistral and Llama bases, and GPT-SW3, which is
+a GPT-2.
+"""
 _PATHS = "|".join(re.escape(target.path) for names in NAMES.values() for target in names.family.targets)
 WHOLE = re.compile(rf".*(?:{_PATHS}|embed_tokens|lm_head|wte|wpe)\.weight")
-"""Matches what a whole model's weights are called."""
+"""Matches the names of a whole model's weights."""
 
 
 def family_in(tensors: Iterable[str]) -> str:
-    """The key in `NAMES` of the family that knows most of a file's tensors, the first of several alike."""
+    """Return the key in `NAMES` of the family with most of a file's tensors; the first if several have
+    equally many.
+    """
     listed = list(tensors)
     return max(NAMES, key=lambda kind: sum(NAMES[kind].read(tensor) is not None for tensor in listed))

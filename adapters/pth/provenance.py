@@ -1,4 +1,4 @@
-"""What an existing installation noted of its training: one digest of it, which the ledger can refer to."""
+"""Record what an existing installation noted of its training as one digest that the ledger can refer to."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from adapters.errors import LedgerError
 from adapters.files.regular import open_regular
 
 ROLE = "provenance"
-"""Under which role the ledger's entry of an import names the digest."""
+"""Role of the digest in the ledger's entry of an import."""
 MAX_FILES = 10_000
 
 
 def provenance_digest(place: Path) -> str:
-    """`sha256:…` of a file, or of the list of a folder's files that `sha256sum` writes, sorted by name.
+    r"""Return `sha256:…` of a file, or of the list that `sha256sum` writes for a folder's files, sorted by
+    name.
 
-    For a folder, the same as: `find . -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum`, in it.
-    Links are left out. Raises `LedgerError` for what cannot be read, or more than `MAX_FILES` files.
+    For a folder, this command in it gives the same: `find . -type f | LC_ALL=C sort | xargs -d '\n' sha256sum
+    | sha256sum`. Links are skipped. Raises `LedgerError` if a file cannot be read, or there are more than
+    `MAX_FILES`.
     """
     try:
         if not place.is_dir():
@@ -29,7 +31,7 @@ def provenance_digest(place: Path) -> str:
         return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"
-        raise LedgerError(place, reason, "Check the path and who may read it.") from problem
+        raise LedgerError(place, reason, "Check the path and its permissions.") from problem
 
 
 def _files(folder: Path) -> list[Path]:
@@ -39,7 +41,7 @@ def _files(folder: Path) -> list[Path]:
             found.append(path)
         if len(found) > MAX_FILES:
             reason = f"holds more than {MAX_FILES} files"
-            raise LedgerError(folder, reason, "Name the folder of the old ledger alone.")
+            raise LedgerError(folder, reason, "Give only the folder of the old ledger.")
     return found
 
 

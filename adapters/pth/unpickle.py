@@ -1,9 +1,9 @@
-"""Writes the LoRA of one file as PEFT's safetensors: `python -m adapters.pth.unpickle FILE FOLDER LIMITS`.
+"""Write the LoRA of one file as PEFT's safetensors: `python -m adapters.pth.unpickle FILE FOLDER LIMITS`.
 
-Started by `adapters.pth.conversion`, in a process of its own that ends after one file. Three things stand
-between a hostile file and this machine: the names that its pickle asks for are read, without running it, and
-must all be on a short list; torch.load then reads it with weights_only, never falling back; and the process
-may use only so much memory, time and disk. Answers one line of JSON on standard output.
+`adapters.pth.conversion` starts it in a process that ends after one file. Three safeguards protect this
+machine from a hostile file. First, the names that its pickle asks for are read without running it, and all
+must be on a short list. Second, torch.load reads it with weights_only and never falls back. Third, memory,
+time and disk are limited. It prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ _ALLOWED = re.compile(
     r"torch (?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Storage|torch device|"
     r"torch (?:float32|float16|bfloat16|float64)"
 )
-"""Module and name of what a file with tensors, numbers and text asks for."""
+"""Module and name of each object that a file with only tensors, numbers and text asks for."""
 _CALLS = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX")
-"""Opcodes that name what they ask for in other ways; torch.save does not write them."""
+"""Pickle opcodes that can create or call objects although torch.save never writes them. A file with one is
+refused.
+"""
 _CHANGED = ("lora_magnitude_vector", "lora_embedding", "modules_to_save", "lora_bias", "lora_B.bias")
 _RETRAIN = "Train it as a plain LoRA on the projections alone."
 _SAVE_AGAIN = "Save the adapter alone, with PEFT's save_pretrained, where it was trained."
@@ -42,7 +44,7 @@ _NO_MEMORY = "needs more memory than a conversion may have"
 
 
 class RefusedError(ValueError):
-    """The file is not converted."""
+    """The file is refused and not converted."""
 
     def __init__(self, reason: str, remedy: str = _SAVE_AGAIN) -> None:
         super().__init__(reason)
@@ -52,42 +54,53 @@ class RefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """A and B of one module; shapes [rank, in] and [out, rank]."""
+    """A and B of one module, with shapes [rank, in] and [out, rank]."""
 
     a: torch.Tensor
     b: torch.Tensor
 
 
 def check_archive(file: Path, limits: ConversionLimits) -> None:
-    """Look at the file without running anything of it. Raises `RefusedError`."""
+    """Check the file without running anything in it. Raises `RefusedError`."""
     if not zipfile.is_zipfile(file):
-        reason = "is not the zip format that torch.save has written since 1.6; the older ones are not read"
-        raise RefusedError(reason, "Load it where you trust it, and save it again with torch.save.")
+        reason = "the file is not the zip format of torch.save since 1.6; older formats are not supported"
+        raise RefusedError(reason, "If you trust it, load it with torch and save it again with torch.save.")
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if len(entries) > limits.tensors + 64:
-            raise RefusedError(f"holds {len(entries)} parts, and at most {limits.tensors} tensors are read")
+            raise RefusedError(
+                f"the file holds {len(entries)} parts, but OneSeek reads at most {limits.tensors} tensors"
+            )
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise RefusedError("holds compressed parts, which torch.save does not write")
+            raise RefusedError("the file holds compressed parts, so torch.save did not write this file")
         if sum(entry.file_size for entry in entries) > limits.file_bytes:
-            raise RefusedError(f"unfolds to more than {limits.file_bytes} bytes", WHOLE_MODEL)
+            raise RefusedError(
+                f"the file is larger than an adapter may be, {limits.file_bytes} bytes", WHOLE_MODEL
+            )
         pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]
         if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
-            raise RefusedError("is not what torch.save writes: it has to hold one data.pkl")
+            raise RefusedError(
+                "the file was not written by torch.save, since it does not hold exactly one data.pkl"
+            )
         if pickles[0].file_size > limits.pickle_bytes:
-            raise RefusedError(f"has a pickle of more than {limits.pickle_bytes} bytes")
+            raise RefusedError(
+                f"the file holds a data.pkl of more than {limits.pickle_bytes} bytes, too much for an adapter"
+            )
         asked = set(asked_for(archive.read(pickles[0])))
     foreign = sorted(name for name in asked if not _ALLOWED.fullmatch(name))
     if foreign:
         what = ", ".join(format_value(name.replace(" ", ".")) for name in foreign[:4])
-        remedy = f"Do not open it elsewhere unless you trust who made it. {_SAVE_AGAIN}"
+        remedy = f"Do not open it with other programs unless you trust its author. {_SAVE_AGAIN}"
         raise RefusedError(
-            f"asks for {what} while it is read, which could run code. None of it was run", remedy
+            f"the file is a pickle that asks for {what}, which could run code. It was not loaded",
+            remedy,
         )
 
 
 def asked_for(data: bytes) -> Iterator[str]:
-    """`module name` of every object that a pickle asks for, from its opcodes alone; none of it is run."""
+    """Yield `module name` of every object that a pickle would load, from its opcodes. No code of it is
+    run.
+    """
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name == "GLOBAL":
@@ -95,11 +108,13 @@ def asked_for(data: bytes) -> Iterator[str]:
             elif opcode.name in _CALLS:
                 yield f"{opcode.name} {argument or ''}".strip()
     except ValueError as problem:
-        raise RefusedError(f"has a damaged pickle ({format_value(str(problem))})") from problem
+        raise RefusedError(
+            f"the file is damaged: its data.pkl is not a pickle ({format_value(str(problem))})"
+        ) from problem
 
 
 def confine(file: Path, limits: ConversionLimits) -> None:
-    """Bound this process's memory, time and files, where the system can."""
+    """Limit this process's memory, time and files, if the system can."""
     if sys.platform == "win32":
         return
     import resource
@@ -122,7 +137,7 @@ def confine(file: Path, limits: ConversionLimits) -> None:
 
 
 def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The one state dict of a document, however it is wrapped, and the plain settings around it."""
+    """Return the one state dict of a document, however it is nested, and the plain settings around it."""
     import torch
 
     found: list[dict[str, torch.Tensor]] = []
@@ -140,23 +155,25 @@ def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any
                 look(item, depth + 1)
 
     if not isinstance(document, Mapping):
-        raise RefusedError(f"holds a {type(document).__name__}, and not tensors by name")
+        raise RefusedError(
+            f"the file holds a {type(document).__name__}; it must hold tensors by name (a state dict)"
+        )
     settings |= _plain_values(document)
     look(document, 0)
     with_lora = [tensors for tensors in found if any("lora_" in name for name in tensors)]
     if len(with_lora) > 1:
-        raise RefusedError("holds several sets of LoRA weights", "Save one adapter in each file.")
+        raise RefusedError("the file holds several sets of LoRA weights", "Save one adapter in each file.")
     if not with_lora:
         names = [name for tensors in found for name in tensors]
         if any(WHOLE.fullmatch(name) for name in names):
-            raise RefusedError("is a whole model's weights and no adapter", WHOLE_MODEL)
+            raise RefusedError("the file holds a whole model's weights, not an adapter", WHOLE_MODEL)
         held = ", ".join(map(format_value, names[:3])) or "nothing"
-        raise RefusedError(f"holds no LoRA weights (but {held})")
+        raise RefusedError(f"the file is not an adapter: no tensor in it is a LoRA weight (found: {held})")
     return with_lora[0], settings
 
 
 def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], Factors], list[str]]:
-    """A and B by layer and module, with warnings about what was left out."""
+    """Return A and B by layer and module, with warnings about what was left out."""
     known = NAMES[family_in(tensors)]
     halves: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
     adapters: set[str] = set()
@@ -165,17 +182,21 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
         found = known.read(name)
         if found is None:
             if "lora_" in name or any(trace in name for trace in _CHANGED):
-                raise RefusedError(f"holds {format_value(name)}, which is no part of a plain LoRA", _RETRAIN)
+                raise RefusedError(
+                    f"the file holds {format_value(name)}, which is not part of a plain LoRA", _RETRAIN
+                )
             left.append(name)
             continue
         adapters.add(found.adapter)
         if found.half in halves.setdefault(found.key, {}):
             place = known.family.module_name(*found.key)
-            raise RefusedError(f"holds lora_{found.half} of {place} twice", "Save one adapter in each file.")
+            raise RefusedError(
+                f"the file holds lora_{found.half} of {place} twice", "Save one adapter in each file."
+            )
         halves[found.key][found.half] = tensor
     if len(adapters) > 1:
         which = ", ".join(sorted(name or "unnamed" for name in adapters))
-        raise RefusedError(f"holds several adapters ({which})", "Save one adapter in each file.")
+        raise RefusedError(f"the file holds several adapters ({which})", "Save one adapter in each file.")
     warnings = (
         [f"{len(left)} tensors of the base in it are left out ({format_value(left[0])}…)"] if left else []
     )
@@ -185,24 +206,26 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
 
 
 def _factors(name: str, found: Mapping[str, torch.Tensor]) -> Factors:
-    """A and B of one module the right way round, which the shapes tell: the rank is the smaller side."""
+    """Return A and B of one module in the right order. Their shapes show it: the rank is the smaller side."""
     if len(found) != 2:
-        raise RefusedError(f"holds only one half of {name}")
+        raise RefusedError(f"the file holds only one of the two LoRA matrices of {name}")
     a, b = found["A"], found["B"]
     if a.dim() != 2 or b.dim() != 2:
-        raise RefusedError(f"{name} has factors of shapes {list(a.shape)} and {list(b.shape)}, not matrices")
+        raise RefusedError(
+            f"the LoRA weights of {name} are not matrices: {list(a.shape)} and {list(b.shape)}"
+        )
     plain, turned = a.shape[0] == b.shape[1], a.shape[1] == b.shape[0]
     if turned and (not plain or a.shape[1] < a.shape[0]):
         return Factors(a.T, b.T)
     if not plain:
         raise RefusedError(
-            f"{name} has factors of shapes {list(a.shape)} and {list(b.shape)}: no common rank"
+            f"the LoRA matrices of {name} have no common rank: {list(a.shape)} and {list(b.shape)}"
         )
     return Factors(a, b)
 
 
 def _plain_values(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    """The numbers, texts and lists of either among `fields`."""
+    """Return those of `fields` that are numbers, texts, or lists of them."""
     kinds = (str, int, float, bool)
     found = {str(key): value for key, value in fields.items() if isinstance(value, kinds)}
     lists = {
@@ -214,16 +237,20 @@ def _plain_values(fields: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
-    """Write the LoRA in `file` to `folder`, and say what it is. Raises `RefusedError`."""
+    """Write the LoRA in `file` to `folder`, and return its description. Raises `RefusedError`."""
     document = _load(file, limits)
     from safetensors.torch import save_file
 
     tensors, settings = tensors_in(document)
     if len(tensors) > limits.tensors:
-        raise RefusedError(f"holds {len(tensors)} tensors, and at most {limits.tensors} are read")
+        raise RefusedError(
+            f"the file holds {len(tensors)} tensors, but OneSeek reads at most {limits.tensors}"
+        )
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if size > limits.tensor_bytes:
-        raise RefusedError(f"holds {size} bytes of tensors, and at most {limits.tensor_bytes} are read")
+        raise RefusedError(
+            f"the file holds {size} bytes of tensors, but OneSeek reads at most {limits.tensor_bytes}"
+        )
     kind = family_in(tensors)
     known = NAMES[kind]
     factors, warnings = map_factors(tensors)
@@ -239,7 +266,7 @@ def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str
 
 
 def _load(file: Path, limits: ConversionLimits) -> object:
-    """What is in the file: tensors by name from safetensors, anything of the short list from a pickle."""
+    """Load the file: tensors by name from safetensors, or the allowed objects from a pickle."""
     if is_safetensors(file):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -247,33 +274,37 @@ def _load(file: Path, limits: ConversionLimits) -> object:
         try:
             return load_file(file)
         except SafetensorError as problem:
-            raise RefusedError(f"is damaged ({format_value(str(problem))})") from problem
+            raise RefusedError(f"the file is damaged ({format_value(str(problem))})") from problem
     check_archive(file, limits)
     import torch
 
     release = tuple(int(part) for part in re.findall(r"[0-9]+", torch.__version__)[:2])
     if release < (2, 10):
-        reason = f"is not read with torch {torch.__version__}, whose weights_only can be deceived"
+        reason = f"the file is not loaded, because weights_only can be bypassed in torch {torch.__version__}"
         raise RefusedError(reason, "Install torch 2.10 or later: pip install 'oneseek[train]'.")
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except MemoryError:
         raise
     except Exception as problem:
-        raise RefusedError(f"cannot be read as weights alone ({format_value(str(problem))})") from problem
+        raise RefusedError(
+            f"torch.load with weights_only=True cannot load the file ({format_value(str(problem))})"
+        ) from problem
 
 
 def _stored(tensor: torch.Tensor, name: str) -> torch.Tensor:
     import torch
 
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise RefusedError(f"{name} has factors of type {tensor.dtype}")
+        raise RefusedError(
+            f"the file holds LoRA weights of {name} of type {tensor.dtype}, which is not supported"
+        )
     kept = tensor.detach().to(torch.float32 if tensor.dtype == torch.float64 else tensor.dtype)
     return kept.clone(memory_format=torch.contiguous_format)
 
 
 def main(arguments: list[str]) -> int:
-    """Convert one file; refusals are an answer, not a failure."""
+    """Convert one file. A refusal is a normal result, printed as JSON."""
     file, folder, limits = (
         Path(arguments[0]),
         Path(arguments[1]),

@@ -1,6 +1,7 @@
-"""How a change divides the requests for an alias: a canary's shares, a shadow, or all to the active version.
+"""Plan how a change divides the requests for an alias: canary shares, a shadow, or everything to the active
+version.
 
-Each function looks at the registry and answers what is to be recorded and written; `Registry` does both.
+Each function reads the registry and returns what to record and write. `Registry` then does both.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from adapters.registry.traffic import Shadow, TrafficSplit, check_percent, check
 
 @dataclass(frozen=True, slots=True)
 class ShareChange:
-    """How the requests for an alias are divided from now on, and how they were."""
+    """A planned change of how the requests for an alias are divided between its versions."""
 
     active: VersionFolder
     before: AliasState
     after: AliasState
     pointers: AliasPointers
-    """The whole state that holds it."""
+    """The new state of all aliases after the change."""
     record: Record | None
-    """What the ledger is told; None where nothing changes."""
+    """The entry for the ledger. None if nothing changes."""
 
 
 def plan_canary(listing: RegistryListing, alias: str, shares: Mapping[str, float]) -> ShareChange:
-    """As `Registry.canary`."""
+    """Plan a canary without changing anything. See `Registry.canary`."""
     active = _active(listing, alias, "canary")
     versions = [listing.find(f"{active.alias}@{version}") for version in shares]
     named = dict(zip((entry.version.lower() for entry in versions), shares.values(), strict=True))
@@ -52,11 +53,13 @@ def plan_canary(listing: RegistryListing, alias: str, shares: Mapping[str, float
 
 
 def plan_shadow(listing: RegistryListing, name: str, share: float) -> ShareChange:
-    """As `Registry.shadow`."""
+    """Plan a shadow without changing anything. See `Registry.shadow`."""
     entry = listing.find(name)
     active, split = _active(listing, entry.alias, "shadow"), listing.pointers.state(entry.alias).split
     if entry == active or (split is not None and entry.version.lower() in split.shares):
-        raise RegistryError(f"{entry.full_name} answers requests already: shadow another version.")
+        raise RegistryError(
+            f"{entry.full_name} already answers requests: choose another version as the shadow."
+        )
     try:
         wanted = Shadow(entry.version.lower(), check_percent("share", share), now())
     except ValueError as problem:
@@ -67,7 +70,7 @@ def plan_shadow(listing: RegistryListing, name: str, share: float) -> ShareChang
 def plan_settle(
     listing: RegistryListing, alias: str, reason: str, since: str | None, metrics: Mapping[str, float] | None
 ) -> ShareChange:
-    """As `Registry.settle`."""
+    """Plan the end of a canary or shadow without changing anything. See `Registry.settle`."""
     active = _active(listing, alias, "settle")
     state = listing.pointers.state(active.alias)
     split = state.split if state.split and since not in (None, state.split.since) else None
@@ -78,9 +81,11 @@ def plan_settle(
 
 
 def _active(listing: RegistryListing, alias: str, verb: str) -> VersionFolder:
-    """The active version of `alias`, which is to name no version."""
+    """Return the active version of `alias`. Raises `RegistryError` if `alias` names a version too."""
     if "@" in alias:
-        raise RegistryError(f"{alias} names a version, and {verb} takes an alias.")
+        raise RegistryError(
+            f"{alias} names a version, but this command needs an alias. Use {verb} with an alias."
+        )
     return listing.find(alias)
 
 
@@ -97,7 +102,9 @@ def _change_shares(
 ) -> ShareChange:
     for entry in versions:
         if listing.is_retired(entry):
-            raise RegistryError(f"{entry.full_name} is retired: promote it, or name one that is served.")
+            raise RegistryError(
+                f"{entry.full_name} is retired: promote it, or choose a version that is served."
+            )
     before, pointers = listing.pointers.state(active.alias), listing.pointers
     if pointers.active(active.alias) != active.version.lower():
         # What stands for the alias by its number alone must not move when a higher version is added.

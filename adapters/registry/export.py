@@ -1,4 +1,4 @@
-"""Takes a version out of the registry as a plain PEFT folder, or as a zip file of one."""
+"""Export a version from the registry as a plain PEFT folder, or as a zip file of one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FILES = (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE, CARD_FILE)
 
 
 def write_export(entry: VersionFolder, output: Path) -> Path:
-    """Write `entry` to the folder `output`, or to a file where that ends in `.zip`, and answer where it is.
+    """Write `entry` to the folder `output`, or to a zip file if `output` ends in `.zip`. Returns the path.
 
-    The same version makes the same bytes each time. Raises `RegistryError` where `output` exists,
-    `AdapterError` where the version is no longer what was added.
+    The same version gives the same bytes each time. Raises `RegistryError` if `output` exists, and
+    `AdapterError` if the version's files have changed since it was added.
     """
     digest = entry.read().digest
     if output.exists():
-        raise RegistryError(f"{output} exists. Name another place, or remove it first.")
+        raise RegistryError(f"{output} exists. Choose another path, or remove it first.")
     if output.suffix.lower() != ".zip":
         with staged_folder(output) as folder:
             for file in _present(entry):

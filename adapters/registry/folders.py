@@ -1,4 +1,4 @@
-"""What a pointer notes of a version that lies outside the registry, so that it is found again or missed."""
+"""Records versions outside the registry, so that they can be found again or reported as missing."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from adapters.lora.manifest import PLACES, Adapter, AdapterPlace
 
 @dataclass(frozen=True, slots=True)
 class FolderRecord:
-    """A version in a folder of the user's, or in one that ships."""
+    """A version in a folder of the user's, or in one that ships with OneSeek."""
 
     alias: str
     version: str
     place: AdapterPlace
     path: Path
-    """Absolute."""
+    """Absolute path of the folder with the version."""
     base: str | None
-    """Digest of the base that it was served on."""
+    """Digest of the base that it was served on. None if unknown."""
     language: str | None = None
 
     @classmethod
     def of(cls, adapter: Adapter, base: str) -> FolderRecord:
-        """What is noted of `adapter`, which is served on the base with the digest `base`."""
+        """Record `adapter`, which is served on the base with the digest `base`."""
         path = adapter.path.absolute()
         return cls(adapter.alias, adapter.version, adapter.place, path, base, adapter.language)
 
     @classmethod
     def from_json(cls, value: Any) -> FolderRecord:
-        """What `to_json` made. Raises `ValueError`, `KeyError`, `TypeError` and `AttributeError`."""
+        """Read what `to_json` wrote. Raises `ValueError`, `KeyError`, `TypeError` and `AttributeError`."""
         place, path, base, language = value["place"], value["path"], value.get("base"), value.get("language")
         if place not in PLACES or place == "registry" or not Path(path).is_absolute():
-            raise ValueError("is not a folder that versions are served from")
+            raise ValueError("the record of an adapter's folder lacks a version's place or an absolute path")
         if base is not None and not isinstance(base, str):
-            raise ValueError("the base is not a digest")
+            raise ValueError("the record of an adapter's folder has a base that is not text")
         alias, version = names.alias(value["alias"]), names.version(value["version"])
         spoken = names.language(language) if language is not None else None
         return cls(alias, version, cast("AdapterPlace", place), Path(path), base, spoken)
 
     @property
     def root(self) -> Path:
-        """What links in the folder may not lead out of."""
+        """Folder that links in the version's folder may not lead outside of."""
         return self.path if self.place == "settings" else self.path.parent
 
     def fits(self, base: str | None) -> bool:
-        """Whether it may be for the base with the digest `base`; None: any."""
+        """True if the version may be for the base with the digest `base`. None as `base` matches any."""
         return base is None or self.base in (None, base)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return the record as plain JSON."""
         found: Mapping[str, Any] = {
             "alias": self.alias,
             "version": self.version,
@@ -65,7 +65,7 @@ class FolderRecord:
 
 
 def read_folders(value: Any) -> dict[str, FolderRecord]:
-    """Records by version in lower case, as JSON holds them. Raises as `FolderRecord.from_json`."""
+    """Read records by version in lower case from JSON. Raises the errors of `FolderRecord.from_json`."""
     if value is None:
         return {}
     found = [FolderRecord.from_json(record) for record in value.values()]

@@ -1,4 +1,4 @@
-"""What is checked before an adapter becomes a version, and what is then written beside its weights."""
+"""Check an adapter before it becomes a version, and write its manifest beside its weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from adapters.lora.weights import read_adapter
 from adapters.pickles import refuse_pickle
 from adapters.registry.listing import VersionFolder
 
-_WAIT = "Wait until it is written, then try again."
+_WAIT = "Wait until its writer has finished, then try again."
 _CARRIED = ("about", "created", "dataset", "dataset_digest", "metrics", "origin", "parents", "rows")
 """Fields of a source's `oneseek.json` that its version keeps."""
 
@@ -37,11 +37,11 @@ class Base:
     digest: str
     shape: ModelShape
     names: tuple[str, ...] = ()
-    """What else it is known as, for adapters that record no digest of their base."""
+    """Further names of the base, for adapters that record no digest of their base."""
 
     @classmethod
     def read(cls, found: FoundBase, cache: Path | None = None) -> Base:
-        """Hashes the base, with a `cache` as `base_digest` takes it. Raises `BaseModelError`."""
+        """Read and hash the base. `cache` is used as in `base_digest`. Raises `BaseModelError`."""
         digest = base_digest(found.path, cache)
         return cls(
             name=found.name,
@@ -58,21 +58,21 @@ class CheckedAdapter:
     source: Adapter
     base: Base
     given_version: str | None
-    """What the caller, its oneseek.json or its folder's name says; None where a free one may be taken."""
+    """The version that the caller, its oneseek.json or its folder's name gives. None: use a free one."""
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What its oneseek.json notes beyond what is read from the files."""
+    """Fields for its oneseek.json beyond those read from the files."""
     base_recorded: bool = True
-    """False if nothing but its shapes tells that it is for this base."""
+    """False if only the adapter's shapes show that it is for this base."""
 
     def with_version(self, version: str) -> CheckedAdapter:
-        """The same under `version`."""
+        """Return the adapter with `version` as its version."""
         return replace(self, source=replace(self.source, version=version))
 
     def write(self, folder: Path) -> None:
-        """Fill the empty `folder` with the version.
+        """Write the version into the empty `folder`.
 
-        Raises `AdapterError` if the source is no longer what was checked, or if the version could not be
-        read back.
+        Raises `AdapterError` if the source has changed since it was checked, or the version cannot be read
+        back.
         """
         source = self.source.path
         for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -86,7 +86,7 @@ class CheckedAdapter:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The fields of the version's oneseek.json."""
+        """Return the fields of the version's oneseek.json."""
         adapter = self.source
         found: dict[str, Any] = {
             "alias": adapter.alias,
@@ -113,11 +113,11 @@ def check_adapter(
     notes: Mapping[str, Any] | None = None,
     max_rank: int = MAX_RANK,
 ) -> CheckedAdapter:
-    """The adapter in `folder`, every number of it read and checked for `base`.
+    """Check the adapter in `folder` for `base`, including every number of its weights.
 
-    `notes` are fields of oneseek.json that go before those of the source. Raises `AdapterError` where it is
-    for another base, does not fit, holds NaN, exceeds `max_rank` or changes nothing; `ValueError` where a
-    name that is passed is none.
+    `notes` are fields of oneseek.json that override the source's. Raises `AdapterError` if it is for another
+    base, does not fit, holds NaN, exceeds `max_rank` or changes nothing. Raises `ValueError` if a given name
+    is invalid.
     """
     if not (folder / CONFIG_FILE).exists():
         refuse_pickle(folder)
@@ -147,17 +147,19 @@ def check_adapter(
 
 
 def _check_base(folder: Path, base: Base, recorded: str | None) -> None:
-    """Refuse an adapter that records another base, or without a record names one of another family."""
+    """Refuse an adapter that records another base. Without a record, refuse one that names a base of another
+    family.
+    """
     if recorded is None:
         check_base_name(folder, base.names or (base.name,))
     elif recorded != base.digest:
-        reason = f"it was made for another base than {base.name}, which is {base.digest}"
+        reason = f"it was made for another base; this one is {base.name}, {base.digest}"
         remedy = "Name its own base with --base-model, or train it again for this one."
         raise AdapterError(folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
 
 
 def _check_readable(folder: Path, wanted: Adapter) -> None:
-    """Refuse a version that a reader would not take as what it was checked as."""
+    """Refuse a version that would read back differently from what was checked."""
     try:
         found = read_manifest(folder)
     except AdapterError as problem:
@@ -168,7 +170,7 @@ def _check_readable(folder: Path, wanted: Adapter) -> None:
 
 
 def version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> str:
-    """The version that holds these very contents already, else the next free one."""
+    """Return the version that holds exactly these contents, or else the next free one."""
     known = (entry.version for entry in versions if entry.recorded_digest == intake.source.digest)
     return next(known, None) or names.next_version(entry.version for entry in versions)
 
@@ -176,7 +178,7 @@ def version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> 
 def same_version(
     entry: VersionFolder, intake: CheckedAdapter, versions: tuple[VersionFolder, ...]
 ) -> Adapter:
-    """The version that is there, where it is the one to be added; `RegistryError` otherwise."""
+    """Return the existing version if it equals the one to add. Raises `RegistryError` if it differs."""
     present, wanted = entry.read(), intake.source
     free = names.next_version(entry.version for entry in versions)
     where = "exists" if entry.outside is None else f"is served from {entry.where}"
@@ -189,7 +191,7 @@ def same_version(
         return present
     if wanted.language not in (None, present.language):
         raise RegistryError(
-            f"{entry.full_name} exists with the language {present.language}, not {wanted.language}. "
+            f"{entry.full_name} already exists with the language {present.language}, not {wanted.language}. "
             f"A version never changes: add it as --version {free}."
         )
     return present

@@ -1,4 +1,4 @@
-"""What the ledger is told of a change to the registry."""
+"""Build the ledger's records of changes to the registry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adapters.registry.pointers import AliasState
 _LARGEST = 2**53
 _SHORTEN = "Shorten the metrics, parents and origin in its oneseek.json."
 _LONGEST = 2000
-"""Characters of a reason that are kept."""
+"""Maximum number of characters of a reason that are recorded."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -29,9 +29,10 @@ def addition(
     sources: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Record:
-    """A version came, from what its manifest and `sources` name by digest; `action` says how.
+    """Record a new version, and the digests that its manifest and `sources` name. `action` says how it was
+    made.
 
-    Raises `AdapterError` for notes that the ledger cannot hold.
+    Raises `AdapterError` if its notes do not fit into the ledger.
     """
     manifest, adapter = intake.manifest, intake.source
     told, parents, metrics = manifest.get("origin"), manifest.get("parents"), manifest.get("metrics")
@@ -66,7 +67,7 @@ def addition(
     except ValueError as problem:
         raise AdapterError(adapter.path, f"cannot be recorded in the ledger ({problem})", _SHORTEN) from None
     if size > MAX_RECORD_BYTES:
-        reason = f"has notes that take {size} bytes in the ledger, and at most {MAX_RECORD_BYTES} are kept"
+        reason = f"has notes of {size} bytes; the ledger holds at most {MAX_RECORD_BYTES}"
         raise AdapterError(adapter.path, reason, _SHORTEN)
     return record
 
@@ -78,9 +79,9 @@ def move(
     adapter: Adapter,
     ended: Mapping[str, Any] | None = None,
 ) -> Record:
-    """An alias stands for `after`, which was read as `adapter`, and no longer for `before`.
+    """Record that an alias's active version changes from `before` to `after`, whose files are `adapter`.
 
-    `ended` is what divided its requests until now, as `division_to_json` tells it.
+    `ended` says how its requests were divided between versions until now, as `division_to_json` returns it.
     """
     was = {"before": before.full_name} if before is not None else {}
     return Record(
@@ -92,7 +93,7 @@ def move(
 
 
 def folders_of(*entries: VersionFolder | None) -> dict[str, Any]:
-    """Where those of `entries` lie that are outside the registry, as details of a record."""
+    """Return the folders of those of `entries` that are outside the registry, as details of a record."""
     found = [entry.outside.to_json() for entry in entries if entry is not None and entry.outside is not None]
     return {"folders": found} if found else {}
 
@@ -108,9 +109,10 @@ def division(
     reason: str = "",
     standing: Mapping[str, Any] | None = None,
 ) -> Record:
-    """The requests for an alias are divided as `now` says between `adapters`, and were as `before` says.
+    """Record how the requests for an alias are divided between `adapters`: `now` from now on, `before` until
+    now.
 
-    `standing` says where its active version lies, as `folders_of` does.
+    `standing` is the folder of its active version, as `folders_of` returns it.
     """
     told = {"now": dict(now), "before": dict(before), "reason": reason[:_LONGEST], **(standing or {})}
     digests = tuple(adapter.digest for adapter in adapters)
@@ -124,7 +126,7 @@ def division(
 
 
 def division_to_json(state: AliasState) -> dict[str, Any]:
-    """How a line divides its alias's requests, as plain JSON; empty where it does not."""
+    """Return how the requests for an alias are divided, as plain JSON. Empty if they are not."""
     found: dict[str, Any] = {}
     if state.split is not None:
         found["shares"] = state.split.shares
@@ -134,14 +136,14 @@ def division_to_json(state: AliasState) -> dict[str, Any]:
 
 
 def standing_of(before: VersionFolder | None, adapter: Adapter) -> dict[str, Any]:
-    """What the ledger is told of the version that an alias goes on standing for when another one comes."""
+    """Return what to record of the version that stays active for an alias when another version is added."""
     if before is None or before.is_named(adapter.alias, adapter.version):
         return {}
     return {"active": before.full_name, **folders_of(before)}
 
 
 def removal(action: str, entry: VersionFolder) -> Record:
-    """A version is served no longer, or its files are gone."""
+    """Record that a version is retired, or that its files were deleted."""
     digest = entry.recorded_digest or ""
     return Record(
         action=action,

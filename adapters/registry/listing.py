@@ -1,6 +1,6 @@
-"""One look at the registry on disk: which versions it holds, and which of them are active or retired.
+"""Read the registry on disk once: its versions, and which are active or retired.
 
-Taken without a lock, and cheap: names and manifests are read, weights are not.
+It takes no lock and is cheap: only names and manifests are read, not weights.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ from adapters.registry.pointers import ACTIVE_FILE, AliasPointers, first_version
 
 @dataclass(frozen=True, slots=True)
 class VersionFolder:
-    """One version's place, by the names it goes under."""
+    """The folder of one version, with its alias and version."""
 
     alias: str
     version: str
     folder: Path
     outside: FolderRecord | None = None
-    """What pointers note of it if it lies outside the registry."""
+    """Where the version is, if that is outside the registry. None if it is inside."""
 
     @classmethod
     def recorded(cls, record: FolderRecord) -> VersionFolder:
-        """The version outside the registry that `record` is about."""
+        """Create the entry of a version outside the registry from its record."""
         return cls(record.alias, record.version, record.path, record)
 
     @classmethod
     def of(cls, folder: Path) -> VersionFolder:
-        """The version in registry/ALIAS/VERSION, by the names that it records, else by those of its place."""
+        """Create the entry of the version in registry/ALIAS/VERSION. Its names are those in its manifest, or
+        else those of its folder.
+        """
         fields = _recorded(folder)
         return cls(
             _checked(fields.get("alias"), names.alias) or folder.parent.name,
@@ -50,68 +52,72 @@ class VersionFolder:
 
     @property
     def full_name(self) -> str:
-        """`alias@version`."""
+        """Full name of the version: `alias@version`."""
         return f"{self.alias}@{self.version}"
 
     @property
     def place(self) -> AdapterPlace:
-        """Where it lies."""
+        """Path of the folder with the version."""
         return "registry" if self.outside is None else self.outside.place
 
     @property
     def where(self) -> str:
-        """Where it lies, in words that name no folder above it."""
+        """Describe where the version's folder is, without naming the folders above it."""
         if self.outside is None or self.outside.place == "lora_adapters":
             return f"{'registry' if self.outside is None else 'lora_adapters'}/{self.folder.name}"
         shipped = self.outside.place == "shipped"
         return "what ships with OneSeek" if shipped else f"{self.folder.name}, which the settings name"
 
     def may_fit(self, base: str) -> bool:
-        """Whether it may be for the base with the digest `base`, as far as is noted."""
+        """True if the version may be for the base with the digest `base`, by its record."""
         if self.outside is not None:
             return self.outside.fits(base)
         return _recorded(self.folder).get("base_digest") in (None, base)
 
     @property
     def recorded_digest(self) -> str | None:
-        """The digest that its manifest records; None where there is none. Reads no weights."""
+        """The digest that its manifest records. None if there is none. Reads no weights."""
         found: object = _recorded(self.folder).get("digest")
         return found if isinstance(found, str) else None
 
     @property
     def recorded_language(self) -> str | None:
-        """The language that its manifest records; None where there is none."""
+        """The language in the version's manifest; None if there is none."""
         return _checked(_recorded(self.folder).get("language"), names.language)
 
     @property
     def language(self) -> str | None:
-        """The language that its manifest records, else its card, which a damaged manifest leaves."""
+        """The language that its manifest records, or its model card if the manifest is damaged."""
         if self.outside is not None:
             return self.outside.language
         return self.recorded_language or _checked(card_language(self.folder), names.language)
 
     @property
     def imported(self) -> bool:
-        """Whether its manifest says that it was converted from a file of an existing installation."""
+        """True if the version's manifest says that it was converted from a file of an existing
+        installation.
+        """
         return ORIGIN in _recorded(self.folder)
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """What its manifest says of the file that it was converted from; empty if it was not."""
+        """The manifest's record of the file that the adapter was converted from. Empty if it was not
+        converted.
+        """
         found: object = _recorded(self.folder).get(ORIGIN)
         return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
     def is_named(self, alias: str, version: str) -> bool:
-        """Whether it is `version` of `alias`; case does not matter."""
+        """True if this is `version` of `alias`; case does not matter."""
         return (self.alias.lower(), self.version.lower()) == (alias.lower(), version.lower())
 
     def read(self) -> Adapter:
-        """The adapter, its files hashed. Raises `AdapterError`."""
+        """Read the adapter and hash its files. Raises `AdapterError`."""
         if not self.folder.is_dir():
-            reason = "is missing, and a version of the registry stood there"
+            reason = "is missing, but the registry has a version there"
             remedy = "Restore the folder, promote another version, or forget this one with retire --delete."
             if self.outside is not None:
-                reason = f"is missing, and {self.full_name} was served from it"
+                reason = f"is missing, but {self.full_name} was served from it"
                 remedy = f"Restore the folder, or promote another version of {self.alias}."
             raise AdapterError(self.folder, reason, remedy)
         self._check_names()
@@ -125,14 +131,16 @@ class VersionFolder:
         return replace(found, place=self.place)
 
     def _check_names(self) -> None:
-        """Raise `AdapterError` if its manifest has another name; the settings may give it any."""
+        """Raise `AdapterError` if its manifest has another name. If the settings name the folder, any name is
+        allowed.
+        """
         if self.place == "settings":
             return
         fields = _recorded(self.folder)
         for field, own in (("alias", self.alias), ("version", self.version)):
             told = fields.get(field)
             if isinstance(told, str) and told.lower() != own.lower():
-                reason = f"is another than {own}, by which the registry took it in"
+                reason = f"differs from {own}, the name that it was registered with"
                 raise AdapterError(
                     self.folder / MANIFEST_FILE, reason, "Restore it.", field=field, value=told
                 )
@@ -140,38 +148,39 @@ class VersionFolder:
 
 @dataclass(frozen=True)
 class RegistryListing:
-    """What the registry held at one moment."""
+    """The contents of the registry at one moment."""
 
     entries: tuple[VersionFolder, ...]
-    """Every version, by alias, then in natural order; also a promoted one whose folder is missing.
+    """Every version, sorted by alias and then in natural order.
 
-    Those outside the registry are among them as far as a pointer names them, or whoever reads it does.
+    Includes promoted versions whose folders are missing, and versions outside the registry if it has recorded
+    them or the caller names them.
     """
     pointers: AliasPointers
 
     @classmethod
     def read(cls, registry: Path, outside: Iterable[VersionFolder] = ()) -> RegistryListing:
-        """What the folder `registry` holds, and the versions `outside` of it. Raises `PointersError`."""
-        # The state first: what was promoted after this moment is then found among the versions all the same.
+        """Read the folder `registry`, and add the versions `outside` of it. Raises `PointersError`."""
+        # Read the state first: a version promoted after this moment is then still found among the versions.
         pointers = AliasPointers.read(registry)
         entries = [VersionFolder.of(folder) for folder in version_folders(registry)]
         entries += _besides(entries, [*outside, *_recorded_outside(pointers)])
         missing = list(_missing(registry, entries, pointers))
-        # What a pointer names goes before what a changed manifest says of the same folder.
+        # A pointer's name takes precedence over a changed manifest's name for the same folder.
         claimed = {entry.folder for entry in missing}
         return cls(_sorted([*(one for one in entries if one.folder not in claimed), *missing]), pointers)
 
     @classmethod
     def without_pointers(cls, registry: Path) -> RegistryListing:
-        """What the folder holds, as if nothing was known of which version is active."""
+        """Return this listing as if no version had ever been promoted or retired."""
         return cls(_sorted(map(VersionFolder.of, version_folders(registry))), AliasPointers())
 
     def versions(self, alias: str) -> tuple[VersionFolder, ...]:
-        """The versions of `alias`, in natural order; none where it is unknown."""
+        """The versions of `alias` in natural order. Empty if it is unknown."""
         return tuple(entry for entry in self.entries if entry.alias.lower() == alias.lower())
 
     def served_versions(self, alias: str) -> tuple[VersionFolder, ...]:
-        """Those that are not retired."""
+        """The versions of `alias` that are not retired."""
         return tuple(entry for entry in self.versions(alias) if not self.is_retired(entry))
 
     @property
@@ -180,19 +189,21 @@ class RegistryListing:
         return frozenset(entry.folder for entry in self.entries if not self.is_retired(entry))
 
     def is_retired(self, entry: VersionFolder) -> bool:
-        """Whether it is kept and not served."""
+        """True if the version is retired: kept but not served."""
         return self.pointers.is_retired(entry.alias, entry.version)
 
     def active(self, alias: str) -> VersionFolder | None:
-        """What `alias` stands for: what was promoted last and is still served, else as `first_version`."""
+        """The active version of `alias`: the one promoted last if it is still served, else
+        `first_version`.
+        """
         return self.active_of(alias, self.served_versions(alias))
 
     def active_on(self, alias: str, base: str) -> VersionFolder | None:
-        """What `alias` stands for on the base with the digest `base`."""
+        """The active version of `alias` on the base with the digest `base`."""
         return self.active_of(alias, [one for one in self.served_versions(alias) if one.may_fit(base)])
 
     def active_of(self, alias: str, served: Iterable[VersionFolder]) -> VersionFolder | None:
-        """What `alias` would stand for if these of its versions alone were served."""
+        """Return the version of `alias` that would be active if only these versions were served."""
         served = tuple(served)
         for version in reversed(self.pointers.state(alias).history):
             for entry in served:
@@ -204,19 +215,19 @@ class RegistryListing:
         return next(entry for entry in served if entry.version.lower() == first)
 
     def is_named_active(self, alias: str, version: str) -> bool:
-        """Whether `alias` stands for `version`; also true if it has no version at all."""
+        """True if `version` is active for `alias`, or if the alias has no version at all."""
         active = self.active(alias)
         return active is None or active.version.lower() == version.lower()
 
     def is_active(self, entry: VersionFolder) -> bool:
-        """Whether its alias stands for it."""
+        """True if this is the active version of its alias."""
         return self.active(entry.alias) == entry
 
     def find(self, name: str) -> VersionFolder:
-        """The version that `alias@version` names, or that an alias alone stands for.
+        """Find the version that `alias@version` names, or the active version of an alias.
 
-        A language such as `sv` does for the alias, where the active version of one alias alone speaks it.
-        Raises `UnknownAdapterError`, and `RegistryError` for an alias whose versions are all retired.
+        A language such as `sv` can replace the alias if exactly one alias has an active version in that
+        language. Raises `UnknownAdapterError`, and `RegistryError` if all versions of the alias are retired.
         """
         alias, at, version = name.partition("@")
         versions, speakers = self.versions(alias.strip()), list[str]()
@@ -228,7 +239,10 @@ class RegistryListing:
         if not at:
             active = self.active(versions[0].alias)
             if active is None:
-                raise RegistryError(f"Every version of {versions[0].alias} is retired. Promote one of them.")
+                raise RegistryError(
+                    f"Every version of {versions[0].alias} is retired. Promote one of them: oneseek adapters "
+                    f"promote {versions[0].alias}@VERSION."
+                )
             return active
         for entry in versions:
             if entry.version.lower() == version.strip().lower():
@@ -237,7 +251,7 @@ class RegistryListing:
         raise UnknownAdapterError(name, [f"{versions[0].alias}@{hint}" for hint in hints])
 
     def _speakers(self, language: str) -> list[str]:
-        """The aliases whose active version speaks `language`, sorted; those in the registry go first."""
+        """The aliases whose active version speaks `language`, sorted. Those in the registry come first."""
         active = [entry for alias in self._aliases if (entry := self.active(alias)) is not None]
         found = [entry for entry in active if _spoken(entry) == language.lower()]
         kept = [entry for entry in found if entry.outside is None]
@@ -257,7 +271,7 @@ def _spoken(entry: VersionFolder) -> str | None:
 
 
 def _besides(entries: Iterable[VersionFolder], others: Iterable[VersionFolder]) -> list[VersionFolder]:
-    """Those of `others` that have a name of their own, the first of each."""
+    """Return the entries of `others` whose names no entry has yet; for each name, only the first."""
     there = {entry.full_name.lower() for entry in entries}
     found: dict[str, VersionFolder] = {}
     for entry in others:
@@ -267,7 +281,9 @@ def _besides(entries: Iterable[VersionFolder], others: Iterable[VersionFolder]) 
 
 
 def _recorded_outside(pointers: AliasPointers) -> Iterator[VersionFolder]:
-    """The versions outside the registry that pointers name: what is there, and what an alias stands for."""
+    """Return the versions outside the registry that it has recorded: those whose folder exists, and active
+    ones.
+    """
     for alias, state in pointers.states.items():
         active = pointers.active(alias)
         for version, record in state.folders.items():
@@ -278,7 +294,7 @@ def _recorded_outside(pointers: AliasPointers) -> Iterator[VersionFolder]:
 def _missing(
     registry: Path, entries: Iterable[VersionFolder], pointers: AliasPointers
 ) -> Iterator[VersionFolder]:
-    """The versions that aliases stand for and whose folders are not there."""
+    """Return the active versions whose folders are missing."""
     written = {entry.alias.lower(): entry.alias for entry in entries}
     there = {(entry.alias.lower(), entry.version.lower()) for entry in entries}
     for alias, state in pointers.states.items():
@@ -289,7 +305,7 @@ def _missing(
 
 
 def _checked(value: object, check: Callable[[str], str]) -> str | None:
-    """`value` if it is a name of the kind that `check` checks, else None."""
+    """Return `value` if `check` accepts it, else None."""
     if not isinstance(value, str):
         return None
     try:
@@ -299,7 +315,9 @@ def _checked(value: object, check: Callable[[str], str]) -> str | None:
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
-    """The manifest's fields; none where it is damaged, which `VersionFolder.read` and `verify` say."""
+    """Return the manifest's fields. Empty if it is damaged, which `VersionFolder.read` and
+    `verify` report.
+    """
     try:
         return read_fields(folder)
     except AdapterError:
@@ -307,9 +325,9 @@ def _recorded(folder: Path) -> dict[str, Any]:
 
 
 def version_folders(registry: Path) -> list[Path]:
-    """Folders `registry`/ALIAS/VERSION that hold a version, whole or damaged.
+    """List the folders `registry`/ALIAS/VERSION that hold a version, intact or damaged.
 
-    Those that begin with a dot are being written.
+    Folders that begin with a dot are skipped: they are still being written.
     """
     return [
         folder for alias in _folders(registry) for folder in _folders(alias) if _is_version_folder(folder)
@@ -323,20 +341,22 @@ def _is_version_folder(folder: Path) -> bool:
 
 
 def alias_folders(registry: Path) -> list[Path]:
-    """Folders `registry`/ALIAS."""
+    """List the folders of all aliases in `registry`."""
     return _folders(registry)
 
 
 def fingerprint(registry: Path) -> str:
-    """Text that changes when a version comes, goes or changes, or `ACTIVE_FILE` does. Reads no contents."""
+    """Return text that changes when a version is added, removed or changed, or `ACTIVE_FILE` changes. Reads
+    no contents.
+    """
     seen = [f"{folder.relative_to(registry)} {stamp(folder)}" for folder in version_folders(registry)]
     return "\n".join([*seen, _times(registry / ACTIVE_FILE)])
 
 
 def stamp(folder: Path) -> str:
-    """Text that changes when a file of the version in `folder` does, or who may read it.
+    """Return text that changes when a file of the version in `folder` or its permissions change.
 
-    Times are compared for being equal alone, so that a clock that is set back hides nothing.
+    Times are only compared for equality, so setting the clock back hides no change.
     """
     return " ".join(_times(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE))
 

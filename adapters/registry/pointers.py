@@ -1,8 +1,9 @@
-"""Which version of an alias is active, which were or are retired, and how its requests are divided.
+"""Stores which version of each alias is active, which versions are retired, and how requests are divided
+between versions.
 
-All of it is in registry/active.json. The file is replaced whole, so whoever reads it without the registry's
-lock meets one state or the next. For an alias that it does not name the order of places decides
-(`active_versions`); nothing is written when adapters are found.
+Everything is in registry/active.json. The file is replaced whole, so readers need no lock: they see the old
+state or the new one. If the file does not name an alias, the order in which its versions were found decides
+(`active_versions`). Searching for adapters does not change the file.
 """
 
 from __future__ import annotations
@@ -28,52 +29,60 @@ if TYPE_CHECKING:
 
 ACTIVE_FILE = "active.json"
 _FORMAT = 1
-"""Of a file that divides nothing, which every OneSeek reads."""
+"""Format of a file that divides no requests. Every OneSeek reads it."""
 _DIVIDED = 2
-"""Of one that does: one that cannot divide refuses it, rather than answer differently from the others."""
+"""Format of a file that divides requests. A release that cannot divide refuses it, instead of answering
+differently.
+"""
 _FOLDERS = 3
-"""Of one that names versions outside the registry, which earlier releases would take for missing ones."""
+"""Format of a file that names versions outside the registry. Earlier releases would report those as
+missing.
+"""
 _MAX_BYTES = 16 << 20
 _MAX_HISTORY = 256
-REMEDY = "Restore it, or write it anew from the ledger: oneseek adapters repair"
+REMEDY = "Restore it, or rebuild it from the ledger: oneseek adapters repair"
 
 
 class PointersError(FileRefusedError):
-    """The file of active versions is not what OneSeek writes."""
+    """The file of active versions is not in a format that OneSeek writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class AliasState:
-    """What is known of one alias. Versions are in lower case."""
+    """The state of one alias. Versions are in lower case."""
 
     history: tuple[str, ...] = ()
     """Versions in the order in which they became active; the last one is active."""
     retired: frozenset[str] = frozenset()
-    """Versions that are kept and not served."""
+    """Retired versions: their files are kept, but they are not served."""
     split: TrafficSplit | None = None
-    """How requests for the alias are divided between its versions; None: all go to the active one."""
+    """How the alias's requests are divided between its versions. None: all go to the active one."""
     shadow: Shadow | None = None
-    """What also answers a part of them, unseen."""
+    """The version that also answers part of the requests, without its answers being shown. None if there is
+    none.
+    """
     folders: Mapping[str, FolderRecord] = field(default_factory=dict[str, FolderRecord])
-    """Version → where it lies, for those of the history and the retired that are not in the registry."""
+    """Maps each version to its folder, for the versions in `history` and `retired` that are outside the
+    registry.
+    """
 
     @property
     def divided_versions(self) -> tuple[str, ...]:
-        """The versions that have a share or shadow one."""
+        """The versions that have a share of the requests, or shadow them."""
         split = tuple(self.split.shares) if self.split is not None else ()
         return (*split, self.shadow.version) if self.shadow is not None else split
 
 
 @dataclass(frozen=True, slots=True)
 class AliasPointers:
-    """The state of all aliases. It never changes; each change answers a new state."""
+    """The state of all aliases. It never changes: each change returns a new state."""
 
     states: Mapping[str, AliasState] = field(default_factory=dict[str, AliasState])
-    """Alias in lower case → what is known of it."""
+    """Maps each alias in lower case to its state."""
 
     @classmethod
     def read(cls, registry: Path) -> AliasPointers:
-        """The state in the folder `registry`; empty where there is none. Raises `PointersError`."""
+        """The state in the folder `registry`; empty if there is none. Raises `PointersError`."""
         path = registry / ACTIVE_FILE
         if not os.path.lexists(path):
             return cls()
@@ -84,7 +93,11 @@ class AliasPointers:
         if fields.get("format") not in (_FORMAT, _DIVIDED, _FOLDERS):
             reason = f"this OneSeek knows the formats {_FORMAT} to {_FOLDERS}"
             raise PointersError(
-                path, reason, "Use the OneSeek that wrote it.", field="format", value=fields.get("format")
+                path,
+                reason,
+                "Use the newer OneSeek that wrote it.",
+                field="format",
+                value=fields.get("format"),
             )
         aliases: object = fields.get("aliases")
         if not isinstance(aliases, dict):
@@ -92,7 +105,9 @@ class AliasPointers:
         return cls({alias: _state(path, alias, value) for alias, value in aliases.items()})
 
     def write(self, registry: Path) -> None:
-        """Replace the state in the folder `registry`, whole. Its lock must be held."""
+        """Replace the state in the folder `registry` atomically. Hold the registry's lock when
+        you call it.
+        """
         aliases = {alias: _state_to_json(state) for alias, state in sorted(self.states.items())}
         number = _DIVIDED if any(state.divided_versions for state in self.states.values()) else _FORMAT
         number = _FOLDERS if any(state.folders for state in self.states.values()) else number
@@ -101,22 +116,23 @@ class AliasPointers:
             path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
     def state(self, alias: str) -> AliasState:
-        """What is known of `alias`."""
+        """Return the state of `alias`."""
         return self.states.get(alias.lower(), AliasState())
 
     def is_retired(self, alias: str, version: str) -> bool:
-        """Whether `version` is kept and not served."""
+        """True if `version` is retired: kept but not served."""
         return version.lower() in self.state(alias).retired
 
     def active(self, alias: str) -> str | None:
-        """The active version in lower case; None where nothing is recorded."""
+        """The active version in lower case. None if none is recorded."""
         history = self.state(alias).history
         return history[-1] if history else None
 
     def promote(self, alias: str, version: str, folder: FolderRecord | None = None) -> AliasPointers:
-        """With `version` active, and no longer retired where it was. A move ends what divided the alias.
+        """Return the state with `version` active and not retired.
 
-        `folder` says where the version lies if that is outside the registry.
+        If the active version changes, any split and shadow of the alias end. `folder` is the version's folder
+        if it is outside the registry.
         """
         version, state = version.lower(), self.state(alias)
         retired, folders = state.retired - {version}, _noted(state.folders, version, folder)
@@ -126,9 +142,9 @@ class AliasPointers:
         return self._with(alias, AliasState(history, retired, folders=folders))
 
     def roll_back(self, alias: str, served: Collection[str]) -> AliasPointers | None:
-        """With the last version of `served` active that was so before the present one; None without any.
+        """Return the state with the previous active version that is in `served`. None if there is none.
 
-        It ends what divided the alias.
+        Ends any split and shadow of the alias.
         """
         wanted = {version.lower() for version in served}
         history = _without_repeats([version for version in self.state(alias).history if version in wanted])
@@ -140,7 +156,9 @@ class AliasPointers:
     def drop(
         self, alias: str, version: str, *, keep: bool, folder: FolderRecord | None = None
     ) -> AliasPointers:
-        """With `version` out of the history, and with `keep` among the retired; `folder` as for `promote`."""
+        """Return the state without `version` in the history. With `keep`, it is listed as retired. `folder`
+        is as for `promote`.
+        """
         version, state = version.lower(), self.state(alias)
         history = _without_repeats([item for item in state.history if item != version])
         retired = state.retired | {version} if keep else state.retired - {version}
@@ -148,7 +166,7 @@ class AliasPointers:
         return self._with(alias, replace(state, history=history, retired=retired, folders=folders))
 
     def set_split(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> AliasPointers:
-        """With the requests for `alias` divided so."""
+        """Return the state in which the requests for `alias` are divided between versions as given."""
         return self._with(alias, replace(self.state(alias), split=split, shadow=shadow))
 
     def _with(self, alias: str, state: AliasState) -> AliasPointers:
@@ -160,10 +178,12 @@ class AliasPointers:
 
 
 def active_versions(kept: Iterable[Adapter], pointers: AliasPointers) -> tuple[dict[str, str], list[str]]:
-    """Alias → what it stands for among `kept`, and a note for each alias whose promoted one is not there.
+    """Return the active version of each alias, and a note for each alias whose promoted version is not in
+    `kept`.
 
-    That is what was promoted last, else the highest version of the first place that has one. A version that
-    is damaged is among `kept`; one that is not there is for another base.
+    `kept` holds the versions that were found, including damaged ones. The version promoted last is active. If
+    none was promoted, it is the highest version in the first searched folder that has one. A promoted version
+    that is not in `kept` is for another base.
     """
     held: dict[str, list[Adapter]] = {}
     for adapter in kept:
@@ -177,12 +197,14 @@ def active_versions(kept: Iterable[Adapter], pointers: AliasPointers) -> tuple[d
         found[alias] = left[-1] if left else first_version((one.place, one.version) for one in versions)
         if history and left[-1:] != [history[-1]]:
             instead = f"{alias}@{found[alias]}"
-            notes.append(f"{alias}@{history[-1]} is promoted and cannot be served; {instead} is, instead")
+            notes.append(f"{alias}@{history[-1]} was promoted but cannot be served; serving {instead}")
     return found, notes
 
 
 def first_version(versions: Iterable[tuple[AdapterPlace, str]]) -> str:
-    """The highest of the versions in the first place that has one, in lower case; never promoted ones."""
+    """Return the highest version in the first searched folder that has one, in lower case. Used if none was
+    promoted.
+    """
     found = list(versions)
     first = min(PLACES.index(place) for place, _ in found)
     here = [version.lower() for place, version in found if PLACES.index(place) == first]
@@ -196,7 +218,9 @@ def _without_repeats(history: Sequence[str]) -> tuple[str, ...]:
 def _noted(
     folders: Mapping[str, FolderRecord], version: str, folder: FolderRecord | None
 ) -> dict[str, FolderRecord]:
-    """`folders` with what is known of `version` now; without a record it is in the registry."""
+    """Return `folders` with the present folder of `version`, or without it if the version is in
+    the registry.
+    """
     others = {key: record for key, record in folders.items() if key != version}
     return others if folder is None else {**others, version: folder}
 
@@ -239,7 +263,7 @@ def _split(value: Any) -> TrafficSplit | None:
     canaries = tuple(sorted(found, key=lambda item: names.natural(item[0])))
     active = names.version(value["active"]).lower()
     if not canaries or active in dict(canaries) or sum(dict(canaries).values()) >= 100:
-        raise ValueError("the canaries leave nothing to the active version")
+        raise ValueError("the shares of the canaries add up to 100, so the active version gets no requests")
     return TrafficSplit(active, canaries, str(value["since"]))
 
 

@@ -1,4 +1,4 @@
-"""The active versions as the ledger tells them: what a lost or damaged `active.json` is written anew from."""
+"""Rebuild the active versions from the ledger if `active.json` is lost or damaged."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _DIVISIONS = ("canary", "shadow", "settle")
 
 @dataclass(frozen=True, slots=True)
 class AcceptedContents:
-    """What the ledger knows a version by; None for what it does not know."""
+    """The ledger's record of a version. A field is None if the ledger does not record it."""
 
     digest: str | None = None
     language: str | None = None
     imported: bool = False
-    """Whether it was converted from a file of an existing installation."""
+    """True if the version was converted from a file of an existing installation."""
 
 
 def replay(entries: Iterable[Entry]) -> AliasPointers:
-    """What `active.json` holds after the changes that `entries` record, oldest first.
+    """Return the contents of `active.json` after the changes in `entries`, oldest first.
 
     The first version of an alias is active until another is promoted, unless its entry names one that was
-    served already. Entries about anything but versions of adapters change nothing.
+    already served. Entries that are not about adapter versions change nothing.
     """
     pointers = AliasPointers()
     for entry in entries:
@@ -43,24 +43,26 @@ def replay(entries: Iterable[Entry]) -> AliasPointers:
 
 
 def check_pointers(listing: RegistryListing, registry: Path, ledger: Path) -> None:
-    """Raise `PointersError` if `active.json` is gone and the ledger knows of other active versions.
+    """Raise `PointersError` if `active.json` is gone but the ledger records active versions.
 
-    Without this, the highest version of each alias would be served, which nobody may have promoted.
+    Otherwise the highest version of each alias would be served, even if nobody promoted it.
     """
     path = registry / ACTIVE_FILE
     if os.path.lexists(path) or not ledger.is_dir():
         return
     told = told_pointers(ledger)
     if any(state.folders for state in told.states.values()):
-        raise PointersError(path, "was removed, and the ledger knows what it said", REMEDY)
+        raise PointersError(path, "is missing, but the ledger records its contents", REMEDY)
     for entry in listing.entries:
         active, retired = told.active(entry.alias), told.is_retired(entry.alias, entry.version)
         if retired or (active is not None and not listing.is_named_active(entry.alias, active)):
-            raise PointersError(path, "was removed, and the ledger knows what it said", REMEDY)
+            raise PointersError(path, "is missing, but the ledger records its contents", REMEDY)
 
 
 def told_pointers(ledger: Path) -> AliasPointers:
-    """The active versions that the ledger tells of, unverified; none if it cannot be read."""
+    """Return the active versions that the ledger records, without verifying it. Empty if it
+    cannot be read.
+    """
     try:
         return replay(Ledger.open(ledger).entries())
     except LedgerError:
@@ -68,10 +70,12 @@ def told_pointers(ledger: Path) -> AliasPointers:
 
 
 def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
-    """The active versions that a ledger which verifies tells of. Raises `LedgerError` for any other."""
+    """Return the active versions that a verified ledger records. Raises `LedgerError` if it does
+    not verify.
+    """
     verdict = ledger.verify()
     if verdict.state not in ("intact", "repairable"):
-        reason = f"does not tell which versions are active: {verdict.faults[0]}"
+        reason = f"cannot be trusted for the active versions: {verdict.faults[0]}"
         raise LedgerError(ledger.folder, reason, "Restore the ledger, or promote each version by hand.")
     there = {entry.alias.lower() for entry in listing.entries}
     told = replay(ledger.entries())
@@ -81,7 +85,7 @@ def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
 
 
 def accepted_contents(ledger: Path, full_name: str) -> AcceptedContents:
-    """What the ledger knows of a version; nothing if it cannot be read."""
+    """Return what the ledger records about a version. Empty if the ledger cannot be read."""
     known = AcceptedContents()
     try:
         for entry in Ledger.open(ledger).entries():
@@ -132,7 +136,9 @@ def _after(pointers: AliasPointers, entry: Entry) -> AliasPointers:
 def _added(
     pointers: AliasPointers, record: Record, alias: str, version: str, folders: Mapping[str, FolderRecord]
 ) -> AliasPointers:
-    """A version came into the registry: the first of its alias is active, else what the entry names."""
+    """Apply the addition of a version: the first of its alias is active, or else the one that the entry
+    names.
+    """
     standing = str(record.details.get("active", "")).partition("@")[2].lower()
     if pointers.is_retired(alias, version):
         pointers = pointers.drop(alias, version, keep=False)
@@ -144,7 +150,7 @@ def _added(
 
 
 def _folders(record: Record) -> dict[str, FolderRecord]:
-    """Where the versions lie that an entry is about and that are outside the registry."""
+    """Return the folders of the versions in an entry that are outside the registry."""
     told: Any = record.details.get("folders")
     found: dict[str, FolderRecord] = {}
     for value in told if isinstance(told, list | tuple) else ():
@@ -157,7 +163,7 @@ def _folders(record: Record) -> dict[str, FolderRecord]:
 def _rolled_back(
     pointers: AliasPointers, alias: str, version: str, folder: FolderRecord | None
 ) -> AliasPointers:
-    """As `AliasPointers.roll_back` leaves it if `version` is what was active before."""
+    """Apply the rollback to `version` that the ledger records. See `AliasPointers.roll_back`."""
     history = pointers.state(alias).history
     served = {item for item in history if not pointers.is_retired(alias, item)}
     back = pointers.roll_back(alias, served)
@@ -169,7 +175,7 @@ def _rolled_back(
 def _divided(
     pointers: AliasPointers, alias: str, now: Any, since: str, folders: Mapping[str, FolderRecord]
 ) -> AliasPointers:
-    """How requests for `alias` are divided according to the details of an entry."""
+    """Return how requests for `alias` are divided according to an entry's details."""
     for version, folder in folders.items():
         if pointers.active(alias) != version:
             pointers = pointers.promote(alias, version, folder)

@@ -1,7 +1,7 @@
 """The registry on disk: immutable versions under registry/ALIAS/VERSION, and which of them is active.
 
-Every change is made under a lock that processes share, is recorded first, and becomes visible by one rename:
-a process that is killed at any moment leaves the old state or the new one. Readers take no lock.
+Every change takes a lock that processes share, is recorded in the ledger first, and becomes visible by one
+rename. If a process is killed, the old state or the new one is left. Readers take no lock.
 """
 
 from __future__ import annotations
@@ -42,37 +42,39 @@ __all__ = [
 
 PATIENCE = 60.0
 """Seconds to wait for another process that is changing the registry."""
+LOCK_NAME = ".lock"
+"""Name of the lock file in the registry's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """What `add` came to."""
+    """The result of adding a version to the registry."""
 
     adapter: Adapter
     new: bool
-    """False where the same version was there already."""
+    """False if the same version already existed."""
     active: bool
-    """Whether its alias stands for it now."""
+    """True if the new version is now active for its alias."""
     stands: str
-    """Full name of what its alias stands for now."""
+    """Full name of the version that is now active for its alias."""
     base_recorded: bool = True
-    """False if nothing but the adapter's shapes told that it is for this base."""
+    """False if only the adapter's shapes show that it is for this base."""
 
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """What an alias stood for, and what it stands for now."""
+    """The version of an alias that was active before a change, and the one that is active now."""
 
     before: VersionFolder | None
     after: VersionFolder
 
 
 class Registry:
-    """The registry of one `home`. Safe under several processes and threads.
+    """The registry of one `home`. Safe to use from several processes and threads.
 
-    Each change is in `ledger`, where there is one, before it becomes visible; what that raises stops it.
-    `outside` answers which versions are served from elsewhere, so that an alias can stand for one of them;
-    what it raises, `add` raises.
+    Each change is written to `ledger`, if there is one, before it becomes visible. If that write fails, the
+    change stops. `outside` returns the versions that are served from folders outside the registry, so that
+    one of them can be an alias's active version. `add` raises the errors of `outside`.
     """
 
     def __init__(
@@ -86,9 +88,8 @@ class Registry:
         self._outside = outside
 
     def listing(self) -> RegistryListing:
-        """What it holds at this moment, and what is served from elsewhere as far as that can be read.
-
-        Raises as `RegistryListing.read` does.
+        """Read the registry's contents, and the versions in folders outside it if these can be read. Raises
+        the errors of `RegistryListing.read`.
         """
         try:
             outside = self._outside()
@@ -97,7 +98,7 @@ class Registry:
         return RegistryListing.read(self.folder, outside)
 
     def fingerprint(self) -> str:
-        """Text that changes when a version comes, goes, or any other change is made."""
+        """Return text that changes with every change to the registry."""
         return fingerprint(self.folder)
 
     def add(
@@ -113,14 +114,17 @@ class Registry:
         sources: Mapping[str, str] | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> AddResult:
-        """Make the PEFT LoRA in `folder` a version, by names that are passed, recorded or told by its folder.
+        """Add the PEFT LoRA in `folder` as a version, under the names that are passed, recorded or read from
+        its folder.
 
-        Without any version it takes the next free one. The first version of an alias becomes active; one of
-        an alias that is served, from wherever, waits for `promote`. The same contents under the same name
-        change nothing, but are recorded where the ledger does not know them. `notes` are further fields of
-        oneseek.json; `sources` (by digest) and `details` go to the ledger alone. Raises `AdapterError` as
-        `intake.check_adapter` does, `RegistryError` where the version holds something else, `LedgerError`,
-        `ValueError` where a name that is passed is none; then nothing has changed.
+        Without a version it gets the next free one. The first version of an alias becomes active. If the
+        alias is already served from anywhere, the new version waits for `promote`. Adding the same contents
+        under the same name changes nothing, but is recorded if the ledger does not know them. If that version
+        was retired and the alias has no active version, it becomes active again.
+
+        `notes` are further fields of oneseek.json. `sources` (by digest) and `details` only go to the ledger.
+        Raises `AdapterError` as `intake.check_adapter` does, `RegistryError` if the version holds something
+        else, `LedgerError`, and `ValueError` if a given name is invalid. After an error nothing has changed.
         """
         intake = check_adapter(folder, base, alias=alias, version=version, language=language, notes=notes)
         self._outside()  # an alias that is served must not be taken for a new one
@@ -136,8 +140,10 @@ class Registry:
                         break  # these contents are served from a folder, and the registry takes them in
                     if self._ledger is not None and not self._ledger.knows(present.digest):
                         self._record(addition(intake, action, sources, details))
+                    if before is None and listing.is_retired(entry):
+                        self._serve_again(listing, entry, present)
                     stands = before or entry
-                    return AddResult(present, new=False, active=entry == before, stands=stands.full_name)
+                    return AddResult(present, new=False, active=entry == stands, stands=stands.full_name)
             standing = standing_of(before, adapter)
             record = addition(intake, action, sources, {**(details or {}), **standing})
             with staged_folder(self._place(adapter)) as temporary:
@@ -160,11 +166,10 @@ class Registry:
             )
 
     def promote(self, name: str) -> AliasMove:
-        """Make `alias@version` what its alias stands for, also where it was retired.
+        """Make `alias@version` the active version of its alias, even if it was retired.
 
-        All requests for the alias go to it then, however they were divided.
-        Raises `UnknownAdapterError`, `RegistryError` without a version, `AdapterError` where its files
-        changed.
+        All requests for the alias then go to it. Any split or shadow ends. Raises `UnknownAdapterError`,
+        `RegistryError` if no version is named, and `AdapterError` if its files have changed.
         """
         _with_version(name, "promote")
         with self._writing() as listing:
@@ -179,15 +184,14 @@ class Registry:
             return AliasMove(before, after)
 
     def rollback(self, alias: str) -> AliasMove:
-        """Make active what was so before the present version; again and again it walks back.
+        """Make the previously active version active again. Repeat to go further back.
 
-        All requests for the alias go to it then, however they were divided.
-        Raises `UnknownAdapterError`, `RegistryError` where there is nothing before, `AdapterError` where the
-        files of that version changed.
+        All requests for the alias then go to it. Any split or shadow ends. Raises `UnknownAdapterError`,
+        `RegistryError` if there is no previous version, and `AdapterError` if its files have changed.
         """
         if "@" in alias:
             raise RegistryError(
-                f"{alias} names a version, and rollback takes an alias. To choose one, promote it."
+                f"{alias} names a version. Use rollback with an alias, or promote that version."
             )
         with self._writing() as listing:
             before = listing.find(alias)
@@ -204,19 +208,18 @@ class Registry:
             return AliasMove(before, after)
 
     def retire(self, name: str, *, delete: bool = False) -> VersionFolder:
-        """Serve `alias@version` no longer; its files stay, unless `delete`. Retiring again changes nothing.
+        """Stop serving `alias@version`. Its files stay unless `delete`. Retiring it again changes nothing.
 
-        Raises `UnknownAdapterError`, and `RegistryError` for the active one of several that are served, for
-        one that has or shadows a share of its alias's requests, and if files outside the registry are to be
-        deleted.
+        Raises `UnknownAdapterError`. Raises `RegistryError` if it is active and others are served, if it has
+        a share of the requests or is a shadow, or if `delete` would remove files outside the registry.
         """
         _with_version(name, "retire")
         with self._writing() as listing:
             entry = listing.find(name)
             if delete and entry.outside is not None:
                 raise RegistryError(
-                    f"{entry.full_name} lies in {entry.where}, where nothing is deleted. Retire it without "
-                    "deleting, or remove the folder yourself."
+                    f"{entry.full_name} lies in {entry.where}, where OneSeek deletes nothing. Retire it "
+                    "without deleting, or remove the folder yourself."
                 )
             others = [item.version for item in listing.served_versions(entry.alias) if item != entry]
             if others and listing.is_active(entry):
@@ -226,7 +229,7 @@ class Registry:
             if entry.version.lower() in listing.pointers.state(entry.alias).divided_versions:
                 raise RegistryError(
                     f"{entry.full_name} has a share of the requests for its alias: "
-                    f"settle {entry.alias} first."
+                    f"end the split first (oneseek adapters settle {entry.alias})."
                 )
             if not listing.is_retired(entry):
                 self._record(removal("retire", entry))
@@ -240,13 +243,13 @@ class Registry:
             return entry
 
     def repair(self) -> AliasPointers:
-        """Write a damaged or lost `active.json` anew from the ledger, which is verified first.
+        """Rebuild a damaged or lost `active.json` from the ledger, after verifying the ledger.
 
-        The damaged file is kept beside it; a file that can be read stays as it is.
-        Raises `LedgerError` if the ledger is absent or does not verify.
+        Keeps the damaged file under another name. If the file can be read, it is not changed. Raises
+        `LedgerError` if the ledger is absent or does not verify.
         """
         if self._ledger is None:
-            raise RegistryError("There is no ledger to read the active versions from.")
+            raise RegistryError("There is no ledger, so the active versions cannot be rebuilt from it.")
         with self._locked():
             path = self.folder / ACTIVE_FILE
             try:
@@ -262,20 +265,22 @@ class Registry:
             return pointers
 
     def canary(self, alias: str, shares: Mapping[str, float]) -> ShareChange:
-        """Divide the requests for `alias` between versions (version → percent), sticky by conversation.
+        """Divide the requests for `alias` between versions (`shares`: percent by version). A conversation
+        stays with one version.
 
-        The active version is among them, and they add up to 100. A shadow that gets a share ends as a shadow.
-        Raises `UnknownAdapterError`, `RegistryError` for a retired version or shares that do not fit, and
-        `AdapterError` where a version's files changed.
+        Include the active version. The shares must add up to 100. If the shadow gets a share, it ends as a
+        shadow. Raises `UnknownAdapterError`, `RegistryError` for a retired version or wrong shares, and
+        `AdapterError` if a version's files have changed.
         """
         with self._writing() as listing:
             return self._divide(plan_canary(listing, alias, shares))
 
     def shadow(self, name: str, share: float) -> ShareChange:
-        """Have `alias@version` also answer `share` percent of the requests for its alias, unseen.
+        """Let `alias@version` also answer `share` percent of the requests for its alias. Clients never see
+        its answers.
 
-        Raises `UnknownAdapterError`, `RegistryError` for a retired version, one that answers already, or a
-        share that does not fit, and `AdapterError` where its files changed.
+        Raises `UnknownAdapterError`, `RegistryError` for a retired version, one that already answers
+        requests, or a wrong share, and `AdapterError` if its files have changed.
         """
         _with_version(name, "shadow")
         with self._writing() as listing:
@@ -289,10 +294,10 @@ class Registry:
         since: str | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> ShareChange:
-        """Have every request for `alias` go to its active version again, and end its shadow.
+        """Send every request for `alias` to its active version again, and end its shadow.
 
-        `since` ends the split or shadow that was set then, and nothing where that has ended. `reason` and
-        `metrics` go to the ledger. Where nothing is divided, nothing changes. Raises `UnknownAdapterError`.
+        With `since`, ends only the split or shadow that was set at that time. `reason` and `metrics` go to
+        the ledger. If nothing is divided, nothing changes. Raises `UnknownAdapterError`.
         """
         with self._writing() as listing:
             return self._divide(plan_settle(listing, alias, reason, since, metrics))
@@ -307,13 +312,19 @@ class Registry:
         if self._ledger is None:
             return
         if not self._ledger.begun and os.path.lexists(self.folder / ACTIVE_FILE):
-            reason = "was removed: changes to the registry were recorded in it"
+            reason = "is missing, but changes to the registry were recorded in it"
             raise LedgerError(self._ledger.folder, reason, RESTORE)
         self._ledger.append(record)
 
     @contextmanager
+    def unchanging(self) -> Generator[None]:
+        """Block all changes to the registry while the block runs. Raises `RegistryError` and `OSError`."""
+        with self._locked():
+            yield
+
+    @contextmanager
     def _writing(self) -> Generator[RegistryListing]:
-        """Hold the registry's lock over a change to what it holds, of which all is known."""
+        """Hold the registry's lock for a change, after checking that its whole state is known."""
         with self._locked():
             listing = self.listing()
             if self._ledger is not None and not os.path.lexists(self.folder / ACTIVE_FILE):
@@ -322,10 +333,10 @@ class Registry:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """Hold the registry's lock, with what killed writers left cleared away."""
+        """Hold the registry's lock, and clear away what killed writers left."""
         mark_home(self.folder.parent)
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock", timeout=PATIENCE)
+        lock = FileLock(self.folder / LOCK_NAME, timeout=PATIENCE)
         try:
             lock.acquire()
         except Timeout:
@@ -341,7 +352,9 @@ class Registry:
             lock.release()
 
     def _pin(self, listing: RegistryListing, before: VersionFolder, adapter: Adapter) -> None:
-        """Record what the alias of a coming version stands for, so that the new one does not replace it."""
+        """Record the active version of an alias before another is added, so that the new one does not replace
+        it.
+        """
         pointers = listing.pointers
         if pointers.is_retired(adapter.alias, adapter.version):
             pointers = pointers.drop(adapter.alias, adapter.version, keep=False)
@@ -354,22 +367,29 @@ class Registry:
             pointers.write(self.folder)
 
     def _note_first(self, listing: RegistryListing, entry: VersionFolder) -> None:
-        """Record what a new alias stands for, so that its loss is noticed."""
+        """Record the active version of a new alias, so that its loss would be noticed."""
         with suppress(OSError):
             listing.pointers.promote(entry.alias, entry.version).write(self.folder)
 
+    def _serve_again(self, listing: RegistryListing, entry: VersionFolder, adapter: Adapter) -> None:
+        """Make a retired version active again, because its alias has no other active version."""
+        self._record(move("promote", None, entry, adapter, None))
+        listing.pointers.promote(entry.alias, entry.version, entry.outside).write(self.folder)
+
     def _place(self, adapter: Adapter) -> Path:
-        """The folder of a version; beside its alias's other versions, however their alias is written."""
+        """Return the folder for a new version: inside the folder of its alias, even if that is written in
+        other upper or lower case.
+        """
         same = (path for path in alias_folders(self.folder) if path.name.lower() == adapter.alias.lower())
         return next(same, self.folder / adapter.alias) / adapter.version
 
 
 def _free_name(path: Path) -> Path:
-    """Where a damaged file is kept."""
+    """Return a free name to keep a damaged file under."""
     names_ = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
     return next(name for name in names_ if not os.path.lexists(name))
 
 
 def _with_version(name: str, verb: str) -> None:
     if "@" not in name:
-        raise RegistryError(f"{name} names no version: say {verb} {name}@VERSION.")
+        raise RegistryError(f"{name} does not name a version: use {verb} {name}@VERSION.")

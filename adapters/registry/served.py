@@ -1,7 +1,7 @@
-"""The adapters that a server knows: by alias and version, with one active version for each alias.
+"""The adapters that a server serves: by alias and version, with one active version for each alias.
 
-Readers take no lock: every state is a `Snapshot`, and a change puts a new one in its place. Nothing here
-reads or writes files, so a verb that does (import, promote) does that work first and then makes one call.
+Readers take no lock: every state is a `Snapshot`, and a change replaces it. This module does not read or
+write files. A command such as import or promote changes the files first, and then makes one call here.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class ServedAdapters:
-    """Adapters for one base. Safe to use from any thread; questions never wait for changes.
+    """Adapters for one base. Safe to use from any thread; reads never wait for changes.
 
-    The highest version of each alias, in natural order, is active at first, where `active` (alias to
-    version) does not say otherwise. `short_names` and `languages` (code to alias) are further names for
-    aliases, `base_aliases` of the base. A language that the active version of exactly one alias speaks needs
-    no entry.
+    At first, the highest version of each alias in natural order is active, unless `active` (alias to version)
+    names another. `short_names` and `languages` (code to alias) are further names for aliases; `base_aliases`
+    are further names for the base. A language needs no entry if the active version of exactly one alias
+    speaks it.
 
-    Raises `AdapterRejectedError` where one of `adapters` is refused, `UnknownAdapterError` where one of these
-    names points to none of them, `ValueError` where it is reserved or no name.
+    Raises `AdapterRejectedError` if one of `adapters` is refused. Raises `UnknownAdapterError` if one of
+    these names points to no adapter, and `ValueError` if it is reserved or invalid.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class ServedAdapters:
         )
         """The present state. Names resolved in one snapshot agree with each other."""
         self.guard: Callable[[str], None] | None = None
-        """Given the alias of what is added; raises `AdapterRejectedError` if another base has it."""
+        """Called with the alias of each adapter that is added. Raises `AdapterRejectedError` if another base
+        has that alias.
+        """
 
     @property
     def base_digest(self) -> str:
@@ -79,68 +81,83 @@ class ServedAdapters:
 
     @property
     def base_name(self) -> str:
-        """The base's public name."""
+        """The public name of the base."""
         return self.snapshot.base_name
 
     def resolve(self, name: str) -> Adapter:
-        """As `Snapshot.resolve`, of the present state."""
+        """Return the adapter for an `alias`, an `alias@version`, or a short name instead of the alias, in
+        any case. See `Snapshot.resolve`.
+        """
         return self.snapshot.resolve(name)
 
     def is_adapter(self, name: str) -> bool:
-        """As `Snapshot.is_adapter`, of the present state."""
+        """True if `resolve` would find the name. See `Snapshot.is_adapter`."""
         return self.snapshot.is_adapter(name)
 
     def is_base(self, name: str) -> bool:
-        """As `Snapshot.is_base`, of the present state."""
+        """True if `name` means the base: `base`, or the base's own name if no adapter has it. See
+        `Snapshot.is_base`.
+        """
         return self.snapshot.is_base(name)
 
     def aliases(self) -> tuple[str, ...]:
-        """As `Snapshot.aliases`, of the present state."""
+        """Every alias as written in its active version, sorted. See `Snapshot.aliases`."""
         return self.snapshot.aliases()
 
     def adapters(self) -> tuple[Adapter, ...]:
-        """As `Snapshot.adapters`, of the present state."""
+        """Every version of every alias, by alias, then in natural order. See `Snapshot.adapters`."""
         return self.snapshot.adapters()
 
     def versions(self, alias: str) -> tuple[Adapter, ...]:
-        """As `Snapshot.versions`, of the present state."""
+        """Return every version of an alias or short name, in natural order. See `Snapshot.versions`."""
         return self.snapshot.versions(alias)
 
     def active(self, alias: str) -> Adapter:
-        """As `Snapshot.active`, of the present state."""
+        """Return the active version of an alias or short name. See `Snapshot.active`."""
         return self.snapshot.active(alias)
 
     def by_digest(self, digest: str) -> Adapter:
-        """As `Snapshot.by_digest`, of the present state."""
+        """Return the adapter with this digest. See `Snapshot.by_digest`."""
         return self.snapshot.by_digest(digest)
 
     def languages(self) -> dict[str, str]:
-        """As `Snapshot.languages`, of the present state."""
+        """Maps each language code to an alias: the configured one, else the only alias whose active version
+        speaks it. See `Snapshot.languages`.
+        """
         return self.snapshot.languages()
 
+    @property
+    def routing_state(self) -> tuple[object, ...]:
+        """The part of the state that routing depends on. See `Snapshot.routing_state`."""
+        return self.snapshot.routing_state
+
     def contested_languages(self) -> dict[str, tuple[str, ...]]:
-        """As `Snapshot.contested_languages`, of the present state."""
+        """Maps each language code to aliases, if several speak it and none is configured. See
+        `Snapshot.contested_languages`.
+        """
         return self.snapshot.contested_languages()
 
     def add(self, adapter: Adapter) -> None:
-        """Hold `adapter`. It becomes active only where its alias is new; `activate` moves an alias.
+        """Add `adapter`. It becomes active only if its alias is new; use `activate` to change the active
+        version.
 
-        Adding one that is held already changes nothing. Raises `AdapterRejectedError` where it is for another
-        base, its name is reserved, or another digest has its full name.
+        Adding an adapter again changes nothing. Raises `AdapterRejectedError` if it is for another base, its
+        name is reserved, or another digest has its full name.
         """
         self.check_alias(adapter.alias)
         with self._lock:
             self.snapshot = _with(self.snapshot, adapter)
 
     def check_alias(self, alias: str) -> None:
-        """Raise `AdapterRejectedError` if `alias` is another base's."""
+        """Raise `AdapterRejectedError` if another base has `alias`."""
         if self.guard is not None:
             self.guard(alias)
 
     def replace(self, adapter: Adapter) -> Adapter:
-        """Hold `adapter` in place of the version that has its full name, and answer what that was.
+        """Replace the version that has the same full name, and return the old one.
 
-        Atomic, as `activate` is. Raises `UnknownAdapterError` where there is none, else as `add` does.
+        Atomic, like `activate`. Raises
+        `UnknownAdapterError` if there is no such version, else the errors of `add`.
         """
         with self._lock:
             alias, version = adapter.alias.lower(), adapter.version.lower()
@@ -154,9 +171,9 @@ class ServedAdapters:
             return before
 
     def activate(self, alias: str, version: str) -> Adapter:
-        """Make `version` what `alias` stands for, and answer what it stood for before.
+        """Make `version` the active version of `alias`, and return the previous one.
 
-        Atomic: a reader sees the old version or the new one. Where it moves, what divided its requests ends.
+        Atomic: a reader sees the old version or the new one. A change of version ends any split or shadow.
         Raises `UnknownAdapterError`.
         """
         with self._lock:
@@ -165,24 +182,24 @@ class ServedAdapters:
             return before
 
     def divide(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> None:
-        """Divide the requests for `alias` so from now on; None, None gives all to its active version.
+        """Divide the requests for `alias` from now on. Pass None, None to send all to its active version.
 
-        Atomic. Raises `UnknownAdapterError` for an alias or a version that is not held, and
-        `AdapterRejectedError` where the split is one of another active version.
+        Atomic. Raises `UnknownAdapterError` for an unknown alias or version, and `AdapterRejectedError` if
+        the split was made for another active version.
         """
         with self._lock:
             self.snapshot = _divided(self.snapshot, alias, split, shadow)
 
     def remove(self, full_name: str) -> Adapter:
-        """Forget one version, by `alias@version`, and answer what it was. Its files stay as they are.
+        """Remove one version by `alias@version`, and return it. Its files stay.
 
-        Raises `UnknownAdapterError`, and `AdapterRejectedError` where it is the active one of several
-        versions, or the last one of an alias that a configured short name or language points to.
+        Raises `UnknownAdapterError`. Raises `AdapterRejectedError` if it is active and others are left, or if
+        it is the last one of an alias that a configured short name or language points to.
         """
         with self._lock:
             adapter = self.snapshot.resolve(full_name)
             if "@" not in full_name:
-                raise AdapterRejectedError(f"{full_name} is not a full name: say {adapter.full_name}")
+                raise AdapterRejectedError(f"{full_name} is not a full name: use {adapter.full_name}")
             self.snapshot = _without(self.snapshot, adapter)
             return adapter
 
@@ -194,7 +211,7 @@ def _with(state: Snapshot, adapter: Adapter) -> Snapshot:
         raise AdapterRejectedError(f"The adapter in {adapter.path} is refused: {problem}") from problem
     if adapter.base_digest is not None and adapter.base_digest != state.base_digest:
         raise AdapterRejectedError(
-            f"{adapter.full_name} was made for the base {adapter.base_digest}, and {state.base_name} is "
+            f"{adapter.full_name} was made for the base {adapter.base_digest}, but {state.base_name} is "
             f"{state.base_digest}. Serve it on its own base, or train it again for this one."
         )
     versions = state.by_alias.get(alias, {})
@@ -228,7 +245,10 @@ def _divided(state: Snapshot, alias: str, split: TrafficSplit | None, shadow: Sh
     for version in wanted:
         state.resolve(f"{active.alias}@{version}")
     if split is not None and split.active != active.version.lower():
-        raise AdapterRejectedError(f"{active.full_name} is active, and the split is one of {split.active}")
+        raise AdapterRejectedError(
+            f"{active.full_name} is active now, but the canary was set beside the active version "
+            f"{split.active}"
+        )
     splits = {**found.splits, key: split} if split is not None else found.splits
     shadows = {**found.shadows, key: shadow} if shadow is not None else found.shadows
     return replace(state, splits=splits, shadows=shadows)
@@ -247,7 +267,9 @@ def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
     left = {key: held for key, held in state.by_alias[alias].items() if key != version}
     if left and state.active_versions[alias] == version:
         others = ", ".join(left)
-        raise AdapterRejectedError(f"{adapter.full_name} is active: activate another first ({others})")
+        raise AdapterRejectedError(
+            f"{adapter.full_name} is the active version: activate another one first ({others})"
+        )
     split, shadow = state.splits.get(alias), state.shadows.get(alias)
     if version in (split.shares if split else ()) or (shadow is not None and shadow.version == version):
         state = _undivided(state, alias)
@@ -256,7 +278,8 @@ def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
     pointing = [n for n, to in {**state.short_names, **state.spoken}.items() if to.lower() == alias]
     if pointing:
         raise AdapterRejectedError(
-            f"{adapter.full_name} is the last version of its alias, which {pointing[0]} is configured to mean"
+            f"{adapter.full_name} is the last version of its alias, and in the settings the name "
+            f"{pointing[0]} points to it"
         )
     held = {key: versions for key, versions in state.by_alias.items() if key != alias}
     return replace(state, by_alias=held, active_versions={key: state.active_versions[key] for key in held})

@@ -1,4 +1,4 @@
-"""One state of the registry, and every question that can be asked of it. It never changes."""
+"""Looks up adapters in one state of the registry, which never changes."""
 
 from __future__ import annotations
 
@@ -13,36 +13,41 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.traffic import Shadow, TrafficSplit
 
 _HINTED = 512
-"""Most names that an unknown one is compared with."""
+"""Maximum number of names that an unknown name is compared with, to suggest close matches."""
 _COMPARED = 64
-"""Most characters of it that are."""
+"""Maximum number of characters of an unknown name that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One state of a registry. It never changes, so names resolved in one agree with each other."""
+    """The names and adapters that are served at one moment. It never changes, so all names that are looked up
+    in one snapshot agree with each other.
+    """
 
     base_digest: str
     base_name: str
     base_aliases: tuple[str, ...] = ()
     """Further public names of the base."""
     by_alias: Mapping[str, Mapping[str, Adapter]]
-    """Alias in lower case → version in lower case → adapter, versions in natural order."""
+    """The adapters by alias and by version, both in lower case; versions in natural order."""
     active_versions: Mapping[str, str]
-    """Alias in lower case → its active version in lower case; the same keys as `by_alias`."""
+    """Maps each alias in lower case to its active version in lower case; the same keys as `by_alias`."""
     short_names: Mapping[str, str]
-    """Configured short name → alias."""
+    """Maps each configured short name to an alias."""
     spoken: Mapping[str, str]
-    """Configured language code → alias; goes before what adapters say of themselves."""
+    """Maps each configured language code to an alias. Takes precedence over the languages that adapters
+    record.
+    """
     splits: Mapping[str, TrafficSplit] = field(default_factory=dict[str, TrafficSplit])
-    """Alias in lower case → how its requests are divided between versions that are held."""
+    """Maps each alias in lower case to how its requests are divided between the versions served here."""
     shadows: Mapping[str, Shadow] = field(default_factory=dict[str, Shadow])
-    """Alias in lower case → what also answers a part of its requests."""
+    """Maps each alias in lower case to the shadow that also answers part of its requests."""
 
     def resolve(self, name: str) -> Adapter:
-        """The adapter of an `alias`, an `alias@version`, or a short name in the alias's place; in any case.
+        """Return the adapter for an `alias`, an `alias@version`, or a short name instead of the alias, in any
+        case.
 
-        Raises `UnknownAdapterError`; never answers the base.
+        Raises `UnknownAdapterError`. Never returns the base.
         """
         before, at, after = name.partition("@")
         alias = self._alias(before)
@@ -56,11 +61,11 @@ class Snapshot:
         return self.by_alias[alias][version]
 
     def weighted(self, parts: Iterable[tuple[str, float]]) -> list[tuple[Adapter, float]]:
-        """The adapter of each name with its weight. Raises as `resolve` does."""
+        """Return the adapter of each name with its weight. Raises the errors of `resolve`."""
         return [(self.resolve(name), weight) for name, weight in parts]
 
     def is_adapter(self, name: str) -> bool:
-        """Whether `resolve` finds it."""
+        """True if `resolve` would find the name."""
         try:
             self.resolve(name)
         except UnknownAdapterError:
@@ -68,7 +73,7 @@ class Snapshot:
         return True
 
     def is_base(self, name: str) -> bool:
-        """Whether it names the base: `base`, or the base's own name where no adapter has it."""
+        """True if `name` means the base: `base`, or the base's own name if no adapter has it."""
         asked = name.strip().lower()
         named = any(asked == one.lower() for one in (self.base_name, *self.base_aliases))
         return asked == "base" or (named and not self.is_adapter(asked))
@@ -78,11 +83,11 @@ class Snapshot:
         return tuple(self._active(alias).alias for alias in sorted(self.by_alias))
 
     def versions(self, alias: str) -> tuple[Adapter, ...]:
-        """Every version of an alias or short name, in natural order. Raises `UnknownAdapterError`."""
+        """Return every version of an alias or short name, in natural order. Raises `UnknownAdapterError`."""
         return tuple(self.by_alias[self._known(alias)].values())
 
     def active(self, alias: str) -> Adapter:
-        """The version that an alias or short name stands for. Raises `UnknownAdapterError`."""
+        """Return the active version of an alias or short name. Raises `UnknownAdapterError`."""
         return self._active(self._known(alias))
 
     def adapters(self) -> tuple[Adapter, ...]:
@@ -90,32 +95,52 @@ class Snapshot:
         return tuple(adapter for alias in sorted(self.by_alias) for adapter in self.by_alias[alias].values())
 
     def by_digest(self, digest: str) -> Adapter:
-        """The adapter with this digest; where names share it, an active one. Raises `UnknownAdapterError`."""
+        """Return the adapter with this digest. If several names share it, prefer an active one. Raises
+        `UnknownAdapterError`.
+        """
         if digest not in self._digests:
             raise UnknownAdapterError(digest)
         return self._digests[digest]
 
     def divided_alias(self, name: str) -> str | None:
-        """The alias in lower case, where `name` is one or a short name and its requests are divided."""
+        """Return the alias in lower case if `name` is an alias or short name whose requests are divided, else
+        None.
+        """
         alias = self._alias(name)
         return alias if alias in self.splits or alias in self.shadows else None
 
     def languages(self) -> dict[str, str]:
-        """Language code → alias: as configured, else the one alias whose active version speaks it.
+        """Maps each language code to an alias: the configured one, else the only alias whose active version
+        speaks it.
 
-        An alias that is spelled like a code is a name alone: it takes no language from another.
+        An alias that is spelled like a language code is only a name: it does not take that language from
+        another alias.
         """
         return {code: self._active(alias).alias for code, alias in sorted(self._by_language.items())}
 
     def contested_languages(self) -> dict[str, tuple[str, ...]]:
-        """Language code → aliases, where several speak it and none is configured; it names none then."""
+        """Maps each language code to aliases, if several speak it and none is configured. The code then names
+        no adapter.
+        """
         return {code: found for code, found in self._speakers.items() if code not in self._by_language}
+
+    def topics(self) -> dict[str, Adapter]:
+        """The active version of each alias that has example questions and can be served."""
+        found = (self._active(alias) for alias in sorted(self.by_alias))
+        return {one.alias: one for one in found if one.examples and one.problem is None}
+
+    @property
+    def routing_state(self) -> tuple[object, ...]:
+        """The part of the state that routing depends on. If it changes, the router must be made again."""
+        topics = tuple((alias, one.language, one.examples) for alias, one in self.topics().items())
+        return (*self.languages().items(), *topics)
 
     @cached_property
     def imported(self) -> str | None:
-        """The alias that stands for what an existing installation served; None if nothing was imported.
+        """Return the alias of the adapter that an existing installation served. None if nothing was imported.
 
-        Of several, one that speaks no language, so that nothing else would choose it, then the first by name.
+        If there are several, prefer one without a language, since nothing else would choose it, then the
+        first by name.
         """
         held = self.by_alias.items()
         found = [self._active(alias) for alias, kept in held if any(one.imported for one in kept.values())]
@@ -129,7 +154,9 @@ class Snapshot:
         return alias
 
     def _alias(self, name: str) -> str | None:
-        """The alias, in lower case, that `name` means: itself, a short name, or the language of one alias."""
+        """Return the alias in lower case that `name` means: an alias, a short name, or a language with one
+        alias.
+        """
         name = name.strip().lower()
         return name if name in self.by_alias else self._short.get(name)
 
@@ -140,18 +167,22 @@ class Snapshot:
 
     @cached_property
     def _by_language(self) -> dict[str, str]:
-        """Language code → the alias that answers it; both in lower case."""
+        """Maps each language code to the alias that answers it; both in lower case."""
         spoken = {code: found[0] for code, found in self._speakers.items() if len(found) == 1}
         return {code.lower(): alias.lower() for code, alias in {**spoken, **self.spoken}.items()}
 
     @cached_property
     def _speakers(self) -> dict[str, tuple[str, ...]]:
-        """Language code → aliases whose active version speaks it, sorted."""
-        found: dict[str, list[str]] = {}
+        """Maps each language code to aliases whose active version speaks it, sorted.
+
+        One with example questions answers a topic, and takes no language from those without.
+        """
+        found: dict[str, list[Adapter]] = {}
         for adapter in map(self._active, sorted(self.by_alias)):
             if adapter.language is not None:
-                found.setdefault(adapter.language, []).append(adapter.alias)
-        return {code: tuple(aliases) for code, aliases in found.items()}
+                found.setdefault(adapter.language, []).append(adapter)
+        general = {code: [one for one in those if not one.examples] or those for code, those in found.items()}
+        return {code: tuple(one.alias for one in those) for code, those in general.items()}
 
     @cached_property
     def _digests(self) -> dict[str, Adapter]:

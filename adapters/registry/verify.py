@@ -1,4 +1,4 @@
-"""Whether versions in the registry are still what was added: files are read and hashed again."""
+"""Check that the versions in the registry are still what was added: read and hash their files again."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from adapters.registry.listing import VersionFolder
 
 @dataclass(frozen=True, slots=True)
 class VersionVerdict:
-    """What became of one version."""
+    """Result of checking one version."""
 
     entry: VersionFolder
     adapter: Adapter | None
-    """None where its files could not be read as an adapter."""
+    """The adapter. None if its files cannot be read as one."""
     problem: str | None
-    """What is wrong, and what helps; None where nothing is."""
+    """The problem and its remedy. None if nothing is wrong."""
     fits: bool
-    """Whether its numbers were checked against the base; those for another base are only hashed."""
+    """True if the version's numbers were checked against the base. A version for another base is only
+    hashed.
+    """
 
 
 def verify_version(entry: VersionFolder, base: Base) -> VersionVerdict:
-    """Read and hash the files of one version. Nothing is raised for a version that is broken."""
+    """Read and hash the files of one version. A broken version raises nothing: see `problem`."""
     try:
         adapter = entry.read()
         if entry.recorded_digest is None and entry.outside is None:

@@ -1,1 +1,3 @@
-"""Adapters by URL, from the URL to a folder that the registry takes in, without serving; `server` uses it."""
+"""Fetch adapters by URL into a folder that the registry can take in, without serving. `server` uses this
+package.
+"""

@@ -1,4 +1,4 @@
-"""Why a URL is not taken, and why what it names is not fetched. No message holds a password, key or query."""
+"""Errors for a URL that is refused and for a fetch that fails. No message holds a password, key or query."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ FetchFailure = Literal[
     "extra",
     "stopped",
 ]
-"""`missing`: nothing is there. `mismatch`: not what was pinned. `extra`: a package is not installed."""
+"""`missing`: there is nothing at the URL. `mismatch`: the contents do not have the digest or commit that the
+settings require. `extra`: a package is not installed.
+"""
 
 
 class URLRefusedError(ValueError):
-    """Text that is not a URL of an adapter; the message says what is wrong and what helps."""
+    """The text is not an adapter's URL. The message says what is wrong and what to do."""
 
 
 class FetchError(ValueError):
-    """An adapter is not fetched, and nothing is left of it; the message names the URL and what helps."""
+    """An adapter could not be fetched, and no files of it are left. The message names the URL and
+    what to do.
+    """
 
     def __init__(self, url: object, failure: FetchFailure, reason: str, remedy: str) -> None:
         self.failure: FetchFailure = failure

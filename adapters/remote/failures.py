@@ -1,7 +1,7 @@
-"""What the libraries that read URLs raise, as errors that people can act on.
+"""Turn errors of the libraries that read URLs into errors that people can act on.
 
-Goes by types' names and status codes along the chain of causes. Their texts are never repeated: they may hold
-a signed address or a key.
+It looks at the types' names and status codes along the chain of causes. It never repeats their texts, which
+may hold a signed URL or a key.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from adapters.remote.errors import FetchError
 from adapters.remote.url import AdapterURL
 
 _CREDENTIALS: Mapping[str, str] = {
-    "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket "
-    "FSSPEC_S3_ANON=true.",
-    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS; for a public bucket FSSPEC_GS_TOKEN=anon.",
+    "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. "
+    "For a public bucket, set FSSPEC_S3_ANON=true.",
+    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS. For a public bucket, set FSSPEC_GS_TOKEN=anon.",
     "hf": "Set HF_TOKEN to a token that may read the repository.",
-    "https": "Put the host's user and password into ~/.netrc, or name a URL that anyone may read.",
-    "http": "Put the host's user and password into ~/.netrc, or name a URL that anyone may read.",
+    "https": "Put the host's user and password into ~/.netrc, or use a public URL.",
+    "http": "Put the host's user and password into ~/.netrc, or use a public URL.",
 }
 _FORBIDDEN = frozenset(
     {
@@ -66,22 +66,22 @@ _TIMEOUTS = frozenset(
 
 
 def explain(error: BaseException, url: AdapterURL) -> FetchError:
-    """`error`, which a library raised for `url`, as what it means."""
+    """Explain `error`, which a library raised for `url`."""
     chain = list(_chain(error))
     kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
     status = next(filter(None, map(_status, chain)), None)
     if kinds & {"OfflineModeIsEnabled"}:
-        reason = "is not fetched, since HF_HUB_OFFLINE is set, as the engine vllm does"
+        reason = "is not fetched, because HF_HUB_OFFLINE is set; the engine vllm sets it"
         return FetchError(url, "unreachable", reason, "Set HF_HUB_OFFLINE=0.")
     if status in (401, 403) or kinds & _FORBIDDEN:
         return _forbidden(url, status)
     if status in (404, 410) or kinds & _MISSING:
         return missing(url)
     if any(isinstance(one, ssl.SSLError) for one in chain) or "ClientSSLError" in kinds:
-        remedy = "Correct the host's certificate, or name its issuer's file in SSL_CERT_FILE."
+        remedy = "Correct the host's certificate, or set SSL_CERT_FILE to the file of its issuer."
         return FetchError(url, "unreachable", "has a certificate that is not trusted here", remedy)
     if any(isinstance(one, socket.gaierror) for one in chain) or kinds & _UNRESOLVED:
-        remedy = "Correct the name, or check the network's DNS."
+        remedy = "Correct the host name, or check your DNS."
         return FetchError(url, "unreachable", "has a host whose name does not resolve", remedy)
     if kinds & _TIMEOUTS:
         return FetchError(url, "timeout", "did not answer in time", "Check the network, and try again.")
@@ -89,7 +89,7 @@ def explain(error: BaseException, url: AdapterURL) -> FetchError:
         reason = f"answers {status}" + (", which is a redirect" if 300 <= status < 400 else "")
         return FetchError(url, "unreachable", reason, "Try again later, or correct the URL.")
     if kinds & _BROKEN:
-        return FetchError(url, "unreachable", "broke off before its end", "Try again.")
+        return FetchError(url, "unreachable", "was interrupted before its end", "Try again.")
     if kinds & _UNREACHABLE or _is_network(chain):
         remedy = "Check the network, the URL and the library's variables for endpoint and proxy."
         return FetchError(url, "unreachable", "cannot be reached", remedy)
@@ -98,7 +98,7 @@ def explain(error: BaseException, url: AdapterURL) -> FetchError:
 
 
 def missing(url: AdapterURL) -> FetchError:
-    """Nothing is there."""
+    """Report that nothing is at the URL."""
     remedy = "Name the folder that holds adapter_config.json."
     if url.scheme == "hf":
         remedy = f"{remedy} If the repository is private, set HF_TOKEN."
@@ -122,7 +122,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of aiohttp, httpx, botocore or gcsfs carries."""
+    """Return the HTTP status in an error of aiohttp, httpx, botocore or gcsfs."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict):
         found: object = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -1,6 +1,6 @@
-"""From a URL to a folder of this process's own, within limits, and from there into the registry.
+"""Fetch an adapter from a URL, within limits, into a temporary folder and from there into the registry.
 
-What is fetched passes the checks of a local folder; nothing is served from where it was fetched to.
+Fetched files pass the same checks as a local folder. Nothing is served from the temporary folder.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from adapters.remote.stores import CHUNK, OpenedFile, RemoteFolder, open_folder_
 from adapters.remote.url import AdapterURL
 
 Progress = Callable[[int, int | None], None]
-"""Told the bytes of the weights that have come, and how many there are to be, if that is known."""
+"""Receives the bytes of the weights that have arrived so far, and the total if it is known."""
 
 _NAMELESS = "-"
-"""A folder's name that gives no alias."""
+"""Folder name that gives no alias."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
-    """What a fetch may take."""
+    """The limits of time and size for a fetch."""
 
     max_bytes: int = 2 << 30
-    """Of all files; counted as they come."""
+    """Maximum number of bytes of all files, counted as they arrive."""
     seconds: float = 600.0
 
 
@@ -51,26 +51,27 @@ class Fetch:
 
     url: AdapterURL
     digest: str | None = None
-    """What the adapter has to be; None takes what is there."""
+    """The digest that the adapter must have. None accepts any."""
     limits: FetchLimits = FetchLimits()
     follow_redirects: bool = False
     progress: Progress | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    """Set from another thread, it ends the fetch, which then raises `FetchError`."""
+    """Set it from another thread to end the fetch, which then raises `FetchError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedAdapter:
-    """An adapter's files on this machine, for as long as they are needed to take them in."""
+    """An adapter's files on this machine, kept until they are in the registry."""
 
     url: AdapterURL
     folder: Path
     revision: str
 
     def add_to(self, registry: Registry, **given: Any) -> AddResult:
-        """Make it a version, as `Registry.add` does, whose arguments `given` are and whose errors it raises.
+        """Add the adapter to the registry. `given` are arguments of `Registry.add`, and its errors are
+        raised.
 
-        The ledger records the URL, of a repository with the commit.
+        The ledger records the URL, and the commit if it is a repository.
         """
         url = replace(self.url, revision=self.revision) if self.revision else self.url
         details = {"url": str(url)}
@@ -79,7 +80,7 @@ class FetchedAdapter:
 
     @contextmanager
     def shown_as_url(self) -> Generator[None]:
-        """Errors from the block name the URL where they would name the folder."""
+        """Make errors from the block name the URL instead of the folder."""
         try:
             yield
         except FileRefusedError as error:
@@ -91,10 +92,10 @@ class FetchedAdapter:
 
 @contextmanager
 def fetched(fetch: Fetch, home: Path) -> Generator[FetchedAdapter]:
-    """The adapter that `fetch` asks for, in a folder below `home` that is gone when the block ends.
+    """Fetch the adapter into a folder below `home`, which is deleted when the block ends.
 
-    Raises `FetchError`, `AdapterError` for a config that is not a plain LoRA's, and `OSError` if the disk
-    does not take it.
+    Raises `FetchError`, `AdapterError` if the config is not a plain LoRA's, and `OSError` if the disk refuses
+    the files.
     """
     _refuse_file(fetch.url)
     with scratch_folder(home / "fetch") as scratch:
@@ -105,20 +106,22 @@ def fetched(fetch: Fetch, home: Path) -> Generator[FetchedAdapter]:
             with found.shown_as_url():
                 digest = adapter_digest(folder)
             if digest != fetch.digest:
-                reason = f"holds {digest}, and {fetch.digest} was asked for"
-                remedy = "Name the version that you mean, or pin the new digest once you trust it."
+                reason = f"holds {digest}, but {fetch.digest} was asked for"
+                remedy = "Use the URL of the version that you want, or pin the new digest if you trust it."
                 raise FetchError(fetch.url, "mismatch", reason, remedy)
         yield found
 
 
 def add_from_url(registry: Registry, fetch: Fetch, home: Path, *, base: Base, **given: Any) -> AddResult:
-    """Fetch an adapter and make it a version. Raises as `fetched` and `Registry.add` do; nothing is left."""
+    """Fetch an adapter and add it as a version. Raises as `fetched` and `Registry.add` do; then no files are
+    left.
+    """
     with fetched(fetch, home) as found:
         return found.add_to(registry, base=base, **given)
 
 
 def _refuse_file(url: AdapterURL) -> None:
-    """Refuse the URL of a file before anything is asked for it."""
+    """Refuse the URL of a file before any request is sent."""
     suffix = PurePosixPath(url.name).suffix.lower()
     if suffix in PICKLE_SUFFIXES:
         reason = "is a pickle, which can run code when it is read, so it is not fetched"
@@ -126,11 +129,11 @@ def _refuse_file(url: AdapterURL) -> None:
         raise FetchError(url, "not_adapter", reason, remedy)
     if suffix in (".safetensors", ".json"):
         remedy = "Name the folder that holds it."
-        raise FetchError(url, "not_adapter", "is a file, and an adapter is a folder", remedy)
+        raise FetchError(url, "not_adapter", "is a file, but an adapter is a folder", remedy)
 
 
 def _folder_name(url: AdapterURL) -> str:
-    """The name under which a local folder would give the same alias."""
+    """Return the folder name that would give the same alias for a local folder."""
     try:
         names.FolderName.read(url.name)
     except ValueError:
@@ -139,7 +142,7 @@ def _folder_name(url: AdapterURL) -> str:
 
 
 def _download(fetch: Fetch, folder: Path) -> str:
-    """Put the files of `fetch` into `folder`; the commit that they are of."""
+    """Download the files of `fetch` into `folder`. Returns their commit."""
     try:
         with open_folder_at(fetch.url, follow_redirects=fetch.follow_redirects) as remote:
             return _Download(fetch, remote, folder).run()
@@ -152,7 +155,7 @@ def _download(fetch: Fetch, folder: Path) -> str:
 
 
 class _DiskError(Exception):
-    """The disk does not take what is fetched, which is no matter of the URL."""
+    """The disk refuses the fetched files; the URL is not the cause."""
 
     def __init__(self, cause: OSError) -> None:
         self.cause = cause
@@ -160,7 +163,7 @@ class _DiskError(Exception):
 
 
 class _Download:
-    """The files of one folder, one after the other, within the limits of all."""
+    """Downloads the files of one folder one by one, within the limits for all."""
 
     def __init__(self, fetch: Fetch, remote: RemoteFolder, folder: Path) -> None:
         self._fetch = fetch
@@ -170,7 +173,7 @@ class _Download:
         self._left = fetch.limits.max_bytes
 
     def run(self) -> str:
-        """Fetch what is needed and what may be there; the commit."""
+        """Fetch the required files and those optional ones that exist. Returns the commit."""
         if not self._file(CONFIG_FILE, MAX_CONFIG_BYTES):
             raise self._no_adapter()
         found = FetchedAdapter(url=self._fetch.url, folder=self._folder, revision="")
@@ -185,9 +188,9 @@ class _Download:
     def _file(
         self, name: str, most: int, *, optional: bool = False, progress: Progress | None = None
     ) -> bool:
-        """Fetch one file of at most `most` bytes; False if it is not there.
+        """Fetch one file of at most `most` bytes. Returns False if it is not there.
 
-        One that is `optional` and that the host does not show is not there either.
+        An `optional` file that the host refuses to show counts as missing.
         """
         self._check()
         with ExitStack() as stack:
@@ -206,7 +209,7 @@ class _Download:
             count = self._copy(first, opened, name, most, size, progress)
         self._left -= count
         if size is not None and count != size:
-            reason = f"broke off: {name} has {size} bytes, and {count} came"
+            reason = f"was interrupted: {name} has {size} bytes, but only {count} arrived"
             raise FetchError(self._fetch.url, "unreachable", reason, "Try again.")
         return True
 
@@ -219,7 +222,7 @@ class _Download:
         size: int | None,
         progress: Progress | None,
     ) -> int:
-        """Write `chunk` and what follows it in `opened`; the bytes in all."""
+        """Write `chunk` and the rest of `opened` to the file. Returns the total bytes."""
         count = 0
         with _disk(), (self._folder / name).open("xb") as target:
             while chunk:
@@ -242,7 +245,7 @@ class _Download:
     def _check(self) -> None:
         url, limits = self._fetch.url, self._fetch.limits
         if self._fetch.stop.is_set():
-            raise FetchError(url, "stopped", "is not wanted any more", "Ask again.")
+            raise FetchError(url, "stopped", "was cancelled", "Ask again.")
         if time.monotonic() > self._ends:
             reason = f"took longer than {limits.seconds:g} seconds (the setting fetch_timeout)"
             raise FetchError(url, "timeout", reason, "Raise the setting, or name a faster host.")
@@ -251,10 +254,12 @@ class _Download:
         reason = f"{name} is larger than the {most} bytes that are left of the setting max_fetch_size"
         if name != WEIGHTS_FILE:
             reason = f"{name} is larger than {most} bytes"
-        return FetchError(self._fetch.url, "too_large", reason, "Raise the setting, if the adapter is right.")
+        return FetchError(
+            self._fetch.url, "too_large", reason, "Raise the setting if this is the right adapter."
+        )
 
     def _no_adapter(self) -> FetchError:
-        """What the folder holds instead of an adapter, as far as it can be asked."""
+        """Describe what the folder holds instead of an adapter, if the host can be asked."""
         found = self._names()
         self._refuse_pickle(found)
         deeper = sorted(name for name in found if name.endswith(f"/{CONFIG_FILE}"))
@@ -266,7 +271,7 @@ class _Download:
 
     def _no_weights(self) -> FetchError:
         self._refuse_pickle(self._names())
-        reason = f"holds {CONFIG_FILE} and no {WEIGHTS_FILE}"
+        reason = f"holds {CONFIG_FILE} but no {WEIGHTS_FILE}"
         remedy = "Save the adapter with PEFT's save_pretrained, which writes both."
         return FetchError(self._fetch.url, "not_adapter", reason, remedy)
 

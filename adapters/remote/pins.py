@@ -1,6 +1,6 @@
-"""What pins an adapter at a URL to its contents: a digest, or a repository's commit.
+"""Pin an adapter's URL to its contents, by a digest or by a repository's commit.
 
-In the settings a URL stands as `URL#sha256:…`, `NAME=URL#sha256:…` or `NAME@VERSION=URL#sha256:…`.
+In the settings, write `URL#sha256:…`, `NAME=URL#sha256:…` or `NAME@VERSION=URL#sha256:…`.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def check_digest(text: str) -> str:
-    """`text`, if it is a digest as `oneseek adapters add` prints it; `ValueError` otherwise."""
+    """Return `text` if it is a digest as `oneseek adapters add` prints it. Raises `ValueError` otherwise."""
     if not _DIGEST.fullmatch(text):
-        raise ValueError("is not a digest: write sha256: and 64 hex digits, as `oneseek adapters add` prints")
+        raise ValueError(
+            "the value is not a digest: write sha256: and 64 hex digits, as `oneseek adapters add` prints"
+        )
     return text
 
 
 def names_url(entry: str) -> bool:
-    """Whether an entry of the setting `adapters` is a URL, with or without a NAME, and not a path."""
+    """True if an entry of the setting `adapters` is a URL, with or without a NAME, rather than a path."""
     return is_url(entry) or is_url(entry.partition("=")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinnedURL:
-    """An adapter's URL in the settings, which always means the same contents."""
+    """An adapter's URL in the settings. It always means the same contents."""
 
     url: AdapterURL
     alias: str | None = None
     version: str | None = None
     digest: str | None = None
-    """None if the URL names a commit."""
+    """The pinned digest. None if the URL names a commit."""
 
     @classmethod
     def parse(cls, entry: str) -> Self:
-        """Raises `URLRefusedError`, whose message repeats no part of `entry`."""
+        """Parse an entry. Raises `URLRefusedError`, whose message repeats no part of `entry`."""
         name, address = ("", entry) if is_url(entry) else entry.split("=", 1)
         address, hash_, pin = address.partition("#")
         url = AdapterURL.parse(address)
         if url.query:
             raise URLRefusedError(
-                "has a part behind '?', which may be a secret: leave it out, and fetch the adapter once "
-                "with `oneseek adapters add`"
+                "the URL has a part after '?', which may be a secret: remove that part, and fetch the "
+                "adapter once with `oneseek adapters add`"
             )
         try:
             digest = check_digest(pin) if hash_ else None
@@ -57,12 +59,12 @@ class PinnedURL:
         if digest is None and not url.pinned:
             commit = ", or write hf://OWNER/NAME@COMMIT" if url.scheme == "hf" else ""
             raise URLRefusedError(
-                "is not pinned, so a start could change what is served: append #sha256:DIGEST, which "
-                f"`oneseek adapters add` prints{commit}"
+                "the URL is not pinned, so a restart could change it: append #sha256:DIGEST to it, as "
+                f"`oneseek adapters add` prints it{commit}"
             )
         return cls(url=url, alias=alias, version=version, digest=digest)
 
     def __str__(self) -> str:
-        """As it stands in the settings."""
+        """The entry as the settings hold it."""
         name = f"{self.alias}@{self.version}" if self.version else self.alias
         return (f"{name}=" if name else "") + str(self.url) + (f"#{self.digest}" if self.digest else "")

@@ -1,4 +1,4 @@
-"""Folders at URLs, opened through fsspec: the one place that knows fsspec and what it builds on.
+"""Open folders at URLs through fsspec. Only this module uses fsspec and the libraries behind it.
 
 Credentials come from each library's own environment and files (`AWS_*`, `GOOGLE_APPLICATION_CREDENTIALS`,
 `HF_TOKEN`, `~/.netrc`), and proxies from `HTTPS_PROXY`.
@@ -19,15 +19,15 @@ from adapters.remote.errors import FetchError, URLRefusedError
 from adapters.remote.url import WEB, AdapterURL
 
 CHUNK = 4 << 20
-"""Bytes that are read at a time."""
+"""Number of bytes to read at a time."""
 CONNECT_SECONDS = 10
 READ_SECONDS = 20
-"""Seconds without a byte after which a host counts as gone."""
+"""Seconds without a byte after which a host counts as unreachable."""
 MAX_REDIRECTS = 5
 _BLOCK = 8 << 20
-"""Bytes that are asked of a bucket at a time."""
+"""Bytes to request from a bucket at a time."""
 _MOST_LISTED = 16
-"""Folders that are looked into for an adapter that lies deeper."""
+"""Maximum number of folders that are searched for an adapter in a subfolder."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "s3": ("fsspec", "s3fs"),
@@ -39,46 +39,48 @@ _TALKATIVE = (
     *("fsspec", "s3fs", "gcsfs", "huggingface_hub", "aiohttp", "aiobotocore", "botocore", "boto3", "google"),
     *("urllib3", "httpx", "httpx2", "httpcore", "httpcore2"),
 )
-"""Their lines hold signed addresses, and headers at level debug. What goes wrong is raised as well."""
+"""Loggers that are silenced: their lines hold signed URLs, and headers at level debug. Errors are raised
+anyway.
+"""
 
 
 class OpenedFile(Protocol):
     """A file at a URL, read from its beginning."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Read up to `size` bytes; empty at the end."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the remote file."""
         ...
 
 
 class RemoteFolder(Protocol):
-    """A folder at a URL. Its methods raise what their library raises."""
+    """A folder at a URL. Its methods raise their library's own errors."""
 
     revision: str
-    """The commit that is read, of a repository; empty elsewhere."""
+    """The commit that is read, for a repository. Empty otherwise."""
 
     def open(self, name: str) -> tuple[OpenedFile, int | None]:
-        """The file `name` in it, and the bytes that it is said to have."""
+        """Open the file `name`. Also returns its size as the host states it."""
         ...
 
     def names(self) -> list[str]:
-        """Paths of what lies in it and one folder below; none where that cannot be asked."""
+        """List the paths in the folder and one level below. Empty if the host cannot list them."""
         ...
 
 
 @contextmanager
 def open_folder_at(url: AdapterURL, *, follow_redirects: bool) -> Generator[RemoteFolder]:
-    """The folder at `url`. With `follow_redirects` an https host may name another.
+    """Open the folder at `url`. With `follow_redirects`, an https host may redirect to another.
 
-    Raises `FetchError` if a package is missing, and what its library raises.
+    Raises `FetchError` if a package is missing, and otherwise the library's own errors.
     """
     scheme = "https" if url.scheme in WEB else url.scheme
     absent = [name for name in _NEEDED[scheme] if importlib.util.find_spec(name) is None]
     if absent:
-        reason = f"needs {', '.join(absent)}, not installed here"
+        reason = f"needs {', '.join(absent)}, which is not installed"
         raise FetchError(url, "extra", reason, f"Install it: pip install 'oneseek[{scheme}]'")
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
@@ -93,7 +95,7 @@ def open_folder_at(url: AdapterURL, *, follow_redirects: bool) -> Generator[Remo
 @dataclass
 class _Bucket:
     fs: Any
-    """An `fsspec.AbstractFileSystem`, which has no types."""
+    """An `fsspec.AbstractFileSystem`, which has no type stubs."""
     root: str
     options: Mapping[str, Any]
     revision: str = ""
@@ -199,10 +201,12 @@ class _Web:
                 raise FetchError(self.url, "unreachable", reason, "Correct the URL, or try again later.")
             address = self._next(address, response.headers.get("Location", ""))
         if self.follow_redirects:
-            remedy = "Name the URL that it leads to in the end."
-            raise FetchError(self.url, "unreachable", "redirects again and again", remedy)
-        remedy = "Name the URL that it leads to, and list its prefix in the server's setting adapter_urls."
-        raise FetchError(self.url, "unreachable", "answers with a redirect, which is not followed", remedy)
+            remedy = "Use the URL that it finally leads to."
+            raise FetchError(self.url, "unreachable", "redirects too often", remedy)
+        remedy = "Use the URL that it leads to, and add its prefix to the server's setting adapter_urls."
+        raise FetchError(
+            self.url, "unreachable", "redirects to another URL, which OneSeek does not follow", remedy
+        )
 
     def names(self) -> list[str]:
         return []
@@ -210,25 +214,30 @@ class _Web:
     def _plain(self, file: Any) -> OpenedFile:
         if file.r.headers.get("Content-Encoding", "identity").lower() != "identity":
             file.close()
-            remedy = "Have the host send the files as they are."
-            raise FetchError(self.url, "unreachable", "is sent compressed, although not asked to be", remedy)
+            remedy = "Configure the host to send the files uncompressed."
+            raise FetchError(
+                self.url,
+                "unreachable",
+                "sends the file compressed, although the request forbids that",
+                remedy,
+            )
         return file
 
     def _next(self, address: str, location: str) -> str:
-        """Where a redirect leads: to https, or from this machine to itself."""
+        """Return the URL of a redirect: to https, or from this machine to itself."""
         target = urlsplit(urljoin(address, location))
         try:
             # Its path may be any: nothing is compared with it.
             found = AdapterURL.parse(f"{target.scheme}://{target.netloc}")
         except URLRefusedError as error:
-            raise self._astray(f"redirects to what {error}") from None
+            raise self._astray(f"redirects to an invalid URL: {error}") from None
         if found.scheme not in WEB or (found.scheme == "http" and self.url.scheme == "https"):
-            raise self._astray("redirects to what is not https")
+            raise self._astray("redirects to a URL that does not begin with https://")
         return quote(urlunsplit(target._replace(fragment="")), safe=_ENCODED)
 
     def _astray(self, reason: str) -> FetchError:
-        return FetchError(self.url, "unreachable", reason, "Name the URL that it leads to, if that is right.")
+        return FetchError(self.url, "unreachable", reason, "Use the URL that it leads to if you trust it.")
 
 
 _ENCODED = ":/?#[]@!$&'()*+,;=%~"
-"""Left as they are in an address that is encoded already."""
+"""Characters of an already encoded URL that are left as they are."""

@@ -1,7 +1,7 @@
-"""The URL of an adapter's folder: read, brought into one form, and compared with prefixes. Opens nothing.
+"""The URL of an adapter's folder: parsed, normalised and compared with prefixes. Opens nothing.
 
-What is compared is what is fetched: there is one way to write each folder. Percent-encoding is decoded once;
-what could be read in two ways, such as `..`, `//`, `%2F` or a `%25`, is refused.
+Each folder has one form, so the URL that is checked is the URL that is fetched. Percent-encoding is decoded
+once. Anything that could be read in two ways, such as `..`, `//`, `%2F` or a `%25`, is refused.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from urllib.parse import quote, unquote_to_bytes
 from adapters.remote.errors import URLRefusedError
 
 MAX_URL = 2048
-"""Characters of a URL."""
+"""Maximum number of characters of a URL."""
 WEB = ("https", "http")
 SCHEMES = ("s3", "gs", "hf", *WEB)
 _LISTED = "s3://, gs://, hf:// or https://"
-_MEANT = {"gcs": "gs", "s3a": "s3", "s3n": "s3", "huggingface": "hf"}
+_MEANT = {"s3a": "s3", "s3n": "s3", "huggingface": "hf"}
+_SAME = {"gcs": "gs"}
+"""Maps each scheme to its normal form. AIBrix's controller writes the URLs of Google's buckets with `gcs`
+only.
+"""
 _PORTS = {"https": 443, "http": 80}
 _LIKE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/")
 _SHAPE = re.compile(
@@ -36,23 +40,23 @@ _BUCKETS = {
     "hf": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"),
 }
 _KINDS = frozenset({"buckets", "datasets", "kernels", "models", "papers", "spaces"})
-"""What Hugging Face has beside owners; none of them holds adapters."""
+"""First parts of Hugging Face paths that are not owners. None of them holds adapters."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _AMBIGUOUS = frozenset("\\/%;?#")
 _PLAIN = "!$&'()*+,=:@~"
-"""Kept as they are in the path of an https URL, beside letters, digits and `_.-`."""
+"""Characters kept as they are in the path of an https URL, beside letters, digits and `_.-`."""
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` is meant as a URL, and not as a path."""
+    """True if `text` is written as a URL rather than a path."""
     return _LIKE.match(text) is not None
 
 
 def describe_source(text: str) -> str:
-    """`text`, a path or a URL that somebody gave, as it may stand in a log: without user and query."""
+    """Return a given path or URL in a form that is safe to log: without user and query."""
     if not is_url(text):
         return text
     return re.sub(r"(?<=:/)(/?)[^/]*@", r"\1", re.split(r"[?#]", text, maxsplit=1)[0])
@@ -60,36 +64,40 @@ def describe_source(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AdapterURL:
-    """A folder with PEFT's two files, or a prefix of such folders. `str(url)` is safe to log and record."""
+    """URL of a folder with PEFT's two files, or a prefix of such folders. `str(url)` is safe to log and
+    record.
+    """
 
     scheme: str
     authority: str
     """Host and port, bucket, or owner of the repository."""
     segments: tuple[str, ...]
-    """Of the path, decoded; of `hf` the repository's name first."""
+    """Parts of the path, decoded. For `hf`, the repository's name is first."""
     revision: str = ""
     """Branch, tag or commit of a repository."""
     query: str = field(default="", repr=False)
-    """What follows the `?`, such as a signature; goes to the host and nowhere else."""
+    """The URL's part after `?`, such as a signature. It is sent to the host and nowhere else."""
 
     @classmethod
     def parse(cls, text: str, *, prefix: bool = False) -> Self:
-        """The URL that `text` is; with `prefix` one that may be above any folder.
+        """Parse `text`. With `prefix`, it may be a prefix of folders.
 
         Raises `URLRefusedError`, whose message repeats no part of `text`.
         """
         if len(text) > MAX_URL or not text.isprintable() or text != text.strip():
             raise URLRefusedError(
-                f"is not a URL: write up to {MAX_URL} printable characters, without spaces around them"
+                f"the value is not a URL: write up to {MAX_URL} printable characters, no spaces around them"
             )
         match = _SHAPE.fullmatch(text)
         if match is None:
-            raise URLRefusedError(f"is not a URL: write {_LISTED}")
+            raise URLRefusedError(f"the value is not a URL of an adapter: write {_LISTED}")
         scheme, query = _scheme(match["scheme"]), (match["query"] or "").removeprefix("?")
         if match["fragment"] is not None:
-            raise URLRefusedError("has a part behind '#': leave it out")
+            raise URLRefusedError("the URL has a part after '#': remove that part")
         if query and (prefix or scheme not in WEB or not query.isascii() or " " in query):
-            raise URLRefusedError("has a part behind '?', which is not used here: leave it out")
+            raise URLRefusedError(
+                "the URL has a part after '?', which OneSeek does not use: remove that part"
+            )
         segments = _segments(match["path"] or "", encoded=scheme in WEB)
         revision = ""
         if scheme == "hf":
@@ -103,20 +111,20 @@ class AdapterURL:
 
     @property
     def name(self) -> str:
-        """What the folder is called."""
+        """Name of the adapter's folder: the last part of the URL's path."""
         return self.segments[-1] if self.segments else self.authority
 
     @property
     def pinned(self) -> bool:
-        """Whether it names a commit, so that it is always the same."""
+        """True if the URL names a commit, so that its contents never change."""
         return _COMMIT.fullmatch(self.revision) is not None
 
     def file(self, name: str) -> str:
-        """The whole address of a file in the folder, with the query. Not for a log."""
+        """Return the whole URL of a file in the folder, with the query. Do not log it."""
         return f"{self}/{name}" + (f"?{self.query}" if self.query else "")
 
     def is_beneath(self, prefix: Self) -> bool:
-        """Whether it is `prefix` or a folder in it; whole parts of the path are compared."""
+        """True if the URL is `prefix` or a folder below it. Whole parts of the path are compared."""
         return (
             (self.scheme, self.authority) == (prefix.scheme, prefix.authority)
             and self.segments[: len(prefix.segments)] == prefix.segments
@@ -129,79 +137,95 @@ class AdapterURL:
 
 @dataclass(frozen=True, slots=True)
 class URLPrefixes:
-    """The prefixes beneath which the operator lets clients name adapters."""
+    """URL prefixes that the operator allows clients to load adapters from."""
 
     prefixes: tuple[AdapterURL, ...] = ()
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> Self:
-        """Raises `URLRefusedError`."""
+        """Parse the prefixes. Raises `URLRefusedError`."""
         return cls(tuple(AdapterURL.parse(entry, prefix=True) for entry in entries))
 
     def open(self, text: str) -> AdapterURL:
-        """The URL that a client's `text` is, if it lies beneath a prefix. Raises `URLRefusedError`."""
+        """Parse a client's URL if it lies below a prefix. Raises `URLRefusedError`."""
         if not self.prefixes:
             raise URLRefusedError(
-                "is a URL, and nothing is fetched here: name a folder on the server, or have its operator "
-                "list a prefix in the setting adapter_urls"
+                "a URL was given, but this server downloads no adapters: name a folder on the server, or "
+                "have its operator list a prefix of the URL in the setting adapter_urls"
             )
         url = AdapterURL.parse(text)
         if url.query:
-            raise URLRefusedError("has a part behind '?': leave it out; the server has its own credentials")
+            raise URLRefusedError(
+                "the URL has a part after '?': remove that part; the server has its own credentials"
+            )
         if not any(url.is_beneath(prefix) for prefix in self.prefixes):
-            raise URLRefusedError("lies beneath no prefix that the server's setting adapter_urls names")
+            raise URLRefusedError(
+                "the URL is not below any prefix in the server's setting adapter_urls: use one that is"
+            )
         return url
 
 
 def _scheme(text: str) -> str:
-    scheme = text.lower()
+    scheme = _SAME.get(text.lower(), text.lower())
     if scheme in SCHEMES:
         return scheme
     meant = f"write {_MEANT[scheme]}://" if scheme in _MEANT else f"write {_LISTED}"
-    raise URLRefusedError(f"has a scheme that adapters are not fetched by: {meant}")
+    raise URLRefusedError(f"the URL has a scheme that is not for adapters: {meant}")
 
 
 def _authority(scheme: str, text: str) -> str:
     if "@" in text:
         raise URLRefusedError(
-            "holds a user name or a password: leave them out; credentials come from the environment"
+            "the URL holds a user name or a password: remove them, and set credentials in the environment"
         )
     if scheme not in WEB:
         if not _BUCKETS[scheme].fullmatch(text) or ".." in text or (scheme == "hf" and text in _KINDS):
-            what = "an owner and a repository, as hf://OWNER/NAME" if scheme == "hf" else "a bucket"
-            raise URLRefusedError(f"does not name {what}, by the rules for its name")
+            what = "an owner and a repository, hf://OWNER/NAME" if scheme == "hf" else "the name of a bucket"
+            raise URLRefusedError(f"the URL has an invalid name after '://': write {what}")
         return text
     host, port = _host_and_port(text)
     if scheme == "http" and not _is_loopback(host):
-        raise URLRefusedError("is not encrypted: write https://; http:// is for this machine itself alone")
+        raise URLRefusedError(
+            "the URL is not encrypted: begin it with https://; http:// works for this machine only"
+        )
     return host if port in (None, _PORTS[scheme]) else f"{host}:{port}"
 
 
 def _host_and_port(text: str) -> tuple[str, int | None]:
     if not text.isascii():
-        raise URLRefusedError("has a host with other characters than ASCII: write its xn-- form")
+        raise URLRefusedError(
+            "the URL has a host with characters that are not ASCII: write the host in its xn-- form"
+        )
     match = _AUTHORITY.fullmatch(text)
     port = int(match[2]) if match and match[2] else None
     if match is None or (port is not None and not 0 < port < 65536):
-        raise URLRefusedError("names no host, or no port from 1 to 65535, behind '://'")
+        raise URLRefusedError(
+            "the URL lacks a valid HOST or HOST:PORT after '://'; a port is from 1 to 65535"
+        )
     host = match[1].lower()
     if host.startswith("["):
         try:
             address = ipaddress.IPv6Address(host[1:-1])
         except ValueError:
-            raise URLRefusedError("has brackets around what is not an IPv6 address") from None
+            raise URLRefusedError(
+                "the URL has a host in brackets that is not an IPv6 address: correct the URL"
+            ) from None
         if address.ipv4_mapped is not None:
-            raise URLRefusedError("has an IPv4 address in IPv6 form: write the IPv4 address")
+            raise URLRefusedError(
+                "the URL has an IPv4 address written as IPv6: write the host as IPv4, such as 192.0.2.1"
+            )
         return f"[{address.compressed}]", port
     host = host.removesuffix(".")
     labels = host.split(".")
     if len(host) > 253 or not all(map(_LABEL.fullmatch, labels)):
-        raise URLRefusedError("has a host that is neither a name nor an address")
+        raise URLRefusedError("the URL has a host that is neither a name nor an address: correct the URL")
     if _NUMBER.fullmatch(labels[-1]):
         try:
             host = str(ipaddress.IPv4Address(host))
         except ValueError:
-            raise URLRefusedError("has a host of numbers that is not an IPv4 address, as 192.0.2.1") from None
+            raise URLRefusedError(
+                "the URL has a host that ends in a number, but is not an IPv4 address such as 192.0.2.1"
+            ) from None
     return host, port
 
 
@@ -222,27 +246,37 @@ def _segment(part: str, *, encoded: bool) -> str:
         try:
             text = unquote_to_bytes(part).decode()
         except UnicodeDecodeError:
-            raise URLRefusedError("has percent-encoding that is not UTF-8") from None
+            raise URLRefusedError(
+                "the URL has percent-encoding that is not UTF-8: encode its path as UTF-8"
+            ) from None
         if _ESCAPE.search(part):
-            raise URLRefusedError("has a '%' that begins no percent-encoding: write %25, if the name allows")
+            raise URLRefusedError(
+                "the URL has a '%' without two hex digits after it: write %25 for a percent sign"
+            )
     else:
         text = part
     if not text.strip(" ."):
-        raise URLRefusedError("has an empty part, '.' or '..' in its path: name the folder itself")
+        raise URLRefusedError(
+            "the URL has an empty part, '.' or '..' in its path: write the URL of the folder itself"
+        )
     if not text.isprintable() or _AMBIGUOUS & set(text):
-        raise URLRefusedError(r"has one of \ / % ; ? # or an unprintable character within a name: rename it")
+        raise URLRefusedError(
+            r"the URL has \ / % ; ? # or an unprintable character in a name of its path: rename that folder"
+        )
     return text
 
 
 def _repository(segments: tuple[str, ...], *, prefix: bool) -> tuple[tuple[str, ...], str]:
-    """The path of hf://OWNER/NAME@REVISION/FOLDER without the revision, and the revision."""
+    """Split hf://OWNER/NAME@REVISION/FOLDER into its path without the revision, and the revision."""
     if not segments:
         if prefix:
             return (), ""
-        raise URLRefusedError("names no repository: write hf://OWNER/NAME")
+        raise URLRefusedError("the URL does not name a repository of Hugging Face: write hf://OWNER/NAME")
     name, at, revision = segments[0].partition("@")
     if not _REPOSITORY.fullmatch(name) or ".." in name:
-        raise URLRefusedError("does not name a repository, by the rules for its name: write hf://OWNER/NAME")
+        raise URLRefusedError("the URL has an invalid repository of Hugging Face: write hf://OWNER/NAME")
     if at and not _REVISION.fullmatch(revision):
-        raise URLRefusedError("has a revision that is not a commit, tag or branch of letters, digits, . _ -")
+        raise URLRefusedError(
+            "the URL has an invalid revision after '@': write a commit, tag or branch of A-Z a-z 0-9 . _ -"
+        )
     return (name, *segments[1:]), revision

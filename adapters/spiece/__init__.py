@@ -1,1 +1,1 @@
-"""GPT-SW3's tokenizer from its SentencePiece file, without sentencepiece; everything may import it."""
+"""Read GPT-SW3's tokenizer from its SentencePiece file, without sentencepiece. Everything may import it."""

@@ -1,6 +1,6 @@
-"""A SentencePiece model as a tokenizer of the `tokenizers` library, which gives the same tokens.
+"""Convert a SentencePiece model to a tokenizer of the `tokenizers` library that gives the same tokens.
 
-What SentencePiece does is in its `normalizer.cc`, `bpe_model.cc` and `unigram_model.cc`.
+SentencePiece's own rules are in its `normalizer.cc`, `bpe_model.cc` and `unigram_model.cc`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from adapters.spiece.model import PieceKind, SpieceModel, VocabularyPiece
 
 SPACE = "▁"
-"""Stands for a space in a piece (U+2581)."""
+"""Represents a space in a piece (U+2581)."""
 _ALWAYS, _NEVER = -0.1, -1e6
-"""Scores of user-defined symbols, as `unigram_model.cc` has it, and of pieces that no text may become."""
+"""Scores of user-defined symbols, as in `unigram_model.cc`, and of pieces that no text is tokenized to."""
 _BYTE_NAME = "(?<=<)(?=0x[0-9A-F]{2}>)"
-"""Inside the name of a byte piece that a text spells: it is not that piece."""
+"""Matches a place inside a byte piece's name that is spelled out in a text, which is not that piece."""
 _MARK = "\ufdd5"
-"""Keeps two characters apart; no text holds it (a noncharacter)."""
+"""A character that is inserted between two others to keep them apart. It is a Unicode noncharacter, which no
+text contains.
+"""
 _JOINED = "[\\p{M}\u1ab0-\u1aff\u200c\u200d]"
-"""What makes one character for the eye with the one before it."""
+"""Characters that combine with the one before them into one visible character."""
 _LARGEST = 0x10000
-"""Characters below it have at most three bytes in UTF-8."""
+"""First character with four bytes in UTF-8. All below it have at most three."""
 
 
 def build_tokenizer(
     model: SpieceModel, special: Sequence[str], before: Sequence[normalizers.Normalizer]
 ) -> Tokenizer:
-    """The tokenizer; `special` tokens are found before anything else, then `before` normalises each part.
+    """Build the tokenizer. `special` tokens are found first; then `before` normalises each part.
 
-    A special token that is no piece of the model gets the next free id.
+    A special token that is not a piece of the model gets the next free id.
     """
     tokenizer = Tokenizer(_bpe(model) if model.algorithm == "bpe" else _unigram(model))
     tokenizer.normalizer = normalizers.Sequence([*before, *_normalisers(model)])
@@ -53,16 +55,16 @@ def _bpe(model: SpieceModel) -> models.BPE:
         unk_token=model.pieces[model.unk_id].text,
         fuse_unk=True,
         byte_fallback=model.byte_fallback,
-        # A user-defined symbol stands alone by then, and no merge leads to it.
+        # User-defined symbols are already separate at this point; no merge produces one.
         ignore_merges=bool(_symbols(model)),
     )
 
 
 def _merges(model: SpieceModel) -> list[tuple[str, str]]:
-    """Every pair of pieces that make up a third, the third's highest score first.
+    """Return every pair of pieces that form a third, ordered by the third's score, highest first.
 
-    SentencePiece merges whichever pair spells a piece of the highest score; pieces that are not of the text
-    (control, bytes, unknown) are neither parts nor results, and user-defined symbols are never split.
+    SentencePiece merges the pair that forms the piece with the highest score. Control, byte and unknown
+    pieces are never parts or results. User-defined symbols are never split.
     """
     normal = {piece.text: place for place, piece in enumerate(model.pieces) if piece.kind is PieceKind.NORMAL}
     found: list[tuple[float, int, int, str, str]] = []
@@ -77,7 +79,9 @@ def _merges(model: SpieceModel) -> list[tuple[str, str]]:
 
 
 def _unigram(model: SpieceModel) -> models.Unigram:
-    """Of two ways to cut a run of one symbol that score alike, rounding may choose another."""
+    """Build the unigram model. If two ways to split a run of one symbol have equal scores, rounding may
+    choose either.
+    """
 
     def score(piece: VocabularyPiece) -> float:
         if piece.kind is PieceKind.NORMAL:
@@ -89,7 +93,7 @@ def _unigram(model: SpieceModel) -> models.Unigram:
 
 
 def _symbols(model: SpieceModel) -> list[str]:
-    """Patterns of the user-defined symbols, the longest first, since the first that matches is taken."""
+    """Return patterns of the user-defined symbols, the longest first, because the first match is used."""
     texts = [piece.text for piece in model.pieces if piece.kind is PieceKind.USER_DEFINED]
     return [re.escape(text) for text in sorted(texts, key=lambda text: (-len(text), text))]
 
@@ -109,11 +113,11 @@ def _normalisers(model: SpieceModel) -> list[normalizers.Normalizer]:
 
 
 def _charsmap(data: bytes) -> list[normalizers.Normalizer]:
-    """The compiled map, character by character.
+    """Return the compiled character map as one rule for each character.
 
-    `Precompiled` looks up what is one character for the eye, if that has fewer than six bytes, and replaces
-    all of it by what its first character becomes: `½` with an accent would lose the accent. So the two are
-    kept apart meanwhile.
+    `Precompiled` looks up one visible character if it has fewer than six bytes, and replaces all of it by the
+    mapping of its first character: `½` with an accent would lose the accent. So the two are kept apart for
+    that step.
     """
     mapped = normalizers.Precompiled(data)
     surrogates = range(0xD800, 0xE000)

@@ -1,6 +1,6 @@
-"""GPT-SW3's tokenizer: what it does to a text before SentencePiece, its special tokens, its conversations.
+"""GPT-SW3's tokenizer: normalisation before SentencePiece, special tokens, and the chat template.
 
-After transformers' `GPTSw3Tokenizer`, which has no fast counterpart, and the model cards.
+Follows transformers' `GPTSw3Tokenizer`, which has no fast version, and the model cards.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ CHAT_TEMPLATE = (
     "{% if message.role == 'user' %}User: {% elif message.role == 'assistant' %}Bot: {% endif %}"
     "{{ message.content }}{{ bos_token }}{% endfor %}{% if add_generation_prompt %}Bot:{% endif %}"
 )
-"""How the instruct models hold a conversation, by their model cards; each turn ends with `<s>`."""
+"""Chat template of the instruct models, from their model cards. Each turn ends with `<s>`."""
 
 _CLASS = "GPTSw3Tokenizer"
 _EARLIER = "gpt-sw3-7b"
-"""The one model with the earlier tokenizer, by its name."""
+"""Name of the one model that has the earlier tokenizer."""
 _NOT_PRINTED = "".join(map(chr, (*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B)))
 _SPACES = "\u2002\u2003\u2005\u2008\u2009\u200a\u202f\u3000\ufffc"
-"""What `GPTSw3Tokenizer` removes, and what it takes for a space."""
+"""The characters that `GPTSw3Tokenizer` removes, and the characters that it replaces by a space."""
 _KINDS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def is_gpt_sw3(folder: Path) -> bool:
-    """Whether the tokenizer of the base in `folder` is a spiece.model, without a tokenizer.json."""
+    """True if the base in `folder` has a spiece.model and no tokenizer.json."""
     return tokenizer_file(folder) == folder / SPIECE_FILE
 
 
 def read_definition(folder: Path) -> str:
-    """The tokenizer of the base in `folder` as the text of a tokenizer.json: its own, or GPT-SW3's converted.
+    """Return the base's tokenizer as the text of a tokenizer.json: its own file, or a converted GPT-SW3.
 
     Raises `BaseModelError` for a spiece.model that cannot be converted, and `OSError`.
     """
@@ -49,7 +49,8 @@ def read_definition(folder: Path) -> str:
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
-    """`bos_token`, `eos_token`… of the base in `folder`: as its files say, else as `GPTSw3Tokenizer` does.
+    """Return `bos_token`, `eos_token` and so on of the base in `folder`: from its files, else the defaults of
+    `GPTSw3Tokenizer`.
 
     Raises `BaseModelError` for a file that is not JSON, or a tokenizer of another class.
     """
@@ -62,7 +63,7 @@ def special_tokens(folder: Path) -> dict[str, str]:
 
 
 def chat_template(folder: Path) -> str:
-    """How the GPT-SW3 in `folder` holds a conversation: as its files say, else as the model cards do."""
+    """Return the chat template of the GPT-SW3 in `folder`: from its files, else from the model cards."""
     file, said = folder / "chat_template.jinja", _fields(folder).get("chat_template")
     if file.is_file():
         return file.read_text("utf-8")
@@ -70,7 +71,7 @@ def chat_template(folder: Path) -> str:
 
 
 def _convert(folder: Path) -> str:
-    """The definition of a spiece.model, which is kept: it takes up to a second to make."""
+    """Convert a spiece.model. The result is cached, because converting takes up to a second."""
     file = folder / SPIECE_FILE
     special = dict.fromkeys([*special_tokens(folder).values(), *_additional(_fields(folder))])
     return _definition(file, file.stat().st_mtime_ns, tuple(special))
@@ -88,7 +89,7 @@ def _definition(file: Path, stamp: int, special: tuple[str, ...]) -> str:
 
 
 def _fields(folder: Path) -> dict[str, Any]:
-    """Those of special_tokens_map.json and tokenizer_config.json, which goes first."""
+    """Return the fields of special_tokens_map.json and tokenizer_config.json. The latter takes precedence."""
     found: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
@@ -97,7 +98,7 @@ def _fields(folder: Path) -> dict[str, Any]:
     kind = found.get("tokenizer_class")
     if kind not in (None, _CLASS):
         remedy = "Save it as a tokenizer.json: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
-        reason = f"spiece.model is read for a {_CLASS} alone"
+        reason = f"spiece.model is supported for a {_CLASS} only"
         raise BaseModelError(path, reason, remedy, field="tokenizer_class", value=kind)
     if found.get("do_lower_case"):
         reason, remedy = "is not supported", "Use a tokenizer that keeps case."
@@ -117,7 +118,7 @@ def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _additional(fields: Mapping[str, Any]) -> list[str]:
-    """Special tokens beside the four."""
+    """Return the special tokens besides the four standard ones."""
     found: list[str] = []
     for entry in fields.get("additional_special_tokens") or fields.get("extra_special_tokens") or ():
         match entry:

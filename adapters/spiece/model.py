@@ -16,11 +16,11 @@ from adapters.errors import BaseModelError
 
 MAX_SPIECE_BYTES = 64 << 20
 _MODELS = {1: "unigram", 2: "bpe"}
-_REMEDY = "Take spiece.model from where the base came from, whole."
+_REMEDY = "Download the complete spiece.model again."
 
 
 class PieceKind(IntEnum):
-    """What a piece is for."""
+    """Kind of a vocabulary piece, numbered as in SentencePiece's format."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -32,7 +32,7 @@ class PieceKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class VocabularyPiece:
-    """One entry of the vocabulary; its place is its id."""
+    """One entry of the vocabulary. Its position is its id."""
 
     text: str
     score: float
@@ -41,23 +41,25 @@ class VocabularyPiece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpieceModel:
-    """What tokens a text becomes."""
+    """A SentencePiece model: its pieces and settings."""
 
     algorithm: str
-    """`bpe` or `unigram`."""
+    """The tokenizer's algorithm: `bpe` or `unigram`."""
     pieces: tuple[VocabularyPiece, ...]
     byte_fallback: bool
     unk_id: int
     charsmap: bytes
-    """The compiled normaliser; empty if characters stay as they are."""
+    """The compiled normaliser. Empty if characters are not changed."""
     dummy_prefix: bool
-    """Whether a text gets a space in front."""
+    """True if a space is added at the beginning of a text."""
     collapses_spaces: bool
-    """Whether spaces at the ends and runs of spaces are removed."""
+    """True if spaces at the ends are removed, and runs of spaces collapsed."""
 
     @classmethod
     def read(cls, path: Path) -> SpieceModel:
-        """Read the file at `path`. Raises `BaseModelError` if it is damaged or asks for what is not built."""
+        """Read the file at `path`. Raises `BaseModelError` if it is damaged or needs an unsupported
+        feature.
+        """
         try:
             data = path.read_bytes() if path.stat().st_size <= MAX_SPIECE_BYTES else None
         except OSError as problem:
@@ -70,11 +72,11 @@ class SpieceModel:
             remedy = "Convert it to a tokenizer.json with transformers, and put that beside it."
             raise BaseModelError(path, str(problem), remedy) from problem
         except (ValueError, struct.error) as problem:
-            raise BaseModelError(path, f"is no SentencePiece model ({problem})", _REMEDY) from problem
+            raise BaseModelError(path, f"is not a SentencePiece model ({problem})", _REMEDY) from problem
 
 
 class _UnsupportedFieldError(ValueError):
-    """A setting that `tokenizers` cannot follow."""
+    """The model has a setting that `tokenizers` does not support."""
 
 
 def _parse(data: bytes) -> SpieceModel:
@@ -89,19 +91,21 @@ def _parse(data: bytes) -> SpieceModel:
         elif number == 3:
             normaliser |= dict(_fields(_bytes(value)))
     if not pieces:
-        raise ValueError("it holds no pieces")
+        raise ValueError("the file does not hold any pieces of text")
     kind = _integer(trainer.get(3, 1))
     if kind not in _MODELS:
         raise _UnsupportedFieldError(f"model_type {kind} is not supported; supported: unigram (1), bpe (2)")
     if _integer(trainer.get(24, 0)):
-        raise _UnsupportedFieldError("treat_whitespace_as_suffix is not supported")
+        raise _UnsupportedFieldError("SentencePiece's option treat_whitespace_as_suffix is not supported")
     if not _integer(normaliser.get(5, 1)):
-        raise _UnsupportedFieldError("escape_whitespaces false is not supported")
+        raise _UnsupportedFieldError(
+            "SentencePiece's option escape_whitespaces is false, which is not supported"
+        )
     if any(piece.kind is PieceKind.UNUSED for piece in pieces):
-        raise _UnsupportedFieldError("pieces of the kind UNUSED are not supported")
+        raise _UnsupportedFieldError("SentencePiece's pieces of the kind UNUSED are not supported")
     unknown = [place for place, piece in enumerate(pieces) if piece.kind is PieceKind.UNKNOWN]
     if len(unknown) != 1:
-        raise ValueError(f"it holds {len(unknown)} unknown pieces")
+        raise ValueError(f"the file holds {len(unknown)} pieces for unknown text instead of one")
     return SpieceModel(
         algorithm=_MODELS[kind],
         pieces=tuple(pieces),
@@ -123,7 +127,7 @@ def _piece(fields: dict[int, int | bytes]) -> VocabularyPiece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of each field of a message: an integer, or the bytes of anything else."""
+    """Yield (number, value) of each field of a message. A value is an integer, or bytes."""
     place = 0
     while place < len(data):
         tag, place = _varint(data, place)
@@ -137,34 +141,34 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
-            raise ValueError(f"wire type {wire} at byte {place}")
+            raise ValueError(f"the file has the unsupported protobuf wire type {wire} at byte {place}")
         if place + size > len(data):
-            raise ValueError(f"it ends in the middle of field {number}")
+            raise ValueError(f"the file ends in the middle of field {number}")
         yield number, data[place : place + size]
         place += size
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """(value, place behind it)."""
+    """Return (value, position after it)."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(data):
-            raise ValueError("it ends in the middle of a number")
+            raise ValueError("the file ends in the middle of a number")
         byte = data[place]
         place += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, place
-    raise ValueError(f"a number of more than 64 bits at byte {place}")
+    raise ValueError(f"the file has a number of more than 64 bits at byte {place}")
 
 
 def _integer(value: int | bytes) -> int:
     if isinstance(value, bytes):
-        raise ValueError("a field holds bytes where a number belongs")
+        raise ValueError("a field of the file holds bytes instead of a number")
     return value
 
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("a field holds a number where bytes belong")
+        raise ValueError("a field of the file holds a number instead of bytes")
     return value

@@ -1,1 +1,1 @@
-"""How bases and adapters are trained, with torch, transformers and peft; nothing that serves imports it."""
+"""Train bases and adapters with torch, transformers and peft. Nothing that serves imports this package."""

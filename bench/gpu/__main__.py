@@ -1,4 +1,4 @@
-"""`python -m bench.gpu`."""
+"""Runs the comparison on a GPU: `python -m bench.gpu`."""
 
 from bench.gpu.command import main
 

@@ -26,31 +26,31 @@ import yaml
 
 from bench.gpu.budget import TimeBudget
 from bench.gpu.contenders import SERVERS, Contenders
-from bench.gpu.limits import GpuSpec, Model, find_device
-from bench.gpu.models import make_model
+from bench.gpu.models import RANKS, TARGETS, make_model
+from bench.gpu.progress import print_progress
 from bench.gpu.record import ResultFile
 from bench.gpu.report import report_lines, summary
-from bench.gpu.run import GpuRun, print_progress
+from bench.gpu.run import GpuRun
 from bench.gpu.scenarios import (
     BY_NAME,
-    RANKS,
     SLOTS,
     STEADY,
-    TARGETS,
     Length,
     Point,
     expected_seconds,
     points,
 )
 from bench.host import describe, find_gpu
+from bench.limits.devices import GpuSpec, find_device
+from bench.limits.roofline import Model
 from bench.random_model import PRESETS
 
 NO_GPU = GpuSpec(
     "a CPU, roughly", "", bandwidth=10, tflops=0.1, memory=0, source="a guess, for the plan alone"
 )
-"""What the plan counts with where nothing is known of the device; no figure is held against it."""
+"""Device whose limits the plan assumes if the GPU is unknown. Results are not compared with it."""
 SHARE = 0.6
-"""Of its limit, what the plan expects of a device."""
+"""Share of a device's limit that the plan expects to reach."""
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -58,15 +58,36 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--servers", default="oneseek,vllm", help=f"comma-separated, of: {', '.join(SERVERS)}")
-    add("--scenarios", default=",".join(STEADY), help=f"comma-separated, of: {', '.join(BY_NAME)}")
+    add("--servers", default="oneseek,vllm", help=f"servers, comma-separated: {', '.join(SERVERS)}")
+    add("--scenarios", default=",".join(STEADY), help=f"scenarios, comma-separated: {', '.join(BY_NAME)}")
     add("--streams", default="1,16,64,256", help="comma-separated")
-    add("--budget-seconds", type=float, default=1200, help="rounds are trimmed to fit, and it says so")
-    add("--plan", nargs="?", const="", metavar="GPU", help="print what would be run, on this GPU or another")
+    add(
+        "--budget-seconds",
+        type=float,
+        default=1200,
+        help="time budget; fewer rounds are run if it is short, with a note",
+    )
+    add(
+        "--plan",
+        nargs="?",
+        const="",
+        metavar="GPU",
+        help="print the plan for this GPU or another, without running it",
+    )
     add("--out", type=Path, help="result file (default: gpu-DATE.json in the working directory)")
     add("--resume", type=Path, metavar="FILE", help="continue a result file")
-    add("--work", type=Path, default=Path("/tmp/oneseek-gpu"), help="models, caches and logs; 15 GB for 7b")
-    add("--python", type=Path, default=Path(sys.executable), help="interpreter that has both servers")
+    add(
+        "--work",
+        type=Path,
+        default=Path("/tmp/oneseek-gpu"),
+        help="folder for models, caches and logs; 15 GB for 7b",
+    )
+    add(
+        "--python",
+        type=Path,
+        default=Path(sys.executable),
+        help="Python interpreter of an environment with both servers",
+    )
     add("--engine", choices=("vllm", "embedded"), default="vllm", help="OneSeek's engine")
     add("--preset", choices=PRESETS, default="7b")
     add("--dtype", choices=("bfloat16", "float16"), default="bfloat16")
@@ -78,15 +99,15 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of vLLM's, for both servers",
+        help="vLLM option for both servers",
     )
     add("--commit", help="OneSeek's commit, where the tree has no .git")
     arguments = parser.parse_args(given)
     if arguments.out and arguments.resume:
-        parser.error("--out and --resume name the same thing; give one")
+        parser.error("--out starts a new result file and --resume continues one; use only one of them")
     for name in arguments.servers.split(","):
         if name not in SERVERS:
-            parser.error(f"--servers {name!r} is unknown; any of: {', '.join(SERVERS)}")
+            parser.error(f"--servers {name!r} is unknown; use some of {', '.join(SERVERS)}")
     return arguments
 
 
@@ -104,7 +125,7 @@ def _settings(arguments: argparse.Namespace, streams: Sequence[int]) -> dict[str
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """A name and a value of YAML or JSON, such as `enforce_eager=true`."""
+    """Parse `NAME=VALUE`, where the value is YAML or JSON, such as `enforce_eager=true`."""
     name, equals, value = text.partition("=")
     if not equals:
         raise SystemExit(f"bench.gpu: --engine-option {text!r} lacks a value; write NAME=VALUE")
@@ -118,7 +139,7 @@ def _record(arguments: argparse.Namespace, settings: dict[str, Any], host: dict[
     else:
         out = arguments.out or Path(f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
         if out.exists():
-            raise ValueError(f"{out} exists; continue it with --resume {out}, or name another --out")
+            raise ValueError(f"{out} already exists; continue it with --resume {out}, or use another --out")
         record = ResultFile(out, settings, host)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     record.commands.append({"date": date, "command": " ".join(["python -m bench.gpu", *sys.argv[1:]])})
@@ -130,7 +151,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Parse the command line, plan, measure, report."""
+    """Run the GPU benchmark: parse the command line, plan, measure, and report."""
     arguments = _arguments(given)
     streams = [int(number) for number in arguments.streams.split(",")]
     every = points(arguments.servers.split(","), arguments.scenarios.split(","), streams)

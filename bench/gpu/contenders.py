@@ -6,25 +6,26 @@ import asyncio
 import json
 import os
 import re
-import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.scenarios import ADAPTERS, RANKS, SLOTS
+from bench.gpu.models import ADAPTERS, RANKS
+from bench.gpu.scenarios import SLOTS
 from bench.gpu.swap import swap_adapter
+from bench.rivals.rust_front_end import rust_front_end
 from bench.servers import Server, free_port, oneseek, serving, vllm
 
 SERVERS = ("oneseek", "vllm", "vllm-rust")
 """`vllm-rust` is vLLM's server behind its Rust front end, on the same engine with the same options."""
 ADMIN_KEY = "bench-admin"
-"""What may exchange an adapter on OneSeek's server, which listens on the loopback interface alone."""
+"""Admin key for exchanging an adapter on OneSeek's server, which listens on the loopback interface only."""
 BATCHED_TOKENS = 8192
-"""Most tokens in one step: vLLM's own choice for a server on a large GPU."""
+"""Maximum number of tokens in one step: vLLM's own default for a server on a large GPU."""
 LONGEST_START = 400.0
-"""Seconds after which a server that does not answer is given up."""
+"""Seconds to wait until a started server answers."""
 ROOT = Path(__file__).parents[2]
 TOLD = {
     "kv_cache_tokens": r"KV cache size: ([\d,]+) tokens",
@@ -35,7 +36,7 @@ TOLD = {
 
 @dataclass(frozen=True, slots=True)
 class Contenders:
-    """Starts either server on one base and its adapters."""
+    """Starts OneSeek's or vLLM's server on one base with its adapters."""
 
     work: Path
     python: Path
@@ -46,29 +47,30 @@ class Contenders:
 
     @contextmanager
     def start(self, server: str, start: str) -> Generator[Server]:
-        """The server, ready, with its adapters; raises `RuntimeError` if it does not get there."""
+        """Start the server and load its adapters. Raises `RuntimeError` if it does not become ready."""
         port = free_port()
         command = self.command(server, start, port)
-        environment = self._environment() | (self._rust() if server == "vllm-rust" else {})
+        rust = rust_front_end(self.python, [self.work]) if server == "vllm-rust" else {}
+        environment = self._environment() | rust
         with serving(command, port, self._log(server, start), environment, wait=LONGEST_START) as running:
             if server == "vllm-rust" and SLOTS[start]:
                 asyncio.run(self._load(running.url))
             yield running
 
     async def _load(self, url: str) -> None:
-        """Load the adapters over HTTP: vLLM's Rust front end takes none on its command line."""
+        """Load the adapters over HTTP, because vLLM's Rust front end has no flag for them."""
         for name, folder in self.adapters.items():
             await swap_adapter(url, name, folder, ADMIN_KEY)
 
     def command(self, server: str, start: str, port: int) -> list[str]:
-        """The command line that starts the server; writes the `oneseek.yaml` that OneSeek's names."""
+        """Return the command line that starts the server. For OneSeek, also writes its `oneseek.yaml`."""
         adapters = self.adapters if SLOTS[start] else {}
         if server == "oneseek":
             return self._oneseek(port, start, adapters)
         return self._vllm(port, start, adapters, named=server == "vllm")
 
     def memory_figures(self, server: str, start: str) -> dict[str, float]:
-        """What the engine's log says of its memory."""
+        """Return the memory figures that the engine's log states."""
         text = self._log(server, start).read_text(errors="replace")
         found = {name: re.search(pattern, text) for name, pattern in TOLD.items()}
         return {name: float(match[1].replace(",", "")) for name, match in found.items() if match}
@@ -78,11 +80,13 @@ class Contenders:
 
     @property
     def _context(self) -> int:
-        """Longest context: that of a request, rounded up to a power of two."""
+        """Return the maximum context in tokens: the length of a request, rounded up to a power of two."""
         return 1 << (self.settings["prompt"] + self.settings["tokens"] - 1).bit_length()
 
     def _engine(self) -> dict[str, Any]:
-        """Options of both, by vLLM's names, beside those that OneSeek has settings of its own for."""
+        """Return the engine options of both servers by vLLM's names, except those that OneSeek has its own
+        settings for.
+        """
         options: dict[str, Any] = {"dtype": self.settings["dtype"]}
         if self.on_gpu:
             options["gpu_memory_utilization"] = self.settings["gpu_memory_utilization"]
@@ -131,7 +135,9 @@ class Contenders:
         return oneseek(self.base, adapters, port, "--config", str(path), python=self.python)
 
     def _environment(self) -> dict[str, str]:
-        """No network, one compile cache for all starts, and this tree's packages for OneSeek."""
+        """Return the environment of a server: no network, one compile cache for all starts, and this
+        checkout's packages for OneSeek.
+        """
         path = os.environ.get("PYTHONPATH")
         found = {
             "HF_HUB_OFFLINE": "1",
@@ -144,24 +150,9 @@ class Contenders:
             found["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")
         return found
 
-    def _rust(self) -> dict[str, str]:
-        """Start the Rust front end that `VLLM_RUST_FRONTEND_PATH` names, by default the package's own."""
-        named = os.environ.get("VLLM_RUST_FRONTEND_PATH")
-        if named is None:
-            look = "import importlib.util as u; print(u.find_spec('vllm').submodule_search_locations[0])"
-            found = subprocess.run([str(self.python), "-c", look], capture_output=True, text=True)
-            named = str(Path(found.stdout.strip() or ".") / "vllm-rs")
-        if not Path(named).is_file():
-            raise RuntimeError(f"{named} is missing: vLLM's Rust front end comes with its CUDA wheels")
-        return {
-            "VLLM_USE_RUST_FRONTEND": "1",
-            "VLLM_RUST_FRONTEND_PATH": named,
-            "VLLM_RUNTIME_LORA_ALLOWED_PATH_PREFIXES": str(self.work),
-        }
-
 
 def _flag(name: str, value: object) -> list[str]:
-    """An engine option as vLLM's command line takes it."""
+    """Format an engine option as a flag of vLLM's command line."""
     dashed = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{dashed}" if value else f"--no-{dashed}"]

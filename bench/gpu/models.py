@@ -1,17 +1,38 @@
-"""The random base and adapters that both servers load."""
+"""The random base and adapters that both servers load.
+
+    python -m bench.gpu.models WORK [--preset 7b] [--dtype bfloat16]
+
+This needs numpy, ml_dtypes, safetensors and tokenizers, and nothing of the servers.
+"""
 
 from __future__ import annotations
 
+import argparse
+import fcntl
+import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.gpu.run import print_progress
-from bench.gpu.scenarios import ADAPTERS, RANKS, TARGETS, VERSIONS
+from bench.gpu.progress import print_progress
 from bench.random_model import PRESETS, write_adapter, write_model
+
+ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
+"""Names of the adapters, ranks 16 and 8 in turn."""
+RANKS = (16, 8) * 4
+VERSIONS = ("swap-1", "swap-2")
+"""Two versions of one more adapter, of the largest rank."""
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Path]]:
-    """The base and its adapters under `work`, made where they are not there yet."""
+    """Return the base and its adapters in `work`. Makes those that do not exist; waits for another writer."""
+    with (work / "models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _make_model(work, preset, dtype)
+
+
+def _make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Path]]:
     shape = PRESETS[preset]
     base = work / f"{preset}-{dtype}"
     adapters = {name: work / f"{preset}-{name}-r{rank}" for name, rank in zip(ADAPTERS, RANKS, strict=True)}
@@ -29,3 +50,21 @@ def make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Pat
         partial.rename(path)
         print_progress(f"wrote {path} ({time.monotonic() - began:.0f} s)")
     return base, adapters
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Write what is not there yet; the last line is one JSON object."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu.models", description="Write the random base and adapters of a GPU run."
+    )
+    parser.add_argument("work", type=Path, help="folder; 15 GB for 7b")
+    parser.add_argument("--preset", choices=PRESETS, default="7b")
+    parser.add_argument("--dtype", choices=("bfloat16", "float16"), default="bfloat16")
+    arguments = parser.parse_args(given)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    base, adapters = make_model(arguments.work, arguments.preset, arguments.dtype)
+    print(json.dumps({"base": str(base), "adapters": {name: str(path) for name, path in adapters.items()}}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,6 @@
-"""A result file that is whole after every point, and can be continued."""
+"""The result file of a GPU benchmark. It is complete after every measuring point, and a later run can
+continue it.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,21 @@ SAME_HOST = ("gpu", "versions", "oneseek")
 
 @dataclass(slots=True)
 class ResultFile:
-    """What was measured so far, and on what."""
+    """The results so far, and a description of the machine."""
 
     path: Path
     settings: dict[str, Any]
-    """What every point of the file has in common; a continued run must have the same."""
+    """Options that all points in the file share. A run that continues the file must have the same."""
     host: dict[str, Any]
     commands: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-    """Each run's date and command line."""
+    """Date and command line of each run that added points."""
     starts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     points: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     notes: list[str] = field(default_factory=list[str])
-    """What was trimmed or left out, in words."""
+    """Notes about measurements that were shortened or left out."""
 
     def save(self) -> None:
-        """Write everything to a temporary file and rename it."""
+        """Write the results to a temporary file, and rename that."""
         names = ("settings", "host", "commands", "starts", "points", "notes")
         whole = {"bench": "gpu", "version": VERSION} | {name: getattr(self, name) for name in names}
         partial = self.path.with_name(self.path.name + ".partial")
@@ -41,7 +43,7 @@ class ResultFile:
         partial.replace(self.path)
 
     def find(self, point: Point) -> dict[str, Any] | None:
-        """What was measured at `point`."""
+        """Return the results of `point`. None if it was not measured."""
         key = (point.server, point.scenario, point.streams)
         return next(
             (row for row in self.points if (row["server"], row["scenario"], row["streams"]) == key), None
@@ -49,25 +51,27 @@ class ResultFile:
 
     @classmethod
     def load(cls, path: Path) -> ResultFile:
-        """Read a file that `save` wrote; raises `ValueError` where it is none."""
+        """Read a file that `save` wrote. Raises `ValueError` if the file is anything else."""
         try:
             whole = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no result file: {error}") from None
+            raise ValueError(f"{path} is not a result file: {error}") from None
         if not isinstance(whole, dict) or (whole.get("bench"), whole.get("version")) != ("gpu", VERSION):
-            raise ValueError(f"{path} is no result file of bench.gpu, version {VERSION}")
+            raise ValueError(f"{path} is not a result file of bench.gpu, version {VERSION}")
         del whole["bench"], whole["version"]
         return cls(path, **whole)
 
     def check(self, settings: dict[str, Any], host: dict[str, Any]) -> None:
-        """Raise `ValueError` unless points measured now may stand beside those in the file."""
+        """Raise `ValueError` if points that are measured now cannot be compared with those in the file."""
         for name, now in settings.items():
             if self.settings.get(name) != now:
                 then = self.settings.get(name)
                 raise ValueError(
-                    f"{self.path} has {name} {then!r}, not {now!r}; give the same or a new --out"
+                    f"{self.path} has {name} {then!r}, not {now!r}; use the same value, or a new --out"
                 )
         for name in SAME_HOST:
             if self.host.get(name) != host.get(name):
                 then, now = self.host.get(name), host.get(name)
-                raise ValueError(f"{self.path} is of {name} {then!r}, this is {now!r}; use a new --out")
+                raise ValueError(
+                    f"{self.path} was made with {name} {then!r}, but this is {now!r}; use a new --out"
+                )

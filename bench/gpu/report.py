@@ -1,5 +1,5 @@
-"""What the points of a GPU run say: each beside its limit, one server beside the other, the goals, for people
-and as one JSON object."""
+"""Reports the points of a GPU run, for people and as JSON: each with its limit, both servers side by side,
+and the goals."""
 
 from __future__ import annotations
 
@@ -7,42 +7,36 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.gpu.limits import (
-    TABLE_VERSION,
-    GpuSpec,
-    Model,
-    decode_step,
-    find_device,
-    prefill,
-    tokens_per_second,
-)
+from bench.gpu.models import RANKS, TARGETS
 from bench.gpu.record import ResultFile
-from bench.gpu.scenarios import BY_NAME, RANKS, SCENARIOS, TARGETS, Point
+from bench.gpu.scenarios import BY_NAME, SCENARIOS, Point
+from bench.limits.devices import TABLE_VERSION, GpuSpec, find_device
+from bench.limits.roofline import Model, decode_step, prefill, tokens_per_second
 
 PointRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A goal, and the point that came closest to missing it or missed it most."""
+    """A performance goal, with the worst value of all measuring points."""
 
     name: str
     least: float
     worst: float | None
-    """`None` where it was not measured."""
+    """The worst value that was measured. None if nothing was measured."""
     where: str
     points: int
 
     @property
     def verdict(self) -> str:
-        """`met`, `missed`, or `not measured`."""
+        """Status of the goal: `met`, `missed`, or `not measured`."""
         if self.worst is None:
             return "not measured"
         return "met" if self.worst >= self.least else "missed"
 
 
 def device_of(record: ResultFile) -> GpuSpec | None:
-    """The GPU that was measured, where its limits are known."""
+    """Return the GPU that was measured. None if its limits are unknown."""
     gpu = record.host["gpu"]
     return find_device(gpu["name"]) if gpu else None
 
@@ -78,14 +72,15 @@ def _limits(row: PointRow, device: GpuSpec, model: Model, settings: Mapping[str,
 
 
 def goals(rows: Sequence[PointRow]) -> list[Goal]:
-    """The goals that the project set for an H200, judged on these points."""
+    """Judge the goals that the project has set for an H200 on these measuring points."""
     by = {Point(row["server"], row["scenario"], row["streams"]): row for row in rows}
 
     def rate(point: Point) -> float | None:
         return by[point]["tokens_per_second"] if point in by else None
 
     def within(scenarios: Iterable[str]) -> list[tuple[str, float | None]]:
-        """OneSeek's rate over its own rate of base only."""
+        """Return OneSeek's rate in `scenarios`, divided by its rate in the scenario `base`, for each "
+        "point."""
         return [
             _ratio(f"{point.scenario}, {point.streams}", rate(point), rate(_as(point, scenario="base")))
             for point in by
@@ -93,7 +88,7 @@ def goals(rows: Sequence[PointRow]) -> list[Goal]:
         ]
 
     def beside(keep: Callable[[Point], bool]) -> list[tuple[str, float | None]]:
-        """OneSeek's rate over vLLM's at the same point."""
+        """Return OneSeek's rate divided by vLLM's, for each measuring point that `keep` selects."""
         return [
             _ratio(f"{point.scenario}, {point.streams}", rate(point), rate(_as(point, server="vllm")))
             for point in by
@@ -134,7 +129,8 @@ HEAD = (
 
 
 def report_lines(record: ResultFile) -> list[str]:
-    """Lines for people: the device and its limits, every point, the goals, and what was left out."""
+    """Return the report as lines of text: device and limits, every point, the goals, and what was left "
+    "out."""
     rows, device = with_limits(record), device_of(record)
     gpu = record.host["gpu"]
     name = gpu["name"] if gpu else f"no GPU ({record.host['cpu']})"
@@ -178,7 +174,7 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def summary(record: ResultFile) -> dict[str, Any]:
-    """Everything as one JSON object."""
+    """Return the whole result as one JSON object."""
     rows, device = with_limits(record), device_of(record)
     judged = {goal.name: asdict(goal) | {"verdict": _verdict(goal, record)} for goal in goals(rows)}
     for goal in judged.values():

@@ -1,8 +1,7 @@
-"""Runs the points of a GPU benchmark: starts each server that they need, once, and records what came."""
+"""Run the measuring points of a GPU benchmark: start each needed server once, and record the results."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,27 +14,25 @@ import uvloop
 
 from bench.gpu.budget import TimeBudget
 from bench.gpu.contenders import ADMIN_KEY, Contenders
+from bench.gpu.models import VERSIONS
+from bench.gpu.progress import OUT_OF_TIME, print_progress
 from bench.gpu.record import ResultFile
-from bench.gpu.scenarios import BY_NAME, SWAPPED, VERSIONS, Length, Point, jobs, wanted_rounds, warm_up
+from bench.gpu.scenarios import BY_NAME, SWAPPED, Length, Point, jobs, wanted_rounds, warm_up
 from bench.gpu.swap import Swap, swap_adapter, timed_swap
 from bench.host import Gpu, used_mib, wait_until_free
 from bench.load.closed_loop import LoadResult, closed_loop
 from bench.load.steady import SteadyFigures, steady
 from bench.servers import Server
 
-OUT_OF_TIME = "out of time"
 LONGEST_ANSWER = 180.0
-"""Seconds after which a request has failed, so that a server that hangs does not take the whole budget."""
-
-
-def print_progress(text: str) -> None:
-    """Progress, for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+"""Seconds after which a request counts as failed, so that a server that hangs does not use up the whole
+budget.
+"""
 
 
 @dataclass(slots=True)
 class GpuRun:
-    """One run over the points that are not in the record yet."""
+    """One run over the measuring points that are not in the record yet."""
 
     record: ResultFile
     contenders: Contenders
@@ -47,10 +44,12 @@ class GpuRun:
     swaps: int = 0
 
     def all(self) -> None:
-        """Start each server that a point needs, run its points, stop it."""
+        """Start each server that a point needs, measure its points, and stop it."""
         before = self.gpu.used_mib() if self.gpu else 0
         if before > 1024:
-            self._note(f"{before} MiB of the GPU were in use before the first start: figures may be off")
+            self._note(
+                f"{before} MiB of GPU memory were in use before the first start, so results may be wrong"
+            )
         notes = self.record.notes  # what an earlier run left out is to do now
         notes[:] = [note for note in notes if not note.startswith(OUT_OF_TIME)]
         while self.todo:
@@ -91,7 +90,7 @@ class GpuRun:
                     self._warm(running, max(o.streams for o in here if o.scenario == point.scenario), point)
                     warm = point.scenario
                 if rounds[point] < wanted_rounds(point.streams):
-                    self._note(f"{point}: {rounds[point]} rounds for want of time")
+                    self._note(f"{point}: only {rounds[point]} rounds, because time is short")
                 self._point(running, point, rounds[point])
 
     def _warm(self, server: Server, streams: int, point: Point) -> None:
@@ -129,7 +128,9 @@ class GpuRun:
             raise RuntimeError(f"ended during {point}: {row['faults']}")
 
     def _next_version(self) -> Path:
-        """The folder of one of the two versions of `SWAPPED`, in turn."""
+        """Return the folder of the version of the adapter `SWAPPED` that is served next. The two versions
+        take turns.
+        """
         self.swaps += 1
         return self.contenders.work / VERSIONS[self.swaps % len(VERSIONS)]
 
@@ -145,7 +146,9 @@ class GpuRun:
 
 
 def figures(outcome: LoadResult, streams: int) -> dict[str, Any]:
-    """What a run gave; milliseconds. A run without a steady state has its requests and faults alone."""
+    """Return the figures of a run; times are in milliseconds. Without a steady state, only requests and
+    faults.
+    """
     found = steady(outcome.traces, streams)
     percentiles = ("p50", "p95", "p99")
     row: dict[str, Any] = {

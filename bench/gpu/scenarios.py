@@ -1,4 +1,4 @@
-"""What is asked of a server on a GPU, in which order, and how long it should take.
+"""Lists the scenarios of a run on a GPU, their order, and how long each should take.
 
 A server is started once for each `Start`; every scenario names the start that it runs on. Points come in the
 order base, LoRA, thrash, in each of them one server after the other, so that a run cut short still compares.
@@ -12,40 +12,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.gpu.limits import GpuSpec, Model, decode_step, prefill
+from bench.gpu.models import ADAPTERS
+from bench.limits.devices import GpuSpec
+from bench.limits.roofline import Model, decode_step, prefill
 from bench.load.closed_loop import LoadRequest
 from bench.load.steady import LEAST_ROUNDS
 
-ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
-"""Names of the adapters, ranks 16 and 8 in turn."""
-RANKS = (16, 8) * 4
-VERSIONS = ("swap-1", "swap-2")
-"""Two versions of one more adapter, of the largest rank, which `swap` serves under `SWAPPED` in turn."""
 SWAPPED = "swapped"
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""The name under which `swap` serves the `VERSIONS` in turn."""
 SLOTS = {"base": 0, "lora": 9, "thrash": 4}
-"""Start → adapters that fit on the GPU at once; 0 is a server without LoRA. Nine are the eight and one spare,
-as a server has that swaps versions."""
+"""Maps each way to start the server to the number of adapters that fit on the GPU at once. 0 is a server
+without LoRA. Nine is enough for eight adapters and a spare slot, which is used to swap versions."""
 ROUNDS = {1: 10, 16: 6, 64: 5}
-"""Streams → requests for each stream, wanted; `ROUNDS_OF_MANY` above these."""
+"""Maps the number of concurrent streams to the number of requests that each stream should send. More streams
+send `ROUNDS_OF_MANY` each.
+"""
 ROUNDS_OF_MANY = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Which adapters the requests of a run ask for."""
+    """Which adapters the requests of a scenario name."""
 
     name: str
     start: str
     adapters: int
-    """The first so many of `ADAPTERS` in turn; 0 asks for the base."""
+    """Number of adapters that the requests use in turn, from the first of `ADAPTERS`. 0 uses the base."""
     says: str
     swaps: bool = False
-    """One of the adapters is `SWAPPED`, which is exchanged for another version halfway."""
+    """True if the adapter `SWAPPED` is exchanged for another version halfway through the run."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Values of the request's `model`, in turn."""
+        """Values for the requests' field `model`, used in turn."""
         if self.swaps:
             return (*ADAPTERS[: self.adapters - 1], SWAPPED)
         return ADAPTERS[: self.adapters] or ("base",)
@@ -53,8 +52,8 @@ class Scenario:
 
 SCENARIOS = (
     Scenario("base", "base", 0, "a server without LoRA"),
-    Scenario("idle", "lora", 0, "LoRA on, no adapter asked for"),
-    Scenario("one", "lora", 1, "every request asks for the same adapter"),
+    Scenario("idle", "lora", 0, "LoRA enabled, but no request uses an adapter"),
+    Scenario("one", "lora", 1, "every request uses the same adapter"),
     Scenario("two", "lora", 2, "two adapters, half and half"),
     Scenario("eight", "lora", 8, "eight adapters in turn"),
     Scenario(
@@ -64,12 +63,12 @@ SCENARIOS = (
 )
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 STEADY = tuple(scenario.name for scenario in SCENARIOS if not scenario.swaps)
-"""What is run unless scenarios are named."""
+"""Names of the scenarios that run by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One run: a server, a scenario, a number of streams."""
+    """One measuring point: a server, a scenario, and a number of streams."""
 
     server: str
     scenario: str
@@ -80,23 +79,23 @@ class Point:
 
     @property
     def start(self) -> tuple[str, str]:
-        """Server and start that it needs."""
+        """The server, and how it must be started for this point."""
         return self.server, BY_NAME[self.scenario].start
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """Tokens of a prompt and of its answer, the same for every request."""
+    """Number of tokens in a prompt and in its answer, the same for every request."""
 
     prompt: int = 512
     tokens: int = 128
 
 
 def points(servers: Sequence[str], scenarios: Sequence[str], streams: Sequence[int]) -> list[Point]:
-    """Every point, in the order in which they are run."""
+    """Return every measuring point in the order of the run."""
     for name in scenarios:
         if name not in BY_NAME:
-            raise ValueError(f"scenario {name!r} is unknown; one of: {', '.join(BY_NAME)}")
+            raise ValueError(f"scenario {name!r} is unknown; use one of {', '.join(BY_NAME)}")
     chosen = [scenario for scenario in SCENARIOS if scenario.name in scenarios]
     return [
         Point(server, scenario.name, number)
@@ -109,7 +108,7 @@ def points(servers: Sequence[str], scenarios: Sequence[str], streams: Sequence[i
 
 
 def wanted_rounds(streams: int) -> int:
-    """Requests for each stream that give a steady state worth the time."""
+    """Return the requests per stream that give a long enough steady state."""
     return next((rounds for most, rounds in sorted(ROUNDS.items()) if streams <= most), ROUNDS_OF_MANY)
 
 
@@ -122,7 +121,7 @@ def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[Loa
 
 
 def warm_up(point: Point, length: Length, vocabulary: int) -> list[LoadRequest]:
-    """What runs before a scenario's first point: every adapter, with short answers."""
+    """Return the warm-up requests of a scenario: every adapter once, with short answers."""
     names = len(BY_NAME[point.scenario].names)
     count = max(2 * names, min(64, point.streams))
     short = Length(length.prompt, min(16, length.tokens))

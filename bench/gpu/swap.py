@@ -1,4 +1,4 @@
-"""One adapter exchanged for another version under load, over HTTP, and what the clients saw of it."""
+"""Exchange an adapter for another version under load, over HTTP, and measure what the clients notice."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import aiohttp
 from bench.load.closed_loop import LoadResult
 
 AFTERMATH = 1.0
-"""Seconds after the exchange in which a gap still counts as its doing."""
+"""A gap in a stream counts as caused by the adapter's exchange if it is at most this many seconds later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """When the exchange was asked for and answered, by `time.perf_counter`; `fault` if it failed."""
+    """Times at which the exchange was requested and answered, by `time.perf_counter`. `fault` is set if it
+    failed.
+    """
 
     began: float
     ended: float
@@ -43,7 +45,9 @@ class Swap:
 
 
 async def timed_swap(url: str, name: str, folder: Path, key: str) -> Swap:
-    """`swap_adapter`, and how long it took; a refusal is kept as the swap's fault."""
+    """Call `swap_adapter` and measure its time. If the server refuses, the result has the reason as its
+    fault.
+    """
     began, fault = time.perf_counter(), None
     try:
         await swap_adapter(url, name, folder, key)
@@ -53,9 +57,8 @@ async def timed_swap(url: str, name: str, folder: Path, key: str) -> Swap:
 
 
 async def swap_adapter(url: str, name: str, folder: Path, key: str) -> None:
-    """Load the adapter in `folder` under `name`, in place of what has that name.
-
-    Raises `RuntimeError` if the server refuses it.
+    """Load the adapter in `folder` under `name`, replacing the adapter of that name. Raises `RuntimeError` if
+    the server refuses.
     """
     body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
     headers = {"Authorization": f"Bearer {key}"}

@@ -1,4 +1,4 @@
-"""`python -m bench.hostile`."""
+"""Runs the benchmark of hostile requests: `python -m bench.hostile`."""
 
 from bench.hostile.command import main
 

@@ -33,7 +33,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     DETOKENIZE: ("tokens", "model"),
     LEGACY: ("text", "max_length", "temperature"),
 }  # fmt: skip
-"""Path → the fields of its bodies; what a server does not know it has to refuse as quickly."""
+"""Maps each path to fields of its bodies. A server must refuse fields that it does not know just as
+quickly.
+"""
 
 ELEMENTS = {"objects": "{}", "arrays": "[]", "texts": '""', "numbers": "0", "nulls": "null"}
 SAID: dict[str, Any] = {"role": "user", "content": "Hej"}
@@ -50,17 +52,18 @@ BASES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class HostileRequest:
-    """One request."""
+    """A request that is as expensive for the server as its limits allow."""
 
     name: str
     path: str
     body: bytes
     valid: bool = False
-    """Whether it has to be served."""
+    """True if the server must serve this request rather than refuse it."""
 
 
 def filled(base: dict[str, Any], field: str, before: str, element: str, after: str, size: int) -> bytes:
-    """`base` with `field` as large as `size` bytes let it be: `before`, `element` over and over, `after`."""
+    """Return `base` as JSON of about `size` bytes. `field` holds `before`, `element` repeated, and "
+    "`after`."""
     rest = {name: value for name, value in base.items() if name != field}
     head = json.dumps(rest)[:-1] + (", " if rest else "") + f'"{field}": {before}'
     count = max(1, (size - len(head) - len(after) - 1) // (len(element) + 1))
@@ -72,7 +75,7 @@ def _keys(size: int) -> str:
 
 
 def small_elements(size: int) -> Iterator[HostileRequest]:
-    """For each field of each endpoint the largest arrays and the largest object."""
+    """Return, for each field of each endpoint, the largest arrays and the largest object."""
     for path, fields in FIELDS.items():
         for field in fields:
             for kind, element in ELEMENTS.items():
@@ -112,11 +115,11 @@ SHAPES: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("escapes", COMPLETIONS, "prompt", '"', "\\ud83d", '"'),
     ("deep", CHAT, "messages", "", "[", ""),
 )  # fmt: skip
-"""Name, path, field, and what it is filled with."""
+"""Name of the request, path, field, and the elements that fill the field."""
 
 
 def shaped(size: int) -> Iterator[HostileRequest]:
-    """Elements in the places that take them, and fields that nobody knows."""
+    """Yield bodies with elements in the fields that take them, and with unknown fields."""
     for name, path, field, before, element, after in SHAPES:
         body = filled(BASES[path], field, before, element, after, size)
         yield HostileRequest(f"{path} {field}: {name}", path, body)
@@ -129,7 +132,7 @@ def shaped(size: int) -> Iterator[HostileRequest]:
 
 
 def valid_requests(context: int) -> Iterator[HostileRequest]:
-    """Requests that are served, each as large as it or its answer may be, for a base of `context` tokens."""
+    """Yield valid requests, each as large as it or its answer may be, for a base with `context` tokens."""
     ids = [100 + number % 900 for number in range(context - 8)]
     turns = [SAID if index % 2 == 0 else {"role": "assistant", "content": "Hej"} for index in range(99)]
     parts = [{"type": "text", "text": "a"}] * 200

@@ -33,16 +33,16 @@ from bench.hostile.sampler import LiveSampler, Waits, sampling
 from bench.servers import free_port, serving
 
 P999_MS, WORST_MS = 50.0, 100.0
-"""The limits."""
+"""Longest acceptable response times of `/live` during the attack, in milliseconds."""
 TOGETHER = 8
 IDLE_SECONDS = 10.0
 SERVED = frozenset({200})
 REFUSED = frozenset({200, 400, 413, 429})
-"""What may become of a body that need not be served. Never a 5xx."""
+"""HTTP statuses that a server may give a hostile body; never a 5xx."""
 
 
 def send(host: str, port: int, request: HostileRequest) -> int:
-    """The status of its answer, read to the end."""
+    """Send a request, read its answer to the end, and return the status."""
     connection = http.client.HTTPConnection(host, port, timeout=300)
     try:
         connection.request("POST", request.path, request.body, {"Content-Type": "application/json"})
@@ -55,14 +55,16 @@ def send(host: str, port: int, request: HostileRequest) -> int:
 
 
 def measured(sampler: LiveSampler, work: Callable[[], Any]) -> list[float]:
-    """Seconds that the sampler's questions took while `work` ran."""
+    """Run `work`, and return the response times of `/live` during it, in seconds."""
     began = time.monotonic()
     work()
     return sampler.since(began)
 
 
 def requests(kinds: str, size: int, context: int, only: str) -> Iterator[HostileRequest]:
-    """Those of the kinds, comma-separated, whose name holds `only`; made one at a time."""
+    """Yield the hostile requests whose name contains `only`, for the comma-separated kinds. Makes one at a
+    time.
+    """
     sources = {
         "fields": lambda: small_elements(size),
         "shapes": lambda: shaped(size),
@@ -75,7 +77,9 @@ def requests(kinds: str, size: int, context: int, only: str) -> Iterator[Hostile
 def attack(
     host: str, port: int, sampler: LiveSampler, sent: Iterator[HostileRequest]
 ) -> tuple[list[float], list[dict[str, Any]], list[str]]:
-    """Send each alone and `TOGETHER` times at once: what the sampler waited, the slowest, and the faults."""
+    """Send each request alone, and then `TOGETHER` times at once. Returns the response times of `/live`, the
+    slowest request, and the faults.
+    """
     waits: list[float] = []
     slow: list[dict[str, Any]] = []
     faults: list[str] = []
@@ -103,7 +107,7 @@ def attack(
 
 
 def streams(host: str, port: int, count: int) -> None:
-    """A few plain streams, such as any server has."""
+    """Run a few ordinary streams during the attack, as on any server."""
     said = [{"role": "user", "content": "Berätta om hösten."}]
     body = json.dumps({"messages": said, "max_tokens": 200, "ignore_eos": True, "stream": True}).encode()
     with ThreadPoolExecutor(count) as pool:
@@ -111,7 +115,7 @@ def streams(host: str, port: int, count: int) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Start the server, sample, attack, and report."""
+    """Start the server, attack it, measure `/live` meanwhile, and report."""
     with ExitStack() as stack:
         if arguments.url:
             parts = urlsplit(arguments.url)
@@ -132,7 +136,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(idle: Sequence[float], plain: Sequence[float], waits: Sequence[float]) -> dict[str, Any]:
-    """The figures, and whether they keep the limits."""
+    """Return the figures, and whether they are within the limits."""
     under = Waits.of(waits)
     return {
         "bench": "hostile",
@@ -146,18 +150,18 @@ def report(idle: Sequence[float], plain: Sequence[float], waits: Sequence[float]
     }
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--url", default="", help="a server that runs; default: start one")
-    parser.add_argument("--options", default="", help="of the server that is started")
-    parser.add_argument("--size", type=int, default=4 * 1024 * 1024 - 64, help="bytes of a body")
-    parser.add_argument("--context", type=int, default=1024, help="tokens of the base's context")
-    parser.add_argument("--kinds", default="fields,shapes,valid", help="of requests, comma-separated")
-    parser.add_argument("--only", default="", help="requests whose name holds this")
-    result = run(parser.parse_args())
+    parser.add_argument("--url", default="", help="a running server (default: start one)")
+    parser.add_argument("--options", default="", help="options of the server to start")
+    parser.add_argument("--size", type=int, default=4 * 1024 * 1024 - 64, help="size of a body in bytes")
+    parser.add_argument("--context", type=int, default=1024, help="context of the base in tokens")
+    parser.add_argument("--kinds", default="fields,shapes,valid", help="kinds of requests, comma-separated")
+    parser.add_argument("--only", default="", help="only requests whose name contains this")
+    result = run(parser.parse_args(given))
     print(json.dumps(result))
     if not result["kept"] or result["faults"]:
         sys.exit(1)

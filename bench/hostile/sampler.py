@@ -1,4 +1,4 @@
-"""How long `GET /live` takes, asked again and again over one connection from a process of its own."""
+"""Measure how long `GET /live` takes, repeatedly over one connection from a separate process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 INTERVAL = 0.004
-"""Seconds from the end of one question to the next."""
+"""Seconds to pause between two requests to `/live`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """What the questions of one span took, in milliseconds."""
+    """Response times of `/live` during one span of time, in milliseconds."""
 
     count: int
     p50: float
@@ -29,7 +29,7 @@ class Waits:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Waits:
-        """The figures of these seconds; at least one."""
+        """Summarise response times given in seconds; at least one is needed."""
         ordered = sorted(seconds)
 
         def at(share: float) -> float:
@@ -39,23 +39,26 @@ class Waits:
 
 
 class LiveSampler:
-    """The questions so far. Times are of `time.monotonic()`, which all processes of a machine share."""
+    """The measured requests so far. Times are of `time.monotonic()`, which all processes of a machine "
+    "share."""
 
     def __init__(self, pipe: Connection[Any, Any]) -> None:
         self._pipe = pipe
 
     def since(self, began: float) -> list[float]:
-        """Seconds that each question took that ended after `began`, at least one."""
+        """Return the seconds of each request to `/live` that ended after `began`. Waits until there is at
+        least one.
+        """
         self._pipe.send(began)
         answer: list[float] = self._pipe.recv()
         if not answer:
-            raise RuntimeError("the server closed the sampler's connection")
+            raise RuntimeError("the server closed the connection that measures its latency")
         return answer
 
 
 @contextmanager
 def sampling(port: int) -> Generator[LiveSampler]:
-    """Ask the server on `port` until the block ends."""
+    """Measure `/live` of the server on `port` until the block ends."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_sample, args=(port, theirs), daemon=True)

@@ -30,53 +30,53 @@ class LoadRequest:
 
 @dataclass(slots=True)
 class Trace:
-    """One answered request over time, in seconds of `time.perf_counter`."""
+    """When the pieces of one answer arrived, in seconds of `time.perf_counter`."""
 
     sent: float
     arrivals: list[float] = field(default_factory=list[float])
-    """When each piece of the body came that holds tokens."""
+    """Arrival time of each piece of the body that has tokens."""
     events: list[int] = field(default_factory=list[int])
-    """How many events with tokens each of them began."""
+    """Number of server-sent events with tokens in each of these pieces."""
     tokens: int = 0
-    """Completion tokens, by the server's count."""
+    """Number of completion tokens that the server reported."""
 
     @property
     def gaps(self) -> list[float]:
-        """Between successive arrivals."""
+        """Seconds between successive pieces of the stream."""
         return [after - before for before, after in itertools.pairwise(self.arrivals)]
 
 
 @dataclass(slots=True)
 class LoadResult:
-    """What a run of jobs gave; times in seconds."""
+    """Results of a run. Times are in seconds."""
 
     seconds: float = 0.0
     traces: list[Trace] = field(default_factory=list[Trace])
-    """Every request that was answered, in the order of their ends."""
+    """Every answered request, in the order in which they ended."""
     statuses: Counter[int] = field(default_factory=Counter[int])
     faults: list[str] = field(default_factory=list[str])
-    """Bodies that were not what was asked for, shortened."""
+    """The beginnings of answers that do not match their requests."""
     event_loop_seconds: float = 0.0
-    """CPU time of the server's HTTP thread."""
+    """CPU seconds of the server's HTTP thread."""
 
     @property
     def tokens(self) -> int:
-        """Completion tokens of all answers."""
+        """Number of completion tokens in all answers."""
         return sum(trace.tokens for trace in self.traces)
 
     @property
     def first(self) -> list[float]:
-        """Time to first token of each request."""
+        """Seconds to the first token, for each request."""
         return [trace.arrivals[0] - trace.sent for trace in self.traces if trace.arrivals]
 
     @property
     def gaps(self) -> list[float]:
-        """Between successive events of one stream."""
+        """Seconds between successive events of one stream, for all streams."""
         return [gap for trace in self.traces for gap in trace.gaps]
 
     @property
     def tokens_per_second(self) -> float:
-        """Completion tokens per second of wall time."""
+        """Completion tokens per second of the run's duration."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def summary(self) -> dict[str, float]:
@@ -118,7 +118,7 @@ async def _one(session: aiohttp.ClientSession, url: str, job: LoadRequest, outco
     trace.tokens = _usage(tail)
     outcome.traces.append(trace)
     if trace.tokens != job.tokens or not tail.rstrip().endswith(b"[DONE]"):
-        outcome.faults.append(f"{trace.tokens} tokens where {job.tokens} were asked for: {tail[-120:]!r}")
+        outcome.faults.append(f"{trace.tokens} tokens instead of the requested {job.tokens}: {tail[-120:]!r}")
 
 
 def _usage(tail: bytes) -> int:

@@ -1,4 +1,4 @@
-"""What a closed-loop run says once it is under way: the ramp at its start and the drain at its end left out.
+"""Computes the figures of the steady part of a closed-loop run, without its start and its end.
 
 The window opens when as many requests have ended as there are streams, so that on average every stream has
 been through one, and closes when the last request is sent, after which streams fall idle.
@@ -15,35 +15,40 @@ from numpy.typing import NDArray
 from bench.load.closed_loop import Trace
 
 LEAST_ROUNDS = 3
-"""Requests for each stream below which there is no window: one to open it, one inside, one to drain."""
+"""Minimum number of requests per stream for a steady part: one before it, one in it, one after it."""
 LEAST_GAPS = 20
-"""Fewer undisturbed gaps than this say nothing about a decode step."""
+"""Fewest undisturbed gaps that are enough to measure a decode step."""
 Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class SteadyFigures:
-    """Figures of the window; times in seconds."""
+    """Figures of the steady state. Times are in seconds."""
 
     seconds: float
     tokens: float
-    """Tokens that came in the window. An answer's tokens are spread evenly over its events."""
+    """Number of tokens that arrived in the steady state. An answer's tokens are spread evenly over its
+    events.
+    """
     first: Float64Array
-    """Time to first token of the requests that were first answered in the window."""
+    """Time to the first token, for requests whose first token arrived in the steady state."""
     gaps: Float64Array
-    """Between successive arrivals of one stream: what a reader sees."""
+    """Seconds between successive pieces of one stream, as a reader sees them."""
     decode_step: float | None
-    """Median time for a token while every stream decodes and none waits for its first; `None` where that
-    was too rare to tell."""
+    """Median seconds for a token while all streams decode and none waits for its first token. None if that
+    happened too rarely.
+    """
 
     @property
     def tokens_per_second(self) -> float:
-        """Output tokens per second."""
+        """Output tokens per second in the steady state."""
         return self.tokens / self.seconds
 
 
 def steady(traces: Sequence[Trace], streams: int) -> SteadyFigures | None:
-    """The window of a run of `streams` streams; `None` where the run was too short or too broken for one."""
+    """Return the steady state of a run with `streams` streams. None if the run was too short or had too many
+    failures.
+    """
     whole = [trace for trace in traces if trace.arrivals and trace.tokens]
     if len(whole) < LEAST_ROUNDS * streams:
         return None
@@ -72,7 +77,7 @@ def steady(traces: Sequence[Trace], streams: int) -> SteadyFigures | None:
 
 
 def _union(spans: Sequence[tuple[float, float]]) -> Float64Array:
-    """The spans merged where they overlap, as rows of (begin, end) in order."""
+    """Merge spans of time that overlap. Returns rows of (begin, end) in order."""
     merged: list[list[float]] = []
     for begin, end in sorted(spans):
         if merged and begin <= merged[-1][1]:
@@ -83,7 +88,7 @@ def _union(spans: Sequence[tuple[float, float]]) -> Float64Array:
 
 
 def _clear(begins: Float64Array, ends: Float64Array, spans: Float64Array) -> NDArray[np.bool_]:
-    """Which of the intervals touch none of the `spans`."""
+    """Return a mask of the intervals that touch none of the `spans`."""
     following = np.searchsorted(spans[:, 1], begins, side="left")
     reach = np.append(spans[:, 0], np.inf)
     return ends <= reach[following]

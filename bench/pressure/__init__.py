@@ -1,1 +1,1 @@
-"""A server under floods and overload, over HTTP; only its own commands import it."""
+"""Measures a server under floods of requests and overload, over HTTP; only its own commands import it."""

@@ -34,7 +34,7 @@ PATH = "/v1/completions"
 
 
 def make_bases(work: Path, preset: str) -> list[Path]:
-    """A folder for each of `NAMES`, made if it is not there."""
+    """Return a folder with a base for each of `NAMES`. Makes those that do not exist."""
     folders = [work / f"{preset}-{name}" for name in NAMES]
     for seed, folder in enumerate(folders):
         if not folder.exists():
@@ -44,7 +44,9 @@ def make_bases(work: Path, preset: str) -> list[Path]:
 
 
 def answers(base: str, count: int, tokens: int, prompt: int, seed: int) -> list[LoadRequest]:
-    """Requests for one base, each of `prompt` random token ids, answered by exactly `tokens` tokens."""
+    """Return requests for one base, each with `prompt` random token ids and exactly `tokens` answer
+    tokens.
+    """
     rng = np.random.default_rng(seed)
     return [
         LoadRequest(
@@ -63,13 +65,13 @@ def answers(base: str, count: int, tokens: int, prompt: int, seed: int) -> list[
 
 
 async def load(url: str, base: str, arguments: argparse.Namespace, seed: int) -> LoadResult:
-    """Short prompts with answers of `--tokens`."""
+    """Send short prompts with answers of `--tokens` tokens."""
     jobs = answers(base, arguments.answers, arguments.tokens, 32, seed)
     return await closed_loop(url, jobs, arguments.streams)
 
 
 async def beside_prompts(url: str, arguments: argparse.Namespace, seed: int) -> LoadResult:
-    """The first base's load while the second one reads long prompts, one after another."""
+    """Send the first base's load while the second base reads long prompts one after another."""
 
     async def read_on() -> None:
         for number in range(10_000):
@@ -84,7 +86,7 @@ async def beside_prompts(url: str, arguments: argparse.Namespace, seed: int) -> 
 
 
 async def both(url: str, arguments: argparse.Namespace, seed: int) -> tuple[float, Sequence[LoadResult]]:
-    """Both loads at once: tokens/s of all answers, and each result."""
+    """Send both loads at once. Returns the tokens per second of all answers, and each load's result."""
     began = time.perf_counter()
     results = await asyncio.gather(
         *(load(url, name, arguments, seed + place) for place, name in enumerate(NAMES))
@@ -93,7 +95,7 @@ async def both(url: str, arguments: argparse.Namespace, seed: int) -> tuple[floa
 
 
 def measure(url: str, arguments: argparse.Namespace, turn: int) -> dict[str, float]:
-    """One round. Raises `RuntimeError` if an answer was not what was asked for."""
+    """Run one round. Raises `RuntimeError` if an answer does not match its request."""
     seed = 100_000 * turn
     before, began = _cpu(), time.perf_counter()
     alone = [asyncio.run(load(url, name, arguments, seed + 10 * place)) for place, name in enumerate(NAMES)]
@@ -101,7 +103,7 @@ def measure(url: str, arguments: argparse.Namespace, turn: int) -> dict[str, flo
     beside = asyncio.run(beside_prompts(url, arguments, seed + 100))
     faults = [fault for one in (*alone, *mixed, beside) for fault in one.faults]
     if faults:
-        raise RuntimeError(f"{len(faults)} answers are not what was asked for: {faults[0]}")
+        raise RuntimeError(f"{len(faults)} answers do not have the requested form: {faults[0]}")
     p99 = [float(np.percentile(one.gaps, 99)) * 1e3 for one in (alone[0], beside)]
     return {
         "first alone": alone[0].tokens_per_second,
@@ -116,25 +118,25 @@ def measure(url: str, arguments: argparse.Namespace, turn: int) -> dict[str, flo
 
 
 def _cpu() -> float:
-    """CPU seconds of this process."""
+    """Return the CPU seconds of this process."""
     times = os.times()
     return times.user + times.system
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="28m")
     parser.add_argument("--quantize", default="none")
-    parser.add_argument("--streams", type=int, default=4, help="of each base")
-    parser.add_argument("--answers", type=int, default=24, help="of each base in each part")
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--streams", type=int, default=4, help="streams of each base")
+    parser.add_argument("--answers", type=int, default=24, help="answers of each base in each part")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer")
     parser.add_argument("--prompt", type=int, default=1500, help="tokens of the long prompts")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     arguments.work.mkdir(parents=True, exist_ok=True)
     folders = make_bases(arguments.work, arguments.preset)
     port = free_port()

@@ -1,4 +1,4 @@
-"""A client that costs little: HTTP/1.1 over plain sockets, one request at a time on each connection."""
+"""An HTTP/1.1 client that needs little CPU: plain sockets, one request at a time on each connection."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer; times in seconds from when the request was sent."""
+    """An answer. Its times are in seconds from when the request was sent."""
 
     status: int
     head: bytes
     body: bytes
     first: float
-    """Until the first byte of the body."""
+    """Seconds until the first byte of the body."""
     total: float
 
 
 def chat(
     text: str, tokens: int, *, model: str, key: str = "", headers: Mapping[str, str] | None = None
 ) -> bytes:
-    """The bytes of a streamed chat of exactly `tokens` tokens."""
+    """Return the bytes of a request for a streamed chat of exactly `tokens` tokens."""
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}], "stream": True}
     body |= {"max_tokens": tokens, "ignore_eos": True, "temperature": 0}
     content = json.dumps(body).encode()
@@ -42,7 +42,7 @@ def chat(
 
 
 class PressureConnection(asyncio.Protocol):
-    """One connection."""
+    """One connection to the server."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -52,18 +52,18 @@ class PressureConnection(asyncio.Protocol):
         self.open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport of the new connection."""
         # uvloop's transport is none of asyncio's classes.
         self._transport, self.open = cast(asyncio.Transport, transport), True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what waits."""
+        """Fail the request that waits for an answer, because the connection was lost."""
         self.open = False
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("the connection was closed"))
 
     def data_received(self, data: bytes) -> None:
-        """Collect until the answer is whole."""
+        """Collect received bytes until the answer is complete."""
         self._received += data
         split = self._received.find(b"\r\n\r\n")
         if split < 0 or self._answer is None or self._answer.done():
@@ -91,13 +91,13 @@ class PressureConnection(asyncio.Protocol):
         return await self._answer
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection to the server."""
         if self._transport is not None:
             self._transport.abort()
 
 
 class Pool:
-    """Connections to one server, made as they are needed."""
+    """A pool of connections to one server, opened when needed."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -128,14 +128,14 @@ class Pool:
         return reply
 
     def close(self) -> None:
-        """End all of them."""
+        """Close all connections to the server."""
         for wire in (*self._idle, *self._busy):
             wire.close()
 
 
 @asynccontextmanager
 async def pool(url: str) -> AsyncGenerator[Pool]:
-    """Connections that end with the block."""
+    """Yield a pool of connections that are closed when the block ends."""
     made = Pool(url)
     try:
         yield made

@@ -1,4 +1,4 @@
-"""What a client that keeps within its share sees beside a flood.
+"""Measures how well a client within its share is served while another floods the server.
 
     python -m bench.pressure.fairness [--rounds 3] [--answers 60] [--before CHECKOUT]
 
@@ -18,7 +18,7 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,17 @@ KEYS = ("polite-key-1", "flood-key-1")
 SV, EN = "oneseek-mini-sv", "oneseek-mini-en"
 MODES = ("idle", "neighbour", "flood")
 PAUSE = 1.0
-"""Seconds after which a refused stream of the flood asks again: the least that `Retry-After` says."""
+"""Seconds after which a refused client of the flood tries again: the smallest value that `Retry-After`
+has.
+"""
 
 Ask = Callable[[int], bytes]
-"""The request of that number."""
+"""Return the request with a given number."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """What the polite client saw."""
+    """The times and refusals of the polite client while another floods the server."""
 
     first: list[float] = field(default_factory=list[float])
     whole: list[float] = field(default_factory=list[float])
@@ -49,7 +51,7 @@ class Seen:
     flood_refused: int = 0
 
     def add(self, reply: Reply) -> None:
-        """One more answer."""
+        """Record the times of one more answer."""
         if reply.status == 200 and b"data: [DONE]" in reply.body:
             self.first.append(reply.first)
             self.whole.append(reply.total)
@@ -57,7 +59,7 @@ class Seen:
             self.refused += 1
 
     def p95(self) -> dict[str, float]:
-        """Milliseconds."""
+        """Return the 95th percentiles in milliseconds."""
         return {
             "ttft": float(np.percentile(self.first, 95)) * 1e3,
             "whole": float(np.percentile(self.whole, 95)) * 1e3,
@@ -65,7 +67,7 @@ class Seen:
 
 
 async def watch(url: str, arguments: argparse.Namespace, mode: str, polite: Ask, other: Ask) -> Seen:
-    """What the polite one sees in one of `MODES`."""
+    """Measure what the polite client sees in one of `MODES`."""
     seen = Seen()
     crowd = {"idle": 0, "neighbour": arguments.rows // 2, "flood": arguments.flood}[mode]
     left = iter(range(arguments.answers))
@@ -95,7 +97,7 @@ async def _long(connections: Pool, ask: Ask, seen: Seen, number: int) -> None:
 
 
 def asks(arguments: argparse.Namespace) -> tuple[Ask, Ask]:
-    """What the polite one and the other send."""
+    """Return the requests of the polite client and of the flood."""
     by_key = arguments.shares == "keys"
     text = "Nummer {}: vem är du, och vad kan du berätta om dig själv och om din dag i dag?"
 
@@ -111,7 +113,7 @@ def asks(arguments: argparse.Namespace) -> tuple[Ask, Ask]:
 
 
 def measure(root: Path, cores: Cores, arguments: argparse.Namespace, turn: int) -> dict[str, Any]:
-    """One round on the checkout in `root`: the three modes on one server."""
+    """Measure all modes once, on one server from the checkout in `root`."""
     options = ["--max-num-seqs", str(arguments.rows), "--max-queue", str(arguments.queue)]
     options += ["--max-model-len", "1024"]
     if arguments.shares == "keys":
@@ -129,22 +131,22 @@ def measure(root: Path, cores: Cores, arguments: argparse.Namespace, turn: int) 
     return found
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--answers", type=int, default=60, help="of the polite client in each mode")
+    parser.add_argument("--answers", type=int, default=60, help="answers for the polite client in each mode")
     parser.add_argument("--shares", choices=("keys", "adapters"), default="keys")
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--queue", type=int, default=32)
     parser.add_argument("--flood", type=int, default=100, help="streams")
-    parser.add_argument("--tokens", type=int, default=48, help="of each polite answer")
-    parser.add_argument("--long", type=int, default=400, help="tokens of each of the other's")
-    parser.add_argument("--before", type=Path, help="another checkout, which takes turns with this one")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens of each answer for the polite client")
+    parser.add_argument("--long", type=int, default=400, help="tokens of each answer for the flooding client")
+    parser.add_argument("--before", type=Path, help="another checkout to alternate with this one")
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     cores = two_cores()
     rounds = take_turns(arguments, lambda root, turn: measure(root, cores, arguments, turn))
     report = {

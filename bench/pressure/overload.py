@@ -1,4 +1,4 @@
-"""What a refusal costs, and what a server still answers at five times the rate that it can sustain.
+"""Measures what a refusal costs, and how many requests a server answers at five times its sustainable rate.
 
     python -m bench.pressure.overload [--rounds 3] [--seconds 8] [--before CHECKOUT]
 
@@ -24,7 +24,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,11 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "body": (ALIAS, {}),
     "routed": ("oneseek", {}),
 }
-"""Where a refusal happens → the model, and the headers."""
+"""Maps each point at which a request is refused to its model and headers."""
 
 
 def questions() -> Iterator[str]:
-    """Each comes twice, as what is refused is asked again."""
+    """Yield questions without end. Each comes twice, because clients repeat what is refused."""
     for hundred in itertools.count():
         for number in (*range(100), *range(100)):
             shown = (100 * hundred + number) * 7919 % 100_003
@@ -54,7 +54,7 @@ def questions() -> Iterator[str]:
 
 
 async def peak(server: Server, seconds: float, tokens: int, model: str) -> tuple[float, float]:
-    """Answers a second of a closed loop, and answers for each CPU second of the server."""
+    """Return the answers per second of a closed loop, and the answers per CPU second of the server."""
     texts, end, done = questions(), time.perf_counter() + seconds, 0
     async with pool(server.url) as connections:
 
@@ -63,7 +63,9 @@ async def peak(server: Server, seconds: float, tokens: int, model: str) -> tuple
             while time.perf_counter() < end:
                 reply = await connections.ask(chat(next(texts), tokens, model=model))
                 if reply.status != 200:
-                    raise RuntimeError(f"status {reply.status} below the limit")
+                    raise RuntimeError(
+                        f"the server answered with status {reply.status} although the load is below its limit"
+                    )
                 done += 1
 
         began, spent = time.perf_counter(), cpu_seconds(server)
@@ -72,7 +74,7 @@ async def peak(server: Server, seconds: float, tokens: int, model: str) -> tuple
 
 
 async def overload(server: Server, rate: float, seconds: float, tokens: int, model: str) -> dict[str, Any]:
-    """What becomes of requests that come at `rate`."""
+    """Send requests at `rate` per second, and count how they end."""
     texts, statuses, waits = questions(), Counter[str](), list[float]()
     tasks = set[asyncio.Task[None]]()
     async with pool(server.url) as connections:
@@ -114,7 +116,9 @@ async def overload(server: Server, rate: float, seconds: float, tokens: int, mod
 
 
 async def refusals(server: Server, kind: str, count: int) -> dict[str, float]:
-    """CPU milliseconds and wall milliseconds of a refusal, one after another beside one long stream."""
+    """Return the CPU and wall milliseconds of a refusal. Refused requests are sent one after another beside
+    one long stream.
+    """
     model, headers = KINDS[kind]
     texts = questions()
     async with pool(server.url) as connections:
@@ -132,26 +136,27 @@ async def refusals(server: Server, kind: str, count: int) -> dict[str, float]:
     refused = [reply for reply in replies if reply.status == 429]
     if len(refused) < 0.9 * count:
         raise RuntimeError(
-            f"not all were refused: {Counter(r.status for r in replies)}, {replies[0].body[:300]!r}"
+            f"some requests beyond the queue were not refused: {Counter(r.status for r in replies)}, "
+            f"{replies[0].body[:300]!r}"
         )
     return {"cpu_ms": spent / count * 1e3, "wall_ms": wall / count * 1e3}
 
 
 async def _hold(connections: Pool) -> None:
-    """One stream after another in the only row."""
+    """Occupy the server's only place with one stream after another."""
     while True:
         await connections.ask(chat("Berätta en lång saga.", 400, model=ALIAS))
 
 
 async def _idle_rate(server: Server, seconds: float) -> float:
-    """CPU seconds a second of the HTTP thread with the stream alone."""
+    """Return the CPU seconds per second that the HTTP thread needs for the stream alone."""
     before = server.event_loop_seconds()
     await asyncio.sleep(seconds)
     return (server.event_loop_seconds() - before) / seconds
 
 
 def measure(root: Path, cores: Cores, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One round on the checkout in `root`."""
+    """Run one round on a server from the checkout in `root`."""
     python = Path(sys.executable)
     figures: dict[str, Any] = {}
     options = ("--max-num-seqs", str(ROWS), "--max-queue", str(QUEUE), "--max-model-len", "1024")
@@ -172,26 +177,26 @@ def measure(root: Path, cores: Cores, arguments: argparse.Namespace) -> dict[str
     return figures
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=8, help="duration of each measurement")
     parser.add_argument("--times", type=float, default=5, help="the sustainable rate")
-    parser.add_argument("--tokens", type=int, default=48, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens of each answer")
     parser.add_argument("--refusals", type=int, default=1000)
-    parser.add_argument("--before", type=Path, help="another checkout, which takes turns with this one")
+    parser.add_argument("--before", type=Path, help="another checkout to alternate with this one")
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     cores = two_cores()
     rounds = take_turns(arguments, lambda root, _: measure(root, cores, arguments))
     print(json.dumps({"bench": "overload", "python": platform.python_version(), **summary(rounds)}))
 
 
 def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians over the rounds."""
+    """Return the median of each figure over the rounds."""
     return {
         name: {
             key: {

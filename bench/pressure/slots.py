@@ -39,7 +39,7 @@ TEXT = "Nummer {}: vem är du, och vad kan du berätta om dig själv och om din 
 
 
 def prepare(site: Path, preset: str, count: int) -> None:
-    """A base and `count` adapters under `site`, made where they are not there."""
+    """Return a base and `count` adapters in `site`. Makes those that do not exist."""
     if not (site / "models" / "base" / "config.json").exists():
         write_model(site / "models" / "base", PRESETS[preset])
     for number in range(count):
@@ -49,13 +49,13 @@ def prepare(site: Path, preset: str, count: int) -> None:
 
 
 def name_of(number: int) -> str:
-    """The alias of an adapter."""
+    """Return the alias of the adapter with a given number."""
     return f"voice-{number}"
 
 
 @contextmanager
 def server(site: Path, arguments: argparse.Namespace, core: int) -> Generator[tuple[Server, float]]:
-    """A server over `site`, and the seconds until it answered."""
+    """Start a server on `site`. Yields it with the seconds that its start took."""
     port = free_port()
     command = [sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--threads", "1", "--log-level", "warning", "--base-model", "models/base"]
@@ -68,13 +68,13 @@ def server(site: Path, arguments: argparse.Namespace, core: int) -> Generator[tu
 
 
 def popularity(count: int, requests: int) -> Sequence[int]:
-    """Which adapter each request asks."""
+    """Return the adapter that each request names."""
     weights = 1 / np.arange(1, count + 1)
     return np.random.default_rng(7).choice(count, requests, p=weights / weights.sum()).tolist()
 
 
 async def ask_all(url: str, arguments: argparse.Namespace) -> list[Reply]:
-    """Every request, `clients` at a time."""
+    """Send every request, `clients` of them at a time."""
     left = iter(enumerate(popularity(arguments.adapters, arguments.requests)))
     replies: list[Reply] = []
     async with pool(url) as connections:
@@ -89,7 +89,7 @@ async def ask_all(url: str, arguments: argparse.Namespace) -> list[Reply]:
 
 
 def loads(url: str) -> dict[str, float]:
-    """Milliseconds of the loads so far: their mean, and the bucket that 99 of 100 are within."""
+    """Return the mean milliseconds of an adapter's load so far, and the histogram bucket that holds 99%."""
     with urllib.request.urlopen(url + "/metrics", timeout=60) as response:
         text = response.read().decode()
     name = "oneseek_adapter_load_seconds"
@@ -103,14 +103,14 @@ def loads(url: str) -> dict[str, float]:
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Milliseconds."""
+    """Return the quantiles of `seconds` in milliseconds."""
     if not seconds:
         return {}
     return {f"p{q}": round(1e3 * float(np.percentile(seconds, q)), 2) for q in (50, 99)}
 
 
 def report(replies: Sequence[Reply], load: dict[str, float], starts: Sequence[float]) -> dict[str, Any]:
-    """What was seen of cold and of resident adapters."""
+    """Return the results for requests whose adapter was loaded, and for those whose adapter was not."""
     marked = re.compile(rb"x-oneseek-adapter-wait: (\S+)")
     good = [reply for reply in replies if reply.status == 200 and b"data: [DONE]" in reply.body]
     cold = [reply for reply in good if marked.search(reply.head)]
@@ -129,8 +129,8 @@ def report(replies: Sequence[Reply], load: dict[str, float], starts: Sequence[fl
     }
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -138,10 +138,10 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--clients", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=16, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=16, help="tokens of each answer")
     parser.add_argument("--preset", choices=PRESETS, default="5m")
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     site = arguments.work.resolve() / f"slots-{arguments.preset}-{arguments.adapters}"
     prepare(site, arguments.preset, arguments.adapters)
     ours, theirs = two_cores()

@@ -1,4 +1,4 @@
-"""The server that is put under pressure: the shipped base on one core, the client on another."""
+"""Start the server for the pressure benchmarks: the shipped base on one core, and the client on another."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import psutil
 from bench.servers import Server, free_port, serving
 
 Cores = tuple[int, int]
-"""The server's and the client's."""
+"""The CPU core of the server, and that of the client."""
 
 
 def two_cores() -> Cores:
-    """The first two cores that this process may use. Raises `RuntimeError` if there is only one."""
+    """Return the first two cores that this process may use. Raises `RuntimeError` if there is only one."""
     if not hasattr(os, "sched_getaffinity"):
         raise RuntimeError("this benchmark pins its processes, which only Linux does")
     cores = sorted(os.sched_getaffinity(0))
@@ -31,7 +31,9 @@ def two_cores() -> Cores:
 
 @contextmanager
 def pinned(python: Path, cores: Cores, work: Path, root: Path, *options: str) -> Generator[Server]:
-    """A server of the checkout in `root` on the first of `cores`; this process runs on the second."""
+    """Start a server from the checkout in `root` on the first of `cores`, and move this process to the
+    second.
+    """
     port = free_port()
     os.sched_setaffinity(0, {cores[1]})
     command = [str(python), "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(port)]
@@ -45,7 +47,7 @@ def pinned(python: Path, cores: Cores, work: Path, root: Path, *options: str) ->
 
 
 def cpu_seconds(server: Server) -> float:
-    """CPU seconds of the server's process so far, all threads."""
+    """Return the CPU seconds that all threads of the server's process have used."""
     times = psutil.Process(server.process).cpu_times()
     return times.user + times.system
 
@@ -53,7 +55,8 @@ def cpu_seconds(server: Server) -> float:
 def take_turns(
     arguments: argparse.Namespace, measure: Callable[[Path, int], dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What `measure` returns in each of `--rounds`: of this checkout, and of `--before` if it is given.
+    """Return the result of `measure` in each of `--rounds`, for this checkout and for `--before` if it is
+    given.
 
     It gets the checkout's folder and the number of the round, from 0; which comes first alternates.
     """

@@ -1,1 +1,1 @@
-"""Other programs on the same weights, each run in its own environment; nothing imports them."""
+"""Runs other programs on the same weights, each in its own environment; nothing imports them."""

@@ -1,9 +1,11 @@
-"""Writes a Mistral checkpoint as GGUF in Q4_0, for llama.cpp: the same weights, every matrix quantised.
+"""Writes a Mistral checkpoint as GGUF for llama.cpp: the same weights, every matrix in Q4_0 or in 16 bits.
 
     ENV/bin/python -m bench.rivals.gguf models/random models/random.gguf
+    ENV/bin/python -m bench.rivals.gguf models/random models/random-f16.gguf --type F16
 
-ENV needs `gguf`, `safetensors` and `ml_dtypes`. One packed tensor is in memory at a time. The file has
-no vocabulary: llama.cpp is given token ids.
+ENV needs `gguf`, `safetensors` and `ml_dtypes`. One packed tensor is in memory at a time. With a tokenizer of
+bytes (`bench.random_model`'s) or of pieces (Mistral's) its vocabulary and the chat template go along; without
+one, llama.cpp is given token ids.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from bench.rivals.gguf_vocabulary import write_vocabulary
+
 gguf: Any = import_module("gguf")  # of the rival's environment, not of ours
 import_module("ml_dtypes")  # NumPy learns bfloat16 from it
 
 BLOCK, BLOCK_BYTES = 32, 18
-"""Weights of a Q4_0 block, and its bytes: a half-precision scale and 32 times 4 bits."""
+"""Number of weights in a Q4_0 block, and its bytes: a half-precision scale and 32 times 4 bits."""
 ROWS_BYTES = 64 << 20
 PLAIN = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -43,26 +47,34 @@ IN_A_LAYER = {
 }
 
 
-def write_gguf(model: Path, out: Path) -> None:
-    """Write `model` to `out`, by way of a temporary name."""
+def write_gguf(model: Path, out: Path, kind: str = "Q4_0") -> None:
+    """Write `model` as the GGUF file `out`, through a temporary file. `kind` is the type of its matrices:
+    `Q4_0` or `F16`.
+    """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     partial = out.with_name(out.name + ".partial")
     writer = gguf.GGUFWriter(partial, "llama")
     _describe(writer, config)
+    if (model / "tokenizer.json").is_file():
+        write_vocabulary(writer, model, gguf.TokenType)
+    else:
+        writer.add_tokenizer_model("none")
     tensors = list(_tensors(model, config))
     for name, shape, _ in tensors:
         if len(shape) == 1:
             writer.add_tensor_info(name, shape, np.dtype(np.float32), shape[0] * 4)
+        elif kind == "F16":
+            writer.add_tensor_info(name, shape, np.dtype(np.float16), shape[0] * shape[1] * 2)
         else:
             packed = (shape[0], shape[1] // BLOCK * BLOCK_BYTES)
-            kind = gguf.GGMLQuantizationType.Q4_0
-            writer.add_tensor_info(name, packed, np.dtype(np.uint8), packed[0] * packed[1], kind)
+            form = gguf.GGMLQuantizationType.Q4_0
+            writer.add_tensor_info(name, packed, np.dtype(np.uint8), packed[0] * packed[1], form)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for name, shape, read in tensors:
         writer.write_tensor_data(
-            _to_float32(read) if len(shape) == 1 else _quantized(name, shape, read, config)
+            _to_float32(read) if len(shape) == 1 else _matrix(name, shape, read, config, kind)
         )
     writer.close()
     partial.replace(out)
@@ -78,20 +90,20 @@ def _describe(writer: Any, config: dict[str, Any]) -> None:
     writer.add_key_length(config["head_dim"])
     writer.add_value_length(config["head_dim"])
     writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_rope_freq_base(config.get("rope_theta") or config["rope_parameters"]["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
 
 
 def _tensors(model: Path, config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], Any]]:
-    """llama.cpp's name, shape, and a slice to read, of every tensor."""
+    """Yield every tensor: llama.cpp's name for it, its shape, and a slice to read it from."""
     index = model / "model.safetensors.index.json"
     files = {"model.safetensors"}
     if index.is_file():
         files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     where = {name: file for file in sorted(files) for name in _names(model / file)}
-    names = dict(PLAIN)
+    # llama.cpp takes the embedding for the output matrix where a file has none.
+    names = {theirs: ours for theirs, ours in PLAIN.items() if theirs in where}
     for layer in range(config["num_hidden_layers"]):
         for theirs, ours in IN_A_LAYER.items():
             names[f"model.layers.{layer}.{theirs}.weight"] = f"blk.{layer}.{ours}.weight"
@@ -110,9 +122,16 @@ def _to_float32(tensor: Any) -> NDArray[np.float32]:
     return np.asarray(tensor[:], dtype=np.float32)
 
 
-def _quantized(name: str, shape: tuple[int, ...], tensor: Any, config: dict[str, Any]) -> NDArray[np.uint8]:
+def _matrix(
+    name: str, shape: tuple[int, ...], tensor: Any, config: dict[str, Any], kind: str
+) -> NDArray[np.generic]:
     rows, columns = shape
-    packed = np.empty((rows, columns // BLOCK * BLOCK_BYTES), dtype=np.uint8)
+    half = kind == "F16"
+    packed: NDArray[np.generic] = (
+        np.empty((rows, columns), dtype=np.float16)
+        if half
+        else np.empty((rows, columns // BLOCK * BLOCK_BYTES), dtype=np.uint8)
+    )
     heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
     part = name.split(".")[-2]
     step = config["head_dim"] if part in heads else 1
@@ -121,23 +140,28 @@ def _quantized(name: str, shape: tuple[int, ...], tensor: Any, config: dict[str,
         block = np.asarray(tensor[start : min(rows, start + size)], dtype=np.float32)
         if part in heads:
             block = _interleaved(block, config["head_dim"])
-        packed[start : start + len(block)] = gguf.quants.quantize(block, gguf.GGMLQuantizationType.Q4_0)
+        packed[start : start + len(block)] = (
+            block.astype(np.float16) if half else gguf.quants.quantize(block, gguf.GGMLQuantizationType.Q4_0)
+        )
     return packed
 
 
 def _interleaved(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
-    """Rows of whole heads in llama.cpp's order: what is rotated together lies side by side."""
+    """Reorder the rows of whole heads as llama.cpp needs them: values that are rotated together are
+    neighbours.
+    """
     halves = rows.reshape(-1, 2, head_dim // 2, rows.shape[1])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line: convert a checkpoint to GGUF."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--type", choices=("Q4_0", "F16"), default="Q4_0", help="of every matrix")
     given = parser.parse_args()
-    write_gguf(given.model, given.out)
+    write_gguf(given.model, given.out, given.type)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""llama.cpp on a GGUF file, told over standard input what to measure; one JSON line for each answer.
+"""Measures llama.cpp on a GGUF file. Reads from standard input what to measure, and answers with JSON lines.
 
     ENV/bin/python -m bench.rivals.llama models/random.gguf --threads 2 --context 1024
 
@@ -27,7 +27,7 @@ SEED = 1
 
 
 class Llama:
-    """One model, one sequence."""
+    """A GGUF model with a single sequence, in llama.cpp."""
 
     def __init__(self, path: Path, threads: int, context: int, batch: int) -> None:
         llama_cpp.llama_backend_init()
@@ -48,7 +48,7 @@ class Llama:
         self._random = random.Random(SEED)
 
     def compute(self, tokens: Sequence[int]) -> None:
-        """Continue the sequence by `tokens`."""
+        """Compute `tokens` as the continuation of the sequence."""
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
         status = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(tokens)))
         if status:
@@ -56,16 +56,16 @@ class Llama:
         llama_cpp.llama_synchronize(self._context)
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Clear the tokens that llama.cpp has computed so far."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
 
     def logits(self) -> list[float]:
-        """Of the last token."""
+        """Return the logits of the last token."""
         pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
         return [float(pointer[i]) for i in range(self.vocabulary)]
 
     def measure(self, prompt: int, tokens: int) -> dict[str, Any]:
-        """Seconds of a prompt and of each token after it."""
+        """Return the seconds for a prompt, and for each token after it."""
         self.forget()
         began = time.perf_counter()
         self.compute([self._random.randrange(10, self.vocabulary - 10) for _ in range(prompt)])
@@ -79,7 +79,7 @@ class Llama:
 
 
 def main() -> None:
-    """Load, say so, answer line by line."""
+    """Load the model, report that it is ready, and answer each line of standard input."""
     parser = argparse.ArgumentParser(description="llama.cpp, told over standard input what to measure")
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def _ignore(level: int, text: bytes, data: object) -> None:
-    """Take a line of llama.cpp's log."""
+    """Receive a line of llama.cpp's log and drop it."""
 
 
 def _answer(what: dict[str, Any]) -> None:

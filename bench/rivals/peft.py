@@ -18,13 +18,13 @@ CONTEXT, STEPS, WARMUP = 128, 40, 6
 
 
 def main() -> None:
-    """Measure batches of 1, 8 and 32."""
+    """Measure batches of 1, 8 and 32 rows."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 
     class Clock(StoppingCriteria):
-        """Notes the time of every step."""
+        """Records the time of every decoding step."""
 
         def __init__(self) -> None:
             self.times: list[float] = []

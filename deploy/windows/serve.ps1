@@ -1,27 +1,31 @@
 # Starts OneSeek on Windows, as `make serve` does elsewhere:
 #   deploy\windows\serve.ps1 --port 8011
 #   deploy\windows\serve.ps1 --device directml --quantize int4
-# The first run makes .venv and installs the light serving set; later runs start at once. What it installs
-# computes on the CPU and on DirectML; device webgpu (flag, variable or oneseek.yaml) puts WebGPU's in its place.
-# docs/windows.md says what each needs and what has been verified.
-# Where scripts are blocked: powershell -ExecutionPolicy Bypass -File deploy\windows\serve.ps1
+# The first run makes .venv and installs the packages for serving; later runs start at once. The ONNX Runtime
+# that it installs runs on the CPU and on DirectML. If the device is webgpu (flag, variable or oneseek.yaml),
+# ONNX Runtime for WebGPU replaces it. If the device is windowsml, the catalogue of Windows ML is added.
+# docs/windows.md says what each device needs and what has been verified.
+# If Windows blocks scripts, run: powershell -ExecutionPolicy Bypass -File deploy\windows\serve.ps1
 
 $ErrorActionPreference = 'Stop'
 $PSNativeCommandUseErrorActionPreference = $false
 $root = Split-Path -Parent (Split-Path -Parent $PSScriptRoot)
 $venv = Join-Path $root '.venv'
 $python = Join-Path $venv 'Scripts\python.exe'
-# Written when the environment is whole, when the serving set is in it, and with the flavour that is.
+# .made marks a complete environment, .serve installed packages, and .onnxruntime names the installed flavour
+# (package) of ONNX Runtime.
 $made = Join-Path $venv '.made'
 $stamp = Join-Path $venv '.serve'
 $flavourFile = Join-Path $venv '.onnxruntime'
 $flavours = @{
-    directml = 'onnxruntime-windowsml==1.30.0.202609102321'
+    directml = 'onnxruntime-windowsml==1.28.3.202610130701'
     webgpu = 'onnxruntime-webgpu==1.27.0'
 }
+$catalogue = 'windowsml==2.5.96'
+$catalogueFile = Join-Path $venv '.windowsml'
 $everyFlavour = @('onnxruntime', 'onnxruntime-directml', 'onnxruntime-gpu', 'onnxruntime-webgpu', 'onnxruntime-windowsml')
 $project = Join-Path $root 'pyproject.toml'
-# A prompt makes a list of a,b and a number of 8011; the server wants each as one text.
+# PowerShell parses a,b as a list and 8011 as a number; the server needs each argument as one string.
 $words = @(foreach ($word in $args) { @($word) -join ',' })
 
 function Say([string] $text) { Write-Host "oneseek: $text" }
@@ -31,8 +35,8 @@ function Stop-With([string] $text) {
     exit 1
 }
 
-# What a program writes to its standard error is no error of this script's; Windows PowerShell takes it for
-# one where the output is redirected, as in serve.ps1 *> log.txt. So every program is run by this function.
+# Runs a program so that its output on standard error does not end this script. Windows PowerShell treats it as
+# an error if the output is redirected, as in serve.ps1 *> log.txt.
 function Invoke-Program {
     $ErrorActionPreference = 'Continue'
     $rest = @($args | Select-Object -Skip 1)
@@ -41,7 +45,7 @@ function Invoke-Program {
 
 function Invoke-Pip { Invoke-Program $python -m pip --disable-pip-version-check --no-input @args }
 
-# The device that the flags, the environment or oneseek.yaml name; empty if the server refuses the settings.
+# Returns the device that the flags, the environment or oneseek.yaml name; empty if the server refuses the settings.
 function Get-Device {
     $ErrorActionPreference = 'Continue'
     $shown = & $python -m server config @words 2>$null
@@ -51,10 +55,10 @@ function Get-Device {
     return ''
 }
 
-# A command with its first arguments that is a 64-bit Python 3.11 or later; $null where there is none.
+# Returns the command, with its first arguments, of a 64-bit Python 3.11 or later; $null if there is none.
 function Find-Python {
     $ErrorActionPreference = 'Continue'
-    # Else asking `py` for a version that is not there installs it.
+    # Without this, asking `py` for a missing version would install it.
     $before = $env:PYTHON_MANAGER_AUTOMATIC_INSTALL
     $env:PYTHON_MANAGER_AUTOMATIC_INSTALL = 'false'
     $candidates = @(@('py', '-3.13'), @('py', '-3.12'), @('py', '-3.11'), @('py', '-3'), @('python'))
@@ -78,7 +82,7 @@ try {
             Stop-With 'no 64-bit Python 3.11 or later found; install one from https://www.python.org or with: winget install Python.Python.3.13'
         }
         Say "making .venv with $($found -join ' ')"
-        # What a run that broke off has left is removed.
+        # Remove what an interrupted run has left.
         Invoke-Program @found -m venv --clear $venv
         if ($LASTEXITCODE -ne 0) { Stop-With 'could not make a virtual environment' }
         Set-Content -LiteralPath $made -Value ''
@@ -86,10 +90,10 @@ try {
 
     if (-not (Test-Path -LiteralPath $stamp) -or (Get-Item -LiteralPath $project).LastWriteTimeUtc -gt (Get-Item -LiteralPath $stamp).LastWriteTimeUtc) {
         Say 'installing the serving set (no torch)'
-        # By a dot: a path with brackets would name extras.
+        # Install ".", because pip would read brackets in a path as extras.
         Invoke-Pip install --quiet --editable .
         if ($LASTEXITCODE -ne 0) { Stop-With 'could not install the serving set; the lines above say why' }
-        # It brought the flavour for DirectML, beside another one if that had taken its place.
+        # This installed the flavour for DirectML. If another flavour was there, both are now installed.
         $had = if (Test-Path -LiteralPath $flavourFile) { Get-Content -LiteralPath $flavourFile -TotalCount 1 } else { $flavours['directml'] }
         if ($had -eq $flavours['directml']) {
             Set-Content -LiteralPath $flavourFile -Value $had -Encoding Ascii
@@ -99,18 +103,28 @@ try {
         Set-Content -LiteralPath $stamp -Value ''
     }
 
-    # All flavours of ONNX Runtime share one folder, so that the others go before one comes.
-    $wanted = if ((Get-Device) -eq 'webgpu') { 'webgpu' } else { 'directml' }
+    # All flavours of ONNX Runtime share one folder, so remove the others before one is installed.
+    $device = Get-Device
+    $wanted = if ($device -eq 'webgpu') { 'webgpu' } else { 'directml' }
     $have = if (Test-Path -LiteralPath $flavourFile) { Get-Content -LiteralPath $flavourFile -TotalCount 1 } else { '' }
     if ($have -ne $flavours[$wanted]) {
         Say "installing $($flavours[$wanted])"
-        # Until the new one is there, none is: an exchange that breaks off is begun again.
+        # Record that no flavour is installed, so that the next run repeats an interrupted exchange.
         Set-Content -LiteralPath $flavourFile -Value 'none' -Encoding Ascii
         Invoke-Pip uninstall --quiet --yes @everyFlavour
         if ($LASTEXITCODE -ne 0) { Stop-With 'could not remove ONNX Runtime; stop what uses it and try again' }
         Invoke-Pip install --quiet $flavours[$wanted]
         if ($LASTEXITCODE -ne 0) { Stop-With 'could not install ONNX Runtime; the lines above say why' }
         Set-Content -LiteralPath $flavourFile -Value $flavours[$wanted] -Encoding Ascii
+    }
+
+    $listed = if (Test-Path -LiteralPath $catalogueFile) { Get-Content -LiteralPath $catalogueFile -TotalCount 1 } else { '' }
+    if ($device -eq 'windowsml' -and $listed -ne $catalogue) {
+        Say "installing $catalogue"
+        # Install it without its dependencies: the flavour that it needs is already installed.
+        Invoke-Pip install --quiet --no-deps $catalogue
+        if ($LASTEXITCODE -ne 0) { Stop-With 'could not install the catalogue of Windows ML; the lines above say why' }
+        Set-Content -LiteralPath $catalogueFile -Value $catalogue -Encoding Ascii
     }
 
     Say 'starting; press Ctrl-C to stop'

@@ -1,12 +1,13 @@
-"""The composition root: routes and layers in one visible list, and what starts and stops with them."""
+"""The composition root: one visible list of routes and middleware, and their startup and shutdown."""
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from server.api.endpoints.adapters import Adapters
 from server.api.endpoints.admin.adapters import Admin
 from server.api.endpoints.admin.audit import AuditLog
 from server.api.endpoints.admin.loras import Loras
@@ -28,6 +30,7 @@ from server.api.endpoints.invocations import Invocations
 from server.api.endpoints.legacy import Legacy
 from server.api.endpoints.models import Models
 from server.api.endpoints.multi_model import MultiModel
+from server.api.endpoints.recent import Recent
 from server.api.endpoints.responses import Responses
 from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
@@ -44,15 +47,19 @@ from server.asgi.paths import TrailingSlash
 from server.asgi.refusals import Refusals
 from server.asgi.turns import Turns
 from server.config.environment import process_environment
-from server.config.hosts import AllowedHosts
+from server.config.hosts import AllowedHosts, parse_proxies
 from server.config.origins import CorsOrigins
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
 from server.live.bases.languages import LanguageRouting
+from server.metrics.ledger import LedgerWatch
 from server.metrics.metrics import Metrics
+from server.metrics.samples import SampledBase, Samples
 from server.serving.one_thread import OneThread
 from server.serving.service import BaseService
 from server.serving.voices.external import ExternalModels, open_external_models
+from server.telemetry.observer import RequestObserver
+from server.web.files import Page
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -63,24 +70,28 @@ def create_app(
     metrics: Metrics,
     aside: OneThread,
     routing: LanguageRouting | None = None,
+    observers: Sequence[RequestObserver] = (),
 ) -> Starlette:
-    """The whole server around services that have not started; its lifespan runs them.
+    """Build the application around services that have not started. Its lifespan starts and stops them.
 
-    `aside` is what the services were opened with; `routing` is over the languages of all bases, if they are
-    several. If a service follows the registry on disk, there are endpoints that change adapters too.
+    `aside` is the worker thread that the services were opened with. `routing` covers the languages of all
+    bases if there are several. `observers` see every request. If a service follows the registry on disk, the
+    application also has the endpoints that change adapters.
     """
     externals = open_external_models(settings.external, process_environment())
     context = Context(tuple(services), settings, metrics, aside, externals, routing)
     origins = CorsOrigins.parse(settings.cors_origins)
     changeable = any(service.changes is not None for service in services)
+    samples = Samples([_sampled(service) for service in services])
     app = Starlette(
         routes=[
-            *_routes(context, Documents(changeable=changeable)),
+            *_routes(context, Documents(changeable=changeable), Recent(samples)),
+            *_page_routes(Page()),
             *(_admin_routes(context) if changeable else ()),
         ],
         middleware=[
             Middleware(TrailingSlash),
-            Middleware(Receipts, metrics=metrics),
+            Middleware(Receipts, metrics=metrics, observers=observers),
             *([Middleware(CrossOrigin, origins=origins)] if origins else []),
             Middleware(Errors, metrics=metrics),
             Middleware(Refusals),
@@ -104,17 +115,25 @@ def create_app(
             Middleware(Turns),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=_lifespan(services, externals),
+        lifespan=_lifespan(
+            services, externals, observers, samples, _ledger_watch(services, settings, metrics)
+        ),
     )
     # A redirect would be built from the client's Host header.
     app.router.redirect_slashes = False
     return app
 
 
-def _routes(context: Context, documents: Documents) -> list[Route]:
+def _sampled(service: BaseService) -> SampledBase:
+    runtime = service.runtime
+    return SampledBase(runtime.name, runtime.metrics, runtime.engine, runtime.served.adapters)
+
+
+def _routes(context: Context, documents: Documents, recent: Recent) -> list[Route]:
     chat, completions, legacy = Chat(context), Completions(context), Legacy(context)
     models, tokens, status = Models(context), Tokenize(context), Status(context)
     responses, embeddings, several = Responses(context), Embeddings(context), MultiModel(context)
+    adapters = Adapters(context)
     return [
         _route("POST", "/v1/chat/completions", chat.create),
         _route("POST", "/v1/completions", completions.create),
@@ -125,6 +144,8 @@ def _routes(context: Context, documents: Documents) -> list[Route]:
         _route("POST", "/api/oqt/multi-model-query", several.create),
         _route("GET", "/v1/models", models.all),
         _route("GET", "/v1/models/{id:path}", models.one),
+        _route("GET", "/v1/adapters", adapters.all),
+        _route("GET", "/v1/adapters/{name}", adapters.one),
         _route("POST", "/invocations", Invocations(chat, completions, embeddings, context).create),
         _route("POST", "/tokenize", tokens.tokenize),
         _route("POST", "/detokenize", tokens.detokenize),
@@ -138,9 +159,14 @@ def _routes(context: Context, documents: Documents) -> list[Route]:
         _route("POST", "/ping", status.ready),
         _route("GET", "/version", status.version),
         _route("GET", "/metrics", status.metrics),
+        _route("GET", "/metrics/recent", recent.samples),
         _route("GET", "/openapi.json", documents.openapi),
         _route("GET", "/docs", documents.docs),
     ]
+
+
+def _page_routes(page: Page) -> list[Route]:
+    return [_route("GET", "/", page.index), _route("GET", "/page/{file:path}", page.file)]
 
 
 def _admin_routes(context: Context) -> list[Route]:
@@ -178,24 +204,55 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     return Response(reply.body(), reply.status, headers=dict(reply.headers), media_type="application/json")
 
 
+def _ledger_watch(
+    services: Sequence[BaseService], settings: Settings, metrics: Metrics
+) -> LedgerWatch | None:
+    """The watcher of the ledger that belongs to the followed registry."""
+    for service in services:
+        if service.changes is not None:
+            home = service.changes.follower.options.home
+            return LedgerWatch(home / "ledger", settings.ledger_public_key, metrics)
+    return None
+
+
 def _lifespan(
-    services: Sequence[BaseService], externals: ExternalModels
+    services: Sequence[BaseService],
+    externals: ExternalModels,
+    observers: Sequence[RequestObserver],
+    samples: Samples,
+    ledger: LedgerWatch | None,
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
+            for observer in observers:
+                stack.push_async_callback(observer.close)
             stack.push_async_callback(externals.close)
             for service in services:
                 await stack.enter_async_context(service.run())
+            await stack.enter_async_context(_running(samples.run()))
+            if ledger is not None:
+                await stack.enter_async_context(ledger.run())
             yield
 
     return lifespan
 
 
-def uvicorn_config(app: Starlette, settings: Settings, wire: Wire | None = None) -> uvicorn.Config:
-    """How uvicorn serves `app`: with bounded connections and without a server header.
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run `work` in the background until the block ends."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
-    `wire` is what the connections share. Default: made from the settings.
+
+def uvicorn_config(app: Starlette, settings: Settings, wire: Wire | None = None) -> uvicorn.Config:
+    """Uvicorn's configuration for `app`: bounded connections, no Server header.
+
+    `wire` is the state that connections share. Default: made from the settings.
     """
     wire = wire or Wire(settings.max_connections, settings.body_memory)
     return uvicorn.Config(
@@ -211,7 +268,8 @@ def uvicorn_config(app: Starlette, settings: Settings, wire: Wire | None = None)
         # Our own lines say what uvicorn's say at "info".
         log_level="warning" if settings.log_level == "info" else settings.log_level,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=parse_proxies(settings.trusted_proxies),
         timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )

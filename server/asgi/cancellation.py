@@ -1,4 +1,4 @@
-"""Ends requests that nobody waits for any more, in whatever phase they are: one place for all endpoints."""
+"""Cancels requests whose client has left or whose time is up, in any phase and for all endpoints."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from server.metrics.metrics import Metrics
 
 
 class Cancellation:
-    """Cancels what serves a request once its client has left, or `limit` seconds after its headers came.
+    """Cancels a request when its client disconnects, or `limit` seconds after its headers arrived.
 
-    Changes of adapters are not broken off: whoever asked for one finds it made, or not.
+    Changes to adapters are not cancelled, so that each is either made or not made.
     """
 
     def __init__(self, app: ASGIApp, limit: float | None, metrics: Metrics) -> None:
@@ -23,7 +23,7 @@ class Cancellation:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or raise as `CancelScope` does."""
+        """Handle one request. Raises `CancelScope`'s errors."""
         if scope["type"] != "http" or is_admin_path(scope["path"]):
             await self.app(scope, receive, send)
             return
@@ -40,7 +40,7 @@ class Cancellation:
 
 
 def _closing(cancel_scope: CancelScope, send: Send) -> Send:
-    """`send`, closing the scope with the answer's last part: a whole answer is not broken off."""
+    """Wrap `send` to close the scope with the answer's last part: a complete answer is not cut off."""
 
     async def send_and_close(message: Message) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body", False):

@@ -1,9 +1,8 @@
-"""Starting the server: each step says what it does, and the last one where the server answers."""
+"""Start the server. Each step prints what it does; the last one prints the server's address."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, MutableMapping, Sequence
@@ -22,6 +21,7 @@ from server.asgi.app import create_app, uvicorn_config
 from server.asgi.http.descriptors import allow_connections
 from server.asgi.http.wire import Wire
 from server.asgi.listening import AnnouncingServer, bind
+from server.asgi.notify import ServiceNotifier
 from server.asgi.starting import StartGuard
 from server.config.each_base import each_base
 from server.config.environment import process_environment
@@ -46,41 +46,52 @@ from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
 from server.serving.sampling_defaults import read_defaults
 from server.serving.service import DEFAULT_BATCH, BaseService, open_service
+from server.telemetry.observer import RequestObserver
+from server.telemetry.records import log_to, start_line
+from server.telemetry.start import open_observers
 from server.text.tokenizer import Tokenizer
 
 MOST_LISTED = 32
-"""Adapters that the start names."""
+"""Maximum number of adapters to list at the start."""
+OpenedEngine = tuple[Engine, Sequence[Collector]]
+"""An engine that has not started, and its own metric collectors."""
 SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the interpreter while another waits for it."""
+"""Python's thread switch interval in seconds."""
 
 
 def run_server(settings: Settings, guard: StartGuard) -> int:
-    """Serve until told to stop; the process's exit code. Mistakes raise before anything listens.
+    """Serve until a signal. Returns the exit code. Raises configuration errors before listening.
 
-    `guard` ends the start if a signal comes before the event loop runs.
+    `guard` aborts the start if a signal arrives before the event loop runs.
     """
     # The engine's thread must not wait long for a busy event loop to let go of the interpreter.
     sys.setswitchinterval(SWITCH_SECONDS)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    narrator = Narrator(sys.stderr)
+    as_json = settings.log_format == "json"
+    log_to(sys.stderr, settings.log_level, as_json=as_json)
+    narrator, notifier = Narrator(sys.stderr, as_json=as_json), ServiceNotifier.take()
     for warning in settings.warnings:
         narrator(f"warning: {warning}")
     sockets = bind(settings.host, settings.port)
     try:
-        return _serve(settings, sockets, narrator, guard)
+        return _serve(settings, sockets, narrator, guard, notifier)
     finally:
         for opened in sockets:
             opened.close()
 
 
-def _serve(settings: Settings, sockets: list[socket], narrator: Narrator, guard: StartGuard) -> int:
-    app, services = compose(settings, narrator)
+def _serve(
+    settings: Settings,
+    sockets: list[socket],
+    narrator: Narrator,
+    guard: StartGuard,
+    notifier: ServiceNotifier,
+) -> int:
+    observers = open_observers(settings, process_environment())
+    app, services = compose(settings, narrator, observers=observers)
     engines = [service.runtime.engine for service in services]
     wire = Wire(allow_connections(settings.max_connections, narrator), settings.body_memory)
     config = uvicorn_config(app, settings, wire)
-    server = AnnouncingServer(config, narrator, engines, wire, settings.drain_delay)
+    server = AnnouncingServer(config, narrator, engines, wire, settings.drain_delay, notifier)
     guard.hand_over()
     try:
         server.run(sockets)
@@ -100,12 +111,16 @@ def compose(
     narrator: Narrator,
     environ: MutableMapping[str, str] | None = None,
     root: Path | None = None,
+    observers: Sequence[RequestObserver] = (),
+    remote: OpenedEngine | None = None,
 ) -> tuple[Starlette, list[BaseService]]:
-    """The whole application that the settings lead to, and its services, not yet started.
+    """Build the application and its services from the settings, without starting them.
 
-    `environ` decides on the engine where the settings do not, and is prepared for it; the process's own, by
-    default, is what vLLM reads. Adapters are looked for under `root`, by default the working directory.
-    Raises what opening the catalogue and the engine does.
+    `remote` is an engine elsewhere that runs the only base instead of an engine in this process.
+
+    `environ` (default: the process's) is used to choose the engine if the settings do not, and is changed for
+    vLLM, which reads it. Adapters are searched under `root` (default: the working directory). `observers` see
+    every request. Raises what opening the catalogue and the engine raises.
     """
     metrics, aside = Metrics(), OneThread()
     environ = process_environment() if environ is None else environ
@@ -116,19 +131,24 @@ def compose(
     loaded = LoadedBases(settings.max_loaded_bases, sum(not one.own.on_demand for one in catalogues))
     services: list[BaseService] = []
     planned = [_planned(catalogue, environ) for catalogue in catalogues]
-    fitted = plan_together(planned, settings.max_loaded_bases, narrator)
+    if remote is not None:
+        fitted = [planned[0].settings]
+    else:
+        fitted = plan_together(planned, settings.max_loaded_bases, narrator)
     for index, (found, own_settings) in enumerate(zip(catalogues, fitted, strict=True)):
         catalogue = replace(found, own=replace(found.own, settings=own_settings))
         neighbours = Neighbours([other for place, other in enumerate(others) if place != index])
         catalogue.served.guard = neighbours.guard
         own = metrics.of_base(catalogue.base.name) if len(catalogues) > 1 else metrics
         with _named(catalogue.own.name):
-            services.append(open_base_service(catalogue, own, aside, narrator, environ, loaded, neighbours))
-    return create_app(settings, services, metrics, aside, first.routing), services
+            services.append(
+                open_base_service(catalogue, own, aside, narrator, environ, loaded, neighbours, remote)
+            )
+    return create_app(settings, services, metrics, aside, first.routing, observers), services
 
 
 def _fetch(settings: Settings, narrator: Narrator) -> None:
-    """Fetch what the settings name by URL and the registry does not hold."""
+    """Fetch adapters that the settings give by URL and that are not in the registry."""
     for own in each_base(settings):
         with _named(own.name):
             if missing := unfetched(own.settings):
@@ -138,7 +158,7 @@ def _fetch(settings: Settings, narrator: Narrator) -> None:
 
 @contextmanager
 def _named(base: str | None) -> Generator[None]:
-    """Say of which base an error is, if the settings name it."""
+    """Add the base's name to errors raised in the block, if the settings name it."""
     try:
         yield
     except SettingsError as error:
@@ -148,7 +168,7 @@ def _named(base: str | None) -> Generator[None]:
     except EngineError as error:
         if base is None:
             raise
-        raise EngineError(f"the base {base}: {error}") from error
+        raise EngineError(f"base {base}: {error}") from error
 
 
 def _planned(catalogue: Catalogue, environ: Mapping[str, str]) -> PlannedBase:
@@ -171,8 +191,9 @@ def open_base_service(
     environ: MutableMapping[str, str],
     loaded: LoadedBases,
     neighbours: Neighbours,
+    remote: OpenedEngine | None = None,
 ) -> BaseService:
-    """The service of a catalogue's base. Raises `SettingsError` and `EngineError`."""
+    """Open a base's service. `remote` runs the base if given. Raises `SettingsError` and `EngineError`."""
     settings, base, served = catalogue.own.settings, catalogue.base, catalogue.served
     narrator(f"base {base.name}: {base.reason}")
     for note in catalogue.notes:
@@ -186,19 +207,23 @@ def open_base_service(
         raise EngineError(f"{base.path}: {error}") from error
     router = catalogue.router  # settings of routing that lead nowhere end the start before a graph is built
     priorities = Priorities(served, _pinned(catalogue), catalogue.configured, settings.routing.default)
-    engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ, priorities)
+    engine, collectors = remote or open_engine(
+        settings, catalogue, tokenizer, metrics, narrator, environ, priorities
+    )
     priorities.check(engine.info.max_adapters)
     demand: OnDemandEngine | None = None
     if catalogue.own.on_demand:
         demand = open_on_demand(
             settings, catalogue, tokenizer, metrics, environ, loaded, priorities, engine.info
         )
-        narrator(f"{base.name} is loaded at its first request")
+        narrator(f"base {base.name} will load at its first request (on_demand)")
     actives = [served.active(alias) for alias in served.aliases()]
     for adapter in (one for one in served.adapters() if one.problem is not None):
-        narrator(f"error: {adapter.full_name} is damaged and answers 503: {adapter.problem}")
+        narrator(
+            f"error: adapter {adapter.full_name} is damaged, so requests for it get 503: {adapter.problem}"
+        )
     aliases = [active.full_name for active in actives if active.problem is None]
-    narrator(f"adapters: {_listed(aliases) or 'none; every question goes to the base'}")
+    narrator(f"adapters: {_listed(aliases) or 'none; the base answers every request'}")
     runtime = Runtime(
         name=served.base_name,
         engine=demand or engine,
@@ -214,14 +239,14 @@ def open_base_service(
 
 
 def _pinned(catalogue: Catalogue) -> tuple[str, ...]:
-    """What `pinned_adapters` pins on this base; on the default one also each name that no base knows."""
+    """Entries of `pinned_adapters` for this base. The default base also gets names that no base knows."""
     names = catalogue.routing.names()
     owned = ((names.index_of(name), name) for name in catalogue.own.settings.pinned_adapters)
     return tuple(name.rpartition(":")[2] for place, name in owned if (place or 0) == catalogue.index)
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The names, of very many the first and how many more there are."""
+    """The names as text; for a long list, the first ones and the number of others."""
     more = len(names) - MOST_LISTED
     return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
@@ -236,7 +261,7 @@ def open_on_demand(
     priorities: Priorities,
     info: EngineInfo,
 ) -> OnDemandEngine:
-    """An engine like the one that has this `info`, opened again each time that it is needed."""
+    """An on-demand engine with the given `info`, which is opened each time that it is needed."""
     quiet = Narrator(StringIO())
 
     def reopen() -> Engine:
@@ -272,8 +297,8 @@ def open_engine(
     narrator: Narrator,
     environ: MutableMapping[str, str],
     priorities: Priorities,
-) -> tuple[Engine, Sequence[Collector]]:
-    """The engine that the settings ask for, not yet started, and what it measures itself.
+) -> OpenedEngine:
+    """Open the engine that the settings choose, without starting it, with its metric collectors.
 
     Raises `SettingsError` and `EngineError`.
     """
@@ -304,20 +329,25 @@ def open_engine(
 
 
 class Narrator:
-    """Says one line for each step, with the seconds since the start; progress on one line of a terminal."""
+    """Prints a line for each step with the seconds since the start, and progress on one terminal line."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
         self._stream = stream
+        self._as_json = as_json
         self._began = time.perf_counter()
 
     def __call__(self, line: str) -> None:
-        """Print a step."""
-        print(f"oneseek {time.perf_counter() - self._began:6.2f}s  {line}", file=self._stream, flush=True)
+        """Print a message about a step of the start."""
+        seconds = time.perf_counter() - self._began
+        shown = start_line(line, seconds) if self._as_json else f"oneseek {seconds:6.2f}s  {line}"
+        print(shown, file=self._stream, flush=True)
 
     def progress(self, what: str) -> Callable[[int, int], None]:
-        """A callback of (done, in all): a moving percentage on a terminal, a line per quarter elsewhere."""
+        """A callback (done, total) that shows a percentage on a terminal, or a line for each quarter
+        elsewhere.
+        """
         shown = -1
-        live = self._stream.isatty()
+        live = self._stream.isatty() and not self._as_json
 
         def tell(done: int, total: int) -> None:
             nonlocal shown

@@ -1,4 +1,4 @@
-"""The first look at the queue: after the headers and the key, before a byte of the body is read."""
+"""First check of the queue: after headers and key, before the body is read."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ GATED = frozenset(
         "/inference/llama",
     }
 )
-"""What takes a place in the queue."""
+"""Endpoints whose requests take a place in the queue."""
 
 SMALL_BODY = 16 * 1024
-"""Bytes of a body that is refused unread up to which the connection stays: they have nearly always come."""
+"""Size in bytes up to which an unread body of a refused request is skipped to keep the connection open."""
 
 
 class Gates:
-    """Refuses what has no place in the queue, and gives back the places of whatever has ended."""
+    """Refuses requests if the queue is full, and gives back the places of requests that have ended."""
 
     def __init__(
         self, app: ASGIApp, queues: Sequence[QueuePlaces], check: Callable[[Exchange], None]
@@ -40,7 +40,7 @@ class Gates:
         self.check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or raise `EngineBusyError`."""
+        """Handle one request, or raise `EngineBusyError`."""
         if scope["type"] != "http" or scope["path"] not in GATED or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
@@ -67,11 +67,11 @@ class Gates:
 
     @property
     def _scarcest(self) -> QueuePlaces:
-        """Of several bases' queues the one with the fewest free places."""
+        """The queue with the fewest free places among those of all bases."""
         return min(self.queues, key=lambda queue: queue.free)
 
     def _counting(self, send: Send) -> Send:
-        """`send`, with how many places there are and are free on the answer's head, in OpenAI's words."""
+        """Wrap `send` to add OpenAI's rate-limit headers: the queue's size and its free places."""
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -88,7 +88,7 @@ class Gates:
 
 
 def _is_small(exchange: Exchange) -> bool:
-    """Whether the body's size is known, and so small that what is left of it can be passed over."""
+    """True if the body is small enough to be read and dropped, so that the connection can be kept."""
     headers = exchange.headers
     if b"transfer-encoding" in headers or b"expect" in headers:
         return False

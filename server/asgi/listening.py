@@ -1,4 +1,4 @@
-"""Where the server listens, and how it ends: it drains, then fails what still runs, then goes."""
+"""Listening sockets, and shutdown: the server drains, then fails requests that still run, then exits."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from server.asgi.http.descriptors import DescriptorWatch
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.memory import Trimmer
+from server.asgi.notify import ServiceNotifier
 from server.asgi.starting import FORCE_SECONDS, end_after, end_now
 from server.engines.base import Engine
 from server.errors import EngineError
 
 LAST_WORDS = 5
-"""Seconds that streams have to say that they end, after the time to finish has run out."""
+"""Seconds for streams to send their last event after `drain_seconds`."""
 LOOK_TICKS = 10
-"""Ticks, of a tenth of a second, between looks at the memory and at file descriptors."""
+"""Ticks (0.1 s each) between checks of memory and file descriptors."""
 LAST_SECONDS = 1.0
-"""The same after a second signal."""
+"""Seconds for streams to send their last event after a second signal."""
 DEAD_SECONDS = 5.0
-"""How long a server whose engine has died still answers, so that probes and clients learn of it."""
+"""Seconds that a server with a dead engine keeps answering, so that probes and clients notice."""
 
 log = logging.getLogger("oneseek.server")
 
@@ -37,7 +38,7 @@ log = logging.getLogger("oneseek.server")
 def bind(host: str, port: int) -> list[socket.socket]:
     """Sockets bound to every address of `host`, not yet listening; port 0 takes any free one.
 
-    Raises `OSError` with the whole message where that cannot be.
+    Raises `OSError` with a complete message if the address cannot be bound.
     """
     sockets: list[socket.socket] = []
     missing: OSError | None = None
@@ -60,7 +61,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
         for opened in sockets:
             opened.close()
         why = (error.strerror or str(error)).lower()
-        raise OSError(f"cannot listen on {host}:{port}: {why}; {_remedy(error)}") from error
+        raise OSError(f"the server cannot listen on {host}:{port}: {why}; {_remedy(error)}") from error
     return sockets
 
 
@@ -76,19 +77,19 @@ def _bind(opened: socket.socket, address: tuple[object, ...]) -> None:
 
 def _remedy(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "stop what listens there, or give another --port"
+        return "stop the program that uses the port, or choose another --port"
     if error.errno == errno.EACCES:
-        return "give a --port above 1023"
-    return "give another --host"
+        return "choose a --port above 1023"
+    return "choose another --host"
 
 
 class AnnouncingServer(uvicorn.Server):
-    """uvicorn, saying where it listens once requests can be answered, and ending in words.
+    """uvicorn's server, which also prints its address when it is ready, and shuts down gracefully.
 
-    A signal makes it drain: for `drain_delay` seconds it listens on and refuses new work, then it closes the
-    listener and gives what runs its time. After that time, or at a second signal, the engines are closed,
-    which fails what still runs, so that each client is told. A signal during the start ends the start. If an
-    engine dies, the server says so, answers for `DEAD_SECONDS` that it is not ready, and ends.
+    A signal starts draining. For `drain_delay` seconds the server keeps listening but refuses new work. Then
+    it closes the listener and gives running requests `drain_seconds`. After that, or at a second signal, the
+    engines are closed, and requests that still run get an error. A signal during startup aborts it. If an
+    engine dies, the server logs this, is not ready for `DEAD_SECONDS`, and exits.
     """
 
     def __init__(
@@ -98,9 +99,11 @@ class AnnouncingServer(uvicorn.Server):
         engines: Sequence[Engine],
         wire: Wire,
         drain_delay: float = 0.0,
+        notifier: ServiceNotifier | None = None,
     ) -> None:
         super().__init__(config)
         self._say = say
+        self._notifier = notifier or ServiceNotifier()
         self._engines = engines
         self._wire = wire
         self._delay = drain_delay
@@ -110,7 +113,7 @@ class AnnouncingServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._stop_at: float | None = None
-        """When to close the listener, in seconds of `time.monotonic()`, once a signal has come."""
+        """When to close the listener, in seconds of `time.monotonic()`; None before a signal."""
         self._hurried = False
         self._trimmer = Trimmer()
         self._descriptors = DescriptorWatch()
@@ -119,16 +122,16 @@ class AnnouncingServer(uvicorn.Server):
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal has asked for the end."""
+        """True if a signal has requested the shutdown."""
         return self._stop_at is not None
 
     @property
     def engine_died(self) -> bool:
-        """Whether the server ends because its engine has died."""
+        """True if the server exits because an engine has died."""
         return self._died_at is not None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, then announce."""
+        """Start uvicorn's server, then print the address."""
         self._loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
         await super().startup(sockets)
@@ -137,31 +140,35 @@ class AnnouncingServer(uvicorn.Server):
         # What the start made stays; a collection in mid-stream need not walk through all of it again.
         gc.collect()
         gc.freeze()
-        for server in self.servers:
-            for listening in server.sockets:
-                host, port = listening.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                self._say(f"ready on http://{shown}:{port}  (Ctrl-C stops)")
+        urls = [_url(listening) for server in self.servers for listening in server.sockets]
+        for url in urls:
+            self._say(f"ready on {url}  (Ctrl-C stops)")
+        self._notifier.ready(f"ready on {', '.join(urls)}")
 
     async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second: whether to stop."""
+        """Called ten times a second. Returns True to stop."""
         if self._died_at is None and not self.should_exit and not self._are_alive():
             self._died_at = time.monotonic()
-            log.critical("an engine has died; the server ends in %g seconds", DEAD_SECONDS)
+            log.critical(
+                "an engine has stopped for good; the server exits in %g seconds with status 1", DEAD_SECONDS
+            )
+            self._notifier.stopping("an engine has died")
         if self._died_at is not None and time.monotonic() - self._died_at >= DEAD_SECONDS:
             self.should_exit = True
         if counter % LOOK_TICKS == 0:
             await self._trimmer.look()
             self._descriptors.look()
+            self._notifier.sign_of_life()
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal, end at once at the second. uvicorn would raise it again at the end."""
+        """Drain at the first signal, hurry at the second. Unlike uvicorn, do not raise the signal again."""
         if not self.stopped:
             self._stop_at = time.monotonic() + self._delay
             self._wire.draining = True
+            self._notifier.stopping("draining" if self.started else "stopped during startup")
             if not self.started:
                 self._end_start()
         elif self._hurried:
@@ -171,7 +178,7 @@ class AnnouncingServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._hurry)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener and let requests finish, for as long as the settings give them."""
+        """Close the listener and let requests finish for `drain_seconds`."""
         loop = asyncio.get_running_loop()
         self._wire.draining = True
         for listener in (*self.servers, *(sockets or ())):
@@ -215,12 +222,17 @@ class AnnouncingServer(uvicorn.Server):
             self._aborting = asyncio.ensure_future(self._close_engines())
 
 
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 _UNSAID = ("Application startup failed. Exiting.", "Cancel 0 running task(s)")
 _OURS = f"{EngineError.__module__}.{EngineError.__qualname__}: "
 
 
 def _in_brief(record: logging.LogRecord) -> bool:
-    """Let uvicorn's lines pass, but of a traceback in a failed start only the last line, which says why."""
+    """Log filter for uvicorn: shorten the traceback of a failed start to its last line."""
     text = record.getMessage()
     if text.startswith("Traceback "):
         record.msg, record.args = text.rstrip().rpartition("\n")[2].removeprefix(_OURS), ()

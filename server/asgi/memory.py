@@ -1,4 +1,4 @@
-"""Gives memory that is free back to the system, which glibc keeps after a burst of large requests."""
+"""Return free memory to the system. glibc keeps it after a burst of large requests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import suppress
 import psutil
 
 GROWTH = 8 * 1024 * 1024
-"""Bytes by which the process grows before a look whether some are free."""
+"""Growth of the process in bytes after which free memory is returned."""
 AGAIN = (5, 20, 60)
-"""Looks after a growth at which what has become free since is given back too."""
+"""Number of further checks after a growth. They return memory that has become free since then."""
 
 
 class Trimmer:
-    """`await trimmer.look()` now and then: after a growth of `GROWTH` what is free is given back, and again
-    later, since what a burst took may be held until its slowest client has gone.
+    """Returns free memory after a growth of `GROWTH` bytes. Call `await trimmer.look()` regularly. It repeats
+    this later, because a burst's memory may be in use until its slowest client has gone.
 
-    It does nothing where the C library is not glibc.
+    It does nothing if the C library is not glibc.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class Trimmer:
         self._process = psutil.Process()
         self._last = 0
         self._since = AGAIN[-1]
-        """Looks since it has grown."""
+        """Number of checks since the last growth."""
         self._low = self._rss()
 
     async def look(self) -> None:
-        """Give back what is free if the process has grown."""
+        """Return free memory if the process has grown."""
         self._since += 1
         if self._rss() > self._low + GROWTH:
             self._since = 0
@@ -42,7 +42,9 @@ class Trimmer:
         self._low = min(self._low + GROWTH, self._rss())
 
     def _rss(self) -> int:
-        """Bytes in memory; if the system says nothing, as without a free file descriptor, those of before."""
+        """Resident memory in bytes; the previous value if it cannot be read, as without free file
+        descriptors.
+        """
         with suppress(OSError, psutil.Error):
             self._last = self._process.memory_info().rss
         return self._last

@@ -1,11 +1,10 @@
 """The layers around every endpoint, pure ASGI: `Receipts`, `Errors`, `HeaderLimits`, `ApiKeys`.
 
-Decisions are made on `scope["path"]`, the path that is routed on, never on what a Host header shapes.
+Decisions use `scope["path"]`, the path that is routed, never a URL that a Host header can change.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import logging
@@ -18,24 +17,28 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
-from server.asgi.pace import RefusalPace
 from server.asgi.wrong_keys import WrongKeys
 from server.errors import ApiError, EngineBusyError, ErrorReply
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
+from server.telemetry.observer import RequestObserver, begin_all, end_all
 
 log = logging.getLogger("oneseek.api")
 
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/ping"})
-"""What answers without a key: probes cannot carry one. `/health` then says no more than its status."""
+"""Paths that need no key, because probes cannot send one. `/health` then returns only its status."""
 
 KEYLESS_PATHS = OPEN_PATHS | {"/openapi.json", "/docs"}
-"""Also what describes the interface and nothing of this server: an address bar carries no key."""
+"""Paths that need no key because they describe the API, not this server; browsers open them directly."""
 
-METRICS_PATH = "/metrics"
+METRICS_PATHS = frozenset({"/metrics", "/metrics/recent"})
+"""Paths with usage figures of all tenants."""
+PAGE = "/"
+PAGE_PREFIX = "/page/"
+"""Paths of the web page. Its files hold no data of this server, and it asks for a key itself."""
 ADMIN_PREFIX = "/admin"
 ADMIN_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
-"""What needs an admin key, with everything at and below `ADMIN_PREFIX`, be it an endpoint or not."""
+"""Paths that need an admin key, besides every path at or below `ADMIN_PREFIX`."""
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
@@ -43,22 +46,31 @@ MAX_HEADER_BYTES = 32 * 1024
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 CLIENT_CLOSED = 499
-"""The status that logs and metrics give a request whose client went away; never sent."""
+"""Status in logs and metrics of a request whose client disconnected; never sent."""
 
 
 class Receipts:
-    """Gives each request its exchange, puts id and receipt on whatever is answered, and counts it."""
+    """Gives each request its exchange, adds request ID and receipt to every answer, and counts the request.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    `observers` are called when it arrives and when it has been answered.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, observers: Sequence[RequestObserver] | None = None
+    ) -> None:
         self.app = app
         self.metrics = metrics
+        self.observers = observers or None
+        self.early = [one for one in observers or () if one.looks_early] or None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request, as an ASGI application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         exchange = open_exchange(scope, send)
+        if self.early is not None:
+            begin_all(self.early, exchange, scope)
 
         async def send_with_receipt(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -72,27 +84,36 @@ class Receipts:
             await self.app(scope, receive, send_with_receipt)
         finally:
             self.metrics.record_answer(exchange)
+            if self.observers is not None:
+                end_all(self.observers, exchange)
 
 
 def open_exchange(scope: Scope, send: Send) -> Exchange:
-    """Put the exchange of a request that has just arrived, and is answered through `send`, into its scope."""
+    """Create the exchange of a new request and put it into its scope."""
     headers = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
     theirs = headers.get(b"x-request-id", "")
     own = theirs if _SANE_ID.fullmatch(theirs) else uuid.uuid4().hex
-    exchange = scope[EXCHANGE] = Exchange(own, headers, send=send, answer_id=uuid.uuid4().hex)
+    client: tuple[str, int] | None = scope.get("client")
+    exchange = scope[EXCHANGE] = Exchange(
+        own,
+        headers,
+        method=scope.get("method", ""),
+        address=client[0] if client else "",
+        send=send,
+        answer_id=uuid.uuid4().hex,
+    )
     return exchange
 
 
 class Errors:
-    """Answers what an endpoint raised; an unexpected error is logged, and its client told nothing of it."""
+    """Turns exceptions into error replies. An unexpected error is logged; its client gets a plain 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
-        self.pace = RefusalPace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request, as an ASGI application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -111,25 +132,18 @@ class Errors:
             if started:
                 raise
             reply = reply_for(error)
-            metrics = self.metrics.of(scope[EXCHANGE])
-            metrics.rejected.labels(reply.code or "error").inc()
+            exchange: Exchange = scope[EXCHANGE]
+            exchange.error = reply.code or "error"
+            metrics = self.metrics.of(exchange)
+            metrics.rejected.labels(exchange.error).inc()
             if isinstance(error, EngineBusyError):
                 metrics.gates.labels(error.gate).inc()
-                exchange: Exchange = scope[EXCHANGE]
-                held = self.pace.delay(exchange.tenant or _address(scope), exchange.adapter)
-                if held:
-                    await asyncio.sleep(held)
             await _send_error(reply, error, scope, send)
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else ""
 
 
 async def _send_error(reply: ErrorReply, error: Exception, scope: Scope, send: Send) -> None:
     if reply.status >= 500 and reply.code == "internal_error":
-        log.error("request %s failed", scope[EXCHANGE].request_id, exc_info=error)
+        log.error("request %s failed with an unexpected error", scope[EXCHANGE].request_id, exc_info=error)
     body = reply.body()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
@@ -144,45 +158,52 @@ class HeaderLimits:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request, as an ASGI application."""
         if scope["type"] == "http":
             headers = scope["headers"]
             size = sum(len(name) + len(value) for name, value in headers)
             if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
-                message = f"At most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes together are taken."
+                message = (
+                    f"Headers are too large: at most {MAX_HEADERS} with {MAX_HEADER_BYTES} bytes in all."
+                )
                 raise ApiError(ErrorReply(431, message, code="headers_too_large"))
         await self.app(scope, receive, send)
 
 
+def is_keyless(path: str) -> bool:
+    """True if `path` needs no key."""
+    return path in KEYLESS_PATHS or path == PAGE or path.startswith(PAGE_PREFIX)
+
+
 def is_admin_path(path: str) -> bool:
-    """Whether `path` needs an admin key."""
+    """True if `path` needs an admin key."""
     return path in ADMIN_PATHS or path == ADMIN_PREFIX or path.startswith(ADMIN_PREFIX + "/")
 
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """What a request's key is."""
+    """The kind of key that a request presents."""
 
     given: bool
-    """Whether there is any."""
+    """True if a key was sent."""
     ordinary: bool
     admin: bool
     metrics: bool
     tenant: str
-    """Its digest."""
+    """Digest of the API key."""
 
     @property
     def ours(self) -> bool:
-        """Whether it is a key of any kind."""
+        """True if the key is valid, for requests, admin endpoints or metrics."""
         return self.ordinary or self.admin or self.metrics
 
 
 class ApiKeys:
-    """Lets a request pass with one of the keys as a bearer token; without keys, lets everything pass.
+    """Requires one of the keys as a bearer token. Without configured keys, every request passes.
 
-    What `is_admin_path` says needs one of the admin keys, and without any is closed to all. An admin key
-    opens everything else too. `METRICS_PATH` tells of all tenants: if there are `keys`, none of them opens
-    it, but a metrics key or an admin key does. A metrics key opens nothing else.
+    Admin paths (`is_admin_path`) need an admin key, and are disabled if there are none. An admin key also
+    gives access to everything else. If there are API keys, `METRICS_PATHS` need a metrics key or an admin
+    key, because they show all tenants. A metrics key gives access to nothing else.
     """
 
     def __init__(
@@ -200,7 +221,7 @@ class ApiKeys:
         self.wrong = wrong or WrongKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or raise `ApiError` (401, 403, 429)."""
+        """Handle one request, or raise `ApiError` (401, 403, 429)."""
         if scope["type"] == "http":
             exchange: Exchange = scope[EXCHANGE]
             found = self._identify(exchange.headers.get(b"authorization", ""))
@@ -208,42 +229,46 @@ class ApiKeys:
             exchange.tenant = found.tenant if known else ""
             exchange.authenticated = exchange.trusted and (known or not self.digests)
             if is_admin_path(scope["path"]):
-                self._require_admin(found, scope)
-            elif scope["path"] == METRICS_PATH:
-                self._require_metrics(found, scope)
-            elif not known and self.digests and scope["path"] not in KEYLESS_PATHS:
-                raise self._refusal(found, scope, "API key")
+                self._require_admin(found, exchange)
+            elif scope["path"] in METRICS_PATHS:
+                self._require_metrics(found, exchange)
+            elif not known and self.digests and not is_keyless(scope["path"]):
+                raise self._refusal(found, exchange, "API key")
         await self.app(scope, receive, send)
 
-    def _require_metrics(self, found: Presented, scope: Scope) -> None:
+    def _require_metrics(self, found: Presented, exchange: Exchange) -> None:
         if found.admin or found.metrics or not (self.digests or self.metrics_digests):
             return
         if not found.ordinary:
-            raise self._refusal(found, scope, "metrics key")
-        message = "This key does not open /metrics; present one of the server's metrics_keys or admin_keys."
+            raise self._refusal(found, exchange, "metrics key")
+        message = (
+            "This key does not have access to /metrics; use one of the server's metrics_keys or admin_keys."
+        )
         raise ApiError(ErrorReply(403, message, type="permission_error", code="metrics_key_needed"))
 
-    def _require_admin(self, found: Presented, scope: Scope) -> None:
+    def _require_admin(self, found: Presented, exchange: Exchange) -> None:
         if found.admin:
             return
         known = found.ordinary or found.metrics
         if not known and (self.digests or self.admin_digests):
-            raise self._refusal(found, scope, "admin key")
+            raise self._refusal(found, exchange, "admin key")
         message = (
-            "This key opens no admin endpoint; present one of the server's admin_keys."
+            "This key does not have admin access; use one of the server's admin_keys."
             if self.admin_digests
-            else "Admin endpoints are closed: set admin_keys on the server, and present one of them."
+            else "Admin endpoints are disabled; set admin_keys on the server, and use one of them."
         )
         raise ApiError(ErrorReply(403, message, type="permission_error", code="admin_key_needed"))
 
-    def _refusal(self, found: Presented, scope: Scope, needed: str) -> ApiError:
-        """401 for no key; for a wrong one too, unless too many came before it."""
-        wait = self.wrong.record(_address(scope)) if found.given and not found.ours else 0
+    def _refusal(self, found: Presented, exchange: Exchange, needed: str) -> ApiError:
+        """401 for a missing or wrong key; 429 for a wrong key after too many others."""
+        wait = self.wrong.record(exchange.address) if found.given and not found.ours else 0
         if not wait:
-            return _unauthorized(f"A valid {needed} is needed: Authorization: Bearer KEY.")
+            return _unauthorized(
+                f"The {needed} is missing or invalid; send the header Authorization: Bearer KEY."
+            )
         reply = ErrorReply(
             429,
-            f"Too many wrong keys. A right one is taken at once; try another in {wait} seconds.",
+            f"Too many wrong keys. Retry in {wait} seconds; a valid key works at any time.",
             type="rate_limit_error",
             code="too_many_wrong_keys",
             headers={"Retry-After": str(wait)},
@@ -251,7 +276,7 @@ class ApiKeys:
         return ApiError(reply)
 
     def _identify(self, authorization: str) -> Presented:
-        """Which of our keys the one that is presented is."""
+        """Compare the presented key with all configured keys."""
         scheme, _, key = authorization.partition(" ")
         presented = hashlib.sha256(key.strip().encode("latin-1")).digest()
         bearer = scheme.lower() == "bearer"

@@ -1,4 +1,4 @@
-"""How a refusal on the connection becomes an answer: it is raised where every error becomes one."""
+"""Raise a connection's refusals inside the application, where errors become replies."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from server.errors import ApiError
 
 
 class Refusals:
-    """Raises what the connection refuses: a whole request, or the rest of its body."""
+    """Raises the connection's refusal of a request, or of the rest of its body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or raise `ApiError`."""
+        """Handle one request, or raise `ApiError`."""
         arrival: Arrival | None = scope.get(ARRIVAL)
         if arrival is not None and arrival.refusal is not None:
             raise ApiError(arrival.refusal)

@@ -1,6 +1,6 @@
-"""A start that can be ended: SIGTERM and Ctrl-C stop it within `FORCE_SECONDS`, with exit code 0.
+"""Interruptible startup: SIGTERM and Ctrl-C stop it within `FORCE_SECONDS`, with exit code 0.
 
-Imports only what is light: it is the first thing that `oneseek serve` does.
+Imports only light modules, because `oneseek serve` uses it first.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import psutil
 from adapters.files.atomic import discard_unfinished
 
 FORCE_SECONDS = 1.5
-"""How long a start has to unwind in order; then the process ends, whatever it is doing."""
+"""Seconds for the startup to unwind; after that the process exits at once."""
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
 
 def end_now() -> None:
-    """End this process at once with code 0: no child process and no half-written file is left."""
+    """Exit at once with code 0, leaving no child process and no half-written file."""
     kill_children()
     discard_unfinished()
     os._exit(0)
 
 
 def kill_children() -> None:
-    """Kill every process that this one has started, and what those have."""
+    """Kill all child processes and their children."""
     with suppress(psutil.Error, OSError):
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error, OSError):
@@ -40,22 +40,22 @@ def kill_children() -> None:
 
 
 def end_after(seconds: float) -> None:
-    """End this process as `end_now` does, unless it has ended by then."""
+    """Exit the process after the delay, unless it has ended before."""
     timer = threading.Timer(seconds, end_now)
     timer.daemon = True
     timer.start()
 
 
 class StartGuard:
-    """`with StartGuard() as guard:` ends its block in order if a signal comes; nothing is raised then.
+    """`with StartGuard() as guard:` ends its block cleanly if a signal arrives, without raising.
 
-    A block that is in foreign code then, and does not unwind in time, is ended by another thread, with the
-    process. Call `guard.hand_over` before an event loop takes the signals.
+    If the block is in native code and does not unwind in time, another thread ends the process. Call
+    `guard.hand_over` before an event loop handles the signals.
     """
 
     def __enter__(self) -> Self:
         self.stopped = False
-        """Whether a signal has come."""
+        """True if a signal has arrived."""
         self._previous: dict[signal.Signals, Any] = {}
         if threading.current_thread() is not threading.main_thread():
             return self
@@ -80,14 +80,14 @@ class StartGuard:
         return self.stopped
 
     def hand_over(self) -> None:
-        """Leave the watching of signals to an event loop. Idempotent."""
+        """Stop catching signals, since the event loop handles them from now on. Idempotent."""
         if self._previous and self._wakeup is not None:
             signal.set_wakeup_fd(self._wakeup)
             self._wakeup = None
             self._theirs.close()
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
-        """End what runs in the main thread."""
+        """Interrupt the main thread, so that the start ends."""
         self.stopped = True
         raise SystemExit(0)
 

@@ -1,4 +1,4 @@
-"""Requests that arrive together begin one after another, so that they hold up nothing that streams."""
+"""Start simultaneous requests one after another, so that they do not delay running streams."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from server.exchange import EXCHANGE, Exchange
 
 
 class Turns:
-    """Lets one request begin in each turn of the event loop; in between, the tokens of others are sent.
+    """Starts one request in each turn of the event loop; in between, tokens of other requests are sent.
 
-    Most of a request's own work is done when it begins. Without this, sixty that come at once would first be
-    parsed and routed, all of them, before the first token of any is sent. Askers (keys, or addresses if no
-    key is presented) take turns: whoever sends one request waits for at most one of each other asker.
+    Most of a request's own CPU work happens at its start. Without this class, sixty simultaneous requests
+    would all be parsed and routed before the first token of any is sent. Clients (keys, or addresses without
+    a key) take turns: a client with one request waits for at most one request of each other client.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By asker; the one whose turn is next comes first."""
+        """Maps each client to its waiting requests; the next client comes first."""
         self._taken = False
-        """True if a request has begun in this turn."""
+        """True if a request has started in this turn."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request, as an ASGI application."""
         if scope["type"] == "http":
-            await self._turn(scope)
+            await self._turn(scope[EXCHANGE])
         await self.app(scope, receive, send)
 
-    async def _turn(self, scope: Scope) -> None:
+    async def _turn(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()
         if self._taken:
             mine = loop.create_future()
-            self._waiting.setdefault(_asker(scope), deque()).append(mine)
+            self._waiting.setdefault(exchange.asker, deque()).append(mine)
             await mine
         else:
             self._taken = True
@@ -53,9 +53,3 @@ class Turns:
                 asyncio.get_running_loop().call_soon(self._next)
                 return
         self._taken = False
-
-
-def _asker(scope: Scope) -> str:
-    exchange: Exchange = scope[EXCHANGE]
-    client = scope.get("client")
-    return exchange.tenant or (client[0] if client else "")

@@ -1,4 +1,4 @@
-"""How often wrong keys are answered with 401: then 429, so that guesses are slowed, counted and seen."""
+"""Rate limit for wrong keys: 401 at first, then 429, so that guessing is slow and visible."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 MOST = 1024
-"""Addresses that are remembered; the one that failed longest ago goes."""
+"""Maximum number of addresses to remember; the one that failed longest ago is dropped."""
 BURST, PER_SECOND = 32, 0.2
-"""Wrong keys of one address."""
+"""Limit of wrong keys from one address."""
 BURST_IN_ALL, PER_SECOND_IN_ALL = 200, 10.0
 
 
 class Bucket:
-    """So many at once, and so many a second after that."""
+    """Token bucket: a burst, then a rate per second."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")
 
@@ -24,7 +24,7 @@ class Bucket:
         self._left, self._at = float(burst), now
 
     def take(self, now: float) -> float:
-        """Seconds to wait until there is one to take; 0 if one was taken."""
+        """Take one. Returns the seconds to wait until one is available; 0 if it was taken."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         if self._left < 1:
@@ -34,9 +34,9 @@ class Bucket:
 
 
 class WrongKeys:
-    """Counts wrong keys by address and in all. A right key is never counted, and always passes.
+    """Counts wrong keys per address and in total. A valid key is never counted and always passes.
 
-    Clients behind one address may be a customer and an attacker, so an address is never locked out.
+    An address is never locked out, because a customer and an attacker may share it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +45,7 @@ class WrongKeys:
         self._addresses: OrderedDict[str, Bucket] = OrderedDict()
 
     def record(self, address: str) -> int:
-        """Count one: whole seconds after which `address` may try another, 0 if now."""
+        """Count a wrong key. Returns the whole seconds after which `address` may retry; 0 for now."""
         now = self._clock()
         bucket = self._addresses.pop(address, None) or Bucket(BURST, PER_SECOND, now)
         self._addresses[address] = bucket

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cyclopts import App
 
-from server.cli.adapters import changes, shares, views
-from server.cli.adapters.ledger import (
-    check_signature,
-    list_entries,
-    repair,
-    rotate,
-    show_lineage,
-    sign_adapter,
-    verify_ledger,
-)
-from server.cli.adapters.listing import list_adapters
+from server.cli.adapters.backup import backup, restore
 from server.cli.adapters.merge import merge
-from server.cli.flags import EPILOGUE, HIDDEN, with_settings
+from server.cli.flags import EPILOGUE, HIDDEN, with_any_settings, with_settings
 from server.cli.serving.config import config
 from server.cli.serving.devices import devices
+from server.cli.serving.doctor import doctor
+from server.cli.serving.install_provider import install_provider
 from server.cli.serving.models import models
 from server.cli.serving.route import route
 from server.cli.serving.serve import serve
@@ -28,11 +18,16 @@ from server.cli.training.data import check_data, show_stats
 from server.cli.training.evaluate import evaluate
 from server.config.version import version_line
 
+ADAPTERS = "List, add and change adapters and their versions."
+LEDGER = "Read and check the signed record of what made or changed each adapter."
+
 DISTILL = (
-    "Have a teacher write a data set, drop what is no good, and train a student's adapter on the rest.\n\n"
-    "What is made becomes a version in the registry, ready to serve without the teacher, and an entry in the "
+    "Have a teacher write a data set, filter it, and train a student adapter on the rest.\n\n"
+    "The adapter becomes a version in the registry, ready to serve without the teacher, and an entry in the "
     "ledger."
 )
+
+BENCH = "Benchmark a server: throughput, latency, the cost of adapters, or two servers against each other."
 
 
 def build_app() -> App:
@@ -46,50 +41,32 @@ def build_app() -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
     )
-    adapters = App(name="adapters", help="The adapters at hand, and their versions.", version_flags=[])
     app.command(with_settings(serve, show=True), name="serve", help_epilogue=EPILOGUE)
     app.command(with_settings(route, show=False), name="route", help_epilogue=HIDDEN)
-    app.command(adapters)
-    adapters.command(with_settings(list_adapters, show=False), name="list", help_epilogue=HIDDEN)
-    verbs: dict[str, Callable[..., int]] = {
-        "show": views.show_version,
-        "add": changes.add,
-        "import": changes.import_file,
-        "verify": views.verify_versions,
-        "promote": changes.promote,
-        "rollback": changes.rollback,
-        "retire": changes.retire,
-        "repair": changes.repair,
-        "canary": shares.canary,
-        "shadow": shares.shadow,
-        "settle": shares.settle,
-        "diff": views.diff,
-        "export": views.export_version,
-    }
-    for name, verb in verbs.items():
-        # Without version flags, since --version is theirs to take.
-        command = with_settings(verb, show=False)
-        adapters.command(command, name=name, help_epilogue=HIDDEN, version_flags=[])
-    ledger = App(name="ledger", help="The signed record of what made or changed each adapter.")
-    app.command(ledger)
-    ledger.command(with_settings(verify_ledger, show=False), name="verify", help_epilogue=HIDDEN)
-    ledger.command(with_settings(show_lineage, show=False), name="show", help_epilogue=HIDDEN)
-    ledger.command(with_settings(list_entries, show=False), name="list", help_epilogue=HIDDEN)
-    ledger.command(with_settings(repair, show=False), name="repair", help_epilogue=HIDDEN)
-    ledger.command(with_settings(rotate, show=False), name="rotate", help_epilogue=HIDDEN)
-    ledger.command(with_settings(sign_adapter, show=False), name="sign", help_epilogue=HIDDEN)
-    ledger.command(with_settings(check_signature, show=False), name="check", help_epilogue=HIDDEN)
+    # By name, so that a start waits for no verb of theirs.
+    app.command("server.cli.adapters.app:adapters", name="adapters", help=ADAPTERS)
+    app.command("server.cli.adapters.app:ledger", name="ledger", help=LEDGER)
+    app.command(with_settings(backup, show=False), name="backup", help_epilogue=HIDDEN)
+    app.command(with_settings(restore, show=False), name="restore", help_epilogue=HIDDEN)
     app.command(with_settings(models, show=False), name="models", help_epilogue=HIDDEN)
-    app.command(with_settings(devices, show=False), name="devices", help_epilogue=HIDDEN)
+    own_devices = App(name="devices", help_epilogue=HIDDEN, version_flags=[])
+    own_devices.default(with_settings(devices, show=False))
+    own_devices.command(install_provider, name="install", help_epilogue="")
+    app.command(own_devices)
+    app.command(with_any_settings(doctor), name="doctor", help_epilogue=HIDDEN)
     app.command(with_settings(config, show=True), name="config", help_epilogue=EPILOGUE)
     app.command(with_settings(merge, show=False), name="merge", help_epilogue=HIDDEN)
-    data = App(name="data", help="What adapters are trained on.")
+    data = App(name="data", help="Check and inspect training data.")
     app.command(data)
     data.command(check_data, name="check")
     data.command(with_settings(show_stats, show=False), name="stats", help_epilogue=HIDDEN)
     app.command(with_settings(evaluate, show=False), name="eval", help_epilogue=HIDDEN)
     # By name: what they take is read from classes of options, which a start need not wait for.
-    app.command("server.cli.training.train:app", name="train", help="Make adapters, and bases.")
+    app.command("server.cli.training.train:app", name="train", help="Train adapters and bases.")
     app.command("server.cli.training.distill:app", name="distill", help=DISTILL)
-    app.command("server.cli.completion:completion", name="completion", help="Print a shell's completion.")
+    # Without flags of its own: the verbs behind it print their help.
+    app.command("server.cli.bench:bench", name="bench", help=BENCH, help_flags=[], version_flags=[])
+    app.command(
+        "server.cli.completion:completion", name="completion", help="Print the completion script of a shell."
+    )
     return app

@@ -1,4 +1,4 @@
-"""`oneseek completion`."""
+"""Implements `oneseek completion`, which prints a shell's completion script."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Literal
 
 
 def completion(shell: Literal["bash", "zsh", "fish", "powershell"], /) -> int:
-    """Print what completes the command line in a shell, such as: source <(oneseek completion bash).
+    """Print a shell's completion script. Use it like this: source <(oneseek completion bash).
 
     Parameters
     ----------
     shell
-        The shell that is to read it.
+        The shell to complete in.
     """
     from server.cli.app import build_app
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Concatenate, ParamSpec, cast
 
 from cyclopts import Group, Parameter
 
+from server.config.environment import expand_home, process_environment
 from server.config.schema import Option
-from server.config.settings import OPTIONS, ResolvedSettings, resolve_settings
+from server.config.settings import (
+    OPTIONS,
+    PREFIX,
+    ResolvedSettings,
+    Settings,
+    default_home,
+    resolve_settings,
+)
 from server.config.values import Raw, SettingsError
 
 P = ParamSpec("P")
@@ -18,7 +28,7 @@ Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print on
 """The `--json` flag of a verb."""
 
 _SETTINGS = Group("Settings", sort_key=2)
-_CONFIG_HELP = "Settings file; oneseek.yaml in the working directory if it is there."
+_CONFIG_HELP = "Settings file. Default: oneseek.yaml in the working directory, if it exists."
 _CONFIG = inspect.Parameter(
     "config",
     inspect.Parameter.KEYWORD_ONLY,
@@ -27,37 +37,82 @@ _CONFIG = inspect.Parameter(
 )
 EPILOGUE = (
     "Each setting is also an environment variable and a key of oneseek.yaml: --max-queue is "
-    "ONESEEK_MAX_QUEUE and max_queue, --routing-default is ONESEEK_ROUTING_DEFAULT "
-    "and default under routing. Flags go before the environment, the environment before the file."
+    "ONESEEK_MAX_QUEUE and max_queue; --routing-default is ONESEEK_ROUTING_DEFAULT "
+    "and default under routing. Flags override the environment, and the environment overrides the file."
 )
 HIDDEN = "Takes the same settings as `oneseek serve`: flags, environment and oneseek.yaml."
 
 
 def with_settings(verb: Callable[Concatenate[ResolvedSettings, P], int], *, show: bool) -> Callable[..., int]:
-    """`verb` as a command: its own parameters, `--config`, and a flag for every setting.
+    """Return `verb` as a command with its own parameters, `--config`, and a flag for every setting.
 
     The flags hand over plain text, so that they pass the same checks as the environment and the file.
     Where `show` is false they work all the same, but the help leaves them out.
     """
-    own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
-    by_identifier = {option.identifier: option for option in OPTIONS}
 
-    def command(*args: object, **given: object) -> int:
-        config = cast("Path | None", given.pop("config", None))
-        names = [name for name in given if name in by_identifier]
-        flags = {by_identifier[name].path: _raw(given.pop(name)) for name in names}
+    def run(flags: Mapping[str, Raw], config: Path | None, *args: object, **given: object) -> int:
         resolved = resolve_settings(flags, config=config)
         try:
             return cast("Callable[..., int]", verb)(resolved, *args, **given)
         except SettingsError as error:
             raise resolved.located(error) from None
 
-    parameters = [*own, _CONFIG, *(_parameter(option, show=show) for option in OPTIONS)]
+    return _command(run, verb, own_from=1, show=show)
+
+
+def with_any_settings(
+    verb: Callable[Concatenate[ResolvedSettings, SettingsError | None, Path | None, P], int],
+) -> Callable[..., int]:
+    """Return a command for a verb that also runs with invalid settings: it then gets the defaults and the
+    error.
+
+    It is also given what `--config` names.
+    """
+
+    def run(flags: Mapping[str, Raw], config: Path | None, *args: object, **given: object) -> int:
+        error: SettingsError | None = None
+        try:
+            resolved = resolve_settings(flags, config=config)
+        except SettingsError as problem:
+            resolved, error = default_settings(flags), problem
+        return cast("Callable[..., int]", verb)(resolved, error, config, *args, **given)
+
+    return _command(run, verb, own_from=3, show=False)
+
+
+def default_settings(flags: Mapping[str, Raw]) -> ResolvedSettings:
+    """The defaults, with the home that `flags` or the environment name."""
+    environ = process_environment()
+    named = flags.get("home") or environ.get(f"{PREFIX}HOME")
+    home = expand_home(named, environ) if isinstance(named, str) else default_home(environ)
+    return ResolvedSettings(replace(Settings(), home=home), {})
+
+
+def _command(
+    run: Callable[..., int], verb: Callable[..., int], *, own_from: int, show: bool
+) -> Callable[..., int]:
+    """`run`, given the flags of all settings by path and `--config`, with the parameters of `verb` beside."""
+    own = list(inspect.signature(verb, eval_str=True).parameters.values())[own_from:]
+    by_identifier = {option.identifier: option for option in OPTIONS}
+
+    def command(*args: object, **given: object) -> int:
+        config = cast("Path | None", given.pop("config", None))
+        names = [name for name in given if name in by_identifier]
+        flags = {by_identifier[name].path: _raw(given.pop(name)) for name in names}
+        return run(flags, config, *args, **given)
+
+    parameters = [*own, _CONFIG, *_parameters(show=show)]
     vars(command)["__signature__"] = inspect.Signature(parameters)
     command.__annotations__ = {}
     command.__name__ = verb.__name__
     command.__doc__ = verb.__doc__
     return command
+
+
+@cache
+def _parameters(*, show: bool) -> tuple[inspect.Parameter, ...]:
+    """A flag for each setting, made once for all verbs since each takes a tenth of a millisecond."""
+    return tuple(_parameter(option, show=show) for option in OPTIONS)
 
 
 def _parameter(option: Option, *, show: bool) -> inspect.Parameter:
@@ -85,7 +140,7 @@ def _parameter(option: Option, *, show: bool) -> inspect.Parameter:
 
 
 def _raw(value: object) -> Raw:
-    """A flag's text. Of a flag that is given several times, each may hold several values as well."""
+    """Return a flag's value as text. If the flag is repeated, the values are joined by commas."""
     if isinstance(value, list):
         return ",".join(cast("list[str]", value))
     return str(value).lower() if isinstance(value, bool) else cast("Raw", value)

@@ -1,16 +1,18 @@
-"""The `bases:` section: several bases in one server, and what each has of its own."""
+"""Reads the section `bases:` of the settings, which lists several bases for one server, each with own
+settings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from adapters import names
-from server.config.engine import EngineOptions
 from server.config.limits import LIMITS
 from server.config.schema import Option
+from server.config.sections import EngineOptions
 from server.config.values import Entries, Located, Raw, SettingsError, Size, format_raw, parse_value, within
 
 UTILIZATION = "gpu_memory_utilization"
@@ -18,92 +20,104 @@ UTILIZATION = "gpu_memory_utilization"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseOptions:
-    """One base. What it leaves out is as the setting of that name outside `bases` says."""
+    """One base. A setting that is None here takes the value of the same name outside `bases`."""
 
     path: Path | None = None
     """Folder of the base in Hugging Face layout."""
     on_demand: bool = False
-    """Load the base at its first request, and unload it when it has been idle."""
+    """Load the base at its first request, and unload it once idle."""
     engine: EngineOptions | None = None
-    """What runs the base."""
-    device: Literal["auto", "cpu", "directml", "webgpu"] | None = None
-    """What the embedded engine computes on."""
+    """Engine that runs the base."""
+    device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] | None = None
+    """Device of the embedded engine."""
     dtype: Literal["auto", "fp16", "fp32"] | None = None
-    """What the embedded engine computes in."""
+    """Number format of the embedded engine."""
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] | None = None
     prefill_dtype: Literal["fp32", "bf16"] | None = None
-    """What the CPU computes prompts in."""
+    """Number format for prompts on the CPU."""
     quantize: Literal["none", "int8", "int4"] | None = None
-    """Precision of the base's weights in the embedded engine."""
+    """Quantization of the base's weights in the embedded engine."""
     threads: int | None = None
     """Threads the engine computes with."""
     max_num_seqs: int | None = None
-    """Most requests in one batch."""
+    """Maximum number of requests in a batch."""
     max_num_batched_tokens: int | None = None
-    """Most tokens in one step."""
+    """Maximum tokens in a step."""
     prefill_chunk: int | None = None
-    """Most prompt tokens of one request in one step."""
+    """Maximum prompt tokens of one request in a step."""
     max_model_len: int | None = None
-    """Most tokens of prompt and answer together."""
+    """Maximum context: tokens of prompt and answer together."""
     kv_cache_memory: Size | None = None
-    """Memory for keys and values, such as 2GiB."""
+    """Memory for the KV cache, such as 2GiB."""
     prefix_caching: bool | None = None
-    """Reuse the keys and values of a prompt's beginning."""
+    """Reuse the KV cache of a prompt's beginning."""
     adapters: tuple[str, ...] | None = None
     """Adapters of this base: PATH or NAME=PATH, each a folder in PEFT layout."""
     gpu_memory_utilization: float | None = None
-    """vLLM's own, as under engine: the part of the GPU's memory that the base may take."""
+    """vLLM's option of this name: the share of the GPU's memory that the base may take, 0 to 1."""
 
 
 class DeclaredBases(Protocol):
-    """The settings of a server that its bases have to agree with."""
+    """The settings of a server that are checked against its bases."""
 
     @property
     def bases(self) -> Mapping[str, BaseOptions]:
-        """See `Settings`."""
+        """The bases by name. See `Settings`."""
         ...
 
     @property
     def base_model(self) -> Path | None:
-        """See `Settings`."""
+        """The folder of the only base. See `Settings`."""
+        ...
+
+    @property
+    def served_model_name(self) -> Sequence[str]:
+        """The setting `served_model_name`: the base's public names. See `Settings`."""
         ...
 
     @property
     def default_base(self) -> str | None:
-        """See `Settings`."""
+        """The base for requests that do not name one. See `Settings`."""
         ...
 
     @property
     def max_loaded_bases(self) -> int | None:
-        """See `Settings`."""
+        """Maximum number of bases in memory. See `Settings`."""
         ...
 
     @property
     def max_num_seqs(self) -> int | None:
-        """See `Settings`."""
+        """Maximum number of requests in a batch. See `Settings`."""
         ...
 
     @property
     def max_num_batched_tokens(self) -> int | None:
-        """See `Settings`."""
+        """The field of `Settings` of this name."""
         ...
 
 
 def check_bases(settings: DeclaredBases) -> None:
-    """Raise `SettingsError` for bases that cannot be served together, by the names of their settings."""
+    """Raise `SettingsError`, which names the setting, if the bases cannot be served together."""
     bases = settings.bases
     if not bases:
         for name in ("default_base", "max_loaded_bases"):
             if getattr(settings, name) is not None:
-                raise SettingsError(name, "is for a server with several bases; list them under bases")
+                raise SettingsError(
+                    name, "needs several bases; list them under bases, or remove this setting"
+                )
         return
     if settings.base_model is not None:
-        raise SettingsError("base_model", "is set, and so is bases; keep one of the two")
+        raise SettingsError("base_model", "cannot be combined with bases; remove one of the two settings")
+    if settings.served_model_name:
+        problem = "needs a server with one base; each of bases is served under its own name"
+        raise SettingsError("served_model_name", problem)
     seen: dict[str, str] = {}
     for name, options in bases.items():
         _check_name(name)
         if seen.setdefault(name.lower(), name) != name:
-            raise SettingsError("bases", f"{seen[name.lower()]!r} and {name!r} are one name in two spellings")
+            raise SettingsError(
+                "bases", f"{seen[name.lower()]!r} and {name!r} differ in case only; rename one of them"
+            )
         if options.path is None:
             raise SettingsError(f"bases.{name}.path", "is missing; name the base's folder")
         for field, (least, most) in LIMITS.items():
@@ -115,21 +129,26 @@ def check_bases(settings: DeclaredBases) -> None:
     default = settings.default_base
     if default is not None and default.lower() not in seen:
         raise SettingsError(
-            "default_base", f"{default!r} is not among the bases; name one of {', '.join(bases)}"
+            "default_base", f"{default!r} is not one of the bases; use one of {', '.join(bases)}"
         )
     always = [name for name, options in bases.items() if not options.on_demand]
     most = settings.max_loaded_bases
     if most is not None and len(always) >= most and len(always) < len(bases):
         remedy = f"give at least {len(always) + 1}, or set on_demand for more bases"
-        raise SettingsError("max_loaded_bases", f"{most} leaves no room beside {', '.join(always)}; {remedy}")
+        raise SettingsError(
+            "max_loaded_bases",
+            f"{most} leaves no room for on_demand bases besides {', '.join(always)}; {remedy}",
+        )
     if most is not None and len(always) > most:
-        raise SettingsError("max_loaded_bases", f"{most} is less than the bases that are not on_demand")
+        raise SettingsError(
+            "max_loaded_bases", f"{most} is below the number of bases without on_demand ({len(always)})"
+        )
 
 
 def check_batch(seqs: int | None, tokens: int | None, section: str = "") -> None:
-    """Raise `SettingsError` for a step that has no token for each of its sequences."""
+    """Raise `SettingsError` if a step has fewer tokens than sequences."""
     if seqs is not None and tokens is not None and tokens < seqs:
-        problem = f"{tokens} is below max_num_seqs ({seqs}); every sequence needs one token a step"
+        problem = f"{tokens} is below max_num_seqs ({seqs}); give at least a token for each sequence"
         raise SettingsError(f"{section}max_num_batched_tokens", problem)
 
 
@@ -143,9 +162,9 @@ def _check_name(name: str) -> None:
 
 
 def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:
-    """What `raw` says of sections by name: NAME=PATH once or more, NAME={...}, or one YAML mapping.
+    """Parse sections by name from `raw`: NAME=PATH (repeatable), NAME={...}, or one YAML mapping.
 
-    Raises `SettingsError`.
+    Raises `SettingsError` if `raw` is none of these.
     """
     if isinstance(raw, Entries):
         return raw
@@ -162,7 +181,7 @@ def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:
     for item in map(str, items):
         name, equals, rest = (part.strip() for part in item.partition("="))
         if not (name and equals and rest):
-            raise SettingsError(option.name, f"{item!r} is not NAME=PATH", origin)
+            raise SettingsError(option.name, f"{item!r} is not of the form NAME=PATH", origin)
         if name in found:
             raise SettingsError(option.name, f"names {name!r} twice", origin)
         if rest.startswith("{"):
@@ -173,7 +192,7 @@ def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:
 
 
 def expand_paths(bases: Mapping[str, BaseOptions], expand: Callable[[Path], Path]) -> dict[str, BaseOptions]:
-    """The same with `expand` applied to every base's folder."""
+    """A copy of `bases` with `expand` applied to every base's folder."""
     return {
         name: replace(options, path=expand(options.path)) if options.path is not None else options
         for name, options in bases.items()

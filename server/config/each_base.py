@@ -1,4 +1,4 @@
-"""The bases that a server's settings ask for, each with the settings that hold for it alone."""
+"""The bases that a server's settings ask for, each with the settings that apply to it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from server.config.bases import UTILIZATION, BaseOptions
-from server.config.engine import WITHOUT_OPTIONS, EngineOptions
+from server.config.sections import WITHOUT_OPTIONS, EngineOptions
 from server.config.settings import Settings
 from server.config.values import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
 class BaseSettings:
-    """One base of a server, with the settings that hold for it."""
+    """One base of a server, with the settings that apply to it."""
 
     name: str | None
-    """Its public name; None if its folder gives it."""
+    """Public name of the base. None: the name of its folder."""
     settings: Settings
-    """Without other bases."""
+    """The settings of the server, with `bases` empty and this base's own values in place."""
     on_demand: bool = False
 
 
 def each_base(settings: Settings) -> tuple[BaseSettings, ...]:
-    """The bases that `settings` ask for, the default one first. Without `bases`, the one that is found."""
+    """The bases that `settings` ask for, the default one first. Without `bases`: the single base."""
     if not settings.bases:
         return (BaseSettings(None, settings),)
     default = (settings.default_base or next(iter(settings.bases))).lower()
@@ -35,17 +35,17 @@ def each_base(settings: Settings) -> tuple[BaseSettings, ...]:
 
 
 def default_settings(settings: Settings) -> Settings:
-    """The settings that hold for the default base."""
+    """The settings that apply to the default base."""
     return each_base(settings)[0].settings
 
 
 def one_base(settings: Settings, path: Path) -> Settings:
-    """The same for the base in the folder `path` alone."""
+    """A copy of these options for the single base in the folder `path`."""
     return replace(settings, base_model=path, bases={}, default_base=None, max_loaded_bases=None)
 
 
 def base_settings(settings: Settings, name: str) -> Settings:
-    """The settings that hold for one base. Raises `SettingsError` by the name of its own."""
+    """The settings that apply to one base. Raises `SettingsError`, which names the base's setting."""
     options = settings.bases[name]
     own = {one.name for one in fields(settings)}
     changes: dict[str, Any] = {

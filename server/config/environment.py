@@ -1,4 +1,4 @@
-"""The one place that reads the process's environment; everything else is given what it needs of it."""
+"""The only module that reads the process's environment; it passes mappings to the rest of the code."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from pathlib import Path
 
 
 def process_environment() -> MutableMapping[str, str]:
-    """The variables of this process; what is set there is what libraries see that read it themselves."""
+    """The live environment of this process. Changes are visible to libraries that read `os.environ`."""
     return os.environ
 
 
 def home_folder(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
-    """The user's folder: `HOME`, or `USERPROFILE` on Windows, else what the system has for the user."""
+    """The user's home folder: `HOME` (`USERPROFILE` on Windows), else the one from the user database."""
     environ = process_environment() if environ is None else environ
     named = environ.get("USERPROFILE" if platform == "win32" else "HOME")
     return Path(named) if named else Path.home()
 
 
 def expand_home(path: str | Path, environ: Mapping[str, str] | None = None) -> Path:
-    """`path` with the user's folder for a leading `~`, and that of `name` for `~name`."""
+    """`path` with a leading `~` or `~name` replaced by that user's home folder, if there is such a user."""
     path = Path(path)
     if not path.parts or not path.parts[0].startswith("~"):
         return path
     if path.parts[0] == "~":
         return home_folder(environ).joinpath(*path.parts[1:])
-    return path.expanduser()
+    try:
+        return path.expanduser()
+    except RuntimeError:  # as a shell, which leaves the name of an unknown user as it is
+        return path

@@ -23,29 +23,33 @@ _RESERVED = frozenset({"base", "auto", "oneseek"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalModelOptions:
-    """One service. Its key is never part of the settings, only the variable that holds it."""
+    """One external service. The settings name the variable that holds its API key, never the key itself."""
 
     name: str
-    """What requests call it."""
+    """Name of the service in requests."""
     url: str
-    """Where its API begins, such as `https://api.example.com/v1`; `/chat/completions` is added."""
+    """Base URL of its API, such as `https://api.example.com/v1`, to which `/chat/completions` is added."""
     model: str
-    """What the service calls its model."""
+    """Name of the model at the service."""
     api_key_env: str | None = None
-    """Environment variable that holds its key. Default: no key is sent."""
+    """Environment variable that holds the API key. Default: send no key."""
     timeout: float = 60.0
-    """Seconds for a whole answer."""
+    """Timeout in seconds for a whole answer."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name.lower() in _RESERVED:
-            problem = f"{self.name[:80]!r} cannot be a name: use letters, digits, '.', '_' and '-'"
-            raise SettingsError(SETTING, f"{problem}, and none of {', '.join(sorted(_RESERVED))}")
+            problem = f"{self.name[:80]!r} is not a valid name: use letters, digits, '.', '_' and '-'"
+            raise SettingsError(
+                SETTING, f"{problem}, but none of the reserved names {', '.join(sorted(_RESERVED))}"
+            )
         self._check_url()
         if not self.model.strip():
-            raise self._error("model", "is empty; give the name that the service has for its model")
+            raise self._error("model", "is empty; give the model's name at the service")
         if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
             # What was given may be the key itself.
-            raise self._error("api_key_env", "is not the name of an environment variable, such as MY_KEY")
+            raise self._error(
+                "api_key_env", "is not the name of an environment variable; use one such as MY_KEY"
+            )
         if not 0 < self.timeout <= LONGEST_TIMEOUT:
             raise self._error("timeout", f"{self.timeout:g} is out of range; use 1 to {LONGEST_TIMEOUT:g}")
 
@@ -57,38 +61,45 @@ class ExternalModelOptions:
         except ValueError:
             raise self._error("url", f"is not a URL; {remedy}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
-            raise self._error("url", f"is not a web address; {remedy}")
+            raise self._error("url", f"is not an http or https URL; {remedy}")
         if "@" in parts.netloc or parts.query or parts.fragment:
-            problem = "holds a user, a query or a fragment, where keys end up in logs"
-            raise self._error("url", f"{problem}; name the key's variable in api_key_env")
+            problem = "holds a user, a query or a fragment, and keys in a URL end up in logs"
+            raise self._error(
+                "url", f"{problem}; remove it, and name the variable that holds the key in api_key_env"
+            )
         if not self.url.isascii() or any(character.isspace() for character in self.url):
-            raise self._error("url", f"holds a space or a character beyond ASCII; {remedy}")
+            raise self._error("url", f"holds a space or a non-ASCII character; {remedy}")
 
     def _error(self, option: str, problem: str) -> SettingsError:
         return SettingsError(f"{SETTING}.{self.name}.{option}", problem)
 
     def read_key(self, environ: Mapping[str, str]) -> str | None:
-        """Its key. Raises `SettingsError` if the variable is missing, empty or not a key."""
+        """The API key from `environ`. Raises `SettingsError` if the variable is unset or not a key."""
         if self.api_key_env is None:
             return None
         key = environ.get(self.api_key_env, "").strip()
         if not key:
-            raise self._error("api_key_env", f"names {self.api_key_env}, which is not set or empty; set it")
+            raise self._error(
+                "api_key_env",
+                f"names the variable {self.api_key_env}, which is unset or empty; set it to the key",
+            )
         if not key.isascii() or not key.isprintable() or " " in key:
-            problem = f"names {self.api_key_env}, whose value holds a space or a character beyond ASCII"
-            raise self._error("api_key_env", f"{problem}; no key does")
+            problem = f"names {self.api_key_env}, whose value holds a space or a non-ASCII character"
+            raise self._error("api_key_env", f"{problem}; set it to the key alone")
         return key
 
 
 def parse_external_models(tables: Mapping[str, str]) -> Mapping[str, ExternalModelOptions]:
-    """The services by lower-case name, from a JSON object for each. Raises `SettingsError`."""
+    """Parse services (JSON objects by name) into options by lower-case name. Raises
+    `SettingsError`.
+    """
     if len(tables) > MAX_MODELS:
-        raise SettingsError(SETTING, f"has {len(tables)} services; at most {MAX_MODELS} are possible")
+        raise SettingsError(SETTING, f"has {len(tables)} services; the maximum is {MAX_MODELS}")
     found: dict[str, ExternalModelOptions] = {}
     for name, text in tables.items():
         options = _parse(name, text)
         if name.lower() in found:
-            raise SettingsError(SETTING, f"names {name!r} twice; upper and lower case are the same")
+            raise SettingsError(SETTING, f"holds {name!r} twice (case is ignored); rename one of them")
         found[name.lower()] = options
     return MappingProxyType(found)
 
@@ -100,7 +111,7 @@ def _parse(name: str, text: str) -> ExternalModelOptions:
         given = None
     path = f"{SETTING}.{name[:80]}"
     if not isinstance(given, dict):
-        raise SettingsError(path, "is not a list of `key: value` lines with url and model")
+        raise SettingsError(path, "is not a mapping; write url: and model: below the name")
     values = cast("dict[str, Any]", given)
     kinds: dict[str, type | tuple[type, ...]] = {
         "url": str, "model": str, "api_key_env": str, "timeout": (int, float)
@@ -113,7 +124,7 @@ def _parse(name: str, text: str) -> ExternalModelOptions:
             raise SettingsError(f"{path}.{key}", f"is not {wanted}")
     for key in ("url", "model"):
         if key not in values:
-            raise SettingsError(f"{path}.{key}", "is missing; every service needs url and model")
+            raise SettingsError(f"{path}.{key}", "is missing; give each service a url and a model")
     return dataclasses.replace(
         ExternalModelOptions(name=name, url=values.pop("url"), model=values.pop("model")), **values
     )

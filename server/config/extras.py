@@ -1,4 +1,4 @@
-"""Parts of OneSeek that come as extras, and what is said where one is not installed."""
+"""Parts of OneSeek that need an extra (`pip install 'oneseek[NAME]'`), and the error if it is missing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 
 class ExtraMissingError(RuntimeError):
-    """A verb needs packages that are not installed; says which, and how to get them."""
+    """A verb needs packages that are not installed. The message names them and the command to install."""
 
 
 def require(what: str, extra: str, packages: Sequence[str]) -> None:
-    """Raises `ExtraMissingError` unless all of `packages` can be imported. Imports none of them."""
+    """Raise `ExtraMissingError` unless all of `packages` can be imported. Imports none of them."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ExtraMissingError(
-            f"{what} needs {', '.join(missing)}, not installed here: pip install 'oneseek[{extra}]'"
+            f"{what} needs {', '.join(missing)}, which is not installed: pip install 'oneseek[{extra}]'"
         )

@@ -1,4 +1,4 @@
-"""`oneseek.yaml`: from its text to raw values with the line each stands on. Knows no particular setting."""
+"""Read `oneseek.yaml` into raw values, each with its line. Independent of the settings' names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from server.config.schema import Option
 from server.config.values import Entries, Located, Raw, SettingsError, Tables, closest
 
 MAX_BYTES = 256 * 1024
-"""A settings file larger than this is refused: it is something else."""
+"""Maximum size of a settings file in bytes; a larger file is refused as a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileValue:
-    """One value of the file."""
+    """One value of the settings file."""
 
     raw: Raw | Entries
     origin: str
@@ -26,17 +26,21 @@ class FileValue:
 
 
 def read_file(path: Path, options: tuple[Option, ...]) -> dict[str, FileValue]:
-    """Option path → value. Raises `SettingsError` for an unknown or repeated key and for what is not YAML.
+    """Maps each option path to its value. Raises `SettingsError` for an unknown or repeated key or invalid
+    YAML.
 
-    Scalars are kept as the text that stands in the file, so the code `no` stays Norwegian and every value
-    passes the same checks as a flag's.
+    Scalars keep their text from the file: the language code `no` is not read as false, and each value passes
+    the same checks as a flag's.
     """
     reader = _Reader(path.name, options)
     return reader.read(_document(path))
 
 
 def read_entries(text: str, option: Option, origin: str, name: str | None = None) -> Entries:
-    """The sections that `text` writes as a YAML mapping, or of one of them by its `name`. Raises as above."""
+    """Parse sections from `text`, a YAML mapping; with `name`, `text` is the mapping of that one section.
+
+    Raises `SettingsError` as `read_file` does.
+    """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError):
@@ -52,9 +56,13 @@ def _document(path: Path) -> yaml.Node | None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SettingsError(str(path), f"cannot be read: {error.strerror}") from None
+        raise SettingsError(
+            str(path), f"cannot be read: {error.strerror}; check the path and its permissions"
+        ) from None
     if len(content) > MAX_BYTES:
-        raise SettingsError(str(path), f"has {len(content)} bytes; a settings file has at most {MAX_BYTES}")
+        raise SettingsError(
+            str(path), f"has {len(content)} bytes; the maximum for a settings file is {MAX_BYTES}"
+        )
     try:
         return yaml.compose(content.decode("utf-8-sig"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError:
@@ -67,7 +75,7 @@ def _document(path: Path) -> yaml.Node | None:
 
 
 class _Reader:
-    """`name` is the path of what is read, if that is a part of the file; `lines`: whether lines are told."""
+    """`name` is the option path of the part that is read. `lines`: True to report line numbers."""
 
     def __init__(self, file: str, options: tuple[Option, ...], name: str = "", *, lines: bool = True) -> None:
         self._file = file
@@ -93,14 +101,14 @@ class _Reader:
         return values
 
     def entries(self, option: Option, node: yaml.Node) -> Entries:
-        """Sections by name."""
+        """Parse a mapping of sections by name."""
         name = option.path
         if self._is_null(node):
             return Entries({})
         return Entries({key: self.section(option, key, item) for key, item in self._pairs(node, name)})
 
     def section(self, option: Option, key: str, node: yaml.Node) -> dict[str, Located]:
-        """One of them; a single value is its path."""
+        """Parse one section. A plain value instead of a mapping sets the section's `path`."""
         if isinstance(node, yaml.ScalarNode) and not self._is_null(node):
             return {"path": Located(node.value, self._line(node))}
         reader = _Reader(self._file, option.inner, f"{option.path}.{key}", lines=self._lines)
@@ -110,7 +118,7 @@ class _Reader:
         }
 
     def _section(self, key: str, node: yaml.Node) -> dict[str, FileValue]:
-        """The values of one section; where it has `options`, keys that are no setting are gathered there."""
+        """The values of one section. If it has `options`, unknown keys are collected there."""
         values: dict[str, FileValue] = {}
         gathered: dict[str, str] = {}
         for inner, item in self._pairs(node, key):
@@ -121,17 +129,19 @@ class _Reader:
                 gathered[inner] = self._json(path, item)
         if gathered:
             if f"{key}.options" in values:
-                problem = f"is set beside {', '.join(gathered)}; keep one of the two ways"
+                problem = f"cannot be combined with {', '.join(gathered)}; use one of the two forms"
                 raise SettingsError(f"{key}.options", problem, self._line(node))
             values[f"{key}.options"] = FileValue(gathered, self._line(node))
         return values
 
     def _json(self, path: str, node: yaml.Node) -> str:
-        """Any value as JSON, which is YAML too."""
+        """`node` as JSON text, which is valid YAML."""
         try:
             return json.dumps(yaml.SafeLoader("").construct_document(node))  # pyright: ignore[reportUnknownArgumentType] # any YAML value
         except (TypeError, ValueError, yaml.YAMLError):
-            raise SettingsError(path, "is neither text, number, list nor mapping", self._line(node)) from None
+            raise SettingsError(
+                path, "is not text, a number, a list or a mapping", self._line(node)
+            ) from None
 
     def _value(self, path: str, node: yaml.Node) -> FileValue:
         if path not in self._options:
@@ -153,18 +163,20 @@ class _Reader:
 
     def _pairs(self, node: yaml.Node, name: str) -> Iterator[tuple[str, yaml.Node]]:
         if not isinstance(node, yaml.MappingNode):
-            raise SettingsError(name, "is not a list of `key: value` lines", self._line(node))
+            raise SettingsError(name, "is not a mapping; write `key: value` lines", self._line(node))
         seen: dict[str, str] = {}
         for key_node, value_node in node.value:
             key = self._text(name, key_node)
             if key in seen:
-                raise SettingsError(key, f"is set twice, first in {seen[key]}", self._line(key_node))
+                raise SettingsError(
+                    key, f"is set twice, first at {seen[key]}; remove one of the two", self._line(key_node)
+                )
             seen[key] = self._line(key_node)
             yield key, value_node
 
     def _text(self, name: str, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
-            raise SettingsError(name, "holds more than the single value that belongs here", self._line(node))
+            raise SettingsError(name, "holds a list or mapping; give a single value", self._line(node))
         return node.value
 
     def _is_null(self, node: yaml.Node) -> bool:

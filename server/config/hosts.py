@@ -1,7 +1,7 @@
-"""The names under which a server may be asked for: a page in a browser can bring it any other.
+"""Allowed hosts: the names and addresses that a request's `Host` header may hold.
 
-A name that an attacker owns may lead to this machine (DNS rebinding); the browser then takes the answers for
-the attacker's own, but says the name in `Host`.
+This stops DNS rebinding. An attacker can point a domain of theirs at this machine, and a browser then lets
+the attacker's page read the answers. The browser still sends that domain in `Host`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from server.config.values import SettingsError
+
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ANY = "*"
@@ -21,23 +23,25 @@ _AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[a-zA-Z0-9_.-]{1,254})(?::([0
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """Names and addresses; loopback's are always among them."""
+    """Allowed names, addresses and networks. Those of loopback are always allowed."""
 
     everything: bool = False
     names: frozenset[str] = frozenset()
     suffixes: tuple[str, ...] = ()
-    """What follows the `*` of `*.example.com`."""
+    """Suffixes of wildcard entries: `.example.com` for `*.example.com`."""
     networks: tuple[Network, ...] = ()
 
     @classmethod
     def of(cls, bound: str, entries: Iterable[str]) -> AllowedHosts:
-        """For a server that listens on `bound`: `entries`; without any, every name unless it is loopback."""
+        """Hosts for a server that listens on `bound`. Without `entries`: any, or loopback's if it is
+        loopback.
+        """
         found = cls.parse(entries)
         return found if found != cls() else cls(everything=not is_loopback(bound))
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> AllowedHosts:
-        """Names, `*.example.com`, addresses, networks or `*`. Raises `ValueError` for anything else."""
+        """Parse names, `*.example.com`, addresses, networks or `*`. Raises `ValueError` for anything else."""
         names: set[str] = set()
         suffixes: list[str] = []
         networks: list[Network] = []
@@ -51,7 +55,7 @@ class AllowedHosts:
                 networks.append(network)
             elif not _NAME.fullmatch(text):
                 raise ValueError(
-                    f"{entry!r} is not a host; write names such as example.com or *.example.com, an address, "
+                    f"{entry!r} is not a host; use a name such as example.com or *.example.com, an address, "
                     "or *, without scheme and port"
                 )
             elif text.startswith("*."):
@@ -61,7 +65,7 @@ class AllowedHosts:
         return cls(everything, frozenset(names), tuple(suffixes), tuple(networks))
 
     def allows(self, host: str) -> bool:
-        """Whether a request may name `host`, as `split_authority` has it."""
+        """True if a request may be for `host`, in the form that `split_authority` returns."""
         if self.everything or is_loopback(host) or host in self.names:
             return True
         if self.suffixes and host.endswith(self.suffixes):
@@ -70,17 +74,19 @@ class AllowedHosts:
         return address is not None and any(address in network for network in self.networks)
 
     def has_page(self, host: str) -> bool:
-        """Whether an entry names `host` itself, so that pages of its standard port are the server's."""
+        """True if an entry is `host` itself, so that its pages on the standard port count as the server's
+        own.
+        """
         return host in self.names and not is_loopback(host)
 
 
 def host_name(host: str) -> str:
-    """`host` as hosts are compared: in lower case, without the root's dot."""
+    """`host` in lower case and without a trailing dot, for comparison."""
     return host.lower().removesuffix(".")
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
-    """Host and port of `Host`, without an address's brackets; None if it is neither name nor address."""
+    """Host (without brackets) and port of a `Host` header; None if it is not a name or an address."""
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         return None
@@ -91,8 +97,18 @@ def split_authority(text: str) -> tuple[str, int | None] | None:
     return name, int(port) if port else None
 
 
+def parse_proxies(entries: Iterable[str]) -> list[str]:
+    """Parse addresses and networks of proxies. Raises `SettingsError` for anything else."""
+    found = [entry.strip() for entry in entries]
+    for entry in found:
+        if _network(entry) is None:
+            remedy = "use the proxy's own, such as 127.0.0.1 or 10.0.0.0/8"
+            raise SettingsError("trusted_proxies", f"{entry!r} is not an address or a network; {remedy}")
+    return found
+
+
 def is_loopback(host: str) -> bool:
-    """Whether `host` can mean this machine alone."""
+    """True if `host` is a loopback name or address."""
     if host_name(host) == "localhost":
         return True
     address = _address(host)

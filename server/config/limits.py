@@ -1,4 +1,4 @@
-"""The least and the most that each number among the settings may be."""
+"""The minimum and maximum of each numeric setting."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "drain_seconds": (0, DAY),
     "follow_registry": (0, DAY),
 }
-"""Setting → least and most. Beyond the most a number is a mistake, or more than a server can hold.
+"""Maps each setting to (minimum, maximum). A value beyond the maximum is a mistake or more than a server can
+hold.
 
-A thread takes 0.1 MiB and more; finding the fields of a body takes 2 ms for each MiB.
+For scale: a thread takes at least 0.1 MiB, and parsing a body takes 2 ms per MiB.
 """

@@ -1,4 +1,4 @@
-"""The origins whose pages may ask this server (CORS), as the setting `cors_origins` names them."""
+"""The web origins that CORS allows, from the setting `cors_origins`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ORIGIN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CorsOrigins:
-    """Origins as browsers write them (RFC 6454): scheme, host, and a port that is not the scheme's own."""
+    """Origins as browsers write them (RFC 6454): scheme, host, and the port unless it is the default."""
 
     everything: bool = False
     names: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> CorsOrigins:
-        """`https://app.example.com`, `http://localhost:5173` or `*`. Raises `ValueError` for all else."""
+        """Parse `https://app.example.com`, `http://localhost:5173` or `*`. Raises `ValueError` otherwise."""
         given = [entry.strip() for entry in entries]
         return cls(ANY in given, frozenset(_normal(entry) for entry in given if entry != ANY))
 
@@ -30,7 +30,7 @@ class CorsOrigins:
         return self.everything or bool(self.names)
 
     def allows(self, origin: str) -> bool:
-        """Whether pages of `origin`, as a browser says it, may ask."""
+        """True if pages of `origin`, as a browser writes it, may use the server."""
         return self.everything or origin.lower() in self.names
 
 
@@ -38,8 +38,8 @@ def _normal(entry: str) -> str:
     match = _ORIGIN.fullmatch(entry.lower().removesuffix("/"))
     if match is None or int(match["port"] or 0) > 65535:
         raise ValueError(
-            f"{entry!r} is not an origin; write scheme, host and port, such as https://app.example.com or "
-            "http://localhost:5173, one for each, or * for any"
+            f"{entry!r} is not an origin; use scheme, host and port, such as https://app.example.com or "
+            "http://localhost:5173, or * for any origin"
         )
     scheme, host, port = match["scheme"], match["host"], match["port"]
     return f"{scheme}://{host}" + (f":{int(port)}" if port and port != _STANDARD.get(scheme) else "")

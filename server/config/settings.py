@@ -15,70 +15,25 @@ from types import MappingProxyType
 from typing import Literal, cast
 
 from server.config.bases import BaseOptions, check_bases, check_batch, expand_paths, parse_sections
-from server.config.engine import EngineOptions
 from server.config.environment import expand_home, home_folder, process_environment
 from server.config.external import ExternalModelOptions, parse_external_models
-from server.config.hosts import AllowedHosts, is_loopback
-from server.config.limits import DAY, LIMITS
+from server.config.hosts import AllowedHosts, is_loopback, parse_proxies
+from server.config.limits import LIMITS
 from server.config.origins import CorsOrigins
 from server.config.schema import SECRET, Option, build, options_of
+from server.config.sections import EngineOptions, RolloutOptions, RoutingOptions
 from server.config.urls import check_urls
 from server.config.values import Entries, Raw, SettingsError, Size, Tables, closest, within
 
 PREFIX = "ONESEEK_"
 CONFIG_FILE = "oneseek.yaml"
 DEFAULT_ROOT = "lora_adapters"
-"""Where adapters are looked for by default; it need not be there."""
+"""Default folder to search for adapters; it may be missing."""
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 
 BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,255}")
-"""A base's public name; `:`, `@` and `=` have a meaning of their own in `model`."""
+"""Pattern of a base's public name. It excludes `:`, `@` and `=`, which have a meaning in `model`."""
 _KUBERNETES_LINK = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP|SCTP)\w*)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingOptions:
-    """The `routing:` section: which adapter answers a request that names none."""
-
-    threshold: float | None = None
-    """Probability, from 0 to 1, from which an undecided text gets its likeliest language's adapter."""
-    undecided: Literal["likeliest", "accept-language", "default", "base"] | None = None
-    """What answers a text whose language is undecided; none leaves it to routing."""
-    unsupported: Literal["base", "default"] | None = None
-    """What answers a language that has no adapter; none leaves it to routing."""
-    default: str | None = None
-    """What answers when nothing else decides: an adapter's alias, or `base`."""
-    languages: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Language code to adapter alias, such as sv=oneseek-7b-zero-sv; goes before what adapters say."""
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None:
-            within("routing.threshold", self.threshold, 0, 1)
-        for code in self.languages:
-            if not re.fullmatch(r"[a-z]{2,3}", code):
-                raise SettingsError("routing.languages", f"{code!r} is not a language code such as 'sv'")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutOptions:
-    """The `rollout:` section: when a canary or a shadow is worse than the active version."""
-
-    automatic: bool = True
-    """End a canary or shadow that is worse; no only measures it."""
-    min_requests: int = 20
-    """Answers of a version before it is judged."""
-    error_margin: float = 0.02
-    """Share of answers, 0.02 being two of a hundred, by which it may fail more than the active version."""
-    latency_ratio: float = 2.0
-    """How many times the active version's median times to and between tokens it may take."""
-    window_seconds: float = 600.0
-    """Seconds of answers that are compared."""
-
-    def __post_init__(self) -> None:
-        within("rollout.min_requests", self.min_requests, 1, 4096)
-        within("rollout.error_margin", self.error_margin, 0, 1)
-        within("rollout.latency_ratio", self.latency_ratio, 1, 1000)
-        within("rollout.window_seconds", self.window_seconds, 1, DAY)
 
 
 def default_home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -91,155 +46,166 @@ def default_home(environ: Mapping[str, str], platform: str = sys.platform) -> Pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a server is started with. Relative paths are relative to the working directory."""
+    """All settings of a server. Relative paths are relative to the working directory."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for every interface."""
+    """Address to listen on. Use 0.0.0.0 to listen on every interface."""
     port: int = 8000
-    """Port to listen on; 0 takes any free one."""
+    """Port to listen on. 0 picks any free port."""
     base_model: Path | None = None
-    """Folder of the base model in Hugging Face layout; none looks in the usual places."""
+    """Folder of the base model in Hugging Face layout. Default: search the standard locations."""
     bases: Mapping[str, BaseOptions] = field(
         default_factory=dict[str, BaseOptions], metadata={"single": "base"}
     )
-    """Several bases, by name, in place of base_model; in the file, each with settings of its own."""
+    """Several bases by name, instead of base_model. In the file, each can have its own settings."""
     default_base: str | None = None
-    """The base that answers where nothing names another. Default: the first of the bases."""
+    """Base that answers if a request names no other. Default: the first one listed under bases."""
     max_loaded_bases: int | None = None
-    """Most bases in memory at once, those that are not on_demand included. Default: all of them."""
+    """Maximum number of bases in memory, including those that are always loaded. Default: all."""
     base_idle_seconds: float = 300.0
-    """Seconds without a request after which an on_demand base is unloaded; 0 unloads it at once."""
+    """Unload an on_demand base after this many seconds without a request. 0 unloads it at once."""
     base_wait_seconds: float = 60.0
-    """Seconds that a request waits for an on_demand base, after which it gets 503 with Retry-After."""
+    """Seconds that a request waits for an on_demand base to load, before a 503 with Retry-After."""
     adapters: tuple[str, ...] = ()
-    """Adapters beside the discovered ones: PATH or NAME=PATH, a folder in PEFT layout or a pinned URL."""
+    """More adapters to serve: PATH or NAME=PATH, where PATH is a PEFT folder or a pinned URL."""
     served_model_name: tuple[str, ...] = ()
-    """Public names of the base; answers carry the first. Default: the name of its folder."""
+    """Public names of the base. Answers carry the first one. Default: the name of its folder."""
     engine: EngineOptions = field(default_factory=EngineOptions)
-    """What runs the base."""
-    device: Literal["auto", "cpu", "directml", "webgpu"] = "cpu"
-    """What the embedded engine computes on; auto takes the best that is there and works, else the CPU."""
+    """Engine that runs the base, and its options."""
+    device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] = "cpu"
+    """Device of the embedded engine. auto picks the best one that passes its self-test, else the CPU."""
     dtype: Literal["auto", "fp16", "fp32"] = "auto"
-    """What the embedded engine computes in; auto: fp16 on a device, fp32 on the CPU, which has no other."""
+    """Number format of the embedded engine. auto: fp16 on a device, fp32 on the CPU (its only one)."""
     prefill_dtype: Literal["fp32", "bf16"] = "fp32"
-    """What the CPU computes prompts in; bf16 is faster where it has AMX, and takes oneseek[openvino]."""
+    """Number format for prompts on the CPU. bf16 is faster on CPUs with AMX; it needs oneseek[openvino]."""
     quantize: Literal["none", "int8", "int4"] = "none"
-    """Precision of the base's weights in the embedded engine; none keeps float32."""
+    """Quantization of the base's weights in the embedded engine. none keeps float32."""
     threads: int | None = None
-    """Threads the engine computes with; none takes one for each core."""
+    """Threads that the engine computes with. Default: one for each core."""
     max_num_seqs: int | None = None
-    """Most requests in one batch; none: 32 in the embedded engine, vLLM's own choice in vllm."""
+    """Maximum number of requests in a batch. Default: 32 with embedded; with vllm, vLLM's default."""
     max_num_batched_tokens: int | None = None
-    """Most tokens in one step, prefill and decode together; none: 512, or vLLM's own choice."""
+    """Maximum tokens in a step, prefill and decode together. Default: 512; with vllm, vLLM's default."""
     prefill_chunk: int | None = None
-    """Most prompt tokens of one request in one step; none lets the step's budget decide."""
+    """Maximum prompt tokens of one request in a step. Default: max_num_batched_tokens alone decides."""
     max_model_len: int | None = None
-    """Most tokens of prompt and answer together; none takes what the base was made for."""
+    """Maximum context: tokens of prompt and answer together. Default: the base's own maximum."""
     kv_cache_memory: Size | None = None
-    """Memory for keys and values, such as 2GiB; none takes a part of what is free at start."""
+    """Memory for the KV cache, such as 2GiB. Default: a share of the memory that is free at the start."""
     max_adapters: int | None = None
-    """Most adapters in the engine at once; others are loaded when asked for. Default: 64; vllm: up to 16."""
+    """Adapter slots in the engine; other adapters load when requested. Default: 64; with vllm, up to 16."""
     max_cpu_adapters: int | None = None
-    """Most adapters in memory, those of max_adapters included. Default: no others; vllm: at least 64."""
+    """Maximum adapters in host memory, slots included. Default: max_adapters; with vllm, at least 64."""
     max_lora_rank: int | None = None
-    """Largest rank that vllm makes room for; embedded takes any. Default: that of the largest adapter."""
+    """Largest LoRA rank that vLLM reserves room for. Default: that of the largest adapter at the start."""
     pinned_adapters: tuple[str, ...] = ()
-    """Adapters that are loaded first and never evicted: aliases, or alias@version."""
+    """Adapters to load first and never evict: an alias or alias@version each."""
     max_queue: int = 256
-    """Most requests that wait; past it a client gets 429 with Retry-After."""
+    """Maximum number of waiting requests. Beyond it, clients get 429 with Retry-After."""
     prefix_caching: bool = True
-    """Reuse the keys and values of a prompt's beginning, such as a conversation's history."""
+    """Reuse the KV cache of a prompt's beginning, such as a conversation's earlier turns."""
     max_body: Size = 4 * 1024 * 1024
-    """Largest request body."""
+    """Maximum size of a request's body."""
     max_bodies_memory: Size | None = None
-    """Memory for all bodies of unanswered requests, the first 64 KiB of each apart; none: 16 x max_body."""
+    """Memory for the bodies of unanswered requests, beyond 64 KiB each. Default: 16 x max_body."""
     max_connections: int = 1000
-    """Most connections; past it a client gets 503 with Retry-After, and probes are still answered."""
+    """Maximum number of connections. Beyond it, clients get 503; health probes are still answered."""
     default_max_tokens: int | None = None
-    """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
+    """Answer length in tokens if a request sets none. Default: the rest of the context; completions: 16."""
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] = "auto"
-    """How the base writes calls of tools; auto: as its chat template shows."""
+    """Format in which the base writes tool calls. auto reads it from the chat template."""
     strict_fields: bool = False
-    """Refuse unknown fields of requests with 400, instead of naming them in X-OneSeek-Ignored."""
+    """Refuse requests with unknown fields (400), instead of listing those in X-OneSeek-Ignored."""
     step_timeout: float | None = 120.0
-    """Seconds that one step of the engine may take before the engine counts as hung; none: no limit."""
+    """Seconds after which an unfinished step means that the engine hangs. `none` sets no limit."""
     restart_engine: int = 0
-    """Times an hour that an engine that died or hung is started again; 0 ends the server with status 1."""
+    """Restarts of a dead or hung engine per hour. 0: do not restart it; the server exits with status 1."""
     request_timeout: float | None = None
-    """Seconds from a request's headers to the end of its answer, after which it is given up; none never."""
+    """Per-request timeout in seconds, from its headers to the end of its answer. Default: no timeout."""
     drain_delay: float = 0.0
-    """Seconds from the signal to stop in which /ready is 503 and the listener open; Kubernetes: about 5."""
+    """Seconds to keep listening after a stop signal, with /ready at 503. About 5 suits Kubernetes."""
     drain_seconds: float = 30.0
-    """Seconds that running requests have to finish when the server stops."""
+    """Seconds that running requests get to finish when the server stops."""
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
-    """Keys of which a client must present one; none: open to all. As a flag, a process list shows them."""
+    """API keys. Default: no authentication. Prefer the environment variable; `ps` shows flags."""
     admin_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
-    """Keys that open /admin and loading of adapters, beside what an api key opens; none: closed to all."""
+    """Keys with admin access (/admin, loading adapters) and API access. Default: no admin access."""
     metrics_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
-    """Keys that open /metrics alone, for Prometheus. Default: with api_keys, admin_keys alone open it."""
+    """Keys that can read /metrics and nothing else. If api_keys are set, only these and admin_keys can."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names to answer, such as *.example.com; * for any. Default: loopback's own there, else any."""
+    """Allowed Host headers, such as *.example.com. Default: on loopback only its own names, else any."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For is trusted, such as 127.0.0.1."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may ask, such as https://app.example.com; * for any. Default: none (no CORS)."""
+    """Web origins allowed by CORS, such as https://app.example.com, or * for any. Default: no CORS."""
     adapter_roots: tuple[str, ...] = (DEFAULT_ROOT,)
-    """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
+    """Folders from which clients may load adapters over HTTP, besides the registry's own folder."""
     adapter_urls: tuple[str, ...] = ()
-    """URLs beneath which adapters may be fetched over HTTP, such as s3://bucket/adapters. Default: none."""
+    """URL prefixes from which clients may load adapters, such as s3://bucket/adapters. Default: none."""
     max_fetch_size: Size = 2 * 1024**3
-    """Most bytes of an adapter that is fetched from a URL."""
+    """Maximum size of an adapter that is fetched from a URL."""
     fetch_timeout: float = 600.0
-    """Seconds that fetching an adapter from a URL may take."""
+    """Timeout in seconds for fetching an adapter from a URL."""
     require_provenance: bool = False
-    """Serve only adapters that the ledger knows; a ledger that does not verify then stops the start."""
+    """Serve only adapters that the ledger records. The server then needs a ledger that verifies."""
     ledger_public_key: Path | None = None
-    """PEM file of the ledger's public key, kept apart from it; none takes the one beside the ledger."""
+    """PEM file of the ledger's public key, kept elsewhere. Default: the one beside the ledger."""
     home: Path = field(default_factory=lambda: default_home(process_environment()))
-    """Folder of the registry, the ledger, the keys and the built graphs."""
+    """Folder for OneSeek's state: registry, ledger, keys and built graphs."""
     follow_registry: float = 2.0
-    """Seconds between looks at the registry for what other processes add or promote; 0 never looks."""
+    """Seconds between checks for registry changes by other processes. 0 never checks."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
-    """Least severe messages to log."""
-    routing: RoutingOptions = RoutingOptions()
-    """Which adapter answers a request that names none."""
+    """Log messages of this level and above."""
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """Format of log lines. auto: text, except that requests are JSON unless logged to a terminal."""
+    log_requests: bool = True
+    """Log a line for each request to standard output (at level info), without prompt and answer."""
+    log_content: bool = False
+    """Log prompts and answers too."""
+    otel: bool = False
+    """Export traces and metrics by OpenTelemetry; set it up by OTEL_* variables. Needs oneseek[otel]."""
+    routing: RoutingOptions = field(default_factory=RoutingOptions)
+    """How to choose an adapter for a request that names none."""
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
-    """When a canary or a shadow is worse than the active version."""
+    """How to judge a canary or a shadow against the active version."""
     external_models: Tables = field(default_factory=dict[str, str])
-    """OpenAI-compatible services that a question may go to; NAME: {url, model, api_key_env, timeout}."""
+    """OpenAI-compatible services to ask beside this server: NAME: {url, model, api_key_env, timeout}."""
 
     def __post_init__(self) -> None:
         if not self.host.strip():
-            raise SettingsError("host", "is empty; use 127.0.0.1 for this machine alone, 0.0.0.0 for all")
+            problem = "is empty; use 127.0.0.1 for this machine only, or 0.0.0.0 for every interface"
+            raise SettingsError("host", problem)
         for name, (least, most) in LIMITS.items():
             within(name, getattr(self, name), least, most)
         within("max_bodies_memory", self.max_bodies_memory, self.max_body, None)
         if self.request_timeout is not None and self.request_timeout <= 0:
-            raise SettingsError(
-                "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"
-            )
+            problem = f"{self.request_timeout} is not above 0; give seconds, or none for no timeout"
+            raise SettingsError("request_timeout", problem)
         check_batch(self.max_num_seqs, self.max_num_batched_tokens)
         check_bases(self)
         most, held = self.max_adapters, self.max_cpu_adapters
         if held is not None and held < (most or 1):
-            problem = f"{held} is below max_adapters ({most}), which are in memory too"
+            problem = f"{held} is below max_adapters ({most}), and adapters in slots count too"
             raise SettingsError("max_cpu_adapters", f"{problem}; raise it, or leave it out")
         if any(not name.strip() for name in self.pinned_adapters):
-            raise SettingsError("pinned_adapters", "a name is empty; give an alias, or leave it out")
+            raise SettingsError("pinned_adapters", "an entry is empty; give an alias, or remove the entry")
         for name in self.served_model_name:
             if not BASE_NAME.fullmatch(name):
                 problem = f"{name!r} is not a name; use letters, digits, '.', '_', '-' and '/'"
                 raise SettingsError("served_model_name", problem)
         self._check_keys()
         parse_external_models(self.external_models)
-        try:
-            AllowedHosts.parse(self.allowed_hosts)
-        except ValueError as error:
-            raise SettingsError("allowed_hosts", str(error)) from None
-        try:
-            CorsOrigins.parse(self.cors_origins)
-        except ValueError as error:
-            raise SettingsError("cors_origins", str(error)) from None
+        for name, parse in (("allowed_hosts", AllowedHosts.parse), ("cors_origins", CorsOrigins.parse)):
+            try:
+                parse(getattr(self, name))
+            except ValueError as error:
+                raise SettingsError(name, str(error)) from None
+        parse_proxies(self.trusted_proxies)
+        if self.log_content and not self.log_requests:
+            problem = "true needs log_requests to be true as well; set both, or neither"
+            raise SettingsError("log_content", problem)
         if any(not root.strip() for root in self.adapter_roots):
-            raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
+            raise SettingsError("adapter_roots", "a folder's name is empty; give a path, or remove the entry")
         check_urls(self.adapters, self.adapter_urls)
 
     def _check_keys(self) -> None:
@@ -247,16 +213,17 @@ class Settings:
         for name in ("api_keys", "admin_keys", "metrics_keys"):
             for key in getattr(self, name):
                 if not key or not key.isascii() or any(character.isspace() for character in key):
-                    raise SettingsError(name, "a key is empty or holds a space or a character beyond ASCII")
+                    problem = "a key is empty, or holds a space or a non-ASCII character; replace it"
+                    raise SettingsError(name, problem)
                 if key.lower() == "none":
                     raise SettingsError(name, "'none' is not a key; for no keys, leave the setting out")
                 if seen.setdefault(key, name) != name:
-                    problem = f"one of them is in {seen[key]} too; make a key of its own for each"
+                    problem = f"a key is also in {seen[key]}; use a different key for each of the two"
                     raise SettingsError(name, problem)
 
     @property
     def external(self) -> Mapping[str, ExternalModelOptions]:
-        """The services of `external_models`, by lower-case name."""
+        """The parsed services of `external_models`, by lower-case name."""
         return parse_external_models(self.external_models)
 
     @property
@@ -266,45 +233,48 @@ class Settings:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What an operator should know before the server starts."""
+        """Warnings to show an operator before the server starts: risky or useless settings."""
         found = [
-            f"adapter_roots: {root} is not there, so it holds no adapters; make it, or correct it"
+            f"adapter_roots: {root} does not exist; create the folder, or correct the path"
             for root in self.adapter_roots
             if root != DEFAULT_ROOT and not expand_home(root).is_dir()
         ]
         if not self.api_keys and not is_loopback(self.host):
             found.append(
-                f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask"
+                f"host {self.host} is reachable from other machines, and without api_keys anyone can use the "
+                "server; set api_keys"
             )
         if not self.api_keys and CorsOrigins.parse(self.cors_origins).everything:
             found.append(
-                "cors_origins is * and no api_keys are set: any page that a browser here opens may ask; "
-                "list the origins that should"
+                "cors_origins is * and no api_keys are set, so any web page opened on this machine can use "
+                "the server; list the origins to allow, or set api_keys"
             )
         return tuple(found)
 
 
 OPTIONS: tuple[Option, ...] = options_of(Settings)
-"""Every setting, in order; the one schema behind flags, environment, file and help."""
+"""Every setting, in order: the schema behind flags, environment, file and help."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSettings:
-    """Settings, and for each option path where its value came from."""
+    """Settings, together with the origin of each value."""
 
     settings: Settings
     origins: Mapping[str, str]
-    """Such as `flag --port`, `ONESEEK_PORT`, `oneseek.yaml:3`, `default`."""
+    """Maps each option path to the origin of its value: `flag --port`, `ONESEEK_PORT`, `oneseek.yaml:3` or
+    `default`.
+    """
 
     def value(self, option: Option) -> object:
-        """The value of one option."""
+        """The resolved value of `option`."""
         value: object = self.settings
         for name in option.path.split("."):
             value = getattr(value, name)
         return value
 
     def located(self, error: SettingsError) -> SettingsError:
-        """`error` by the name that people know, with the origin of the value that it is about."""
+        """`error` with the setting's public name and the origin of its value."""
         return _located(error, self.origins)
 
 
@@ -377,8 +347,10 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw | Ent
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
             continue
         if _KUBERNETES_LINK.fullmatch(name) or (name == PREFIX + "PORT" and "://" in text):
-            remedy = "set enableServiceLinks: false in the pod's spec, or name the Service otherwise"
-            raise SettingsError(name, f"comes from a Kubernetes Service, not from you; {remedy}")
+            remedy = "set enableServiceLinks: false in the pod's spec, or rename the Service"
+            raise SettingsError(
+                name, f"Kubernetes set this variable for a Service; it is not a setting; {remedy}"
+            )
         if name not in variables:
             raise SettingsError(
                 name, f"is not a setting{closest(name, [*variables, CONFIG_VARIABLE])}", "environment"

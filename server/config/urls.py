@@ -1,4 +1,4 @@
-"""Which URLs the settings may hold: adapters that are pinned, and prefixes for clients."""
+"""Check the URLs in the settings: pinned adapters, and prefixes that clients may load from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from server.config.values import SettingsError
 
 
 def check_urls(adapters: Sequence[str], prefixes: Sequence[str]) -> None:
-    """Raise `SettingsError`, which names an entry by its place: a URL may hold what nobody should read."""
+    """Raise `SettingsError`, which names an entry by its number, since a URL may hold a secret."""
     for number, entry in enumerate(adapters, 1):
         if names_url(entry):
             try:
                 PinnedURL.parse(entry)
             except URLRefusedError as error:
-                raise SettingsError("adapters", f"entry {number} {error}") from None
+                raise SettingsError("adapters", f"entry {number}: {error}") from None
     for number, prefix in enumerate(prefixes, 1):
         try:
             URLPrefixes.parse([prefix])
         except URLRefusedError as error:
-            raise SettingsError("adapter_urls", f"entry {number} {error}") from None
+            raise SettingsError("adapter_urls", f"entry {number}: {error}") from None

@@ -1,4 +1,4 @@
-"""From text to values: what a setting's type accepts, and how it refuses the rest."""
+"""Parse text into values by a setting's type, and describe what is wrong with text that does not fit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Annotated, Literal, TypeAlias
 from adapters.numerals import parse_integer, parse_number
 
 Raw: TypeAlias = str | Sequence[str] | Mapping[str, str] | None
-"""A value before it has a type: text, a list or a mapping of texts, or an explicit nothing."""
+"""A value before parsing: text, a list or mapping of texts, or None for an explicit `null`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A value before it has a type, and where it stands, such as `oneseek.yaml:3`."""
+    """A value before parsing, with its origin, such as `oneseek.yaml:3`."""
 
     raw: Raw
     origin: str
@@ -29,18 +29,18 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Sections by name, such as the bases: name → option path → value."""
+    """Sections by name, such as the bases: name → option path → value before parsing."""
 
     by_name: Mapping[str, Mapping[str, Located]]
 
 
 SIZE = "size"
 Size = Annotated[int, SIZE]
-"""Bytes; written as a number or as `512MiB`, `2GB`…"""
+"""A number of bytes, written as a number or as `512MiB`, `2GB`…"""
 
 TABLES = "tables"
 Tables = Annotated[Mapping[str, str], TABLES]
-"""Sections by name, each kept as JSON; in the file a mapping of mappings, elsewhere one JSON object."""
+"""Sections by name, each as JSON text. A mapping of mappings in the file, a JSON object elsewhere."""
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY_UNITS = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
@@ -59,7 +59,7 @@ _BOOLEANS = {
 
 
 class SettingsError(ValueError):
-    """A setting is unknown or has a value that it cannot have; says which, why, and what would do."""
+    """A setting is unknown or its value is invalid. The message names it, the problem and the remedy."""
 
     def __init__(self, name: str, problem: str, origin: str | None = None) -> None:
         super().__init__(name, problem, origin)
@@ -73,16 +73,16 @@ class SettingsError(ValueError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'port'?`, or nothing where no known name is near."""
+    """A hint such as `; did you mean 'port'?`, or the empty string if no known name is similar."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `4096`, `4k`, `4KiB`, `1.5GiB`…: decimal units by thousands, `i` units by 1024."""
+    """Parse `4096`, `4k`, `4KiB`, `1.5GiB`… into bytes. Units with `i` are powers of 1024, others of 1000."""
     match = _SIZE_TEXT.fullmatch(text.strip())
     if match is None:
-        raise ValueError("is not a size; write bytes or a unit, such as 512MiB or 2GiB")
+        raise ValueError("is not a size; set a number of bytes, or one with a unit, such as 512MiB or 2GiB")
     number, unit = match.groups()
     scale = (_UNITS | _BINARY_UNITS)[unit.lower()]
     return math.floor(float(number) * scale) if "." in number else int(number) * scale
@@ -97,12 +97,12 @@ def render_size(size: int) -> str:
 
 
 def parse_value(hint: object, raw: Raw) -> object:
-    """The value of type `hint` that `raw` stands for. Raises `ValueError` saying what `raw` "is not"."""
+    """Parse `raw` as the type `hint`. Raises `ValueError` with a message such as "is not a number"."""
     return _parser(hint)(raw)
 
 
 def format_raw(raw: Raw) -> str:
-    """`raw` as a message quotes it."""
+    """`raw` in the form that error messages quote."""
     if isinstance(raw, Mapping):
         return repr(dict(raw))
     return repr(raw if raw is None or isinstance(raw, str) else list(raw))
@@ -121,7 +121,7 @@ def _parser(hint: object) -> Callable[[Raw], object]:
 def _scalar(convert: Callable[[str], object]) -> Callable[[Raw], object]:
     def parse(raw: Raw) -> object:
         if not isinstance(raw, str):
-            raise ValueError("is not a single value")
+            raise ValueError("is not a single value; this setting is one value, not a list or a mapping")
         return convert(raw)
 
     return parse
@@ -131,12 +131,14 @@ def _boolean(text: str) -> bool:
     try:
         return _BOOLEANS[text.strip().lower()]
     except KeyError:
-        raise ValueError("is neither true nor false") from None
+        raise ValueError("is neither true nor false; this setting is one of them") from None
 
 
 def _choice(text: str, choices: tuple[str, ...]) -> str:
     if text not in choices:
-        raise ValueError(f"is not one of {', '.join(choices)}{closest(text, choices)}")
+        raise ValueError(
+            f"is not a value of this setting; use one of {', '.join(choices)}{closest(text, choices)}"
+        )
     return text
 
 
@@ -144,10 +146,10 @@ def _listed(raw: Raw) -> tuple[str, ...]:
     if isinstance(raw, str):
         parts = tuple(part for part in (piece.strip() for piece in raw.split(",")) if part)
         if not parts:  # such as the keys of a script whose variables are empty
-            raise ValueError("holds nothing; name something, or leave the setting out")
+            raise ValueError("is empty; give the setting at least one item, or leave it out")
         return parts
     if raw is None or isinstance(raw, Mapping):
-        raise ValueError("is not a list")
+        raise ValueError("is not a list; this setting is a list, such as a,b or [a, b]")
     return tuple(raw)
 
 
@@ -158,9 +160,9 @@ def _mapped(raw: Raw) -> Mapping[str, str]:
     for item in _listed(raw):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not (key and equals and value):
-            raise ValueError(f"holds {item!r}, which is not KEY=VALUE")
+            raise ValueError(f"holds {item!r}, but each item of this setting has the form KEY=VALUE")
         if key in pairs:
-            raise ValueError(f"names {key!r} twice")
+            raise ValueError(f"holds the key {key!r} twice; remove one of the two from the setting")
         pairs[key] = value
     return types.MappingProxyType(pairs)
 
@@ -173,7 +175,7 @@ def _tables(raw: Raw) -> Mapping[str, str]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise ValueError("is not a JSON object; the settings file is the better place for it")
+        raise ValueError("is not a JSON object; write this setting as JSON, or set it in oneseek.yaml")
     named = typing.cast("dict[str, object]", value)
     return types.MappingProxyType({name: json.dumps(item) for name, item in named.items()})
 
@@ -190,7 +192,7 @@ _PARSERS: dict[object, Callable[[Raw], object]] = {
 
 
 def within(name: str, value: float | None, least: float, most: float | None) -> None:
-    """Raise `SettingsError` unless `value` is None or lies from `least` to `most`, both included."""
+    """Raise `SettingsError` unless `value` is None or within `least` and `most`, both included."""
     if value is None or (value >= least and (most is None or value <= most)):
         return
     wanted = f"at least {least}" if most is None else f"from {least} to {most}"
@@ -198,7 +200,7 @@ def within(name: str, value: float | None, least: float, most: float | None) -> 
 
 
 def check_flag(flag: str, value: str | None, check: Callable[[str], str]) -> str | None:
-    """`value` as `check` answers it; a `SettingsError` that names the flag where it is refused."""
+    """The result of `check(value)`. Turns its `ValueError` into a `SettingsError` that names the flag."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Which OneSeek this is."""
+"""The version of OneSeek for `oneseek --version` and logs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["oneseek_version", "version_line"]
 
 
 def version_line() -> str:
-    """The version, and the commit if the code runs from a checkout: `0.1.0 (commit 5c0ffee…)`."""
+    """The version, with the commit if the code runs from a checkout: `0.2.0 (commit 5c0ffee…)`."""
     found = commit()
     return oneseek_version() if found is None else f"{oneseek_version()} (commit {found})"

@@ -1,4 +1,4 @@
-"""The protocol every engine keeps, what it reports of itself, and the errors it may raise."""
+"""The protocols that every engine implements."""
 
 from __future__ import annotations
 
@@ -12,82 +12,97 @@ from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 
 class StepObserver(Protocol):
-    """Told of every step of the engine's loop, from the engine's thread."""
+    """Receives the figures of every step of the engine's loop, in the engine's thread."""
 
     def step(self, seconds: float, batch: int) -> None:
-        """One step took `seconds` and worked on `batch` requests."""
+        """Called after each step, which took `seconds` and computed `batch` requests."""
         ...
 
 
 class OpenAdapters(Protocol):
-    """The adapters of an engine that requests may name."""
+    """The adapters in an engine, as requests use them."""
 
     @property
     def open(self) -> frozenset[str]:
-        """Their digests. It is replaced and never changed, so any thread may read it."""
+        """Digests of the adapters that requests may use. The set is replaced, never changed, so any thread
+        may read it.
+        """
         ...
 
     @property
     def held(self) -> Collection[str]:
-        """The digests that take a slot: those that are open, on their way in, or on their way out."""
+        """Digests of all adapters that take a slot in the engine, including those that are being loaded or
+        unloaded.
+        """
         ...
 
     def in_use(self, digest: str) -> bool:
-        """Whether a request in the engine, running or waiting, uses it."""
+        """True if a running or waiting request uses the adapter."""
         ...
 
 
 class QueuePlaces(Protocol):
-    """The places of an engine, running and waiting, and whose they are."""
+    """Limits the requests in an engine's queue and batch. Each takes one place. Places are divided between
+    shares; a share is all requests with the same API key and adapter."""
 
     @property
     def full(self) -> bool:
-        """Whether only a share with less than its part of the queue gets another."""
+        """True if the queue is full. Then a request is accepted only if its share has less than its fair part
+        of the queue.
+        """
         ...
 
     @property
     def limit(self) -> int:
-        """How many places there are."""
+        """Maximum number of requests in the engine's queue and batch together."""
         ...
 
     @property
     def free(self) -> int:
-        """How many of them anyone may take."""
+        """Number of further requests that the engine's queue and batch can hold now, whatever their key and
+        adapter.
+        """
         ...
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if `reserve` would. Changes nothing, and takes microseconds."""
+        """Raise `EngineBusyError` if `reserve` would raise it. Reserves nothing, and takes microseconds."""
         ...
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """Hold places, all of them or none. Raises `EngineBusyError`."""
+        """Reserve places in the queue for `count` requests of `share`: all of them or none. Raises
+        `EngineBusyError`.
+        """
         ...
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if `reserve_all` would. Changes nothing."""
+        """Raise `EngineBusyError` if `reserve_all` would raise it. Reserves nothing."""
         ...
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """Hold places for several shares, all of them or none. Raises `EngineBusyError`."""
+        """Reserve places in the queue for requests of several shares: all of them or none. Raises
+        `EngineBusyError`.
+        """
         ...
 
 
 class Engine(Protocol):
-    """One base model with adapters, batching whatever it is given."""
+    """One base model with adapters, which batches all its requests."""
 
     @property
     def info(self) -> EngineInfo:
-        """What never changes; available before `start`."""
+        """Properties of the base and the engine that never change. You can read them before `start`."""
         ...
 
     @property
     def residents(self) -> OpenAdapters:
-        """Which adapters requests may name now: cheap to ask for every request."""
+        """The adapters in the engine that requests may use now. Cheap enough to call for every request."""
         ...
 
     @property
     def places(self) -> QueuePlaces:
-        """Places that a request may hold before its tokens are known. On the event loop alone."""
+        """The engine's queue, in which requests reserve places before they are tokenized. Use it on the event
+        loop only.
+        """
         ...
 
     async def start(self) -> None:
@@ -103,35 +118,35 @@ class Engine(Protocol):
         ...
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """The text's vector, of unit length. Raises as `generate` does."""
+        """Return the text's vector, of unit length. Raises the same errors as `generate`."""
         ...
 
     async def load(self, adapter: Adapter) -> None:
-        """Make `adapter` resident and probe it. Idempotent.
+        """Load `adapter` into a slot, and test it with one token.
 
-        On `AdapterRefusedError`, and where it is cancelled, nothing has changed.
+        Idempotent. If this raises `AdapterRefusedError` or is cancelled, the adapter is not loaded.
         """
         ...
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """Wait until no request uses `digest`, then truly remove it. New requests for it are refused.
+        """Refuse new requests for `digest`, wait until no request uses it, then remove it.
 
-        With `keep`, an engine that has a place for its weights outside of the slots may keep them there.
-        Other adapters can be loaded and unloaded meanwhile. Cancelled while it waits, nothing has changed.
+        With `keep`, the engine may keep the weights in host memory. Other adapters can be loaded and unloaded
+        meanwhile. If this is cancelled while it waits, nothing has changed.
         """
         ...
 
     def state(self) -> EngineState:
-        """A snapshot; callable from any thread, never blocks on the model."""
+        """Return a snapshot of the engine's state. Call it from any thread; it never waits for the model."""
         ...
 
     def fail(self, reason: str) -> None:
-        """Be dead from now on: end every stream with `EngineDeadError` and refuse all work.
+        """Mark the engine as dead: end every stream with `EngineDeadError` and refuse all work.
 
-        Waits for nothing, so that it works on an engine that hangs. `close` still has to follow.
+        Does not wait, so it also works on an engine that hangs. Call `close` afterwards.
         """
         ...
 
     async def close(self) -> None:
-        """Abort what runs and release everything. Idempotent."""
+        """Abort running requests and release everything. Idempotent."""
         ...

@@ -1,4 +1,6 @@
-"""The places of an engine that may not be there, and what holding them keeps in memory."""
+"""Manages the queue of a base that is loaded on demand. As long as a request is in it, the base stays
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -12,82 +14,94 @@ from server.exchange import Held
 from server.request import Share
 
 BUSY_RETRY = 5.0
-"""Seconds after which to ask again for a base that is being loaded."""
+"""`Retry-After` in seconds while a base is being loaded."""
 
 
 class PlacesOwner(Protocol):
-    """The base whose places they are."""
+    """What the queue needs to know about its on-demand base."""
 
     name: str
 
     @property
     def engine(self) -> Engine | None:
-        """The engine, while it is loaded."""
+        """The base's engine; None while the base is not loaded."""
         ...
 
     @property
     def most_waiting(self) -> int:
-        """Requests that may wait for it at once."""
+        """Maximum number of requests that wait for the base."""
         ...
 
     def reserve(self, engine: Engine, share: Share, count: int, /) -> Held:
-        """Places that keep the base in memory."""
+        """Hold `count` places for `share` in the engine's queue, so that the base stays in memory."""
         ...
 
     def reserve_all(self, engine: Engine, counts: Mapping[Share, int], /) -> Mapping[Share, Held]:
-        """The same for several shares, all or none."""
+        """Hold places in the engine's queue for several shares: all of them or none."""
         ...
 
     def released(self) -> None:
-        """Something has stopped using the base."""
+        """Record that a request no longer uses the base."""
         ...
 
 
 class DemandPlaces:
-    """The places of an engine that may not be there."""
+    """The queue of an on-demand base. While any request holds a place in it, the base stays in memory."""
 
     def __init__(self, owner: PlacesOwner) -> None:
         self._owner = owner
 
     @property
     def full(self) -> bool:
-        """See `QueuePlaces.full`."""
+        """True if the queue is full, so that only clients with few requests in it get another place. See
+        `QueuePlaces.full`.
+        """
         engine = self._owner.engine
         return engine is not None and engine.places.full
 
     @property
     def limit(self) -> int:
-        """See `QueuePlaces.limit`. While it is not loaded: requests that may wait for it."""
+        """Maximum number of requests in the engine's queue and batch. While the base is not loaded: maximum
+        number of requests that wait for it. See `QueuePlaces.limit`.
+        """
         engine = self._owner.engine
         return engine.places.limit if engine is not None else self._owner.most_waiting
 
     @property
     def free(self) -> int:
-        """See `QueuePlaces.free`."""
+        """Number of further requests that the queue can hold now, whatever their key and adapter. See
+        `QueuePlaces.free`.
+        """
         engine = self._owner.engine
         return engine.places.free if engine is not None else self._owner.most_waiting
 
     def check(self, share: Share, count: int = 1) -> None:
-        """See `QueuePlaces.check`."""
+        """Raise `EngineBusyError` if the queue has no place for the request. See `QueuePlaces.check`."""
         engine = self._owner.engine
         if engine is not None:
             engine.places.check(share, count)
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """See `QueuePlaces.reserve`. Raises `BaseNotLoadedError` too."""
+        """Reserve places in the queue for a request: all of them or none. See `QueuePlaces.reserve`. Raises
+        `BaseNotLoadedError` too.
+        """
         engine = self._owner.engine
         if engine is None:
             raise BaseNotLoadedError(self._owner.name, BUSY_RETRY)
         return self._owner.reserve(engine, share, count)
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """See `QueuePlaces.check_all`."""
+        """Raise `EngineBusyError` if the queue has no place for one of several requests. See
+        `QueuePlaces.check_all`.
+        """
         engine = self._owner.engine
         if engine is not None:
             engine.places.check_all(counts)
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """See `QueuePlaces.reserve_all`. Raises `BaseNotLoadedError` too."""
+        """Reserve places in the queue for several requests: all of them or none. See
+        `QueuePlaces.reserve_all`. Raises `BaseNotLoadedError` too.
+        """
         engine = self._owner.engine
         if engine is None:
             raise BaseNotLoadedError(self._owner.name, BUSY_RETRY)
@@ -95,7 +109,7 @@ class DemandPlaces:
 
 
 class CountedPlaces:
-    """Places that keep a base in memory."""
+    """Places that one request has reserved in the queue. Until they are given back, the base stays loaded."""
 
     def __init__(self, held: Held, owner: PlacesOwner) -> None:
         self._held = held
@@ -103,35 +117,37 @@ class CountedPlaces:
 
     @property
     def name(self) -> str:
-        """See `Held.name`."""
+        """The request's name in the engine. See `Held.name`."""
         return self._held.name
 
     @property
     def open(self) -> bool:
-        """See `Held.open`."""
+        """True if the request's place is still held. See `Held.open`."""
         return self._held.open
 
     def begin(self) -> None:
-        """See `Held.begin`."""
+        """Count the request as running instead of waiting. See `Held.begin`."""
         self._held.begin()
 
     def close(self) -> None:
-        """See `Held.close`."""
+        """Give back the request's place in the queue. See `Held.close`."""
         self._held.close()
         self._owner.released()
 
 
 @dataclass(frozen=True, slots=True)
 class KnownAdapters:
-    """What will be resident once its base is loaded."""
+    """Adapters that will be resident once the base is loaded."""
 
     open: frozenset[str]
 
     @property
     def held(self) -> Collection[str]:
-        """See `OpenAdapters.held`."""
+        """Digests of the adapters that take a slot, including those that are being loaded or unloaded. See
+        `OpenAdapters.held`.
+        """
         return self.open
 
     def in_use(self, digest: str) -> bool:
-        """See `OpenAdapters.in_use`."""
+        """True if a running or waiting request uses the adapter. See `OpenAdapters.in_use`."""
         return False

@@ -1,6 +1,6 @@
-"""Every engine in one table: its name, whether it suits this machine, how it is opened, what it measures.
+"""Table of all engines: name, suitability for this machine, how to open it, and its metrics.
 
-A new engine is one entry in `ENGINES`, and its name in the setting `engine.kind`.
+To add an engine, add an entry to `ENGINES` and its name to the setting `engine.kind`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
-    """One engine that can run a base."""
+    """A kind of engine that can run a base."""
 
     name: str
     judge: Callable[[Mapping[str, str]], Suitability]
-    """Whether it suits a machine whose processes have this environment."""
+    """Decides from the environment variables if this engine suits the machine."""
     open: Callable[[Settings, EngineSetup], Engine]
-    """An engine, not yet started. Raises `SettingsError` and `EngineError`."""
+    """Opens the engine without starting it. Raises `SettingsError` and `EngineError`."""
     collectors: Callable[[], Sequence[Collector]] = tuple
-    """Metrics that the engine keeps in a registry of its own, once it has started."""
+    """Returns the collectors of the engine's own metrics, once it has started."""
     divides_gpu: bool = False
-    """True if it takes a share of a GPU that it is told, for several bases on one."""
+    """True if the engine can be limited to a part of a GPU's memory, so that several bases fit on one."""
+    chooses_batch: bool = False
+    """True if the engine chooses its batch by the device's memory, unless `max_num_seqs` is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An engine, and why it is that one."""
+    """The chosen engine, and the reason."""
 
     kind: EngineKind
     reason: str
@@ -47,17 +49,19 @@ class Choice:
 ENGINES = {
     kind.name: kind
     for kind in (
-        EngineKind("vllm", vllm.judge, vllm.open_engine, vllm.collectors, divides_gpu=True),
+        EngineKind(
+            "vllm", vllm.judge, vllm.open_engine, vllm.collectors, divides_gpu=True, chooses_batch=True
+        ),
         EngineKind("embedded", embedded.judge, embedded.open_engine),
     )
 }
-"""In order of preference; the last one suits every machine."""
+"""The kinds of engines in order of preference. The last one suits every machine."""
 
 
 def choose_engine(name: str, environ: Mapping[str, str]) -> Choice:
     """The engine called `name`, or if that is `auto`, the first that suits this machine."""
     if name != AUTO:
-        return Choice(ENGINES[name], "as the settings say")
+        return Choice(ENGINES[name], "as set")
     reasons: list[str] = []
     warning: str | None = None
     for kind in ENGINES.values():
@@ -66,4 +70,4 @@ def choose_engine(name: str, environ: Mapping[str, str]) -> Choice:
         warning = warning or found.warning
         if found.suits:
             return Choice(kind, "; ".join(reasons), warning)
-    raise AssertionError("the last engine suits every machine")
+    raise AssertionError("unreachable: the last engine of the list suits every machine")

@@ -1,4 +1,4 @@
-"""How many bases may be in memory at once, and which one makes room for another."""
+"""Limits how many bases are in memory, and chooses which one to unload for another."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import asyncio
 from typing import Literal, Protocol
 
 Why = Literal["idle", "room", "died"]
-"""For what a base is unloaded."""
+"""Why a base is unloaded."""
 
 
 class LoadableBase(Protocol):
-    """A base that comes and goes."""
+    """A base that is loaded when a request needs it."""
 
     last_used: float
 
     @property
     def idle(self) -> bool:
-        """Whether it could be unloaded now."""
+        """True if the base can be unloaded now."""
         ...
 
     @property
     def wanted(self) -> bool:
-        """Whether any request waits for it."""
+        """True if any request waits for the base."""
         ...
 
     def unload_now(self, reason: Why, /) -> asyncio.Task[None]:
-        """Begin to unload it."""
+        """Begin to unload the base, for the given reason."""
         ...
 
 
 class LoadedBases:
-    """Counts the bases in memory, of which `always` never leave. `most` None: as many as there are.
+    """Counts the bases in memory. `always` is the number of bases that are never unloaded. `most` is the
+    maximum number of bases in memory; None: no limit.
 
-    Used on the event loop alone.
+    Use it on the event loop only.
     """
 
     def __init__(self, most: int | None = None, always: int = 0) -> None:
@@ -43,17 +44,17 @@ class LoadedBases:
 
     @property
     def inside(self) -> int:
-        """Bases that have room, those that never leave aside."""
+        """On-demand bases that are or may be in memory."""
         return len(self._inside)
 
     def add(self, base: LoadableBase) -> None:
-        """One more that comes and goes."""
+        """Add an on-demand base."""
         self._bases.append(base)
 
     async def take(self, base: LoadableBase) -> bool:
-        """Give `base` room, once the idle one that was used the longest ago is gone if there is no other.
+        """Wait for room for `base`, and unload the least recently used idle base if needed.
 
-        False if nothing waits for it any more while the others are busy.
+        Returns False if all others are busy and no request waits for `base` any more.
         """
         changed = asyncio.Event()
         self._changed.add(changed)
@@ -74,12 +75,12 @@ class LoadedBases:
             self._changed.discard(changed)
 
     def give_back(self, base: LoadableBase) -> None:
-        """`base` is out of memory. Idempotent."""
+        """Note that `base` is no longer in memory. Idempotent."""
         if base in self._inside:
             self._inside.remove(base)
         self.look_again()
 
     def look_again(self) -> None:
-        """Something has changed for those that wait for room."""
+        """Wake the bases that wait for room."""
         for changed in self._changed:
             changed.set()

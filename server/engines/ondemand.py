@@ -27,7 +27,7 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0
-"""Seconds after a failed load before the next one: doubled from the first to the longest."""
+"""Seconds between failed loads: doubled each time, from the first value to the last."""
 
 BasePhase = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
 
@@ -35,33 +35,33 @@ log = logging.getLogger("oneseek.bases")
 
 
 class LoadObserver(Protocol):
-    """Counts how one base comes and goes."""
+    """Observer of the loads and unloads of one base."""
 
     def base_loaded(self, outcome: Literal["ok", "failed"], seconds: float) -> None:
-        """A load has ended."""
+        """Called when loading the base has ended."""
         ...
 
     def base_unloaded(self, reason: Why) -> None:
-        """The base was unloaded."""
+        """Called when the base was unloaded."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandLimits:
-    """When an on-demand base goes, and how long it is waited for."""
+    """Limits of an on-demand base: idle time, waiting time and waiting requests."""
 
     idle_seconds: float
-    """Without a request, after which it is unloaded."""
+    """Seconds without a request after which it is unloaded."""
     wait_seconds: float
-    """That a request waits for it."""
+    """Maximum seconds that a request waits for the base."""
     most_waiting: int
-    """Requests that wait for it at once."""
+    """Maximum number of requests that wait for the base."""
 
 
 class OnDemandEngine:
-    """Stands for an engine that is not always there; `reopen` makes it, in a worker thread.
+    """An engine whose base is loaded on demand. `reopen` opens the real engine, in a worker thread.
 
-    Used on the event loop alone, `state` aside.
+    Use it on the event loop only, except `state`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class OnDemandEngine:
 
     @property
     def phase(self) -> BasePhase:
-        """Where in its life the base is. `failed` is unloaded, and the last load did not succeed."""
+        """Phase of the base. `failed`: it is not loaded, and the last load has failed."""
         return self._phase
 
     @property
@@ -110,48 +110,48 @@ class OnDemandEngine:
 
     @property
     def referenced(self) -> bool:
-        """Whether anything uses the base or waits for it."""
+        """True if anything uses the base or waits for it."""
         self._held = {held for held in self._held if held.open}
         return bool(self._active or self._waiting or self._held)
 
     @property
     def wanted(self) -> bool:
-        """Whether any request waits for it."""
+        """True if any request waits for it."""
         return self._waiting > 0
 
     @property
     def idle(self) -> bool:
-        """Whether it could be unloaded now."""
+        """True if the base could be unloaded now."""
         return self._phase == "loaded" and not self.referenced
 
     @property
     def engine(self) -> Engine | None:
-        """The engine, while it is loaded."""
+        """The base's engine. None while the base is not loaded."""
         return self._engine if self._phase == "loaded" else None
 
     @property
     def most_waiting(self) -> int:
-        """Requests that may wait for it at once."""
+        """Number of requests that may wait for the base at once."""
         return self._limits.most_waiting
 
     @property
     def residents(self) -> OpenAdapters:
-        """See `Engine.residents`. While unloaded: what will be resident once it is loaded."""
+        """The adapters in the engine; while the base is unloaded, those that will be in it."""
         engine = self.engine
         return engine.residents if engine is not None else KnownAdapters(frozenset(self._adapters))
 
     async def start(self) -> None:
-        """Load nothing yet; watch for when to unload."""
+        """Start without loading the base. From then on, unload the base once it has been idle long enough."""
         self._watcher = asyncio.create_task(self._watch())
 
     async def ready(self) -> None:
-        """Return once the base is loaded; it stays so until the caller next waits for something.
+        """Return once the base is loaded. It cannot be unloaded before the caller's next `await`.
 
         Raises `BaseNotLoadedError` if that takes too long, `BaseUnavailableError` if the load fails or has
         failed a moment ago, `EngineBusyError` if too many wait, `EngineDeadError` at the server's end.
         """
         if self._waiting >= self._limits.most_waiting:
-            message = f"Too many requests wait for the base {self.name}; ask again in a moment."
+            message = f"Too many requests are waiting for the base {self.name} to load. Retry shortly."
             raise EngineBusyError(message, BUSY_RETRY)
         end = self._clock() + self._limits.wait_seconds
         self._waiting += 1
@@ -164,7 +164,7 @@ class OnDemandEngine:
         self.last_used = self._clock()
 
     async def _progress(self, end: float) -> None:
-        """Wait for what is under way, or begin to load."""
+        """Wait for a load or an unload that is under way; if there is none, begin to load the base."""
         if self._closed:
             raise EngineDeadError("the server is shutting down")
         now = self._clock()
@@ -203,7 +203,7 @@ class OnDemandEngine:
         try:
             if not await self._loaded.take(self):
                 return
-            log.info("loading the base %s", self.name)
+            log.info("loading base %s", self.name)
             engine = await asyncio.to_thread(self._reopen)
             await engine.start()
             await self._bring_in(engine)
@@ -218,14 +218,14 @@ class OnDemandEngine:
             self._retry_seconds = FIRST_RETRY
             self.last_used = self._clock()
             self._observer.base_loaded("ok", self.last_used - began)
-            log.info("the base %s is loaded, after %.1f s", self.name, self.last_used - began)
+            log.info("base %s loaded in %.1f s", self.name, self.last_used - began)
 
     def _failed(self, error: Exception, seconds: float) -> BasePhase:
         expected = isinstance(error, EngineError | OSError | ValueError | MemoryError)
         self._problem = _public(error)
         self._retry_at = self._clock() + self._retry_seconds
         log.error(
-            "the base %s did not load, and is tried again after %.0f s: %s",
+            "base %s failed to load; the first request after %.0f s tries again: %s",
             self.name,
             self._retry_seconds,
             error,
@@ -236,13 +236,13 @@ class OnDemandEngine:
         return "failed"
 
     async def _bring_in(self, engine: Engine) -> None:
-        """Make resident what was so before, and what is wanted meanwhile."""
+        """Load the adapters that were resident before, and those requested since."""
         while missing := self._adapters.keys() - engine.residents.open:
             adapter = self._adapters[next(iter(missing))]
             try:
                 await engine.load(adapter)
             except AdapterRefusedError as error:
-                log.error("adapter %s is not resident: %s", adapter.full_name, error)
+                log.error("the base was loaded, but the engine refused to load adapter %s", error)
                 self._adapters.pop(adapter.digest, None)
 
     async def _drop(self, engine: Engine | None) -> None:
@@ -259,7 +259,7 @@ class OnDemandEngine:
         finally:
             self._phase = "failed" if reason == "died" else "unloaded"
         self._observer.base_unloaded(reason)
-        log.info("the base %s is unloaded: %s", self.name, reason)
+        log.info("base %s was unloaded from memory; reason: %s", self.name, reason)
 
     async def _watch(self) -> None:
         idle_seconds = self._limits.idle_seconds
@@ -278,7 +278,7 @@ class OnDemandEngine:
                 self.unload_now("idle")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """See `Engine.generate`. Raises `BaseNotLoadedError` too."""
+        """Yield the answer to `request`. Raises `BaseNotLoadedError` too. See `Engine.generate`."""
         source = self._required().generate(request)
         self._active += 1
         try:
@@ -289,7 +289,7 @@ class OnDemandEngine:
             await source.aclose()
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """See `Engine.embed`. Raises `BaseNotLoadedError` too."""
+        """Return the vector of a text. Raises `BaseNotLoadedError` too. See `Engine.embed`."""
         engine = self._required()
         self._active += 1
         try:
@@ -298,7 +298,7 @@ class OnDemandEngine:
             self._leave()
 
     async def load(self, adapter: Adapter) -> None:
-        """See `Engine.load`. While the base is not loaded, the adapter is probed when it is."""
+        """Load and test `adapter`, or note it until the base is loaded. See `Engine.load`."""
         engine = self.engine
         if engine is None:
             self._adapters[adapter.digest] = adapter
@@ -311,7 +311,7 @@ class OnDemandEngine:
             self._leave()
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """See `Engine.unload`."""
+        """Unload the adapter `digest` once no request uses it. See `Engine.unload`."""
         adapter, engine = self._adapters.pop(digest, None), self.engine
         if engine is None:
             return
@@ -323,7 +323,7 @@ class OnDemandEngine:
             raise
 
     def state(self) -> EngineState:
-        """See `Engine.state`. What is not loaded is as well as can be; its death ends no server."""
+        """Return a snapshot. An unloaded base counts as alive, so it never ends the server."""
         engine = self.engine
         state = engine.state() if engine is not None else None
         # A dead engine is taken away within a second, and loaded again when it is needed.
@@ -332,12 +332,12 @@ class OnDemandEngine:
         return state
 
     def fail(self, reason: str) -> None:
-        """See `Engine.fail`."""
+        """Mark the engine as dead, and end all its answers. See `Engine.fail`."""
         if self._engine is not None:
             self._engine.fail(reason)
 
     async def close(self) -> None:
-        """See `Engine.close`. Works in every phase."""
+        """Abort running requests and release everything, loaded or not. See `Engine.close`."""
         self._closed = True
         tasks = [task for task in (self._watcher, self._task) if task is not None]
         self._watcher = None
@@ -361,30 +361,34 @@ class OnDemandEngine:
         self.released()
 
     def reserve(self, engine: Engine, share: Share, count: int) -> Held:
-        """Places of the engine, which is not unloaded while they are held."""
+        """Places that one request has reserved in the engine's queue. Until it gives them back, the base
+        stays in memory.
+        """
         held = CountedPlaces(engine.places.reserve(share, count), self)
         self._held.add(held)
         return held
 
     def reserve_all(self, engine: Engine, counts: Mapping[Share, int]) -> dict[Share, Held]:
-        """Places for several shares; see `reserve`."""
+        """Hold places in the engine's queue for several shares, so that the base stays in memory. See
+        `reserve`.
+        """
         reserved = engine.places.reserve_all(counts)
         held = {share: CountedPlaces(one, self) for share, one in reserved.items()}
         self._held |= {*held.values()}
         return dict(held)
 
     def released(self) -> None:
-        """Something has stopped using the base."""
+        """Record that a request or a load no longer uses the base."""
         self.last_used = self._clock()
         self._loaded.look_again()
 
 
 def _public(error: Exception) -> str:
-    """Why a base did not load, without a folder of the host."""
+    """Return why a base could not be loaded, without any path of the host."""
     if isinstance(error, OSError):
         return (error.strerror or type(error).__name__).lower()
     if isinstance(error, MemoryError):
         return "there is too little memory"
     if isinstance(error, EngineError) and "/" not in str(error) and "\\" not in str(error):
         return str(error)
-    return "the server's log says why"
+    return "the server's log has the reason"

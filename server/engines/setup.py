@@ -1,4 +1,4 @@
-"""What every engine is opened with, whichever it is."""
+"""Common arguments for opening an engine."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from server.text.tokenizer import Tokenizer
 
 
 class Narration(Protocol):
-    """Prints what a start does, step by step."""
+    """Prints the steps of a start."""
 
     def __call__(self, line: str) -> None:
-        """Print a step."""
+        """Print a message about the step of the start that is under way."""
         ...
 
     def progress(self, what: str) -> Callable[[int, int], None]:
-        """A callback that is given (bytes done, bytes in all) and prints how far `what` is."""
+        """Return a function of (bytes done, bytes in all) that prints the progress of `what`."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSetup:
-    """One base, what it will serve, and who hears of it."""
+    """The base, its adapters, and the observers of an engine."""
 
     base: Path
-    """The checkpoint's folder."""
+    """The folder with the base's checkpoint."""
     base_name: str
     base_digest: str
     tokenizer: Tokenizer
     adapters: Sequence[Adapter]
-    """Every version that is served; they size slots and ranks."""
+    """All served versions, which determine the number of slots and the largest rank."""
     active: Sequence[Adapter]
-    """The versions that aliases point to; a device's self-test covers them."""
+    """The active versions, which a device's self-test covers."""
     observer: StepObserver
     narrate: Narration
     environ: MutableMapping[str, str]

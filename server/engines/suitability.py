@@ -1,4 +1,4 @@
-"""Whether an engine suits this machine, and the NVIDIA GPUs that decide it."""
+"""Suitability of an engine for this machine, and the NVIDIA GPUs that decide it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _HIDDEN = ("", "-1", "none", "void", "NoDevFiles")
 
 @dataclass(frozen=True, slots=True)
 class Suitability:
-    """Whether an engine is chosen if nobody names one."""
+    """Says if `auto` would choose an engine on this machine, and why."""
 
     suits: bool
     reason: str = ""
     warning: str | None = None
-    """What an operator should know if it is passed over."""
+    """Warning to log if the engine is not chosen, for example about a GPU that is not used."""
 
 
 def count_gpus(environ: Mapping[str, str]) -> int:
-    """NVIDIA GPUs that a process with `environ` may use; 0 where there is no driver.
+    """Count the NVIDIA GPUs that a process with `environ` may use; 0 if there is no driver.
 
     Asks NVML, not CUDA: a process that has opened CUDA cannot share it with those that it starts.
     """

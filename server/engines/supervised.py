@@ -1,4 +1,4 @@
-"""An engine that is watched: one that dies or hangs is reported, counted and, if allowed, started again."""
+"""A supervised engine: if it dies or hangs, that is logged, counted and, if allowed, it is restarted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 LOOK_SECONDS = 0.25
-"""How often the engine is looked at."""
+"""Seconds between checks of the engine."""
 WINDOW_SECONDS = 3600.0
-"""Restarts older than this do not count against the number that is allowed."""
+"""Restarts older than this many seconds do not count against `restart_engine`."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between two attempts to start: doubled from the first to the longest."""
+"""Seconds between attempts to restart: doubled each time, from the first value to the last."""
 CLOSE_SECONDS = 30.0
-"""How long the dead engine has to give its memory back before the next one starts."""
+"""Seconds for the dead engine to release its memory before the next one starts."""
 
 Failure = Literal["died", "stalled"]
 Outcome = Literal["ok", "failed"]
@@ -33,61 +33,69 @@ log = logging.getLogger("oneseek.engine")
 
 
 class FailureObserver(Protocol):
-    """Counts what goes wrong with one base's engine."""
+    """Observer of failures of one base's engine."""
 
     def failed(self, failure: Failure) -> None:
-        """The engine died, or hung and was given up."""
+        """Why an engine was given up: it died, or it hung in a step."""
         ...
 
     def restarted(self, outcome: Outcome) -> None:
-        """An attempt to start it again has ended."""
+        """Count an attempt to start the engine again, with its outcome."""
         ...
 
 
 class _Places:
-    """The places of whichever engine runs."""
+    """The queue of the engine that runs now, which changes if a dead engine is replaced by a new one."""
 
     def __init__(self, current: Callable[[], QueuePlaces]) -> None:
         self._current = current
 
     @property
     def full(self) -> bool:
-        """See `QueuePlaces.full`."""
+        """True if the queue is full, so that only clients with few requests in it get another place. See
+        `QueuePlaces.full`.
+        """
         return self._current().full
 
     @property
     def limit(self) -> int:
-        """See `QueuePlaces.limit`."""
+        """Number of requests that fit into the engine's queue and batch. See `QueuePlaces.limit`."""
         return self._current().limit
 
     @property
     def free(self) -> int:
-        """See `QueuePlaces.free`."""
+        """Number of further requests that the queue can hold now, whatever their key and adapter. See
+        `QueuePlaces.free`.
+        """
         return self._current().free
 
     def check(self, share: Share, count: int = 1) -> None:
-        """See `QueuePlaces.check`."""
+        """Raise `EngineBusyError` if the queue has no place for the request. See `QueuePlaces.check`."""
         self._current().check(share, count)
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """See `QueuePlaces.reserve`."""
+        """Reserve places in the queue for a request: all of them or none. See `QueuePlaces.reserve`."""
         return self._current().reserve(share, count)
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """See `QueuePlaces.check_all`."""
+        """Raise `EngineBusyError` if the queue has no place for one of several requests. See
+        `QueuePlaces.check_all`.
+        """
         self._current().check_all(counts)
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """See `QueuePlaces.reserve_all`."""
+        """Reserve places in the queue for several requests: all of them or none. See
+        `QueuePlaces.reserve_all`.
+        """
         return self._current().reserve_all(counts)
 
 
 class SupervisedEngine:
-    """Stands for an engine and for those that take its place.
+    """Runs an engine and its replacements.
 
-    A step that takes longer than `step_timeout` seconds (None: no limit) is given up: its streams end with an
-    error. A dead engine is opened and started again at most `restarts` times an hour, with the adapters that
-    were resident; `reopen` runs in a worker thread. Without a restart left, the engine stays dead.
+    If a step takes longer than `step_timeout` seconds (None: no limit), the engine counts as hung and its
+    streams end with an error. A dead engine is restarted at most `restarts` times an hour, with the adapters
+    that were resident. `reopen` runs in a worker thread. Without a restart left, the engine stays dead.
     """
 
     def __init__(
@@ -114,7 +122,7 @@ class SupervisedEngine:
 
     @property
     def residents(self) -> OpenAdapters:
-        """See `Engine.residents`."""
+        """The adapters in the engine that requests may use now. See `Engine.residents`."""
         return self._engine.residents
 
     async def start(self) -> None:
@@ -123,20 +131,22 @@ class SupervisedEngine:
         self._watcher = asyncio.create_task(self._watch())
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """See `Engine.generate`."""
+        """Add `request` to the engine, and yield its answer piece by piece. See `Engine.generate`."""
         return self._engine.generate(request)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """See `Engine.embed`."""
+        """Return the vector of a text, of unit length. See `Engine.embed`."""
         return await self._engine.embed(request)
 
     async def load(self, adapter: Adapter) -> None:
-        """See `Engine.load`."""
+        """Load `adapter` into a slot of the engine, and test it. See `Engine.load`."""
         await self._engine.load(adapter)
         self._adapters[adapter.digest] = adapter
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """See `Engine.unload`. A dead engine holds nothing, and the next one does not get it back."""
+        """Unload the adapter `digest` once no request uses it. See `Engine.unload`. If the engine is dead,
+        the adapter is not loaded again when the engine is restarted.
+        """
         try:
             await self._engine.unload(digest, keep=keep)
         except EngineError:
@@ -145,7 +155,7 @@ class SupervisedEngine:
         self._adapters.pop(digest, None)
 
     def state(self) -> EngineState:
-        """See `Engine.state`."""
+        """Return a snapshot of the engine's state. See `Engine.state`."""
         if self._restarting:
             return EngineState(alive=False, progress=0.0, restarting=True)
         state = self._engine.state()
@@ -154,11 +164,11 @@ class SupervisedEngine:
         return state
 
     def fail(self, reason: str) -> None:
-        """See `Engine.fail`."""
+        """Mark the engine as dead, and end all its answers. See `Engine.fail`."""
         self._engine.fail(reason)
 
     async def close(self) -> None:
-        """See `Engine.close`."""
+        """Abort running requests, and release everything that the engine holds. See `Engine.close`."""
         self._closed = True
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
@@ -182,16 +192,16 @@ class SupervisedEngine:
                 return
 
     def _look(self) -> Failure | None:
-        """What is wrong with the engine; one that hangs is dead afterwards."""
+        """Return why the engine failed; None if it works. Marks an engine that hangs as dead."""
         state = self._engine.state()
         if not state.alive:
-            log.critical("the engine has died")
+            log.critical("the engine has died; all its requests have failed")
             return "died"
         limit = self._step_timeout
         if limit is None or not state.exceeds(limit):
             return None
         log.critical(
-            "the engine has been at one step for %.0f s and is given up; "
+            "the engine hangs: one step has taken %.0f s; "
             "if steps are that slow on this machine, raise step_timeout (now %g)",
             state.progress,
             limit,
@@ -209,23 +219,28 @@ class SupervisedEngine:
                 await self._replace()
             except Exception as error:
                 self._observer.restarted("failed")
-                log.error("the engine did not start again: %s", error, exc_info=_unexpected(error))
+                log.error("restarting the engine failed: %s", error, exc_info=_unexpected(error))
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
             else:
                 self._observer.restarted("ok")
                 log.warning(
-                    "the engine has started again, with %d adapters", len(self._engine.residents.open)
+                    "the engine was restarted and has loaded %d adapters again",
+                    len(self._engine.residents.open),
                 )
                 return True
             finally:
                 self._restarting = False
         if self._restarts:
-            log.critical("the engine is not started again: restart_engine allows %d an hour", self._restarts)
+            log.critical(
+                "not restarting the engine: it was restarted %d times in an hour, "
+                "the most that the setting restart_engine allows",
+                self._restarts,
+            )
         return False
 
     async def _replace(self) -> None:
-        log.warning("starting the engine again")
+        log.warning("restarting the engine")
         with suppress(TimeoutError):
             await asyncio.wait_for(self._engine.close(), CLOSE_SECONDS)
         engine = await asyncio.to_thread(self._reopen)
@@ -238,14 +253,16 @@ class SupervisedEngine:
         self._engine = engine
 
     async def _load_again(self, engine: Engine) -> None:
-        """Load what was resident, without what is unloaded meanwhile."""
+        """Load the adapters that were resident, except those unloaded meanwhile."""
         for adapter in list(self._adapters.values()):
             if adapter.digest not in self._adapters:
                 continue
             try:
                 await engine.load(adapter)
             except (AdapterRefusedError, AdapterNotLoadedError) as error:
-                log.error("adapter %s is not resident any more: %s", adapter.full_name, error)
+                log.error(
+                    "adapter %s could not be loaded after the engine's restart: %s", adapter.full_name, error
+                )
                 self._adapters.pop(adapter.digest, None)
         for digest in engine.residents.open - self._adapters.keys():
             await engine.unload(digest)

@@ -1,4 +1,4 @@
-"""Several engines in one process: what they take together, found before any of them is opened."""
+"""Several engines in one process: check their total memory before any of them is opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.engines.kinds import ENGINES
 from server.errors import EngineError
 
 DEFAULT_UTILIZATION = 0.9
-"""vLLM's own."""
+"""vLLM's default for `gpu_memory_utilization`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +26,15 @@ class PlannedBase:
     path: Path
     settings: Settings
     adapters: Sequence[Adapter]
-    """Those that aliases point to."""
+    """The active version of each alias."""
     on_demand: bool
 
 
 def plan_together(
     bases: Sequence[PlannedBase], most: int | None, say: Callable[[str], None]
 ) -> list[Settings]:
-    """The settings of each base with its part of the memory; `most` may be in memory at once.
+    """Return the settings of each base, with the memory that it may use. At most `most` bases are in memory
+    at once.
 
     Raises `SettingsError` and `EngineError` if they do not fit together.
     """
@@ -86,8 +87,8 @@ def _check_gpu(bases: Sequence[PlannedBase], most: int | None, always: int) -> N
         last = bases[-1].name
         raise SettingsError(
             f"bases.{last}.{UTILIZATION}",
-            f"the bases on vLLM may take {total:g} of the GPU's memory together ({listed}); "
-            "give each a part, at most 1 in all",
+            f"gpu_memory_utilization of the bases on vLLM adds up to {total:g} ({listed}); "
+            "lower it for some, to at most 1 in all",
         )
 
 

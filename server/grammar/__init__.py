@@ -1,3 +1,3 @@
-"""Grammars that answers keep to, from a client's words to masks over tokens, without HTTP; `engines` and
-above import it.
+"""Grammars for structured output, from a client's schema to token masks, without HTTP; `engines` and above
+import it.
 """

@@ -11,14 +11,14 @@ from server.text.tool_formats import MISTRAL, ToolFormat
 from server.text.tool_syntax import ARGS, TOOL_CALLS
 
 ToolSchemas: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""A tool's name → the JSON schema of its arguments, whose `$ref`s stay its own."""
+"""Maps a tool's name to the JSON schema of its arguments. `$ref`s are relative to each schema."""
 
 
 def tool_calls(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int], *, parallel: bool = True) -> str:
-    """Calls of `tools` in the format `form`, and nothing else.
+    """Return a grammar that allows only calls of `tools` in the format `form`.
 
-    `ids` are those of the control tokens that no other token sequence spells; Mistral's format needs
-    `[TOOL_CALLS]` among them, and with `[ARGS]` it is `name[ARGS]{…}`. Without `parallel` it is one call.
+    `ids` are the control tokens' ids. Mistral's format needs `[TOOL_CALLS]` among them; with `[ARGS]` it is
+    `name[ARGS]{…}`. Without `parallel`, only one call is allowed.
     """
     if not tools:
         raise ValueError("tools is empty; a grammar of calls needs at least one")
@@ -61,7 +61,7 @@ def _objects(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int]) -> li
 
 
 def _spelled(text: str, form: ToolFormat, ids: Mapping[str, int]) -> str:
-    """`text` as a Lark expression, with the tokens of `ids` as themselves.
+    """Return `text` as a Lark expression, in which control tokens in `ids` are single tokens.
 
     A tokenizer of SentencePiece's kind may put a space between an added token and what follows.
     """

@@ -1,7 +1,7 @@
-"""Closes the objects of a client's schema, as the libraries that write schemas mean them.
+"""Close the objects of a client's schema to additional properties, as schema libraries intend.
 
-Pydantic and those that build on it never say `additionalProperties: false`; a model that may add properties
-of its own goes on until its tokens run out. Runs after `check_schema`, whose bounds it relies on.
+Pydantic and libraries based on it never write `additionalProperties: false`. A model that may add properties
+would go on until it runs out of tokens. Runs after `check_schema`, whose bounds it relies on.
 """
 
 from __future__ import annotations
@@ -26,39 +26,47 @@ from server.grammar.text import GrammarRefusedError
 
 _STEPS = 4
 _SPARE_STEPS = 1_000
-"""Steps that closing may take: so many for each value of the schema, and so many more."""
+"""Maximum steps of closing: a number for each value in the schema, plus a constant."""
 
 _SAYS = ("additionalProperties", "patternProperties")
-"""Keywords with which a schema says itself what other properties there may be."""
+"""Keywords by which a schema itself defines additional properties."""
 _CLOSABLE = frozenset({"properties", "unevaluatedProperties", "$ref", "allOf", "anyOf", "oneOf"})
-"""A schema without any of these has nothing to close, but inside."""
+"""Keywords with objects or subschemas. A schema without any of them describes no object that needs
+closing.
+"""
 
 PropertyNames: TypeAlias = tuple[str, ...]
 SchemaObject: TypeAlias = Mapping[str, Any]
 
 
 def close_objects(schema: SchemaObject) -> dict[str, Any]:
-    """`schema` with every object closed that has `properties` and does not say what else it may have.
+    """A copy of `schema` in which objects with `properties` allow no others, unless they say so themselves.
 
     Objects that are combined (`allOf`, keywords beside `$ref`, `anyOf` beside `properties`) are closed over
-    the names of all their parts. `{"type": "object"}` stays open. Keywords whose value asks for nothing are
-    left out. Raises `GrammarRefusedError` if the schema combines so much that closing takes too long.
+    the names of all their parts. `{"type": "object"}` stays open. Keywords without effect are removed. Raises
+    `GrammarRefusedError` if the schema has too many combinations.
     """
     return _Closing(schema).run()
 
 
 @dataclass(slots=True)
 class _Declared:
-    """What a schema and the parts that apply beside it declare about one object."""
+    """The properties that a schema, with all its parts, declares for one object."""
 
     properties: bool = False
-    """Whether any of them has `properties`."""
+    """True if any part of the schema has `properties`."""
     names: dict[str, None] = field(default_factory=dict[str, None])
     required: dict[str, None] = field(default_factory=dict[str, None])
     says: bool = False
-    """Whether any of them says what other properties there may be."""
+    """True if any part of the schema defines additional properties."""
     unevaluated: bool = False
-    """Whether `unevaluatedProperties: false` closes it, over the names of all its parts."""
+    """True if `unevaluatedProperties: false` closes it, over the names of all its parts."""
+
+
+def _definitions(schema: SchemaObject) -> Mapping[str, Any]:
+    """`$defs` of `schema`; empty if it is missing or not an object."""
+    found = schema.get("$defs")
+    return cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
 
 
 class _Closing:
@@ -78,11 +86,13 @@ class _Closing:
             name, target, names = self._pending.popleft()
             made[name] = self._schema(target, names)
         if made:
-            closed["$defs"] = {**closed.get("$defs", {}), **made}
+            closed["$defs"] = {**_definitions(closed), **made}
         return closed
 
     def _schema(self, schema: SchemaObject, names: PropertyNames | None) -> dict[str, Any]:
-        """A copy of `schema`, its object closed over `names` and its own; None leaves it open."""
+        """Return a copy of `schema` whose object allows only its own properties and `names`. None: allow
+        all.
+        """
         self._spend()
         schema = without_idle(schema)
         if isinstance(schema.get("propertyNames"), Mapping):
@@ -107,9 +117,8 @@ class _Closing:
     def _closure(
         self, schema: SchemaObject, names: PropertyNames | None
     ) -> tuple[PropertyNames | None, PropertyNames | None]:
-        """(Names over which the object is closed here, names over which the branches of its union are).
-
-        None leaves either of them open.
+        """Return the names that the object allows here, and those that the branches of its union allow. None:
+        all names.
         """
         parts = self._declared(schema)
         if names is None or parts.says or not _may_be_object(schema):
@@ -155,12 +164,12 @@ class _Closing:
         return self._schema(cast("SchemaObject", value), names) if isinstance(value, Mapping) else value
 
     def _ref(self, ref: Any, names: PropertyNames | None) -> Any:
-        """A reference to the same schema, closed over `names` or open."""
+        """Return a reference to a copy of the schema that allows only `names`, or all names."""
         if names == () or not isinstance(ref, str) or (target := self._find(ref)) is None:
             return ref
         key = (ref, names)
         if key not in self._variants:
-            taken = self._root.get("$defs", {})
+            taken = _definitions(self._root)
             name = f"{len(self._variants)}"
             while name in taken:
                 name += "_"
@@ -170,7 +179,7 @@ class _Closing:
         return self._variants[key]
 
     def _declared(self, schema: SchemaObject) -> _Declared:
-        """What `schema` and all that applies beside it through `allOf` and `$ref` declare."""
+        """Return the properties that `schema` declares, with everything that `allOf` and `$ref` add."""
         found = _Declared()
         for part in self._parts(schema, ("allOf",)):
             rest = part.get("unevaluatedProperties", False)
@@ -184,7 +193,7 @@ class _Closing:
         return found
 
     def _declares(self, branches: object) -> bool:
-        """Whether any of the branches of a union has properties of its own."""
+        """True if any branch of a union has properties."""
         return any("properties" in part for part in self._branches(branches))
 
     def _names_within(self, schema: SchemaObject, groups: Iterable[str]) -> PropertyNames:
@@ -202,7 +211,7 @@ class _Closing:
                 yield from self._parts(cast("SchemaObject", branch), ("allOf", "anyOf", "oneOf"))
 
     def _parts(self, schema: SchemaObject, keys: Sequence[str]) -> Iterable[SchemaObject]:
-        """`schema` and what applies in its place through `keys` and `$ref`, each once."""
+        """Yield `schema` and the schemas that `keys` and `$ref` in it lead to, each once."""
         pending, seen = deque([schema]), set[str]()
         while pending:
             part = pending.popleft()
@@ -236,13 +245,13 @@ class _Closing:
         return cast("SchemaObject", place) if isinstance(place, Mapping) else None
 
     def _resolved(self, schema: SchemaObject) -> SchemaObject:
-        """The schema that a plain reference names, else `schema`."""
+        """Return the schema that a plain reference names; for any other schema, `schema` itself."""
         ref = schema.get("$ref")
         target = self._find(ref) if isinstance(ref, str) and len(schema) == 1 else None
         return without_idle(schema if target is None else target)
 
     def _is_disjoint(self, branches: Sequence[Any]) -> bool:
-        """Whether one property, required by all branches, has a value of its own in each of them."""
+        """True if one required property has different values in all branches, so that it tells them apart."""
         tables = [self._tags(branch) for branch in branches]
         for name in tables[0] if len(tables) > 1 else ():
             values = [table.get(name) for table in tables]
@@ -252,7 +261,9 @@ class _Closing:
         return False
 
     def _tags(self, branch: Any) -> dict[str, frozenset[str]]:
-        """Each required property of a branch whose values are listed, with these as JSON."""
+        """Return each required property of a branch that has a list of allowed values, with these values as
+        JSON.
+        """
         found: dict[str, frozenset[str]] = {}
         if not isinstance(branch, Mapping):
             return found
@@ -268,11 +279,13 @@ class _Closing:
     def _spend(self, steps: int = 1) -> None:
         self._steps -= steps
         if self._steps < 0:
-            raise GrammarRefusedError("its parts are combined in too many ways; make it simpler")
+            raise GrammarRefusedError("the schema combines its parts in too many ways; simplify it")
 
 
 def _single(schema: SchemaObject) -> SchemaObject | None:
-    """The only part of an `allOf` that stands alone, as older pydantic writes a described reference."""
+    """Return the part of an `allOf` that has only one, as older versions of pydantic write a reference with a
+    description.
+    """
     if schema.keys() - ANNOTATIONS != {"allOf"} or "$defs" in schema or "definitions" in schema:
         return None
     parts: object = schema["allOf"]

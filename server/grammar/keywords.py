@@ -1,4 +1,4 @@
-"""JSON Schema's keywords: where schemas are in them, and which ask for nothing with the value they have."""
+"""JSON Schema's keywords: which contain schemas, and which have no effect with their value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 SCHEMAS = frozenset(
     {"additionalProperties", "additionalItems", "items", "unevaluatedItems", "unevaluatedProperties"}
 )
-"""Keywords whose value is a schema of something inside."""
+"""Keywords whose value is a nested schema."""
 SCHEMA_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 SCHEMA_LISTS = frozenset({"allOf", "anyOf", "oneOf", "items", "prefixItems"})
 ANNOTATIONS = frozenset(
@@ -20,26 +20,26 @@ ANNOTATIONS = frozenset(
         "$comment", "$schema", "$id", "$anchor", "$defs", "definitions", "discriminator",
     }
 )  # fmt: skip
-"""Keywords that no value has to keep to."""
+"""Keywords that do not constrain a value."""
 
 FORMATS = frozenset(
     {
         "date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid",
     }
 )  # fmt: skip
-"""Formats that llguidance keeps to. Others are annotations, as JSON Schema has it."""
+"""Formats that llguidance enforces. Others are annotations, as in JSON Schema."""
 
 _UUID = "^[0-9a-f]{{8}}-[0-9a-f]{{4}}-{}[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}$"
 _PATTERNS = {
     # pydantic's Decimal: the look-ahead asks for a digit.
     r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$",
 }
-"""Patterns with look-around that libraries write → the same without."""
+"""Maps known patterns with look-around to equivalent patterns without."""
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 
 
 def _is_free(value: object) -> bool:
-    """Whether every value fits this schema."""
+    """True if every value matches this schema."""
     return value is True or (isinstance(value, Mapping) and not value.keys() - ANNOTATIONS)
 
 
@@ -68,12 +68,12 @@ _IDLE: Mapping[str, Callable[[Any], bool]] = {
     "format": lambda value: isinstance(value, str) and value not in FORMATS,
     "nullable": lambda value: value is False,
 }
-"""Keyword → whether this value of it asks for nothing."""
+"""Maps each keyword to test whether its value has no effect."""
 _TOUCHED = frozenset({*_IDLE, "contains", "minContains", "maxContains", "if", "then", "else", "pattern"})
 
 
 def without_idle(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`schema` without keywords whose value asks for nothing, and known patterns without look-around."""
+    """`schema` without keywords that have no effect, and with known look-around patterns replaced."""
     if schema.keys().isdisjoint(_TOUCHED):
         return dict(schema)
     kept = {key: value for key, value in schema.items() if key not in _IDLE or not _IDLE[key](value)}
@@ -94,7 +94,7 @@ def without_idle(schema: Mapping[str, Any]) -> dict[str, Any]:
 def with_named_properties(schema: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
     """`schema` with its `propertyNames`, which are `names`, as properties or as a pattern of them.
 
-    As it is if that cannot be: it has properties beside them, or the names keep to something else.
+    Unchanged if that is impossible: it also has properties, or the names have other constraints.
     """
     if "properties" in schema or "patternProperties" in schema:
         return dict(schema)
@@ -115,7 +115,7 @@ def with_named_properties(schema: Mapping[str, Any], names: Mapping[str, Any]) -
 
 
 def is_servable_branch(branch: object) -> bool:
-    """Whether a branch of a union can be kept to, as far as its own pattern shows."""
+    """True if the pattern in a union's branch is supported."""
     if not isinstance(branch, Mapping):
         return True
     pattern = cast("Mapping[str, object]", branch).get("pattern")
@@ -123,7 +123,7 @@ def is_servable_branch(branch: object) -> bool:
 
 
 def values_of(schema: object) -> frozenset[str]:
-    """The values that `const` or `enum` list, as JSON; empty if there are none."""
+    """The values of `const` or `enum` as JSON; empty without them."""
     if not isinstance(schema, Mapping):
         return frozenset()
     keywords = cast("Mapping[str, Any]", schema)
@@ -135,7 +135,7 @@ def values_of(schema: object) -> frozenset[str]:
 
 
 def count_schemas(schema: object) -> int:
-    """How many objects and arrays `schema` holds, itself included."""
+    """Number of objects and arrays in `schema`, including itself."""
     count, pending = 0, [schema]
     while pending:
         value = pending.pop()

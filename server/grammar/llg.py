@@ -1,6 +1,6 @@
-"""The way into llguidance: its reading of a base's tokenizer, the limits it works in, what it complains of.
+"""Interface to llguidance: its view of a base's tokenizer, its limits, and its error messages.
 
-Imported with the first grammar alone.
+Imported only when the first grammar is used.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ LIMITS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=False,
 )
-"""About a tenth of what llguidance allows itself; ordinary schemas stay far below."""
+"""Limits at about a tenth of llguidance's defaults; ordinary schemas stay far below."""
 
 _SHOWN = 300
-"""Characters of a complaint that a client is shown."""
+"""Maximum length of an error message for a client."""
 
 
 def open_tokenizer(tokenizer: Tokenizer) -> LLTokenizer:
-    """llguidance's view of `tokenizer`: its own where that agrees with the text that the server shows.
+    """Return `tokenizer` in llguidance's form: as llguidance reads it, if its texts equal the server's.
 
-    llguidance does not know every decoder (it takes Metaspace's mark for a letter); where it reads a token
-    otherwise, or cannot read the file, it is told what each one means.
+    llguidance does not know every decoder (it takes Metaspace's mark for a letter). If it reads a token
+    differently, or cannot read the file, it gets the text of each token from here.
     """
     ends = sorted(token for token in tokenizer.eos_ids if token < tokenizer.vocabulary_size)
     try:
@@ -49,7 +49,7 @@ def _agrees(reader: LLTokenizer, tokenizer: Tokenizer) -> bool:
 
 
 class _Vocabulary:
-    """A tokenizer in the shape that `TokenizerWrapper` asks for."""
+    """A tokenizer with the interface that `TokenizerWrapper` requires."""
 
     bos_token_id = None
 
@@ -72,7 +72,7 @@ class _Vocabulary:
 
 
 def compile_grammar(tokenizer: LLTokenizer, text: str) -> LLMatcher:
-    """`text`, ready to be followed from its beginning.
+    """A matcher for the grammar `text`, at its beginning.
 
     Raises `GrammarRefusedError` with llguidance's reason.
     """

@@ -1,4 +1,4 @@
-"""The child process in which a grammar is tried first: it may hang, exhaust its memory or crash there.
+"""The child process that tests a grammar first, where it may hang, exhaust memory or crash.
 
 Compiling is native code that cannot be interrupted, and some grammars of a few bytes take it minutes,
 gigabytes, or more stack than there is. What passes here, under narrower limits, passes in the server too.
@@ -24,19 +24,19 @@ from server.grammar.text import GrammarRefusedError
 from server.text.tokenizer import Tokenizer
 
 MEMORY = 128 << 20
-"""Bytes that a trial may take."""
+"""Memory limit of a test in bytes."""
 STACK = 896 << 10
-"""Bytes of stack that it may take; a thread of the server has at least as many."""
+"""Stack limit of a test in bytes; the server's threads have at least as much."""
 MASK_SECONDS = 0.05
-"""Processor time that the choice of one token may take: everyone's next token waits for it."""
+"""CPU time limit in seconds for a single token, because all requests in a batch wait for it."""
 STEPS = 64
-"""Tokens that a trial follows the grammar for, at random, once it compiles."""
+"""Number of random tokens to follow in a test, after compiling."""
 
 
 def answer_grammars(pipe: Connection[object, object], definition: str, eos_ids: frozenset[int]) -> None:
-    """Answer each grammar that comes through `pipe` with a complaint, or with the empty string.
+    """Reply to each grammar from `pipe` with an error message, or the empty string if it passes.
 
-    Says once, with an empty string too, that it is ready. Returns when the other end closes.
+    Sends an empty string once when it is ready. Returns when the other end closes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this process too
     tokenizer = open_tokenizer(Tokenizer(definition, {}, eos_ids))
@@ -60,7 +60,7 @@ def _in_small_stack(tokenizer: LLTokenizer, text: str) -> str:
 
 
 def attempt(tokenizer: LLTokenizer, text: str) -> str:
-    """Compile `text` and follow it for some tokens; why that fails, or the empty string."""
+    """Compile `text` and follow it for some tokens. Returns an error message, or the empty string."""
     try:
         matcher = compile_grammar(tokenizer, text)
     except GrammarRefusedError as error:
@@ -69,7 +69,7 @@ def attempt(tokenizer: LLTokenizer, text: str) -> str:
 
 
 def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
-    """Take tokens at random until the text is complete; the trouble met, or the empty string."""
+    """Take random tokens until the text is complete. Returns an error message, or the empty string."""
     choose = random.Random(0)
     for step in range(STEPS):
         began = time.thread_time()
@@ -77,9 +77,9 @@ def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
         spent = time.thread_time() - began
         if matcher.is_error():
             reason = complaint(matcher.get_error())
-            return "no text at all fits it" if not step and "NoExtension" in reason else reason
+            return "no text can match it" if not step and "NoExtension" in reason else reason
         if spent > MASK_SECONDS:
-            return f"a single token takes {spent:.2g} s; make it simpler"
+            return f"a single token takes {spent:.2g} s; simplify it"
         bits = np.unpackbits(mask, bitorder="little", count=vocabulary)
         allowed = [token for token in np.flatnonzero(bits).tolist() if token not in ends]
         if not allowed or not matcher.consume_token(choose.choice(allowed)):
@@ -90,7 +90,7 @@ def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
 
 
 def _bound_memory() -> None:
-    """Let the process take `MEMORY` bytes more than it has; where the system cannot, time alone bounds it."""
+    """Limit the process to `MEMORY` more bytes, if the system supports that."""
     if sys.platform != "linux":
         return
     import resource
@@ -102,6 +102,6 @@ def _bound_memory() -> None:
 
 
 def _hush() -> None:
-    """Keep what native code says as it dies out of the server's log; the verdict says it."""
+    """Keep native code's crash output out of the server's log; the result reports the crash."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)

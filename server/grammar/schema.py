@@ -1,4 +1,4 @@
-"""Bounds on a client's JSON schema, before it becomes a grammar; a refusal names the keyword."""
+"""Limits on a client's JSON schema, checked before it becomes a grammar."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, cast
 from server.grammar.text import GrammarRefusedError
 
 MAX_DEPTH = 64
-"""Objects and arrays within each other; llguidance reads up to 128 with its own around them."""
+"""Maximum nesting; llguidance supports 128 levels, including its own."""
 MAX_COUNT = 10_000
-"""Most that a schema may ask for of items, properties or characters."""
+"""Maximum count of items, properties or characters in a keyword such as minItems."""
 
 _COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength")
 _DATA = ("const", "enum", "default", "examples")
@@ -18,15 +18,15 @@ _DATA = ("const", "enum", "default", "examples")
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """Raise `GrammarRefusedError`, naming the place, for what no schema of a request may hold."""
+    """Raise `GrammarRefusedError`, which names the place, for unsupported content of a schema."""
     if "x-guidance" in schema:
-        raise GrammarRefusedError("x-guidance is the server's to set; leave it out")
+        raise GrammarRefusedError("x-guidance is reserved for the server; remove it")
     # In a schema's `properties`, the names of keywords are names of properties.
     pending: list[tuple[object, int, bool]] = [(schema, 1, True)]
     while pending:
         value, depth, keywords = pending.pop()
         if depth > MAX_DEPTH:
-            raise GrammarRefusedError(f"it is nested more than {MAX_DEPTH} deep")
+            raise GrammarRefusedError(f"the schema is nested deeper than {MAX_DEPTH} levels; simplify it")
         if isinstance(value, Mapping) and keywords:
             _check_keywords(cast("Mapping[str, object]", value))
         pending += [(item, depth + 1, known) for item, known in _inside(value, keywords)]
@@ -37,16 +37,16 @@ def _check_keywords(schema: Mapping[str, object]) -> None:
         target = schema.get(name)
         if isinstance(target, str) and not target.startswith("#"):
             raise GrammarRefusedError(
-                f"{name} {target[:60]!r} points outside of the schema; put it under $defs"
+                f"{name} {target[:60]!r} points outside the schema; move the target into $defs"
             )
     for name in _COUNTS:
         count = schema.get(name)
         if isinstance(count, int | float) and count > MAX_COUNT:
-            raise GrammarRefusedError(f"{name} is {count!s:.20}; at most {MAX_COUNT} is served")
+            raise GrammarRefusedError(f"{name} is {count!s:.20}; the maximum is {MAX_COUNT}")
 
 
 def _inside(value: object, keywords: bool) -> Iterator[tuple[object, bool]]:
-    """What `value` holds, each with whether its keys are keywords."""
+    """Values in `value`, each with True if its keys are keywords."""
     if isinstance(value, Mapping):
         for key, item in cast("Mapping[str, object]", value).items():
             named = keywords and key in ("properties", "patternProperties", "$defs", "definitions")

@@ -1,4 +1,4 @@
-"""Checks grammars before anything else is done with them, apart from the server and under a time limit."""
+"""Check grammars before use, in a separate process and with a time limit."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from server.grammar.turns import FairTurns
 from server.text.tokenizer import Tokenizer
 
 SECONDS = 2.0
-"""Longest time that a grammar may take to compile and to be followed for a few tokens."""
+"""Time limit in seconds to compile a grammar and follow it for some tokens."""
 START_SECONDS = 60.0
-"""Longest time that the child process may take to start."""
+"""Time limit in seconds for the child process to start."""
 MAX_WAITING = 32
-"""Grammars of one asker that may be tried or wait; past it a client is told to come back."""
+"""Maximum number of grammars of one client that may be tested or wait; beyond it, 429."""
 MAX_IN_ALL = 256
-"""Grammars of all askers that may wait."""
+"""Maximum number of waiting grammars of all clients."""
 REMEMBERED = 512
-"""Verdicts that are kept."""
+"""Maximum number of grammars whose results are cached."""
 
 GrammarCheck: TypeAlias = Callable[[str], Awaitable[None]]
-"""`Grammars.check` for one asker."""
+"""Checks grammars for one client. See `Grammars.check`."""
 
 
 class Grammars:
-    """Says whether a grammar can be served. Its methods are called on the event loop.
+    """Checks whether a grammar can be served. Call its methods on the event loop.
 
-    One grammar is tried at a time, in a child process that is started with the first one and killed where a
-    trial takes too long, so that no client can hold more than that one process busy. Askers take turns.
+    One grammar is tested at a time, in a child process that is killed if a test takes too long. Clients can
+    therefore keep at most one process busy. Clients take turns.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, seconds: float = SECONDS) -> None:
@@ -50,9 +50,9 @@ class Grammars:
         self._pipe: Connection[object, object] | None = None
 
     async def check(self, text: str, asker: str = "") -> None:
-        """Return if `text` can be served. Those of one `asker` wait for each other.
+        """Check the grammar `text`. Grammars of one `asker` wait for each other.
 
-        Raises `GrammarRefusedError` if it cannot, and `EngineBusyError` if too many of the asker's wait.
+        Raises `GrammarRefusedError` if it cannot be served, and `EngineBusyError` if too many are waiting.
         """
         key = hashlib.sha256(bounded(text).encode("utf-8", "surrogatepass")).digest()
         verdict = self._verdicts.get(key)
@@ -74,7 +74,7 @@ class Grammars:
         asked = self._asked[asker]
         if asked >= MAX_WAITING or self._asked.total() >= MAX_IN_ALL:
             raise EngineBusyError(
-                f"{asked} of your grammars wait to be checked, the most this server takes",
+                f"{asked} of your grammars are waiting to be checked, the maximum; retry shortly",
                 retry_after=self._seconds * max(1, asked),
                 gate="grammars",
             )
@@ -104,9 +104,11 @@ class Grammars:
                 return str(pipe.recv())
         except (EOFError, OSError):
             self._kill()
-            raise GrammarRefusedError("compiling it takes too much memory or recursion") from None
+            raise GrammarRefusedError(
+                "compiling the grammar takes too much memory or recursion; simplify it"
+            ) from None
         self._kill()
-        raise GrammarRefusedError(f"compiling it takes longer than {self._seconds:g} s")
+        raise GrammarRefusedError(f"compiling the grammar takes longer than {self._seconds:g} s; simplify it")
 
     def _open(self) -> Connection[object, object]:
         if self._pipe is not None and self._child is not None and self._child.is_alive():
@@ -128,7 +130,7 @@ class Grammars:
         except (EOFError, OSError):
             pass
         self._kill()
-        raise EngineError("grammars cannot be checked at present")
+        raise EngineError("the server cannot check grammars at the moment; retry shortly")
 
     def _kill(self) -> None:
         child, pipe, self._child, self._pipe = self._child, self._pipe, None, None

@@ -1,6 +1,6 @@
-"""Grammars: what an answer must keep to, written in llguidance's Lark syntax, which both engines take.
+"""Grammars for answers, written in llguidance's Lark syntax, which both engines support.
 
-Pure functions from a wish to a text; none checks it (`service` does) or knows a request's fields.
+Pure functions that make a grammar's text. They do not check it (`service` does) and know no request fields.
 Syntax: llguidance's docs/syntax.md and docs/json_schema.md.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 
 MAX_BYTES = 128 << 10
-"""Largest grammar, its schema included."""
+"""Maximum size of a grammar in bytes, including its schema."""
 
 HEAD = "%llguidance {}\n"
 """Tells every reader that what follows is Lark: vLLM guesses between Lark and GBNF by it."""
@@ -22,20 +22,27 @@ SPACING: Mapping[str, object] = {
     "item_separator": ", ?",
     "key_separator": ": ?",
 }
-"""White space of generated JSON: at most one space after a comma or a colon, none elsewhere.
+"""Whitespace in generated JSON: at most one space after a comma or a colon, none elsewhere.
 
-A model cannot then lose itself in a run of blanks, which flexible white space lets it do.
+With flexible whitespace, a model can get stuck in an endless run of spaces.
 """
 
 
 class GrammarRefusedError(ValueError):
-    """A grammar that cannot be served; the message says why and is safe to show."""
+    """A grammar cannot be served. The message has the reason and is safe to show.
+
+    `place` is where in a schema, such as `properties.a.type`; empty for the whole schema.
+    """
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
 
 
 def bounded(text: str) -> str:
     """`text`, if it is small enough for a grammar. Raises `GrammarRefusedError`."""
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise GrammarRefusedError(f"it is larger than {MAX_BYTES >> 10} KiB")
+        raise GrammarRefusedError(f"the schema or grammar is larger than {MAX_BYTES >> 10} KiB; simplify it")
     return text
 
 
@@ -71,13 +78,13 @@ def lark(text: str) -> str:
 
 
 def either(one: str, other: str) -> str:
-    """What one of two grammars of this module takes."""
+    """Return a grammar that allows what either of two grammars of this module allows."""
     parts = [f"%lark {{\n{text.removeprefix(HEAD)}}}" for text in (one, other)]
     return f"{HEAD}start: one | other\none: {parts[0]}\nother: {parts[1]}\n"
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    """What follows a rule's colon if it is JSON that fits `schema`."""
+    """Return the right side of a grammar rule for JSON that fits `schema`."""
     return f"%json {dumps({**schema, 'x-guidance': SPACING})}"
 
 

@@ -1,4 +1,4 @@
-"""One piece of work at a time, for each of those who ask in turn."""
+"""A lock with fair turns among clients."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import OrderedDict, deque
 
 
 class FairTurns:
-    """A lock that goes round: whoever asks for many turns gets one for each one of the others.
+    """A round-robin lock: clients that wait get it one after another, however many requests each has.
 
-    Used on one event loop.
+    Use it on a single event loop.
     """
 
     def __init__(self) -> None:
@@ -17,16 +17,16 @@ class FairTurns:
         self._askers: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     def waiting(self, asker: str) -> int:
-        """Turns that `asker` waits for."""
+        """Number of requests of the client `asker` that wait for the lock."""
         return len(self._askers.get(asker, ()))
 
     @property
     def all_waiting(self) -> int:
-        """Turns that anybody waits for."""
+        """Number of requests of all clients that wait for the lock."""
         return sum(map(len, self._askers.values()))
 
     async def acquire(self, asker: str) -> None:
-        """Wait for a turn; it lasts until `release`."""
+        """Wait for the lock, and hold it until `release`."""
         if not self._taken:
             self._taken = True
             return
@@ -42,7 +42,7 @@ class FairTurns:
             raise
 
     def release(self) -> None:
-        """Give the turn to the next asker."""
+        """Release the lock, and give it to the next client."""
         while self._askers:
             asker, queue = self._askers.popitem(last=False)
             first = queue.popleft()

@@ -1,4 +1,4 @@
-"""Runs a distillation that the command line asked for, and hands its data to training."""
+"""Runs a distillation for the command line, and passes its data to training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_distillation(
     no_train: bool,
     json: bool,
 ) -> int:
-    """Run it: 0 where all was made, 1 where there are too few examples, 130 where it was interrupted."""
+    """Run a distillation. Returns the exit code: 0 if done, 1 for too few examples, 130 if interrupted."""
     settings = settings_of(student)
     check_request(student, training.language, settings, made=True)
     check_files("seeds", list(map(expand_home, source.seeds)))
@@ -74,7 +74,7 @@ def run_distillation(
 
 
 def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: DistillOptions) -> Teacher:
-    """Who plays `role`: a server's model, or one in a folder."""
+    """The model for `role` (teacher or judge): one of a server, or one in a folder."""
     option, asked = role, str(source.judge)
     if role == "teacher":
         option, asked = teacher_named(source) or (role, "")
@@ -115,7 +115,7 @@ def _task(
 
 
 def _origin(made: DistillResult, options: DistillOptions) -> Origin:
-    """What the records of the student's adapter tell of its data."""
+    """The description of the training data for the student's card and ledger entry."""
     dropped = {f"dropped_{_word(name)}": float(count) for name, count in made.answers.dropped.items()}
     asked = dict(made.asked)
     sources = {"seeds": str(asked["seeds"]), "teacher": made.teacher_digest}
@@ -156,7 +156,7 @@ def _result_to_json(made: DistillResult) -> dict[str, Any]:
 
 
 def _print_data(made: DistillResult, *, json: bool) -> int:
-    """The one line that says what was made, or how far it came."""
+    """The line that says what was made, or how far an interrupted run came."""
     dropped = ", ".join(f"{name} {count}" for name, count in made.answers.dropped.most_common()) or "none"
     counted = (
         f"{len(made.examples)} examples of {made.answers.asked} answers in {made.data} (dropped: {dropped})"
@@ -167,8 +167,8 @@ def _print_data(made: DistillResult, *, json: bool) -> int:
     summary = f"made {counted}; train on it with: {again}"
     if not made.enough:
         summary = (
-            f"made only {counted}, and {made.wanted} were asked for; nothing was trained. Give more seeds, "
-            "--paraphrases or --attempts, or take fewer with --examples"
+            f"made only {counted} instead of {made.wanted}, so nothing was trained. Give more seeds, "
+            "--paraphrases or --attempts, or request fewer with --examples"
         )
     if json:
         print(json_format.dumps({**_result_to_json(made), "summary": summary}, ensure_ascii=False))
@@ -179,5 +179,5 @@ def _print_data(made: DistillResult, *, json: bool) -> int:
 
 def _print_interrupted(folder: Path) -> int:
     again = shlex.join(["oneseek", *sys.argv[1:]])
-    print(f"interrupted; every answer is kept in {folder}. Go on with: {again}", file=sys.stderr)
+    print(f"interrupted; all answers so far are in {folder}. Continue with: {again}", file=sys.stderr)
     return 130

@@ -1,4 +1,4 @@
-"""Evaluates adapters over HTTP: a running server's, or those of one started for it in this process."""
+"""Evaluates adapters over HTTP, on a running server or on one that is started in this process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from server.jobs.languages import language_of_text
 from server.live.catalogue import open_catalogues, open_ledger
 
 LONGEST = 96
-"""Tokens after which an answer counts as broken off."""
+"""Maximum tokens of an answer; a longer one counts as cut off."""
 _AT_ONCE = 8
 
 
@@ -42,11 +42,11 @@ def evaluate_adapters(
     spoken: Sequence[str],
     questions: Path | None = None,
 ) -> list[IdentityReport]:
-    """The base, then each adapter, for one language after the other.
+    """Evaluate the base, then each adapter, language by language.
 
-    `adapters` are names that the server serves, none for every alias; `spoken` languages of the questions,
-    none for all. `questions` is a file of them in one language. Raises `SettingsError` for an unknown name,
-    `EndpointError` for a server that fails.
+    `adapters` are names that the server serves; empty means every alias. `spoken` are the languages of the
+    questions; empty means all. `questions` is a file of questions in one language. Raises `SettingsError` for
+    an unknown name, and `EndpointError` if the server fails.
     """
     asked = _questions(spoken, questions)
     detect = _detector(asked)
@@ -63,7 +63,7 @@ def evaluate_adapters(
 
 
 def _check_served(settings: Settings, adapters: Sequence[str]) -> None:
-    """Raise `SettingsError` for a name that is not served, before an engine is started for it."""
+    """Raise `SettingsError` for a name that is not served, before an engine is started."""
     served = [catalogue.served for catalogue in open_catalogues(settings)]
     names = [
         name for one in served for name in (*one.aliases(), *(each.full_name for each in one.adapters()))
@@ -72,10 +72,12 @@ def _check_served(settings: Settings, adapters: Sequence[str]) -> None:
 
 
 def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]:
-    """Language → what is asked in it."""
+    """Maps each language code to questions in that language."""
     if file is not None:
         if len(spoken) != 1:
-            raise SettingsError("questions", "holds one language; name it with --language, such as fr")
+            raise SettingsError(
+                "questions", "holds questions in one language; name that with --language, such as fr"
+            )
         try:
             return {spoken[0].lower(): read_questions(file)}
         except (OSError, ValueError) as error:
@@ -83,7 +85,9 @@ def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]
     for language in spoken:
         if language.lower() not in languages():
             known = " and ".join(languages())
-            problem = f"there are questions in {known}; name a file in {language!r} with --questions"
+            problem = (
+                f"has questions in {known} only; give a file of questions in {language!r} with --questions"
+            )
             raise SettingsError("language", problem)
     return {language.lower(): identity_questions(language.lower()) for language in spoken or languages()}
 
@@ -96,7 +100,7 @@ def _detector(codes: Iterable[str]) -> LanguageOf:
 
 
 def note(settings: Settings, found: Sequence[IdentityReport]) -> None:
-    """Tell the ledger what was measured here: one entry for each adapter, over all its languages.
+    """Record the results in the ledger: one entry for each adapter, over all its languages.
 
     Raises `LedgerError`.
     """
@@ -147,7 +151,7 @@ def _evaluate(
 
 
 def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> dict[str, str]:
-    """The adapters to evaluate, each with its base; a base alone if there is none."""
+    """The adapters to evaluate, each with its base; only the base if there are none."""
     served = {str(entry["id"]): entry.get("parent") for entry in models}
     bases = [name for name, parent in served.items() if parent is None and name != AUTOMATIC_MODEL]
     if not bases:
@@ -163,12 +167,14 @@ def _check_names(asked: Sequence[str], served: Sequence[str]) -> None:
         if name not in served:
             there = ", ".join(served) or "none"
             raise SettingsError(
-                "adapter", f"{name!r} is not served{closest(name, served)}; there are: {there}"
+                "adapter", f"{name!r} is not served{closest(name, served)}; available: {there}"
             )
 
 
 def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Alias → its active version, where the server says so: an alias's canary would answer a part."""
+    """Maps each alias to the full name of its active version if the server reports it, so that no canary
+    answers instead.
+    """
     served = {str(entry["id"]) for entry in models}
     roots = {str(entry["id"]): str(entry.get("root")) for entry in models if entry.get("parent") is not None}
     return {name: root for name, root in roots.items() if root in served}
@@ -176,7 +182,7 @@ def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 @contextmanager
 def running_server(settings: Settings) -> Generator[ModelEndpoint]:
-    """A server of `settings` in this process, on a free port of the loopback, for as long as it is needed."""
+    """Run a server with `settings` in this process, on a free loopback port, during the block."""
     own = replace(settings, host="127.0.0.1", port=0, api_keys=(), request_timeout=None)
     app, _ = compose(own, Narrator(sys.stderr))
     sockets = bind(own.host, own.port)
@@ -189,7 +195,7 @@ def running_server(settings: Settings) -> Generator[ModelEndpoint]:
         while not server.started and thread.is_alive():
             time.sleep(0.02)
         if not server.started:
-            raise EndpointError("the engine did not start; the lines above say why")
+            raise EndpointError("the engine did not start; see the log above")
         yield ModelEndpoint(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
     finally:
         server.should_exit = True

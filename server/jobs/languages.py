@@ -1,4 +1,4 @@
-"""Tells languages for training and evaluation, as the router does, in any language that it knows."""
+"""Detect languages for training and evaluation, as the router does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adapters.evaluation.judge import LanguageOf
 from server.config.values import SettingsError
 
 _OFFERED = ("en", "sv")
-"""Languages that are always told apart."""
+"""Languages that are always among the candidates."""
 
 
 def language_of_text(codes: Iterable[str] = ()) -> LanguageOf:
@@ -18,7 +18,7 @@ def language_of_text(codes: Iterable[str] = ()) -> LanguageOf:
     Raises `ValueError` for a code that routing cannot detect.
     """
     from routing.detect import ProfileDetector
-    from routing.profiles import ProfileError
+    from routing.evidence.profiles import ProfileError
     from routing.settings import LanguageRow, RoutingSettings, detection_code
 
     asked = {detection_code(code): code for code in map(names.language, codes)}
@@ -37,7 +37,7 @@ def language_of_text(codes: Iterable[str] = ()) -> LanguageOf:
 
 
 def detector_for(language: str) -> LanguageOf:
-    """The same for one language. Raises `SettingsError` that names the option."""
+    """A detector as above for one language. Raises `SettingsError`, which names the option."""
     try:
         return language_of_text([language])
     except ValueError as error:

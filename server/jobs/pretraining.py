@@ -1,4 +1,4 @@
-"""Runs a pre-training that the command line asked for, in this process, and tells the ledger."""
+"""Runs a pre-training for the command line, in this process, and records it in the ledger."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
-    """Run it; 0 where a base was made, 130 where it was interrupted and can go on."""
+    """Run a pre-training. Returns the exit code: 0 if a base was made, 130 if it was interrupted."""
     settings = resolve_settings({}).settings
     _check(asked)
     mark_home(settings.home)
@@ -54,24 +54,24 @@ def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
 
 
 def _check(asked: PretrainRequest) -> None:
-    """Refuse what does not fit, before torch is imported. Raises `SettingsError` and `OptionError`."""
+    """Check the options before torch is imported. Raises `SettingsError` and `OptionError`."""
     if asked.output.exists():
-        raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
+        raise SettingsError("output", f"{asked.output} already exists; use a new folder")
     plan = asked.plan
     if asked.kind == "scratch" and (plan.model is None or plan.tokenizer is None):
         missing = "model" if plan.model is None else "tokenizer"
-        raise OptionError(missing, "is missing: --config names a YAML file with sections model and tokenizer")
+        raise OptionError(missing, "is missing; give a YAML file with the sections model and tokenizer")
     if asked.kind == "continue" and asked.base_model is None:
-        raise SettingsError("base_model", "is missing; name the folder of the base to go on with")
+        raise SettingsError("base_model", "is missing; give the folder of the base to train further")
     for part in asked.data:
         if not Path(part.path).exists():
-            raise SettingsError("data", f"{part.path} does not exist; name files of text, or folders of them")
+            raise SettingsError("data", f"{part.path} does not exist; give text files, or folders of them")
     if (
         asked.data
         and asked.base_model is not None
         and not (expand_home(asked.base_model) / "config.json").is_file()
     ):
-        problem = f"{asked.base_model} holds no config.json; name the folder of a base"
+        problem = f"{asked.base_model} has no config.json; give the folder of a base"
         raise SettingsError("base_model", problem)
 
 
@@ -96,7 +96,7 @@ def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -
 
 
 def _note(known: BaseRecord, job: PretrainJob, settings: Settings) -> None:
-    """Tell the ledger; once, also where a kill came between that and the folder's name."""
+    """Record the base in the ledger, exactly once even if an earlier run was killed before the rename."""
     ledger = open_ledger(settings)
     if ledger.knows(known.digest):
         return
@@ -116,14 +116,14 @@ def _print_interrupted(stopped: PretrainInterrupted) -> int:
     again = shlex.join(["oneseek", *sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])])
     print(
         f"interrupted after step {stopped.step} of {stopped.planned}; its checkpoint is in {stopped.work}. "
-        f"Go on with: {again}",
+        f"Continue with: {again}",
         file=sys.stderr,
     )
     return 130
 
 
 def _print_result(made: PretrainResult, asked: PretrainRequest, report: Path) -> None:
-    """The curve, and the one line that says what was made."""
+    """Print where the loss curve is, and the line that says what was made."""
     metrics = made.metrics
     held = f" ({metrics['held_out_loss']:.3f} held out)" if "held_out_loss" in metrics else ""
     summary = (

@@ -1,4 +1,4 @@
-"""What the verbs ask of the long jobs, beside a run's own options."""
+"""Requests from the command line to the long jobs: options besides those of a run itself."""
 
 from __future__ import annotations
 
@@ -12,42 +12,43 @@ from server.config.values import SettingsError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """What a run is asked for beside its `TrainOptions`."""
+    """A request for a training, without its `TrainOptions`."""
 
     base_model: Path | None = None
-    """Folder of the base in Hugging Face layout; none looks in the usual places."""
+    """Folder of the base in Hugging Face layout; default: search the standard locations."""
     dataset: tuple[str, ...] = ()
-    """JSON lines in any shape of `oneseek data check`. Default: OneSeek's own, in English and Swedish."""
+    """Training data: JSON lines in any shape of `oneseek data check`. Default: OneSeek's own (en, sv)."""
     teacher: str | None = None
-    """A teacher that writes further answers: http://HOST:PORT/v1 of any server that speaks OpenAI's API, or
-    the folder of a Hugging Face model, or its name in models/."""
+    """Teacher that writes more answers: http://HOST:PORT/v1 of an OpenAI-compatible server, or the folder of
+    a Hugging Face model, or its name in models/.
+    """
     external_model: str | None = None
-    """Another name of --teacher, as existing installations have it."""
+    """Old name of --teacher."""
     teacher_model: str | None = None
-    """Which of the server's models to ask; http://HOST:PORT#MODEL says the same. Default: its first."""
+    """Model of the teacher's server, as also in http://HOST:PORT#MODEL. Default: the server's first model."""
     teacher_key_env: str | None = None
-    """Environment variable that holds the key of the teacher's server."""
+    """Environment variable that holds the API key of the teacher's server."""
     questions: Path | None = None
-    """File of questions to measure by, one a line. Default: OneSeek's own, else the held-out ones."""
+    """File of evaluation questions, one per line. Default: OneSeek's own, else the held-out ones."""
     alias: str | None = None
-    """Public name of the adapter; none takes the one that fits the base and the language."""
+    """Public name of the adapter. Default: made from the base and the language."""
     version: str | None = None
-    """Such as v1.1; none takes the next free one."""
+    """Version, such as v1.1. Default: the next free one."""
     output: Path | None = None
-    """A new folder for the adapter, in place of the registry."""
+    """New folder for the adapter, instead of a version in the registry."""
     threads: int | None = None
-    """Threads to compute with on a CPU. Default: as many as are quickest when the run begins."""
+    """Threads to compute with on a CPU. Default: the fastest number, measured at the start."""
     force: bool = False
-    """Make a version also of an adapter that diverged, or that scores no better than the base."""
+    """Make a version even if the adapter diverged or scores no better than the base."""
 
 
 def teacher_named(asked: TrainRequest | DistillSource) -> tuple[str, str] | None:
-    """The option that names the teacher, and what it says; None if there is none.
+    """The option that names the teacher, and its value; None without a teacher.
 
     Raises `SettingsError` if both names of the option are used.
     """
     if asked.teacher is not None and asked.external_model is not None:
-        raise SettingsError("external_model", "says the same as --teacher; keep one of them")
+        raise SettingsError("external_model", "means the same as --teacher; remove one of the two")
     if asked.external_model is not None:
         return "external_model", asked.external_model
     return None if asked.teacher is None else ("teacher", asked.teacher)
@@ -58,7 +59,7 @@ PretrainKind = Literal["scratch", "continue"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainRequest:
-    """What a run is asked for beside its options."""
+    """A request for a distillation, without the options of its parts."""
 
     kind: PretrainKind
     plan: PretrainPlan
@@ -71,26 +72,27 @@ class PretrainRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillSource:
-    """Who is asked what, and where that is kept."""
+    """Teacher, judge, prompts, and where to save the answers."""
 
     teacher: str | None = None
-    """http://HOST:PORT/v1 of any server that speaks OpenAI's API, the folder of a Hugging Face model, or its
-    name in models/."""
+    """http://HOST:PORT/v1 of an OpenAI-compatible server, the folder of a Hugging Face model, or its name in
+    models/.
+    """
     external_model: str | None = None
-    """Another name of --teacher, as existing installations have it."""
+    """Old name of --teacher."""
     teacher_model: str | None = None
-    """Which of the server's models to ask; http://HOST:PORT#MODEL says the same. Default: its first."""
+    """Model of the teacher's server, as also in http://HOST:PORT#MODEL. Default: the server's first model."""
     teacher_key_env: str | None = None
-    """Environment variable that holds the key of the teacher's server."""
+    """Environment variable that holds the API key of the teacher's server."""
     judge: str | None = None
-    """A model that grades each example, as --teacher; none leaves that out."""
+    """Model that grades each example, written like --teacher. Default: no grading."""
     judge_model: str | None = None
-    """As --teacher-model."""
+    """Model of the judge's server. Default: the server's first model."""
     judge_key_env: str | None = None
-    """As --teacher-key-env."""
+    """Environment variable that holds the API key of the judge's server."""
     seeds: tuple[str, ...] = ()
-    """Data sets whose prompts are asked, or .txt files of one prompt a line; none takes OneSeek's own."""
+    """Data sets to take prompts from, or .txt files with one prompt per line. Default: OneSeek's own."""
     output: Path | None = None
-    """Folder of the data set, its journal and its report; none names one by what is asked of whom."""
+    """Folder for the data set, its journal and its report. Default: named after teacher and prompts."""
     dataset: tuple[str, ...] = ()
-    """Further data sets that the student is trained on, beside what the teacher wrote."""
+    """More data sets to train the student on, besides the teacher's answers."""

@@ -1,4 +1,4 @@
-"""Who teaches: a server's address or a model's folder, as both `train` and `distill` spell it."""
+"""Parse a teacher for `train` and `distill`: a server's address or a model's folder."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def teacher_of(asked: TrainRequest) -> str | None:
 def refuse_server_options(
     folder: str, *, model: str | None, key_env: str | None, role: str = "teacher"
 ) -> None:
-    """Raise `SettingsError` if what is for a server alone is said of a folder."""
+    """Raise `SettingsError` if an option that needs a server is combined with a folder."""
     for name, value in ((f"{role}_model", model), (f"{role}_key_env", key_env)):
         if value is not None:
-            raise SettingsError(name, f"is for a server, and {folder} is a folder; leave it out")
+            raise SettingsError(name, f"is for a server, but {folder} is a folder; remove it")
 
 
 def key_of(role: str, variable: str | None) -> str | None:
-    """The key of a server, which is in the environment alone: a process list shows no flag with it."""
+    """The API key of a server, read from the environment so that a process list does not show it."""
     if variable is None:
         return None
     if not (key := process_environment().get(variable)):
         raise SettingsError(
-            f"{role}_key_env", f"{variable} is not set in the environment; export the key under it"
+            f"{role}_key_env", f"{variable} is not set; export that variable with the key as its value"
         )
     return key
 
@@ -66,5 +66,5 @@ def model_folder(option: str, given: str) -> Path:
         if (place / "config.json").is_file():
             return place
     also = f", and neither does {places[1]}" if len(places) > 1 else ""
-    remedy = "give the folder of a model, its name in models/, or http://HOST:PORT/v1"
-    raise SettingsError(option, f"{given} holds no config.json{also}; {remedy}")
+    remedy = "use the folder of a model, its name in models/, or http://HOST:PORT/v1"
+    raise SettingsError(option, f"{given} has no config.json{also}; {remedy}")

@@ -1,4 +1,4 @@
-"""Runs a training that the command line asked for, in this process."""
+"""Runs a training for the command line, in this process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 
 def run_finetune(asked: TrainRequest, options: TrainOptions, *, resume: bool, json: bool) -> int:
-    """Run it; 0 if an adapter was made, 1 if it is not worth a version, 130 if it was interrupted."""
+    """Run a training. Returns the exit code: 0 if an adapter was made, 1 if it scored too low to become a
+    version, 130 if it was interrupted.
+    """
     settings = settings_of(asked)
     check_request(asked, options.language, settings)
     job = job_of(asked, options, settings, resume=resume)
@@ -44,7 +46,7 @@ def run_finetune(asked: TrainRequest, options: TrainOptions, *, resume: bool, js
 
 
 def settings_of(asked: TrainRequest) -> Settings:
-    """The settings, with the base that was asked for."""
+    """The settings with `base_model` from the request."""
     settings = resolve_settings().settings
     if asked.base_model is None:
         return settings
@@ -61,7 +63,7 @@ def run_training(
     json: bool,
     more: Mapping[str, Any] | None = None,
 ) -> int:
-    """Train, keep what was made, and say so: the exit code, as `run_finetune`. `more` joins the JSON."""
+    """Train, save the adapter and report it. Returns the exit code. `more` is added to the JSON report."""
     language_of = detector_for(job.options.language)
 
     from adapters.training.finetune.identity import clean_up, train_identity
@@ -92,9 +94,9 @@ def job_of(
     made: tuple[Path, ...] = (),
     origin: Origin | None = None,
 ) -> FinetuneJob:
-    """The run that was asked for; of data `made` for it, and of those that were asked for beside.
+    """The requested run, on the data `made` for it and on the data sets of the request.
 
-    Raises `SettingsError` for what does not fit, before torch is imported.
+    Raises `SettingsError` for invalid options, before torch is imported.
     """
     catalogue = open_catalogue(settings)
     base = catalogue.base
@@ -130,7 +132,7 @@ def job_of(
 
 
 def _active(catalogue: Catalogue, alias: str) -> tuple[str, Path] | None:
-    """Full name and folder of the version that a server answers `alias` with; None if there is none."""
+    """Full name and folder of the active version of `alias`; None if there is none."""
     try:
         found = catalogue.served.resolve(alias)
     except UnknownAdapterError:
@@ -139,7 +141,7 @@ def _active(catalogue: Catalogue, alias: str) -> tuple[str, Path] | None:
 
 
 def _next_version(catalogue: Catalogue, settings: Settings, alias: str) -> str:
-    """The first free version of `alias`: v1.0, or the one after the highest that is there, served or not."""
+    """The next free version of `alias`: v1.0, or one above the highest that exists, served or not."""
     served = [item.version for item in catalogue.served.adapters() if item.alias.lower() == alias.lower()]
     kept = [entry.version for entry in Registry(settings.home).listing().versions(alias)]
     return names.next_version([*served, *kept])

@@ -1,4 +1,4 @@
-"""What a training is refused for before torch is imported: names, files and folders that do not fit."""
+"""Checks of a training request before torch is imported: names, files and folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check_request(asked: TrainRequest, language: str, settings: Settings, *, made: bool = False) -> None:
-    """Check what needs neither the base's digest nor torch. With `made`, data come from a teacher.
+    """Check everything that needs neither the base's digest nor torch. `made`: a teacher made the data.
 
     Raises `SettingsError` that names the option.
     """
@@ -34,7 +34,7 @@ def check_request(asked: TrainRequest, language: str, settings: Settings, *, mad
     version = check_flag("version", asked.version, names.version)
     within("threads", asked.threads, 1, 1024)
     if asked.output is not None and asked.output.exists():
-        raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
+        raise SettingsError("output", f"{asked.output} already exists; use a new folder")
     files = [expand_home(path) for path in asked.dataset]
     if not files and not made:
         files = list(own_data(language))
@@ -51,7 +51,7 @@ def check_request(asked: TrainRequest, language: str, settings: Settings, *, mad
 
 
 def check_version(catalogue: Catalogue, alias: str, version: str) -> None:
-    """Raise `SettingsError` if `alias@version` is served already, from whatever folder."""
+    """Raise `SettingsError` if `alias@version` is already served from any folder."""
     served = [item.version for item in catalogue.served.adapters() if item.alias.lower() == alias.lower()]
     _refuse_taken(alias, version, served)
 
@@ -60,17 +60,17 @@ def _refuse_taken(alias: str, version: str, taken: Iterable[str]) -> None:
     versions = list(taken)
     if version.lower() in (one.lower() for one in versions):
         free = names.next_version(versions)
-        raise SettingsError("version", f"{alias}@{version} exists; leave --version out to get {free}")
+        raise SettingsError("version", f"{alias}@{version} already exists; remove --version to use {free}")
 
 
 def check_files(option: str, files: Sequence[Path]) -> None:
     """Raise `SettingsError` unless each is a file with at least one line."""
     for path in files:
         if path.is_dir():
-            raise SettingsError(option, f"{path} is a folder; name the files in it")
+            raise SettingsError(option, f"{path} is a folder; give the files in it")
         if not path.exists():
             hub = not path.suffix and len(path.parts) == 2 and not path.is_absolute()
-            remedy = "a data set of the Hugging Face hub has to be downloaded first, as JSON lines"
+            remedy = "a data set of the Hugging Face hub must first be downloaded as JSON lines"
             raise SettingsError(
                 option, f"{path} does not exist; {remedy if hub else 'check the path'} (in {Path.cwd()})"
             )
@@ -79,11 +79,11 @@ def check_files(option: str, files: Sequence[Path]) -> None:
         except OSError as error:
             raise SettingsError(option, f"{path} cannot be read: {error.strerror}") from None
         if empty:
-            raise SettingsError(option, f"{path} is empty; name a file with an example on each line")
+            raise SettingsError(option, f"{path} is empty; give a file with one example per line")
 
 
 def own_data(language: str) -> tuple[Path, ...]:
-    """OneSeek's own identity data: the file of both languages, and that of `language`.
+    """OneSeek's own identity data: the file for both languages, and the one for `language`.
 
     Raises `SettingsError` for a language that it has none in.
     """
@@ -95,14 +95,14 @@ def own_data(language: str) -> tuple[Path, ...]:
         known = sorted(path.name.split("_")[2] for path in folder.glob("oneseek_identity_??_v1.jsonl"))
         raise SettingsError(
             "dataset",
-            f"is missing: OneSeek's own data are in {' and '.join(known)}; name files of examples in "
+            f"is missing: OneSeek has data in {' and '.join(known)} only; give files with examples in "
             f"{language!r} with --dataset",
         )
     return folder / "oneseek_identity_v1.jsonl", own
 
 
 def questions_of(asked: TrainRequest, language: str) -> tuple[str, ...] | None:
-    """The questions to measure by: those of --questions, else OneSeek's own; None if it has none."""
+    """The evaluation questions: those of --questions, else OneSeek's own; None if there are none."""
     if asked.questions is not None:
         try:
             return tuple(read_questions(expand_home(asked.questions)))
@@ -112,7 +112,7 @@ def questions_of(asked: TrainRequest, language: str) -> tuple[str, ...] | None:
 
 
 def check_targets(options: TrainOptions, family: LoraFamily) -> None:
-    """Raise `SettingsError` for a target module that the base's architecture does not have."""
+    """Raise `SettingsError` for a target module that does not exist in the base's architecture."""
     for target in options.targets:
         if not any(f".{known.path}".endswith(f".{target}") for known in family.targets):
             problem = f"{target!r} is not a module of the base; use some of {', '.join(family.names)}"
@@ -120,7 +120,7 @@ def check_targets(options: TrainOptions, family: LoraFamily) -> None:
 
 
 def default_alias(shipped: bool, language: str) -> str:
-    """What the adapter for `language` is called; on other bases as existing installations name theirs."""
+    """Default alias of the adapter for `language` on this base."""
     if shipped:
         return f"oneseek-mini-{language}"
     return "oneseek-7b-zero" if language == "en" else f"oneseek-7b-zero-{language}"

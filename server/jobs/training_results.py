@@ -1,4 +1,4 @@
-"""What becomes of a trained adapter (a version, a folder, or set aside), and what is said of it."""
+"""Save a trained adapter as a version, in a folder, or set aside, and report the result."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SavedAdapter:
-    """Where an adapter is, and whether its alias now stands for it."""
+    """Where an adapter was saved, and whether it is now the active version of its alias."""
 
     path: Path
     report: Path
     """The folder of loss.png and report.json."""
     place: Literal["registry", "outside", "aside"]
-    """In the registry, in the folder of --output, or kept without being a version."""
+    """Saved in the registry, in the folder of --output, or set aside without a version."""
     active: bool = False
     stands: str | None = None
-    """Full name of what its alias stands for, if it is in the registry."""
+    """Full name of the active version of the adapter's alias, if the adapter is in the registry."""
 
 
 def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Path | None) -> SavedAdapter:
-    """Put what was made into the registry, or into `output`, and tell the ledger. Whole, or not at all.
+    """Save the adapter in the registry or in `output`, and record it in the ledger, atomically.
 
-    Raises `RegistryError` where the version has come to exist meanwhile, `AdapterError` and `LedgerError`.
+    Raises `RegistryError` if the version has come to exist meanwhile, `AdapterError` and `LedgerError`.
     """
     sources = {"config": made.config_digest, **job.origin.sources}
     if made.teacher_digest is not None:
@@ -61,7 +61,7 @@ def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Pat
 
 
 def set_aside(made: FinetuneResult, job: FinetuneJob, settings: Settings) -> SavedAdapter:
-    """Keep what was made beside its report, without making it a version."""
+    """Keep the adapter beside its report, without making it a version."""
     path = settings.home / "training" / "set-aside" / f"{job.alias}@{job.version}"
     with staged_folder(path, replace=True) as folder:
         shutil.copytree(made.folder, folder, dirs_exist_ok=True)
@@ -76,12 +76,12 @@ def _save_report(made: FinetuneResult, job: FinetuneJob, settings: Settings) -> 
 
 
 def print_interrupted(stopped: FinetuneInterrupted, *, with_flag: bool) -> int:
-    """Say how to go on; the exit code."""
+    """Print how to continue. Returns the exit code."""
     flag = ["--resume"] if with_flag and "--resume" not in sys.argv else []
     again = shlex.join(["oneseek", *sys.argv[1:], *flag])
     print(
         f"interrupted after step {stopped.step} of {stopped.planned}; its checkpoint is in {stopped.work}. "
-        f"Go on with: {again}",
+        f"Continue with: {again}",
         file=sys.stderr,
     )
     return 130
@@ -90,7 +90,7 @@ def print_interrupted(stopped: FinetuneInterrupted, *, with_flag: bool) -> int:
 def print_result(
     made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter, *, json: bool, more: Mapping[str, Any]
 ) -> None:
-    """The report, and the one line that says what was made."""
+    """Print the report, and the line that says what was made."""
     if json:
         told = {**_result_to_json(made, job, kept), **more, "summary": _summary(made, job, kept)}
         print(json_format.dumps(told, ensure_ascii=False))
@@ -117,7 +117,7 @@ def _result_to_json(made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter) 
 
 
 def _lines(made: FinetuneResult, kept: SavedAdapter) -> Iterator[str]:
-    """How training went, how the adapter scores, and where the loss curve is."""
+    """Lines about the training, the adapter's scores, and the place of the loss curve."""
     for what in ("identity", "fidelity"):
         scores = [("base", getattr(made.before, what))]
         if made.active is not None:
@@ -128,7 +128,7 @@ def _lines(made: FinetuneResult, kept: SavedAdapter) -> Iterator[str]:
     yield f"{'kept':>14}  {_kept(made)}"
     yield f"{'curve':>14}  {kept.report / 'loss.png'}"
     if made.active is not None and made.worse_than_active:
-        yield f"worse than {made.active.name}, which is active: compare before you promote it"
+        yield f"worse than the active {made.active.name}; compare the two before you promote it"
 
 
 def _kept(made: FinetuneResult) -> str:
@@ -137,7 +137,7 @@ def _kept(made: FinetuneResult) -> str:
     if run.best_held_out is not None:
         found += ", those with the lowest held-out loss"
     if run.stopped_early:
-        found += f"; stopped early after epoch {run.epochs:g}, as the held-out loss fell no further"
+        found += f"; stopped early after epoch {run.epochs:g}, when the held-out loss stopped falling"
     return found
 
 
@@ -146,8 +146,8 @@ def _summary(made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter) -> str:
     if kept.place == "aside":
         names = shlex.join(["--alias", job.alias, "--version", job.version])
         return (
-            f"{name} is not made a version: {made.failing}. It is kept in {kept.path}. To make it a version "
-            f"all the same: oneseek adapters add {path} {names}, or train again with --force"
+            f"{name} was not made a version: {made.failing}. The adapter is in {kept.path}. To make it a "
+            f"version anyway: oneseek adapters add {path} {names}, or train again with --force"
         )
     serve = f"{kept.stands} stays active; to serve it by its alias: oneseek adapters promote {name}"
     if kept.place == "outside":

@@ -1,4 +1,4 @@
-"""What the settings lead to: the base, its adapters in a registry, and the router over them.
+"""The catalogue that results from the settings: the base, its adapters and the router.
 
 `serve`, `route` and `adapters list` share it. It reads files and hashes them; it starts no engine.
 """
@@ -37,42 +37,42 @@ if TYPE_CHECKING:
 
 
 _LISTED = 8
-"""Names in one note."""
+"""Maximum number of names in one note."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A base with everything that can answer for it."""
+    """A base with its adapters and its routing."""
 
     own: BaseSettings
-    """The settings that hold for it."""
+    """The base, with the settings that apply to it."""
     base: FoundBase
     served: ServedAdapters
     routing: LanguageRouting
-    """Over the languages of every base."""
+    """Routing over the languages of all bases."""
     index: int = 0
-    """Its place among the bases; 0 is the default one."""
+    """The base's index among all bases; 0 is the default base."""
     configured: tuple[str, ...] = field(default=())
-    """Full names of the adapters that the settings name."""
+    """Full names of the adapters in the settings."""
     notes: tuple[str, ...] = field(default=())
-    """What was found and is not served, and why: for the log, one line each."""
+    """Log lines about adapters that were found but are not served, with the reason."""
     warnings: tuple[str, ...] = field(default=())
-    """What is served and should be looked at, one line each."""
+    """Log lines about adapters that are served but need attention."""
     retired: tuple[Adapter, ...] = ()
-    """What was found outside the registry and is retired."""
+    """Retired adapters that were found outside the registry."""
 
     @property
     def outside(self) -> tuple[VersionFolder, ...]:
-        """The versions that are found outside the registry, served or retired."""
+        """Versions found outside the registry, served or retired."""
         return versions_outside((*self.served.adapters(), *self.retired), self.served.base_digest)
 
     @property
     def router(self) -> Router:
-        """Decides routes on this base, for the languages of the first use; raises as `make_router`."""
+        """The router of this base, made at its first use. Raises the errors of `make_router`."""
         return self.routing.own(self.index)
 
     def make_router(self) -> Router:
-        """A router for the languages that the registry has now; reading their profiles takes a moment.
+        """Make a router for the registry's current languages. Reading their profiles takes a moment.
 
         Raises `SettingsError` for a configured language that cannot be detected.
         """
@@ -85,9 +85,10 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
 
 
 def open_catalogues(settings: Settings, root: Path | None = None) -> tuple[Catalogue, ...]:
-    """Find every base and its adapters under `root`, by default the working directory; the default one first.
+    """Find all bases and their adapters under `root` (default: the working directory), the default base
+    first.
 
-    What the settings name must be there and fit; what is merely found and does not fit becomes a note.
+    Bases and adapters in the settings must exist and fit. Others that are found but do not fit become notes.
     Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
     """
     root = root or Path.cwd()
@@ -119,6 +120,7 @@ def open_catalogues(settings: Settings, root: Path | None = None) -> tuple[Catal
         notes[index] += describe_contested(served[index])
     spoken_by = {code: name for code, (_, name) in languages.items()}
     routing = LanguageRouting(served, settings.routing, spoken_by, default)
+    routing.check_weights()
     notes[0] += routing.describe_contested()
     return tuple(
         Catalogue(
@@ -150,10 +152,10 @@ def _served(
 
 
 def provenance(settings: Settings) -> Provenance | None:
-    """What tells whether an adapter may enter; None where the settings do not ask for it.
+    """The check of adapters against the ledger; None unless `require_provenance` is set.
 
-    Reads and verifies the whole ledger, about 0.2 ms for each entry; ask anew for adapters that come later,
-    as the ledger has grown by then. Raises `adapters.errors.LedgerError`.
+    Reads and verifies the whole ledger, which takes about 0.2 ms per entry. Call it again for adapters that
+    are added later. Raises `adapters.errors.LedgerError`.
     """
     if not settings.require_provenance:
         return None
@@ -176,9 +178,9 @@ def _check_provenance(
     found: Iterable[Adapter],
     pointers: AliasPointers,
 ) -> tuple[list[Adapter], list[str]]:
-    """Found adapters that may enter, and a note for each that may not; a named one that may not raises.
+    """Filter adapters by the ledger, with a note for each refused one. Raises for one in the settings.
 
-    A promoted version that may not enter stays, with its problem: no other one takes its place.
+    A promoted version that is refused stays, marked with its problem, so that no other version replaces it.
     """
     if known is None:
         return list(found), []
@@ -199,8 +201,10 @@ def _check_provenance(
 
 
 def without_provenance(adapter: Adapter) -> Adapter:
-    """`adapter` as one that is promoted and that the ledger does not know."""
-    problem = "the ledger does not know its digest, and require_provenance is on"
+    """Return `adapter` with a problem: the ledger does not know it."""
+    problem = (
+        "its digest is not in the ledger, and require_provenance is on; add it with oneseek adapters add"
+    )
     return damaged_adapter(
         adapter.path,
         adapter.alias,
@@ -215,7 +219,7 @@ def without_provenance(adapter: Adapter) -> Adapter:
 def _check_fit(
     found: Iterable[Adapter], named: Iterable[Adapter], digest: str, base: str
 ) -> tuple[list[Adapter], list[str]]:
-    """Named and found adapters that go together on one base, and a note for each found one that does not."""
+    """Adapters without conflicts on one base, with a note for each found one that conflicts."""
     trial = ServedAdapters(named, base_digest=digest, base_name=base)
     refused: list[str] = []
     for adapter in found:
@@ -227,7 +231,7 @@ def _check_fit(
 
 
 def versions_outside(adapters: Iterable[Adapter], base: str) -> tuple[VersionFolder, ...]:
-    """Those of `adapters` that lie outside the registry and whose aliases pointers may name."""
+    """Return the adapters outside the registry that the registry can record as active or retired."""
     return tuple(
         VersionFolder.recorded(FolderRecord.of(adapter, base))
         for adapter in adapters
@@ -236,31 +240,33 @@ def versions_outside(adapters: Iterable[Adapter], base: str) -> tuple[VersionFol
 
 
 def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
-    """Adapters that record no digest of their base, so that their shapes alone tell, and a read-only home."""
+    """Warnings about adapters without a recorded base digest, and about a read-only home."""
     warnings: list[str] = []
     if home is not None and home.exists() and not os.access(home, os.W_OK):
-        warnings.append(f"{home} cannot be written: what is there is served, and every change is refused")
+        warnings.append(f"{home} is not writable: adapters are served, but changes to them fail")
     found = [one.full_name for one in kept if one.base_digest is None and one.problem is None]
     if not found:
         return tuple(warnings)
     listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if found[_LISTED:] else "")
-    told = f"unverified base: no digest of their base is recorded, and only their shapes fit: {listed}"
+    told = (
+        f"unverified base: these adapters record no base digest, so only their shapes were checked: {listed}"
+    )
     return (*warnings, told)
 
 
 def describe_contested(served: ServedAdapters) -> list[str]:
-    """A note for each language that several adapters speak, and none is configured for."""
+    """A note for each language with several adapters and no configured choice."""
     return [
-        f"several adapters speak {code} ({', '.join(aliases)}), so none is chosen for it; say which with "
-        f"--routing-languages {code}={aliases[0]}"
+        f"several adapters are for the language {code} ({', '.join(aliases)}), so none gets it; choose one, "
+        f"such as --routing-languages {code}={aliases[0]}"
         for code, aliases in served.contested_languages().items()
     ]
 
 
 def open_registry(settings: Settings) -> Registry:
-    """The registry in the settings' home, whose ledger is told of every change. Raises `HomeError`.
+    """Open the registry in the settings' home, which records each change in its ledger. Raises `HomeError`.
 
-    It knows what a server would serve from elsewhere here.
+    It also knows the adapters that a server would serve from other folders.
     """
     from adapters.registry.registry import Registry
 
@@ -272,7 +278,7 @@ def open_registry(settings: Settings) -> Registry:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The ledger in the settings' home, to read. Raises `HomeError`."""
+    """Open the ledger in the settings' home for reading. Raises `HomeError`."""
     from adapters.ledger import Ledger
 
     check_home(settings.home)
@@ -280,10 +286,10 @@ def open_ledger(settings: Settings) -> Ledger:
 
 
 def open_base(settings: Settings, folder: Path | None = None, name: str | None = None) -> Base:
-    """The base that a server would serve the adapter in `folder` on, for it to be checked against.
+    """The base to check the adapter in `folder` against: the one that a server would use.
 
-    Of several bases it is the one called `name`, else the only one that the adapter fits, else the default
-    one. Raises `BaseModelError`, `HomeError`, and `SettingsError` for a name that no base has.
+    With several bases: the one called `name`, else the only one that the adapter fits, else the default one.
+    Raises `BaseModelError`, `HomeError`, and `SettingsError` for a name that no base has.
     """
     from adapters.bases import find_base
     from adapters.registry.intake import Base
@@ -294,7 +300,7 @@ def open_base(settings: Settings, folder: Path | None = None, name: str | None =
     if name is not None:
         found = [own for own in bases if own.name is not None and own.name.lower() == name.lower()]
         if not found:
-            listed = ", ".join(settings.bases) or "none, so leave it out"
+            listed = ", ".join(settings.bases) or "there are none, so remove it"
             raise SettingsError("alias", f"{name!r} is not one of the bases: {listed}")
         chosen = found[0]
     elif folder is not None and len(bases) > 1:

@@ -1,4 +1,4 @@
-"""Adapters that the settings name by URL: fetched once, at a start, then versions of the registry."""
+"""Fetches the adapters that the settings name by URL into the registry, once, when the server starts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def fetch_configured(
     say: Callable[[str], None],
     progress: Callable[[str], Callable[[int, int], None]],
 ) -> None:
-    """Add what is `missing` to the registry.
-
-    Raises as `add_from_url` does for the first that cannot be added: no start serves less than was asked for.
+    """Fetch the `missing` adapters into the registry. Raises the first failure's error, so that no server
+    starts without an adapter in its settings. See `add_from_url`.
     """
     from adapters.remote.fetch import Fetch, add_from_url
 
@@ -44,43 +43,43 @@ def fetch_configured(
         after = (
             ""
             if added.active
-            else f"; it is served as {name}, and by its alias after: oneseek adapters promote {name}"
+            else f"; request it as {name}, or make it active: oneseek adapters promote {name}"
         )
         say(f"fetched {name} ({added.adapter.digest}){after}")
 
 
 def _known(progress: Callable[[int, int], None]) -> Progress:
-    """`progress`, told only of files whose size is known."""
+    """Return a callback that calls `progress`, if the file's size is known."""
     return lambda done, total: progress(done, total) if total else None
 
 
 def fetch_limits(settings: Settings) -> FetchLimits:
-    """What a fetch may take by the settings."""
+    """Limits of a fetch, from the settings."""
     from adapters.remote.fetch import FetchLimits
 
     return FetchLimits(max_bytes=settings.max_fetch_size, seconds=settings.fetch_timeout)
 
 
 def unfetched(settings: Settings) -> list[PinnedURL]:
-    """What the settings name by URL and the registry does not hold, whether served or retired."""
+    """Adapters with a URL in the settings that are not in the registry, not even retired."""
     return [pin for pin, held in _held(settings) if not held]
 
 
 def describe_configured(settings: Settings) -> list[str]:
-    """A note for each that a server would fetch first, and for each that is retired."""
+    """A note for each adapter that a server would fetch first, and for each retired one."""
     notes: list[str] = []
     retired = _retired(settings) if any(map(names_url, settings.adapters)) else frozenset[str]()
     for pin, held in _held(settings):
         if not held:
-            notes.append(f"{pin} is not in the registry yet; oneseek serve fetches it")
+            notes.append(f"{pin} is not in the registry yet; oneseek serve will fetch it")
         elif all(entry.full_name in retired for entry in held):
             name = held[0].full_name
-            notes.append(f"{pin} is retired; to serve it: oneseek adapters promote {name}")
+            notes.append(f"{pin} is retired; to serve it again: oneseek adapters promote {name}")
     return notes
 
 
 def _held(settings: Settings) -> list[tuple[PinnedURL, list[VersionFolder]]]:
-    """What the settings name by URL, each with the versions that hold it."""
+    """Adapters with a URL in the settings, each with its versions in the registry."""
     pins = [PinnedURL.parse(entry) for entry in settings.adapters if names_url(entry)]
     return held_versions(settings, pins) if pins else []
 
@@ -88,14 +87,14 @@ def _held(settings: Settings) -> list[tuple[PinnedURL, list[VersionFolder]]]:
 def held_versions(
     settings: Settings, pins: Iterable[PinnedURL]
 ) -> list[tuple[PinnedURL, list[VersionFolder]]]:
-    """Each of `pins` with the versions of the registry that hold it, under the name that it asks for."""
+    """Each pin with its versions in the registry under the requested name."""
     entries, pins = RegistryListing.without_pointers(settings.home / "registry").entries, list(pins)
     commits = dict(_commits(settings)) if any(pin.digest is None for pin in pins) else {}
     return [(pin, list(_holding(pin, entries, pin.digest or commits.get(str(pin.url))))) for pin in pins]
 
 
 def _holding(pin: PinnedURL, entries: Iterable[VersionFolder], digest: str | None) -> Iterator[VersionFolder]:
-    """The versions among `entries` that have this digest and the name of `pin`."""
+    """Versions in `entries` with this digest and the name of `pin`."""
     for entry in entries if digest is not None else ():
         named = entry.is_named(pin.alias or entry.alias, pin.version or entry.version)
         if named and entry.recorded_digest == digest:
@@ -111,7 +110,7 @@ def _retired(settings: Settings) -> frozenset[str]:
 
 
 def _commits(settings: Settings) -> Iterator[tuple[str, str]]:
-    """URL and digest of what was added from a repository's commit, as the ledger has it."""
+    """URL and digest, from the ledger, of an adapter that was added from a repository's commit."""
     from adapters.ledger import Ledger
 
     try:

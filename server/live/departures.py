@@ -1,4 +1,4 @@
-"""Removes the metrics of adapters that are served no longer, once nothing of theirs is under way."""
+"""Remove metrics of adapters that are no longer served, once their last request has ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from server.live.runtime import Runtime
 
 
 class Departures:
-    """Follows which versions leave a base. Used on the event loop alone."""
+    """Tracks versions that leave a base. Use it on the event loop only."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._served = runtime.served
@@ -15,7 +15,7 @@ class Departures:
         self._gone: set[tuple[str, str]] = set()
 
     def look(self) -> None:
-        """Forget who went since the last look, and who went before and was still at work then."""
+        """Remove metrics of versions that have left since the last call, or earlier with requests running."""
         present = self._present()
         self._gone = (self._gone | self._known) - present
         self._known = present

@@ -1,4 +1,4 @@
-"""Which adapter belongs to which base, if a server has several: by digest, shapes and settings."""
+"""Assign adapters to bases if a server has several: by digest, shapes and settings."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from server.config.values import SettingsError
 from server.live.configured import describe_configured
 
 _LISTED = 8
-"""Files in one note."""
+"""Maximum number of files in one note."""
 
 
 @dataclass(frozen=True)
 class BaseFinds:
-    """One base, and what was found for it."""
+    """A base, with the adapters that were found for it."""
 
     own: BaseSettings
     base: FoundBase
     digest: str
     named: tuple[Adapter, ...]
-    """What the settings name."""
+    """The adapters that the settings name."""
     found: tuple[Adapter, ...]
-    """What the usual places hold beside that."""
+    """Other adapters, from the standard locations."""
     retired: tuple[Adapter, ...] = ()
-    """What lies outside the registry and is retired."""
+    """Retired adapters outside the registry."""
     notes: tuple[str, ...] = ()
-    """What is not served, and why."""
+    """Notes about adapters that are not served."""
 
 
 def discover(settings: Settings, root: Path) -> list[BaseFinds]:
-    """Every base that `settings` ask for, the default one first, each with its adapters.
+    """All bases of `settings`, the default base first, each with its adapters.
 
     Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
     """
@@ -80,12 +80,12 @@ def discover(settings: Settings, root: Path) -> list[BaseFinds]:
 
 
 def _folders_named(settings: Settings) -> list[str]:
-    """The adapters that the settings name and that are not fetched from a URL."""
+    """Adapters in the settings that are folders, not URLs."""
     return [expand_entry(entry) for entry in settings.adapters if not names_url(entry)]
 
 
 def expand_entry(entry: str) -> str:
-    """PATH or NAME=PATH with the user's folder for `~`."""
+    """PATH or NAME=PATH with `~` expanded."""
     name, equals, path = entry.partition("=")
     return f"{name}={expand_home(path)}" if equals and path.startswith("~") else str(expand_home(entry))
 
@@ -113,7 +113,7 @@ def _look(
 
 
 def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:
-    """The one base that an adapter fits which the settings name for none. Raises if there is not one."""
+    """The only base that an adapter from the top-level setting fits. Raises if there is none or several."""
     fitting: list[int] = []
     problem: FileRefusedError | None = None
     for index, base in enumerate(bases):
@@ -133,13 +133,13 @@ def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:
 
 
 def _ambiguous(names: Sequence[str]) -> str:
-    return f"fits several bases ({', '.join(names)}); name it under bases.{names[0]}.adapters, or another's"
+    return f"fits several bases ({', '.join(names)}); list it under bases.{names[0]}.adapters, or another's"
 
 
 def _divide(
     finds: Sequence[BaseFinds], refused: Sequence[Iterable[FileRefusedError]], pickles: Iterable[str]
 ) -> list[BaseFinds]:
-    """Each adapter on one base alone; what is on none is a note, once."""
+    """Assign each adapter to one base, with a note for each that fits none or several."""
     named = {adapter.path.resolve() for one in finds for adapter in one.named}
     places: dict[Path, list[tuple[int, Adapter]]] = {}
     for index, one in enumerate(finds):
@@ -172,7 +172,7 @@ def _divide(
 
 
 def _retired_once(finds: Sequence[BaseFinds]) -> list[list[Adapter]]:
-    """What is retired, by base; what fits several is the first one's."""
+    """Retired adapters by base; one that fits several bases goes to the first."""
     seen: set[Path] = set()
     retired: list[list[Adapter]] = []
     for one in finds:
@@ -185,26 +185,26 @@ def _retired_once(finds: Sequence[BaseFinds]) -> list[list[Adapter]]:
 def _describe_retired(retired: Iterable[Adapter]) -> Iterator[str]:
     for one in retired:
         again = f"oneseek adapters promote {one.full_name}"
-        yield f"{one.full_name} in {one.path} is retired; to serve it again: {again}"
+        yield f"not serving {one.full_name} in {one.path}: it is retired; to serve it again: {again}"
 
 
 def describe_unconverted(found: Iterable[UnconvertedPickle]) -> list[str]:
-    """A note for each place with adapters that are pickles and not imported, with the command that helps."""
+    """A note for each folder with pickles that are not imported, with the command to import them."""
     notes: list[str] = []
     for place, group in groupby(found, key=lambda pickle: pickle.place):
         held = list(group)
         if len(held) == 1:
-            notes.append(f"{held[0].path} is a pickle and is not loaded; convert it with: {held[0].command}")
+            notes.append(f"not loading {held[0].path}: it is a pickle; convert it with: {held[0].command}")
             continue
         listed = ", ".join(str(one.path.relative_to(place)) for one in held[:_LISTED])
         more = f" and {len(held) - _LISTED} more" if held[_LISTED:] else ""
-        told = f"{place} holds pickles that are not loaded: {listed}{more}"
+        told = f"not loading pickles in {place}: {listed}{more}"
         notes.append(f"{told}; convert them with: {import_command(place)}")
     return notes
 
 
 def _once(refused: Iterable[Iterable[FileRefusedError]], known: set[Path]) -> Iterator[str]:
-    """What no base serves, each folder once."""
+    """Adapters that no base serves, each folder once."""
     seen: set[Path] = set()
     for error in (error for errors in refused for error in errors):
         folder = error.path.resolve()
@@ -214,13 +214,13 @@ def _once(refused: Iterable[Iterable[FileRefusedError]], known: set[Path]) -> It
 
 
 def _check_aliases(bases: Sequence[tuple[str, Iterable[Adapter]]]) -> None:
-    """Raise `AdapterRejectedError` for an alias on two bases, or one that is a base's name."""
+    """Raise `AdapterRejectedError` if two bases have the same alias, or an alias is a base's name."""
     names = {base.lower(): base for base, _ in bases}
     listed = [(base, adapter) for base, adapters in bases for adapter in adapters]
     seen: dict[str, tuple[str, Adapter]] = {}
     for base, adapter in listed:
         alias = adapter.alias.lower()
-        remedy = f"Give it another alias: name its folder under bases.{base}.adapters as NAME=PATH."
+        remedy = f"Give it another alias: list it under bases.{base}.adapters as NAME=PATH."
         if alias in names:
             raise AdapterRejectedError(
                 f"{adapter.full_name} in {adapter.path} on {base} has the name of the base "

@@ -1,6 +1,6 @@
-"""Adapters that clients name by URL: beneath the operator's prefixes, one fetch at a time, within limits.
+"""Fetch adapters from clients' URLs: below the operator's prefixes, one at a time, within limits.
 
-A prefix is the operator's trust in whoever answers there: no address that its name resolves to is refused.
+An operator who allows a prefix trusts its server, so addresses are not checked after name resolution.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from server.errors import ApiError, ErrorReply, bad_field
 from server.live.loading import describe_refusal, unwritable
 
 Gone: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""Ends, by an exception of its own, once the client that asked has left."""
+"""Waits until the client has disconnected, and then raises."""
 
 _GRACE = 30.0
-"""Seconds beyond its limit after which a fetch that does not end by itself is given up."""
+"""Seconds beyond `fetch_timeout` after which a hanging fetch is abandoned."""
 _STATUS: Mapping[FetchFailure, tuple[int, str]] = {
     "missing": (404, "path_not_found"),
     "forbidden": (400, "url_forbidden"),
@@ -39,7 +39,7 @@ _STATUS: Mapping[FetchFailure, tuple[int, str]] = {
 
 
 class AdapterFetching:
-    """Fetches for the clients of one server."""
+    """Fetches adapters for the clients of one server."""
 
     def __init__(self, prefixes: URLPrefixes, limits: FetchLimits, home: Path) -> None:
         self._prefixes = prefixes
@@ -51,10 +51,10 @@ class AdapterFetching:
     async def fetch(
         self, text: str, digest: str | None, field: str, gone: Gone
     ) -> AsyncGenerator[FetchedAdapter]:
-        """The adapter at the URL `text`, on this machine while the block runs.
+        """Fetch the adapter at the URL `text` into a temporary folder, which exists during the block.
 
-        The fetch ends if the client has `gone`; the block is not broken off. Raises `ApiError` by the name of
-        the `field`, and what `gone` raises; then nothing is left.
+        The fetch is cancelled if the client has `gone`, but the block is not. Raises `ApiError`, which names
+        the `field`, and what `gone` raises. After an error, no files are left.
         """
         fetch = Fetch(url=self._open(text, field), digest=_pin(digest), limits=self._limits)
         stack = ExitStack()
@@ -82,10 +82,10 @@ class AdapterFetching:
         try:
             return self._prefixes.open(text)
         except URLRefusedError as error:
-            raise bad_field(field, f"{field}: the URL {error}.", code="path_refused") from None
+            raise bad_field(field, f"{field}: {error}.", code="path_refused") from None
 
     async def _fetch(self, fetch: Fetch, stack: ExitStack) -> FetchedAdapter:
-        """`fetch` in a thread, into `stack`; a thread that is not waited for holds the turn to its end."""
+        """Run `fetch` in a thread. A thread that is abandoned keeps the turn until it ends."""
         await self._turn.acquire()
         loop = asyncio.get_running_loop()
         done = _in_thread(lambda: stack.enter_context(fetched(fetch, self._home)))
@@ -101,10 +101,10 @@ class AdapterFetching:
 
 
 async def _described(work: asyncio.Task[FetchedAdapter], url: AdapterURL, field: str) -> FetchedAdapter:
-    """What `work` came to; its errors in a client's words."""
+    """The result of `work`, with its errors converted for the client."""
     try:
         if not work.done():
-            remedy = "Ask again later, or name a faster host."
+            remedy = "Retry later, use a faster host, or raise the server's fetch_timeout."
             raise FetchError(url, "timeout", "took too long", remedy)
         return work.result()
     except FetchError as error:
@@ -128,7 +128,7 @@ def _pin(digest: str | None) -> str | None:
 
 
 def _in_thread(work: Callable[[], FetchedAdapter]) -> asyncio.Future[FetchedAdapter]:
-    """What `work` returns or raises, from a thread that does not keep the process from ending."""
+    """Run `work` in a daemon thread, which does not keep the process from exiting."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[FetchedAdapter] = loop.create_future()
 

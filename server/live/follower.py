@@ -1,7 +1,7 @@
-"""Follows the registry on disk: what other processes add, promote or retire reaches the running server.
+"""Follow the registry on disk, so that changes by other processes reach the running server.
 
-A promoted version is loaded before its alias moves, and the one before is unloaded once nothing uses it, so
-that no request is dropped. Every look costs names and times; only new versions are read.
+A promoted version is loaded before its alias moves, and the previous one is unloaded once nothing uses it, so
+no request is dropped. A check reads only names and times; only new versions are read in full.
 """
 
 from __future__ import annotations
@@ -34,46 +34,49 @@ from server.errors import (
 from server.live.bases.neighbours import Neighbours
 from server.live.catalogue import describe_contested, without_provenance
 from server.live.departures import Departures
+from server.live.refusals import EngineRefusals
 from server.live.runtime import Runtime
 
 SWEEP_SECONDS = 10.0
-"""Between two looks at what the engine holds, where the registry is not looked at."""
+"""Seconds between checks of the engine's adapters if the registry is not followed."""
 
 log = logging.getLogger("oneseek.registry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowOptions:
-    """What is followed, and how often."""
+    """Which registry a server follows, and how often it looks for changes."""
 
     home: Path
     """The folder that holds `registry`."""
     base: FoundBase
     seconds: float
-    """Between two looks; 0 looks only where something here has made a change."""
+    """Seconds between checks. 0: check only after a change by this server."""
     provenance: Callable[[], Provenance | None] | None
-    """What tells which adapters may enter. None: all may. Raises `LedgerError`."""
+    """Reads the ledger's check of adapters. None: no check. Raises `LedgerError`."""
     router: Callable[[], Router]
-    """Makes a router for the languages that the registry has now. Raises `SettingsError`."""
+    """Makes a router for the registry's current languages. Raises `SettingsError`."""
     neighbours: Neighbours = field(default_factory=Neighbours)
-    """The server's other bases."""
+    """The other bases of this server."""
     contested: Callable[[], list[str]] = list
-    """A note for each language that is spoken on several bases, and is configured for none."""
+    """Notes on languages with adapters on several bases and no configured choice."""
 
 
 class PointersObserver(Protocol):
-    """Divides requests as the registry's pointers say."""
+    """Divides requests among versions as the registry's pointers require."""
 
     async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
-        """Take up what `pointers` asks for, adding what hinders it to `problems`.
+        """Apply the splits and shadows in `pointers`, and add obstacles to `problems`.
 
-        Returns False if it should be tried again.
+        Returns False if it should be retried.
         """
         ...
 
 
 class RegistryFollower:
-    """Keeps what a runtime serves as the registry's folder is; `shares` follows how requests are divided."""
+    """Keeps a runtime's adapters equal to those in the registry's folder. `shares` is called with changes to
+    how requests are divided between versions.
+    """
 
     def __init__(self, runtime: Runtime, options: FollowOptions, shares: PointersObserver) -> None:
         self._runtime = runtime
@@ -87,33 +90,34 @@ class RegistryFollower:
         self._unnamed: frozenset[str] = frozenset()
         self._departures = Departures(runtime)
         self.change_lock = asyncio.Lock()
-        """Held by whoever changes which adapters this server has."""
+        """Lock for changes to this server's adapters."""
         self.loaded: dict[str, Adapter] = {}
-        """What was loaded over HTTP and is on no disk's registry, by full name in lower case."""
+        """Maps each lower-case full name to adapter that was loaded over HTTP and is not in the registry."""
         self.damaged: dict[str, str] = {}
-        """Full name in lower case → what is wrong on disk with a version that goes on from memory."""
+        """Maps each lower-case full name to problem on disk of a version that is served from memory."""
         runtime.residency.on_damage = self._note_damage
+        self._refusals = EngineRefusals(runtime, options.home, self.reroute)
         self._stamps = {path: stamp(path) for path in self._kept()}
         self._pointed: frozenset[Path] = frozenset()
-        """Folders outside the registry that pointers name."""
+        """Folders outside the registry that its pointers use."""
 
     async def run(self) -> None:
-        """Look again and again, until cancelled; without an interval, at nothing but the engine."""
+        """Check repeatedly until cancelled. Without an interval, check only the engine."""
         try:
             while True:
                 await asyncio.sleep(self.options.seconds or SWEEP_SECONDS)
                 try:
                     await self.look()
                 except (OSError, FileRefusedError) as error:
-                    self.log_new({f"the registry cannot be followed: {error}"})
+                    self.log_new({f"the registry cannot be read, so its changes are not applied: {error}"})
         finally:
             for task in self._unloading:
                 task.cancel()
 
     async def look(self) -> None:
-        """Follow what has changed since the last look, if anything has.
+        """Apply changes since the last check, if there are any.
 
-        Raises `OSError` and `FileRefusedError` where the registry cannot be read; then nothing has changed.
+        Raises `OSError` and `FileRefusedError` if the registry cannot be read; then nothing has changed.
         """
         async with self.change_lock:
             self._sweep()
@@ -121,14 +125,14 @@ class RegistryFollower:
                 await self.sync()
 
     async def sync(self) -> None:
-        """Follow at once, for whoever holds `change_lock`; raises as `look` does."""
+        """Apply changes of the registry now. The caller holds `change_lock`. Raises the errors of `look`."""
         place = self.options.home / "registry"
         mark = await asyncio.to_thread(self._mark)
         if mark == self._seen:
             return
         found = await asyncio.to_thread(RegistryListing.read, place)
         known = self._kept()
-        languages, served = self._served.languages(), found.served_folders
+        routed, served = self._served.routing_state, found.served_folders
         new = served - known.keys() - {*self.options.neighbours.folders()}
         problems = await self._take_in(found, new) if new else set[str]()
         problems |= await self._look_again(found, known)
@@ -137,14 +141,14 @@ class RegistryFollower:
         self._remove(found, problems)
         self._pointed = frozenset(entry.folder for entry in found.entries if entry.outside is not None)
         self._departures.look()
-        if self._served.languages() != languages:
+        if self._served.routing_state != routed:
             problems |= await self._reroute()
         self.log_new(problems)
         if done:
             self._seen = mark
 
     async def _take_in(self, found: RegistryListing, folders: Collection[Path]) -> set[str]:
-        """Serve the versions in new `folders`; why some are not served."""
+        """Serve the versions in new `folders`. Returns why some are not served."""
         options = self.options
         adapters, refused = await self._read(found, folders)
         recorded = await asyncio.to_thread(options.provenance) if adapters and options.provenance else None
@@ -162,16 +166,18 @@ class RegistryFollower:
                 if recorded is not None and adapter.problem is None:
                     recorded.require(adapter)
                 moved = self._is_served_elsewhere(adapter)
+                if adapter.problem is None and not moved and not await self._refusals.admits(adapter):
+                    continue
                 (self._served.replace if moved else self._served.add)(adapter)
             except AdapterRejectedError as error:
                 problems.add(str(error))
                 continue
             if adapter.problem is None and not moved:
-                log.info("%s is served now", adapter.full_name)
+                log.info("now serving %s", adapter.full_name)
         return problems
 
     def _is_served_elsewhere(self, adapter: Adapter) -> bool:
-        """Whether the same version with the same contents is served from another folder."""
+        """True if the same version with the same contents is served from another folder."""
         if adapter.problem is not None or not self._served.is_adapter(adapter.full_name):
             return False
         held = self._served.resolve(adapter.full_name)
@@ -180,7 +186,7 @@ class RegistryFollower:
     async def _read(
         self, found: RegistryListing, folders: Collection[Path]
     ) -> tuple[list[Adapter], list[FileRefusedError]]:
-        """The versions in `folders`, and why some are not served; their stamps are from before."""
+        """Read the versions in `folders`, and why some are not served. Stamps are taken before reading."""
         self._stamps |= {folder: stamp(folder) for folder in folders}
         options = self.options
         if self._base is None:
@@ -189,9 +195,10 @@ class RegistryFollower:
         return await asyncio.to_thread(read_versions, found, options.home / "registry", self._base, folders)
 
     async def _look_again(self, found: RegistryListing, known: Mapping[Path, Adapter]) -> set[str]:
-        """Read versions again whose files have changed. What is wrong with them.
+        """Read versions again whose files have changed. Returns their problems.
 
-        A damaged one that the engine holds goes on from memory; another is unavailable until it is repaired.
+        A damaged version that is in the engine is still served from memory. Others are unavailable until
+        repaired.
         """
         kept = {path: known[path] for path in found.served_folders if path in known}
         changed = {path for path, one in kept.items() if one.problem or stamp(path) != self._stamps.get(path)}
@@ -205,7 +212,7 @@ class RegistryFollower:
         return set(self.damaged.values())
 
     def _found_again(self, before: Adapter, now: Adapter) -> None:
-        """Serve a version as it is on disk now, or from memory if it is damaged there."""
+        """Serve a version with its new files, or from memory if they are damaged."""
         name = before.full_name.lower()
         self.damaged.pop(name, None)
         in_memory_only = self._runtime.residency.priorities.in_memory_only
@@ -217,12 +224,12 @@ class RegistryFollower:
                 self._served.replace(now)
                 self.unload(before)
                 return
-            problem = f"its files were changed: they have {now.digest} and had {before.digest}"
+            problem = f"its files were changed: the digest is {now.digest} instead of {before.digest}"
             now = damaged_adapter(now.path, before.alias, before.version, problem, place=before.place)
         if now.problem is not None and before.problem is None:
             if before.digest in self._runtime.engine.residents.open:
-                goes_on = "it goes on from memory until the server stops"
-                self.damaged[name] = f"{before.full_name} is damaged: {now.problem}; {goes_on}"
+                goes_on = "it is served from memory until the server stops; restore its files"
+                self.damaged[name] = f"{before.full_name} is damaged on disk: {now.problem}; {goes_on}"
                 in_memory_only.add(before.digest)
                 return
             now = replace(
@@ -236,12 +243,12 @@ class RegistryFollower:
             return
         self._served.replace(now)
         if now.problem is None:
-            log.info("%s is whole again and is served", now.full_name)
+            log.info("serving adapter %s again: its files are intact", now.full_name)
         else:
-            log.error("%s is damaged and is not served: %s", now.full_name, now.problem)
+            log.error("adapter %s is damaged and not served: %s", now.full_name, now.problem)
 
     def _note_damage(self, adapter: Adapter, problem: str) -> None:
-        """Serve a version of the registry as damaged whose files proved so when they were loaded."""
+        """Mark a version of the registry as damaged after loading its files has failed."""
         if not adapter.path.is_relative_to(self.options.home / "registry"):
             return
         with suppress(UnknownAdapterError):
@@ -256,30 +263,30 @@ class RegistryFollower:
                 imported=adapter.imported,
             )
             self._served.replace(damaged)
-            log.error("%s is damaged and is not served: %s", damaged.full_name, damaged.problem)
+            log.error("adapter %s is damaged and not served: %s", damaged.full_name, damaged.problem)
 
     def _kept(self) -> dict[Path, Adapter]:
-        """What this server has from folders."""
+        """This server's adapters from folders, not loaded over HTTP."""
         return {adapter.path: adapter for adapter in self._served.adapters() if not self.is_loaded(adapter)}
 
     def is_loaded(self, adapter: Adapter) -> bool:
-        """Whether it was loaded over HTTP."""
+        """True if the adapter was loaded over HTTP."""
         return self.loaded.get(adapter.full_name.lower()) == adapter
 
     async def reroute(self) -> None:
-        """Have routing learn which languages there are now."""
+        """Update the router for the current languages."""
         for problem in await self._reroute():
             log.warning("%s", problem)
 
     def _mark(self) -> str:
-        """Text that changes with the registry, and with the ledger, which may come to know an adapter."""
+        """A fingerprint that changes with the registry, and with the ledger if provenance is checked."""
         ledger = self.options.home / "ledger" / LEDGER_FILE
         size = ledger.stat().st_size if ledger.is_file() else 0
         outside = [stamp(folder) for folder in sorted(self._pointed)]
         return "\n".join([str(size), *outside, fingerprint(self.options.home / "registry")])
 
     def _leaves(self, adapter: Adapter, found: RegistryListing) -> bool:
-        """Whether it is retired, or gone from the registry."""
+        """True if the version is retired or no longer in the registry."""
         if self.is_loaded(adapter):
             return False
         if found.pointers.is_retired(adapter.alias, adapter.version):
@@ -288,7 +295,7 @@ class RegistryFollower:
         return kept and adapter.path not in found.served_folders
 
     async def _activate(self, found: RegistryListing, problems: set[str]) -> bool:
-        """Move the aliases that stand for another version now; False where one should be tried again."""
+        """Move aliases to newly promoted versions. Returns False if one should be retried."""
         held = [one for one in self._served.adapters() if not self.is_loaded(one)]
         staying = [one for one in held if not self._leaves(one, found)]
         wanted, notes = active_versions(staying, found.pointers)
@@ -300,7 +307,9 @@ class RegistryFollower:
             if after == before:
                 continue
             if after.problem is not None and before.problem is None:
-                problems.add(f"{after.full_name} is promoted and damaged, so {before.full_name} goes on here")
+                problems.add(
+                    f"{after.full_name} was promoted but is damaged, so {before.full_name} stays active here"
+                )
                 continue
             try:
                 await self._runtime.residency.ensure(after)
@@ -308,19 +317,19 @@ class RegistryFollower:
                 self._served.activate(alias, version)  # of two that are damaged, the promoted one
                 continue
             except AdapterRefusedError as error:
-                problems.add(f"{after.full_name} is promoted and refused by the engine: {error}")
+                problems.add(f"{after.full_name} was promoted, but the engine cannot load it: {error}")
                 continue
             except (AdapterNotLoadedError, EngineError) as error:
-                problems.add(f"{after.full_name} is promoted and not loaded yet: {error}")
+                problems.add(f"{after.full_name} was promoted and is not loaded yet: {error}")
                 done = False
                 continue
             self._served.activate(alias, version)
-            log.info("%s stands for %s now; before, for %s", after.alias, after.full_name, before.full_name)
+            log.info("alias %s now points to %s (was %s)", after.alias, after.full_name, before.full_name)
             self.unload(before)
         return done
 
     def _remove(self, found: RegistryListing, problems: set[str]) -> None:
-        """Forget the versions that are retired or gone; an active one last, when it is alone."""
+        """Remove versions that are retired or gone; an active one after all others."""
         leaving = [one for one in self._served.adapters() if self._leaves(one, found)]
         for adapter in sorted(leaving, key=lambda one: self._served.active(one.alias) == one):
             try:
@@ -328,11 +337,11 @@ class RegistryFollower:
             except AdapterRejectedError as error:
                 problems.add(str(error))
                 continue
-            log.info("%s is served no longer", adapter.full_name)
+            log.info("adapter %s is no longer served: it was retired or removed", adapter.full_name)
             self.unload(adapter)
 
     def _sweep(self) -> None:
-        """Unload what no name has stood for since the last look: a late request has brought it back."""
+        """Unload adapters that no name uses, which a late request had loaded again."""
         named = {adapter.digest for adapter in self._served.adapters() if adapter.digest}
         unnamed = frozenset(self._runtime.engine.state().resident.keys() - named)
         for digest in unnamed & self._unnamed - {*self._unloading.values()}:
@@ -341,7 +350,7 @@ class RegistryFollower:
         self._departures.look()
 
     def unload(self, adapter: Adapter) -> None:
-        """Have the engine drop it once no request uses it, unless an alias stands for the same weights."""
+        """Unload it from the engine once no request uses it, unless an alias still names the same weights."""
         actives = (self._served.active(alias) for alias in self._served.aliases())
         if adapter.digest and adapter.digest not in {active.digest for active in actives}:
             self._drop(adapter.digest)
@@ -357,12 +366,12 @@ class RegistryFollower:
         task.add_done_callback(self._unloading.pop)
 
     async def _reroute(self) -> set[str]:
-        """Why it could not be done, and which languages have too many adapters now."""
+        """Return why the change could not be applied, and which languages have too many adapters now."""
         problems = {*describe_contested(self._served), *self.options.contested()}
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)
         except SettingsError as error:
-            problems.add(f"routing stays as it was: {error}")
+            problems.add(f"routing is unchanged, because the new routing is invalid: {error}")
         return problems
 
     def log_new(self, problems: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""Every adapter that a server knows of: those that it serves, and those that its registry keeps."""
+"""Lists every adapter that a server knows: those that it serves, and those that its registry keeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.live.runtime import Runtime
 
 
 class Inventory:
-    """What is there, and where it is from. Names no folder of the host."""
+    """Describes the adapters and their origin. It does not name any folder of the host."""
 
     def __init__(
         self, runtime: Runtime, follower: RegistryFollower, registry_changes: RegistryChanges
@@ -34,7 +34,9 @@ class Inventory:
         return [*(await self._entries(listing)).values()]
 
     async def one(self, name: str) -> dict[str, Any]:
-        """All that is known of `alias@version`, or of what an alias stands for. Raises `ApiError` (404)."""
+        """Return everything about `alias@version`, or about an alias's active version. Raises `ApiError`
+        (404).
+        """
         listing = await self._registry_changes.listing()
         entries = await self._entries(listing)
         served = self._runtime.served
@@ -60,7 +62,7 @@ class Inventory:
         registry = self._runtime.served.snapshot
         found = {adapter.full_name.lower(): self._served(adapter) for adapter in registry.adapters()}
         kept = {entry.full_name.lower(): entry for entry in listing.entries}
-        unread = [entry for name, entry in kept.items() if name not in found]
+        unread = [one for name, one in kept.items() if name not in found and _is_kept(listing, one)]
         for entry, fields in await asyncio.to_thread(_read_all, unread):
             found[entry.full_name.lower()] = self._kept(listing, entry, fields)
         return dict(sorted(found.items(), key=_order))
@@ -115,12 +117,22 @@ class Inventory:
         }
 
     def _lineage(self, digest: str) -> dict[str, Any] | None:
-        """What the ledger knows of a digest, in brief; None where it knows nothing, or cannot be read."""
+        """Return a summary of the ledger's entries about a digest; None if there are none, or it cannot be
+        read.
+        """
         try:
             found = Ledger.open(self._options.home / "ledger").lineage(digest)
         except (UnknownInLedgerError, FileRefusedError):
             return None
         return _brief(found)
+
+
+def _is_kept(listing: RegistryListing, entry: VersionFolder) -> bool:
+    """True if a version is in the registry or a pointer names it. Other versions are listed if they are
+    served.
+    """
+    state = listing.pointers.state(entry.alias)
+    return entry.outside is None or entry.version.lower() in {*state.retired, *state.history}
 
 
 def _order(item: tuple[str, dict[str, Any]]) -> tuple[str, Any]:
@@ -129,7 +141,9 @@ def _order(item: tuple[str, dict[str, Any]]) -> tuple[str, Any]:
 
 
 def _fields(folder: Path) -> dict[str, Any]:
-    """What oneseek.json notes; nothing where it is damaged, which verify says."""
+    """Return the notes in oneseek.json; empty if the file is damaged, which `oneseek adapters verify`
+    reports.
+    """
     try:
         return read_fields(folder)
     except AdapterError:

@@ -1,7 +1,7 @@
-"""Adapters that are loaded and unloaded while the server runs, in memory alone: nothing reaches the disk.
+"""Load and unload adapters while the server runs, in memory only: nothing is written to disk.
 
-A loaded adapter is checked as one that the registry takes, made resident and probed before any request can
-name it; an unloaded one can be named no longer at once, and leaves the engine when its last request ends.
+An adapter is checked as for the registry, made resident and probed before requests can use it. An unloaded
+one is unavailable at once, and leaves the engine when its last request ends.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from server.live.runtime import Runtime
 log = logging.getLogger("oneseek.admin")
 
 PASSING_SECONDS = 5
-"""Seconds after which to ask again if a limit of the system was reached."""
+"""`Retry-After` in seconds if a limit of the system was reached."""
 _FOR_GOOD = {"x-should-retry": "false"}
 PATH = "lora_path"
 NAME = "lora_name"
 
 
 class LoraLoading:
-    """The adapters of one server that clients bring and take away."""
+    """Loads and unloads adapters of one server for clients."""
 
     def __init__(self, runtime: Runtime, follower: RegistryFollower, roots: Roots) -> None:
         self._runtime = runtime
@@ -55,7 +55,7 @@ class LoraLoading:
     async def load(self, name: str, path: str, *, in_place: bool = False) -> Adapter:
         """Serve the adapter in the folder `path` under `name`: an alias, or `alias@version`.
 
-        With `in_place`, one that was loaded under that name gives way to it. Raises `ApiError`,
+        With `in_place`, it replaces one that was loaded under that name. Raises `ApiError`,
         `AdapterRefusedError` and `AdapterNotLoadedError`; then nothing has changed.
         """
         alias, version = self._names(name)
@@ -68,7 +68,7 @@ class LoraLoading:
             if present is not None and present.digest == adapter.digest:
                 return present
             await self._admit(adapter)
-            languages = self._served.languages()
+            routed = self._served.routing_state
             if present is None:
                 try:
                     self._served.add(adapter)
@@ -81,16 +81,16 @@ class LoraLoading:
             self._follower.loaded[adapter.full_name.lower()] = adapter
             if present is not None:
                 self._follower.unload(present)
-            if self._served.languages() != languages:
+            if self._served.routing_state != routed:
                 await self._follower.reroute()
             return adapter
 
     async def unload(self, name: str) -> Adapter:
-        """Serve what was loaded under `name` no longer. Raises as `load` does."""
+        """Unload the adapter that was loaded under `name`. Raises `ApiError`, as `load` does."""
         async with self._follower.change_lock:
             adapter = self._find_loaded(name)
             others = [one for one in self._served.versions(adapter.alias) if one != adapter]
-            languages = self._served.languages()
+            routed = self._served.routing_state
             if others and self._served.active(adapter.alias) == adapter:
                 await self._runtime.residency.ensure(others[-1])
                 self._served.activate(adapter.alias, others[-1].version)
@@ -100,7 +100,7 @@ class LoraLoading:
                 raise bad_field(NAME, f"{error}.", code="adapter_in_use") from None
             del self._follower.loaded[adapter.full_name.lower()]
             self._follower.unload(adapter)
-            if self._served.languages() != languages:
+            if self._served.routing_state != routed:
                 await self._follower.reroute()
             return adapter
 
@@ -120,12 +120,18 @@ class LoraLoading:
             raise bad_field(NAME, f"{NAME}: {error}.", code="adapter_exists") from None
 
     def _present(self, name: str, alias: str, version: str | None, *, in_place: bool) -> Adapter | None:
-        """What `name` stands for now, where it was loaded and may be replaced; None where it is free."""
+        """Return the adapter called `name` that was loaded over HTTP and may be replaced; None if the name is
+        free.
+        """
         found = _find(self._served, f"{alias}@{version}" if version else alias)
         if found is None and version is not None:
             other = _find(self._served, alias)
             if other is not None and other.alias.lower() != alias.lower():
-                raise bad_field(NAME, f"{alias} is a short name of {other.alias}.", code="adapter_exists")
+                raise bad_field(
+                    NAME,
+                    f"{alias} is already a short name of {other.alias}; choose another name.",
+                    code="adapter_exists",
+                )
             return None
         if found is None:
             return None
@@ -138,29 +144,31 @@ class LoraLoading:
         return self._find_loaded(name)
 
     def _find_loaded(self, name: str) -> Adapter:
-        """What was loaded under `name`, as its full name or as the only one of its alias."""
+        """The adapter that was loaded under `name`: its full name, or the only version of the alias."""
         key = name.strip().lower()
         found = [one for full, one in self._follower.loaded.items() if key in (full, one.alias.lower())]
         if len(found) == 1:
             return found[0]
         if found:
             listed = " or ".join(one.full_name for one in found)
-            raise bad_field(NAME, f"{name}: say which version, {listed}.", code="ambiguous_adapter")
+            raise bad_field(
+                NAME, f"{name} has several versions; use one of {listed}.", code="ambiguous_adapter"
+            )
         other = _find(self._served, name)
         if other is None:
             message = f"The lora adapter '{name[:128]}' cannot be found."
             raise bad_field(NAME, message, code="adapter_not_found", status=404)
         kept = other.path.is_relative_to(self._options.home / "registry")
         remedy = (
-            f"is a version of the registry: POST /admin/adapters/{other.full_name}/retire takes it out, and "
-            "a new version takes its place with promote"
+            f"is a version of the registry; retire it with POST /admin/adapters/{other.full_name}/retire, or "
+            "promote another version"
             if kept
-            else "was found when the server started: take it out of settings or folder, and start again"
+            else "was found when the server started; remove it from the settings or its folder, and restart"
         )
         raise bad_field(NAME, f"{other.full_name} {remedy}.", code="adapter_not_loaded_here")
 
     async def _check(self, folder: Path, alias: str, version: str | None) -> Adapter:
-        """The adapter in `folder` under its name, every number of it read, and known where that is asked."""
+        """Check the adapter in `folder` in full, and against the ledger if `require_provenance` is set."""
         base = await serving_base(self._served, self._options)
         try:
             intake = await asyncio.to_thread(check_adapter, folder, base, alias=alias, version=version)
@@ -173,7 +181,7 @@ class LoraLoading:
         adapter = intake.source
         other = _find(self._served, adapter.full_name)
         if version is None and other is not None:
-            raise bad_field(NAME, f"{adapter.full_name} is served already.", code="adapter_exists")
+            raise bad_field(NAME, f"{adapter.full_name} is already served.", code="adapter_exists")
         if self._options.provenance is not None:
             await require_known(self._options.provenance, adapter, PATH)
         return self._modest(replace(adapter, place="loaded"))
@@ -185,18 +193,22 @@ class LoraLoading:
             return []
 
     def _modest(self, adapter: Adapter) -> Adapter:
-        """Without its language where another alias speaks that: loading changes no other's answers."""
+        """`adapter` without its language if another alias has it, so that loading does not change routing."""
         spoken, contested = self._served.languages(), self._served.contested_languages()
         code = adapter.language or ""
         aliases = {alias.lower() for alias in (*contested.get(code, ()), *filter(None, [spoken.get(code)]))}
         others = aliases - {adapter.alias.lower()}
         if not others and not self._options.neighbours.speak(code):
             return adapter
-        log.info("%s is asked for by name alone: another alias speaks %s", adapter.full_name, code)
+        log.info(
+            "adapter %s answers only requests that name it: another alias already answers the language %s",
+            adapter.full_name,
+            code,
+        )
         return replace(adapter, language=None)
 
     async def _admit(self, adapter: Adapter) -> None:
-        """Make it resident; where that does not succeed in time, what may still come in leaves again."""
+        """Load the adapter into the engine. If that takes too long, unload it later."""
         try:
             await self._runtime.residency.ensure(adapter)
         except AdapterNotLoadedError:
@@ -207,7 +219,7 @@ class LoraLoading:
 
 
 async def open_folder(roots: Roots, path: str, field: str) -> Path:
-    """The folder that a client's `path` names. Raises `ApiError` by the name of its field."""
+    """Resolve a client's `path` to a folder. Raises `ApiError`, which names the field."""
     try:
         return await asyncio.to_thread(roots.open, path)
     except PathMissingError as error:
@@ -217,7 +229,7 @@ async def open_folder(roots: Roots, path: str, field: str) -> Path:
 
 
 async def serving_base(served: ServedAdapters, options: FollowOptions) -> Base:
-    """The base that adapters are checked against, its digest as it was at the start."""
+    """The base to check adapters against, with its digest from the start."""
     try:
         shape = await asyncio.to_thread(ModelShape.read, options.base.path)
     except FileRefusedError as error:
@@ -227,7 +239,7 @@ async def serving_base(served: ServedAdapters, options: FollowOptions) -> Base:
 
 
 async def require_known(provenance: Callable[[], Provenance | None], adapter: Adapter, field: str) -> None:
-    """Raise `ApiError` if the ledger does not know the adapter."""
+    """Raise `ApiError` if the adapter is not in the ledger."""
     try:
         recorded = await asyncio.to_thread(provenance)
     except LedgerError as error:
@@ -238,21 +250,21 @@ async def require_known(provenance: Callable[[], Provenance | None], adapter: Ad
         recorded.require(adapter)
     except AdapterRejectedError:
         message = (
-            f"{field}: the ledger does not know {adapter.digest}, and require_provenance is on. Add it to "
-            "the registry, which records it: POST /admin/adapters."
+            f"{field}: {adapter.digest} is not in the ledger, and require_provenance is on. Add it to the "
+            "registry first, with POST /admin/adapters."
         )
         raise bad_field(field, message, code="adapter_unrecorded") from None
 
 
 def describe_refusal(error: FileRefusedError, field: str | None) -> ApiError:
-    """An adapter's files that are not what can be served, in words that name no folder of the host."""
+    """The reply for an invalid adapter, without paths of the host."""
     if (passing := passing_cause(error)) is not None:
         return unwritable(passing)
     return bad_field(field, error.public, code="adapter_rejected")
 
 
 def unusable(error: FileRefusedError) -> ApiError:
-    """A registry or a ledger that cannot be relied on until it is repaired; asking again changes nothing."""
+    """The reply for a damaged registry or ledger, which has to be repaired before a retry."""
     cause = passing_cause(error) or error.__cause__
     if isinstance(cause, OSError) and (cause.errno in STORAGE or passing_cause(cause) is not None):
         return unwritable(cause)
@@ -265,25 +277,27 @@ STORAGE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def unwritable(error: OSError) -> ApiError:
-    """The disk does not take a change, and nothing has changed. The host's folders stay in the log."""
-    log.error("a change is not written: %s", error)
+    """The reply if a change cannot be written to disk. Paths of the host go to the log only."""
+    log.error("a change of adapters could not be written to disk: %s", error)
     if error.errno in FULL:
-        message = "The server's disk is full, and nothing has changed. Free some space and ask again."
+        message = "The server's disk is full. Nothing has changed. Free some space and retry."
         reply = ErrorReply(507, message, type="server_error", code="storage_full", headers=_FOR_GOOD)
     elif passing_cause(error) is not None:
-        message = "The server has no file descriptor or memory left for this. Ask again in a moment."
+        message = "The server has run out of file descriptors or memory. Retry shortly."
         headers = {"Retry-After": str(PASSING_SECONDS)}
         reply = ErrorReply(503, message, type="server_error", code="storage_busy", headers=headers)
     else:
         why = (error.strerror or type(error).__name__).lower()
-        message = f"The server's home cannot be written ({why}). Nothing has changed; make it writable."
+        message = (
+            f"The server's home is not writable ({why}). Nothing has changed. Make it writable and retry."
+        )
         reply = ErrorReply(503, message, type="server_error", code="storage_read_only", headers=_FOR_GOOD)
     return ApiError(reply)
 
 
 def describe_engine_refusal(error: AdapterRefusedError, field: str | None) -> ApiError:
-    """An adapter that the engine does not take; an engine's reasons name no folder of the host."""
-    return bad_field(field, f"The engine refuses it: {error}.", code="adapter_refused")
+    """The reply for an adapter that the engine cannot load. Its message has no paths of the host."""
+    return bad_field(field, f"The engine cannot load it: {error}.", code="adapter_refused")
 
 
 def _find(served: ServedAdapters, name: str) -> Adapter | None:

@@ -1,7 +1,7 @@
-"""The registry on disk, changed by the server that serves it: each change is live here when it is answered.
+"""Changes that a server makes to its registry on disk. Each is live here when it is answered.
 
-Whatever changes what an alias stands for is loaded into the engine first, so that a version that cannot be
-served is refused before anything has changed. Other processes get it by following the registry.
+A version that becomes active is loaded into the engine first. If that fails, the change is refused and
+nothing has changed. Other processes follow the registry.
 """
 
 from __future__ import annotations
@@ -47,29 +47,29 @@ ChangeT = TypeVar("ChangeT")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeResult:
-    """What a change came to."""
+    """Result of a change to the registry."""
 
     name: str
-    """Full name of the version that it is about."""
+    """Full name of the version that was changed."""
     digest: str | None
     live: bool
-    """Whether this server serves accordingly; the log says why not."""
+    """True if this server has applied the change. If not, the log has the reason."""
     before: str | None = None
-    """Full name of what the alias stood for."""
+    """Full name of the previously active version."""
     new: bool | None = None
-    """Whether a version was added that was not there."""
+    """True if the version is new."""
     active: bool | None = None
-    """Whether its alias stands for it."""
+    """True if the version is the active one of its alias."""
     stands: str | None = None
-    """Full name of what the alias of an added version stands for."""
+    """Full name of the active version, if an added version is not active."""
     base_recorded: bool = True
-    """False if nothing but its shapes told that an added version is for this base."""
+    """False if only shapes, not a base digest, show that an added version fits this base."""
     contested: tuple[str, ...] = ()
-    """Aliases that speak its language, where they are several, so that none is chosen for it."""
+    """Aliases with its language, if there are several, so that routing uses none of them."""
 
 
 class RegistryChanges:
-    """The changes that one server makes to the registry on disk."""
+    """Makes a server's changes to the registry on disk."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class RegistryChanges:
         self._fetching = fetching
 
     async def listing(self) -> RegistryListing:
-        """What the registry holds at this moment."""
+        """Return the registry's current contents."""
         return await self.ask(self.registry.listing)
 
     async def add(
@@ -102,9 +102,9 @@ class RegistryChanges:
         field: str = "path",
         gone: Gone,
     ) -> ChangeResult:
-        """Make the folder or URL `path` a version, by the names that are passed, recorded, or its folder's.
+        """Add the folder or URL `path` as a version. Names: as given, else as recorded, else from the folder.
 
-        `digest` pins what is at a URL; fetching it ends if the client has `gone`.
+        `digest` pins the contents of a URL. The fetch is cancelled if the client has `gone`.
         """
         base = await serving_base(self._served, self._options)
         if is_url(path):
@@ -117,7 +117,7 @@ class RegistryChanges:
                     found.folder,
                 )
         if digest is not None:
-            message = "digest: it pins what a URL names; leave it out for a folder."
+            message = "digest is for a URL only; remove it, or give a URL."
             raise bad_field("digest", message, code="invalid_value")
         folder = await open_folder(self._roots, path, field)
         return await self._add(
@@ -151,7 +151,7 @@ class RegistryChanges:
             )
 
     async def takes(self, path: str) -> bool:
-        """Whether the adapter in the folder `path` fits the base by its digest, its shapes and its name."""
+        """True if the adapter in the folder `path` fits the base by digest, shapes and name."""
         try:
             folder = await open_folder(self._roots, path, "path")
         except ApiError:
@@ -159,16 +159,16 @@ class RegistryChanges:
         return await asyncio.to_thread(Neighbour(self._options.base, self._served).fits, folder)
 
     async def promote(self, name: str) -> ChangeResult:
-        """Make `alias@version` what its alias stands for, from the answer on."""
+        """Make `alias@version` the active version of its alias, live when answered."""
         if "@" not in name:
-            raise bad_field("name", "Say which version: promote alias@version.", code="version_needed")
+            raise bad_field("name", "The version is missing; use alias@version.", code="version_needed")
         async with self._follower.change_lock:
             listing = await self.listing()
             async with self.ready(self.find(listing, name)) as (adapter,):
                 return await self._move(adapter, lambda: self.registry.promote(name))
 
     async def rollback(self, alias: str) -> ChangeResult:
-        """Make active what was so before the present version, from the answer on."""
+        """Make the previously active version active again, live when answered."""
         async with self._follower.change_lock:
             listing = await self.listing()
             async with self.ready(*self._earlier(listing, alias)) as adapters:
@@ -176,7 +176,7 @@ class RegistryChanges:
                 return await self._move(adapter, lambda: self.registry.rollback(alias))
 
     def _earlier(self, listing: RegistryListing, alias: str) -> tuple[VersionFolder, ...]:
-        """What `alias` would go back to; nothing where the registry is to say why there is none."""
+        """The version that `alias` would go back to; empty if there is none (the registry then says why)."""
         if "@" in alias:
             return ()
         entry = self.find(listing, alias)
@@ -187,9 +187,9 @@ class RegistryChanges:
         )
 
     async def retire(self, name: str) -> ChangeResult:
-        """Serve `alias@version` no longer; its files stay."""
+        """Stop serving `alias@version`; its files stay."""
         if "@" not in name:
-            raise bad_field("name", "Say which version: retire alias@version.", code="version_needed")
+            raise bad_field("name", "The version is missing; use alias@version.", code="version_needed")
         async with self._follower.change_lock:
             self.find(await self.listing(), name)
             entry = await self.ask(lambda: self.registry.retire(name))
@@ -199,7 +199,7 @@ class RegistryChanges:
             return ChangeResult(name=entry.full_name, digest=digest, live=live, active=False)
 
     async def verify(self, name: str) -> list[VersionVerdict]:
-        """Read and hash again the versions of an alias, or one."""
+        """Read and hash all versions of an alias, or one version, again."""
         listing = await self.listing()
         alias, at, _ = name.partition("@")
         wanted = () if at else listing.versions(alias)
@@ -208,7 +208,7 @@ class RegistryChanges:
         return [await asyncio.to_thread(verify_version, entry, base) for entry in wanted]
 
     def find(self, listing: RegistryListing, name: str) -> VersionFolder:
-        """The version of the registry that `name` is. Raises `ApiError` (404, 409)."""
+        """The registry's version called `name`. Raises `ApiError` (404, 409)."""
         try:
             return listing.find(name)
         except RegistryError as error:
@@ -217,15 +217,15 @@ class RegistryChanges:
             if self._served.is_adapter(name):
                 served = self._served.resolve(name).full_name
                 message = (
-                    f"{served} is served and is no version of the registry: it was loaded, or found when the "
-                    "server started. Add its folder to the registry first: POST /admin/adapters."
+                    f"{served} is not a version of the registry. Add its folder to the registry first, with "
+                    "POST /admin/adapters."
                 )
                 raise conflict(message) from None
             raise not_found(error) from None
 
     @asynccontextmanager
     async def ready(self, *entries: VersionFolder) -> AsyncGenerator[tuple[Adapter, ...]]:
-        """The versions, in the engine and probed, for what is done inside; where it fails, they leave again.
+        """Load and probe the versions for the block. If the block fails, unload them again.
 
         Raises `ApiError`.
         """
@@ -241,8 +241,8 @@ class RegistryChanges:
         adapter = await self.ask(entry.read)
         if adapter.base_digest not in (None, self._served.base_digest):
             raise conflict(
-                f"{adapter.full_name} was made for another base than {self._served.base_name}, which is "
-                "served here. Promote it where its own base is served."
+                f"{adapter.full_name} was made for another base than {self._served.base_name}. Promote it on "
+                "a server of its own base."
             )
         if self._options.provenance is not None:
             await require_known(self._options.provenance, adapter, "name")
@@ -270,11 +270,11 @@ class RegistryChanges:
         )
 
     async def follow_now(self) -> None:
-        """Have this server be as the registry is; where that fails, the change stands and is not live yet."""
+        """Apply the registry's state here. If that fails, the change is made but not live yet."""
         try:
             await self._follower.sync()
         except (OSError, FileRefusedError) as error:
-            self._follower.log_new({f"the registry cannot be followed: {error}"})
+            self._follower.log_new({f"the registry cannot be read, so its changes are not applied: {error}"})
 
     async def _comes_in(self, adapter: Adapter) -> bool:
         try:
@@ -284,20 +284,20 @@ class RegistryChanges:
         return True
 
     def _serves(self, name: str, digest: str | None) -> bool:
-        """Whether `name` stands for these very contents here."""
+        """True if `name` has these contents on this server."""
         try:
             return self._served.resolve(name).digest == digest
         except UnknownAdapterError:
             return False
 
     def _contested_aliases(self, alias: str) -> tuple[str, ...]:
-        """The aliases that speak what the active version of `alias` speaks; empty where it alone does."""
+        """All aliases with the language of `alias`'s active version; empty if it is the only one."""
         snapshot = self._served.snapshot
         language = snapshot.active(alias).language if snapshot.is_adapter(alias) else None
         return snapshot.contested_languages().get(language or "", ())
 
     async def ask(self, work: Callable[[], ChangeT], folder: Path | None = None) -> ChangeT:
-        """What the registry answers, in a thread. Raises `ApiError`, in words that name no folder."""
+        """Call the registry in a thread. Raises `ApiError` without paths in the message."""
         try:
             return await asyncio.to_thread(work)
         except AdapterError as error:
@@ -314,7 +314,7 @@ class RegistryChanges:
 
 
 def check_names(alias: str | None, version: str | None, language: str | None) -> None:
-    """Raise `ApiError` by the name of the field that is no such name."""
+    """Raise `ApiError`, which names the field, for an invalid name."""
     checks = (("alias", alias, names.alias), ("version", version, names.version))
     for field, value, check in (*checks, ("language", language, names.language)):
         if value is not None:
@@ -325,11 +325,11 @@ def check_names(alias: str | None, version: str | None, language: str | None) ->
 
 
 def conflict(message: str) -> ApiError:
-    """What the registry's state does not allow; asking again changes nothing."""
+    """A 409: the registry's state does not allow the change, so a retry would fail too."""
     headers = {"x-should-retry": "false"}
     return ApiError(ErrorReply(409, message, param="name", code="adapter_conflict", headers=headers))
 
 
 def not_found(error: UnknownAdapterError) -> ApiError:
-    """A name that is not known."""
+    """Return the 404 for an unknown name."""
     return bad_field("name", str(error), code="adapter_not_found", status=404)

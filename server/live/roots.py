@@ -1,7 +1,7 @@
-"""Where adapters may be named over HTTP: folders beneath configured roots, with every link followed.
+"""Folders from which clients may load adapters: below configured roots, with all links resolved.
 
-A path outside of them is refused before the file system is asked about it, and what leads out of them by a
-link is refused in the same words, so that nobody learns from the answer what the host holds.
+A path outside the roots is refused before any file system access. A link that leads outside is refused with
+the same message, so that answers reveal nothing about the host.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from adapters.lora.manifest import MANIFEST_FILE
 from adapters.lora.tensorfile import WEIGHTS_FILE
 
 MAX_PATH = 1024
-"""Characters of a path."""
+"""Maximum length of a path in characters."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _READ = (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE, CARD_FILE)
 
 
 class PathRefusedError(ValueError):
-    """A path is not opened; the message holds nothing of the host."""
+    """A path is refused. The message reveals nothing about the host."""
 
 
 class PathMissingError(PathRefusedError):
-    """There is no such folder beneath the roots."""
+    """The folder does not exist below the roots."""
 
 
 class Roots:
-    """Folders beneath which a client may name adapters. Relative ones, and relative paths, are in `here`."""
+    """Folders from which clients may load adapters. Relative roots and paths are relative to `here`."""
 
     def __init__(self, roots: Iterable[Path], here: Path | None = None) -> None:
         self._here = (here or Path.cwd()).absolute()
         self._roots = tuple(self._here / root for root in roots)
 
     def open(self, text: str) -> Path:
-        """The adapter's folder that `text` names, with its links followed; nothing in it is read yet.
+        """Resolve `text` to an adapter's folder, following links. Does not read the folder's files.
 
-        Raises `PathRefusedError`, and `PathMissingError` where it is beneath a root and no folder.
+        Raises `PathRefusedError`, and `PathMissingError` if it is below a root but is not a folder.
         """
         _check(text)
         asked = self._here / text
@@ -54,12 +54,14 @@ class Roots:
             _check_files(folder, roots, _blobs_of(folder))
         except OSError as problem:  # such as a name that is too long for the file system
             why = (problem.strerror or type(problem).__name__).lower()
-            raise PathRefusedError(f"it cannot be opened ({why}): name a folder that can") from None
+            raise PathRefusedError(
+                f"the folder cannot be opened ({why}); check the path and its permissions"
+            ) from None
         return folder
 
 
 def _blobs_of(folder: Path) -> Path | None:
-    """Where Hugging Face's cache keeps the files of `folder`, whose links were followed; None outside of it.
+    """The folder where Hugging Face's cache keeps the files of `folder` (resolved); None outside a cache.
 
     There a snapshot CACHE/models--OWNER--NAME/snapshots/COMMIT holds links to files in ../../blobs
     (huggingface_hub, "Understand caching"). If a root is above the repository, so is it above the blobs; if a
@@ -73,33 +75,35 @@ def _blobs_of(folder: Path) -> Path | None:
 
 
 def _check_files(folder: Path, roots: Collection[Path], blobs: Path | None) -> None:
-    """Refuse a folder that is not there, and one with a special file or a link that leads out."""
+    """Refuse a missing folder, and one with a special file or a link that leads outside."""
     if not folder.is_dir():
-        raise PathMissingError("no folder of that name is there; give one that holds adapter_config.json")
+        raise PathMissingError("the folder does not exist; use one that holds adapter_config.json")
     for name in _READ:
         file = _followed(folder / name)
         if file is None or not (_is_beneath(file, roots) or file.parent == blobs):
             raise _outside()
         if file.exists() and not file.is_file():
-            raise PathRefusedError(f"{name} in it is not a file")
+            raise PathRefusedError(f"the folder's {name} is not a regular file; replace it with one")
 
 
 def _check(text: str) -> None:
-    """Refuse what is no plain path of this machine."""
+    """Refuse anything that is not a plain path on this machine."""
     if not text.strip() or len(text) > MAX_PATH or not text.isprintable():
-        raise PathRefusedError(f"it is no path: give up to {MAX_PATH} printable characters")
+        raise PathRefusedError(f"the value is not a path; use up to {MAX_PATH} printable characters")
     if _URL.match(text):
-        raise PathRefusedError("it is a URL, and nothing is fetched: name a folder on the server")
+        raise PathRefusedError("the value is a URL, but must be a path; name a folder on the server")
     if ".." in re.split(r"[/\\]", text):
-        raise PathRefusedError("it holds '..': name the folder itself")
+        raise PathRefusedError("the path contains '..'; use the folder's own path")
 
 
 def _outside() -> PathRefusedError:
-    return PathRefusedError("it leads out of the folders that the server's setting adapter_roots names")
+    return PathRefusedError(
+        "the path is outside the folders of the server's setting adapter_roots; use a folder in one of them"
+    )
 
 
 def _followed(path: Path) -> Path | None:
-    """`path` with every link followed as far as it exists; None where that has no end."""
+    """`path` with all existing links resolved; None for a link loop."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):

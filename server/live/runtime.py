@@ -1,4 +1,4 @@
-"""One base with everything that serves it: what `live`, `rollout` and the endpoints are given."""
+"""One base with everything that serves it, as `live`, `rollout` and the endpoints use it."""
 
 from __future__ import annotations
 
@@ -12,37 +12,42 @@ from server.engines.ondemand import OnDemandEngine
 from server.live.slots.priorities import Priorities
 from server.live.slots.residency import Residency
 from server.metrics.engine_state import EngineInfo
+from server.metrics.measured import MeasuredBase
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 
 
 @dataclass(slots=True, kw_only=True)
 class Runtime:
-    """A base that is served. A server holds one for each of its bases."""
+    """The runtime of one base. A server has one for each base."""
 
     name: str
     """The base's public name."""
     engine: Engine
     served: ServedAdapters
     router: Router
-    """Chooses among `served`; another one takes its place when the languages change."""
+    """Router over `served`; replaced when the languages change."""
     tokenizer: Tokenizer
     metrics: Metrics
     priorities: Priorities | None = None
-    """Which adapters go first if there are more than slots. Default: those of routed languages."""
+    """Which adapters have priority for slots. Default: those of routed languages."""
     on_demand: OnDemandEngine | None = None
-    """The engine, if it is loaded when a request needs it."""
+    """The engine, if it is an on-demand one."""
     residency: Residency = field(init=False)
     info: EngineInfo = field(init=False)
-    """What never changes about the engine."""
+    """The engine's properties that never change."""
 
     def __post_init__(self) -> None:
         self.info = self.engine.info
         self.residency = Residency(self.engine, self.metrics, self.priorities or Priorities(self.served))
-        self.metrics.serve(self.name, self.served.adapters)
+        engine = self.engine
+        self.metrics.serve(
+            self.name,
+            MeasuredBase(self.served, lambda: engine.residents.open, self.info.max_adapters),
+        )
 
     def knows(self, name: str) -> bool:
-        """True if `name`, or the first of a blend, is this base's or one of its adapters'."""
+        """True if `name`, or the first name of a blend, is this base or one of its adapters."""
         base, rest = split_base(first_name(name))
         if base is not None and not self.served.is_base(base):
             return False

@@ -1,4 +1,4 @@
-"""`load_lora_adapter` with a URL: what it names becomes a version of the registry, and is served as such."""
+"""`load_lora_adapter` with a URL: the adapter becomes a version of the registry and is served from there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.live.registry_changes import ChangeResult, RegistryChanges
 
 
 class URLLoading:
-    """Loads from URLs on one server. Nothing is served from a folder that goes again."""
+    """Loads adapters from URLs. Nothing is served from a temporary folder."""
 
     def __init__(self, served: ServedAdapters, follower: RegistryFollower, registry: RegistryChanges) -> None:
         self._served = served
@@ -24,8 +24,8 @@ class URLLoading:
     async def load(self, name: str, url: str, gone: Gone, *, in_place: bool = False) -> ChangeResult:
         """Serve the adapter at `url` under `name`: an alias, or `alias@version`.
 
-        With `in_place`, an alias that is there stands for the new version from the answer on. Raises
-        `ApiError`; then nothing has changed.
+        With `in_place`, the new version becomes the active one of an existing alias. Raises `ApiError`; then
+        nothing has changed.
         """
         if self._served.is_base(name):
             message = f"The lora adapter '{name[:128]}' conflicts with a served base model."

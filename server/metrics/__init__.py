@@ -1,1 +1,1 @@
-"""What is measured and how it is exported, without deciding anything; all of `server` may import it."""
+"""Measures the server and exports the metrics, without deciding anything; all of `server` may import it."""

@@ -1,4 +1,4 @@
-"""What vLLM's Grafana board queries, under vLLM's names, on either engine.
+"""Exports the metrics that vLLM's Grafana dashboard queries, under vLLM's names, for both engines.
 
 The label `model_name` is the base: one series for each base, whatever adapters come and go.
 """
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter
 
-from server.metrics.buckets import BETWEEN_TOKENS, FIRST_TOKEN, SECONDS, TOKENS
-from server.metrics.histogram import Series, TokenHistogram
+from server.metrics.buckets import BETWEEN_TOKENS, FIRST_TOKEN, LOAD, SECONDS, TOKENS
+from server.metrics.families import HistogramFamily, HistogramSeries, MetricFamily
 from server.request import FinishReason, Timing
 
 REASONS = ("stop", "length", "abort", "error")
-"""How an answer ends, as vLLM says it: `abort` if the client went away or its time was up."""
+"""Finish reasons in vLLM's terms: `abort` if the client disconnected or the request timed out."""
 _LABELS = ("model_name",)
 _HISTOGRAMS = {
     "vllm:e2e_request_latency_seconds": ("From a generation's arrival to its last token", SECONDS),
@@ -23,9 +23,9 @@ _HISTOGRAMS = {
     "vllm:request_decode_time_seconds": ("From the first token to the last", SECONDS),
     "vllm:request_inference_time_seconds": ("From the first step to the last token", SECONDS),
     "vllm:time_to_first_token_seconds": ("From the request's arrival to the first token", FIRST_TOKEN),
-    "vllm:inter_token_latency_seconds": ("Between two deltas of one answer", BETWEEN_TOKENS),
-    "vllm:time_per_output_token_seconds": ("The same under its older name", BETWEEN_TOKENS),
-    "vllm:request_time_per_output_token_seconds": ("Mean between tokens of an answer", BETWEEN_TOKENS),
+    "vllm:inter_token_latency_seconds": ("Time between two deltas of an answer", BETWEEN_TOKENS),
+    "vllm:time_per_output_token_seconds": ("The same under its older name in vLLM", BETWEEN_TOKENS),
+    "vllm:request_time_per_output_token_seconds": ("Mean time between tokens of an answer", BETWEEN_TOKENS),
     "vllm:request_prompt_tokens": ("Tokens of a prompt", TOKENS),
     "vllm:request_generation_tokens": ("Tokens of an answer", TOKENS),
     "vllm:request_max_num_generation_tokens": ("Tokens of a request's longest answer", TOKENS),
@@ -36,15 +36,18 @@ _COUNTERS = {
 }
 _SUCCESS = "vllm:request_success"
 OFFERED = frozenset({*_HISTOGRAMS, *_COUNTERS, _SUCCESS})
-"""Names without `_total`; vLLM's own of these names are not exported beside them."""
+"""Metric names without `_total`. vLLM's own metrics with these names are not exported."""
 
 
 class Board:
     """The metrics, and one `BoardSeries` for each base."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, written: CollectorRegistry) -> None:
+        """Create the metrics. Those that render themselves are added to `written`, the others to
+        `registry`.
+        """
         self._histograms = {
-            name: TokenHistogram(name, text, _LABELS, bounds, registry)
+            name: HistogramFamily(name, text, _LABELS, bounds, written)
             for name, (text, bounds) in _HISTOGRAMS.items()
         }
         self._counters = {
@@ -53,10 +56,21 @@ class Board:
         self._success = Counter(
             _SUCCESS, "Answers by how they ended", (*_LABELS, "finished_reason"), registry=registry
         )
+        self.loads = HistogramFamily(
+            "vllm:lora_adapter_load_seconds",
+            "Time to make an adapter resident",
+            (*_LABELS, "transition"),
+            LOAD,
+            written,
+        )
         self._series: dict[str, BoardSeries] = {}
 
+    def families(self) -> list[MetricFamily]:
+        """The histograms, which write their own lines for a scrape."""
+        return [*self._histograms.values(), self.loads]
+
     def of(self, base: str) -> BoardSeries:
-        """The series of a base, all there from its start, as dashboards expect."""
+        """Return the metrics of a base. All are exported from the start, as dashboards expect."""
         found = self._series.get(base)
         if found is None:
             found = self._series[base] = BoardSeries(
@@ -69,19 +83,19 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class BoardSeries:
-    """The series of one base. Observed on the event loop alone, and but for `between` once for an answer."""
+    """The series of one base, updated on the event loop, once per answer except for `between`."""
 
-    histograms: dict[str, Series]
+    histograms: dict[str, HistogramSeries]
     counters: dict[str, Counter]
     ends: dict[str, Counter]
 
     def first(self, seconds: float) -> None:
-        """The first token came this long after the request."""
+        """Record the seconds from the request to the first token."""
         self.histograms["vllm:time_to_first_token_seconds"].observe(seconds)
 
     @property
-    def between(self) -> tuple[Series, Series]:
-        """What is observed between two deltas."""
+    def between(self) -> tuple[HistogramSeries, HistogramSeries]:
+        """The histograms of the time between two pieces of an answer."""
         histograms = self.histograms
         return (
             histograms["vllm:inter_token_latency_seconds"],
@@ -89,7 +103,7 @@ class BoardSeries:
         )
 
     def finished(self, prompt: int, tokens: int, reason: FinishReason, timing: Timing | None) -> None:
-        """An answer is whole."""
+        """Record an answer that is complete."""
         observe = self.histograms
         observe["vllm:request_prompt_tokens"].observe(prompt)
         observe["vllm:request_generation_tokens"].observe(tokens)
@@ -109,7 +123,7 @@ class BoardSeries:
         self._count(prompt, tokens, reason)
 
     def given_up(self, prompt: int, tokens: int, *, failed: bool) -> None:
-        """An answer ended before its last token."""
+        """Record an answer that ended early."""
         self._count(prompt, tokens, "error" if failed else "abort")
 
     def _count(self, prompt: int, tokens: int, reason: str) -> None:

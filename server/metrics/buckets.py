@@ -1,9 +1,11 @@
-"""The upper ends of histograms' buckets: vLLM's where it has the metric, so that queries carry over."""
+"""The upper bounds of histograms' buckets. They are vLLM's if vLLM has the metric, so that queries for vLLM
+also work here.
+"""
 
 from __future__ import annotations
 
 SECONDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
-"""Whole requests."""
+"""Buckets for the duration of whole requests, in seconds."""
 FIRST_TOKEN = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5,
     10, 20, 40, 80, 160, 640, 2560,

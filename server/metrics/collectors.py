@@ -1,9 +1,9 @@
-"""Gauges read from the engine at each scrape, so that no label set outlives what it describes."""
+"""Reads gauges from the engine at each scrape, so that the series of an unloaded adapter disappears."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -13,8 +13,12 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from adapters.lora.manifest import Adapter
+from adapters.registry.served import ServedAdapters
 from server.metrics.board import OFFERED
 from server.metrics.engine_state import EngineInfo, EngineState
+from server.metrics.families import MetricFamily
+from server.metrics.gateways import RESIDENCY, GatewayView
+from server.metrics.shown import MOST_USED
 
 FOR_GATEWAYS = frozenset(
     {
@@ -25,14 +29,15 @@ FOR_GATEWAYS = frozenset(
         "vllm:prefix_cache_queries",
         "vllm:prefix_cache_hits",
         "vllm:num_preemptions",
+        *RESIDENCY,
     }
 )
-"""What both engines offer from their states; vLLM's own of these names know adapters by their digests."""
+"""Metrics that are read from an engine's state. vLLM's own metrics of these names have digests as labels."""
 _ABSENT = {
-    "num_requests_swapped": "Requests swapped out to the CPU: none ever, as in vLLM today",
-    "cpu_cache_usage_perc": "KV memory in use on the CPU, apart from the engine's own: none",
+    "num_requests_swapped": "Requests swapped out to the CPU: always 0, as in current vLLM",
+    "cpu_cache_usage_perc": "KV cache swapped out to the CPU: always 0",
 }
-"""What boards made for older versions of vLLM query."""
+"""Metrics that dashboards for older versions of vLLM query."""
 
 
 class ReportingEngine(Protocol):
@@ -40,51 +45,75 @@ class ReportingEngine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What never changes."""
+        """The engine's properties that never change."""
         ...
 
     def state(self) -> EngineState:
-        """A snapshot, from any thread."""
+        """Return a snapshot of the engine's state. Thread-safe."""
+        ...
+
+
+class MetricSource(Protocol):
+    """The metrics of a server, or of one base."""
+
+    @property
+    def plain(self) -> Collector:
+        """The registry with the metrics that prometheus-client writes."""
+        ...
+
+    def families(self) -> Sequence[MetricFamily]:
+        """The metrics that write their own lines for a scrape."""
         ...
 
 
 class VllmCollector(Collector):
-    """What vLLM says of itself: its metrics live in the process's own registry, among others'."""
+    """vLLM's own metrics, from the process's default registry."""
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: vLLM makes its metrics when it starts."""
+        """Return an empty list, since vLLM creates its metrics when it starts."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Every metric of vLLM's that is not offered otherwise."""
+        """Yield every metric of vLLM that this server does not export itself."""
         for metric in REGISTRY.collect():
             if metric.name.startswith("vllm:") and metric.name not in FOR_GATEWAYS | OFFERED:
                 yield metric
 
 
 class BaseCollectors(CollectorRegistry):
-    """What is measured of a server and of each of its bases, each family once.
+    """Exports the metrics of a server and of each base, each family once.
 
-    If there are several bases, every sample has the label `base`, which is `none` for what is about none.
+    If there are several bases, every sample has the label `base`; it is `none` for metrics of no base.
     """
 
-    def __init__(self, server: Collector) -> None:
+    def __init__(self, server: MetricSource) -> None:
         super().__init__()
         self._server = server
-        self._bases: dict[str, Collector] = {}
+        self._bases: dict[str, MetricSource] = {}
 
-    def add(self, base: str, collector: Collector) -> None:
-        """Export what `collector` says of a base."""
-        self._bases[base] = collector
+    def add(self, base: str, measured: MetricSource) -> None:
+        """Export the metrics of a base."""
+        self._bases[base] = measured
+
+    def families(self) -> Iterator[Sequence[tuple[str | None, MetricFamily]]]:
+        """The metrics that write their own lines, each with its base's name; None instead if there is only
+        one base.
+        """
+        if not self._bases:
+            yield from ([(None, family)] for family in self._server.families())
+            return
+        every = {"none": self._server, **self._bases}
+        for same in zip(*(measured.families() for measured in every.values()), strict=True):
+            yield list(zip(every, same, strict=True))
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, with the samples of all."""
+        """Yield all other metrics, each with the samples of all bases."""
         if not self._bases:
-            yield from self._server.collect()
+            yield from self._server.plain.collect()
             return
         families: dict[str, Metric] = {}
-        for base, collector in (("none", self._server), *self._bases.items()):
-            for family in collector.collect():
+        for base, measured in (("none", self._server), *self._bases.items()):
+            for family in measured.plain.collect():
                 found = families.setdefault(
                     family.name, Metric(family.name, family.documentation, family.type)
                 )
@@ -110,16 +139,16 @@ class EngineCollectors(Collector):
         self._collectors: list[Collector] = []
 
     def add(self, collector: Collector) -> None:
-        """Export what `collector` says; one that was added already is not added again."""
+        """Add `collector`, unless it was added before."""
         if collector not in self._collectors:
             self._collectors.append(collector)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: no engine is asked before it has started."""
+        """Return an empty list, since engines are read only after they have started."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics of every engine, each family with the samples of all."""
+        """Return the metrics of all engines, each with the samples of all."""
         families: dict[str, Metric] = {}
         for collector in tuple(self._collectors):
             for family in collector.collect():
@@ -131,31 +160,44 @@ class EngineCollectors(Collector):
 
 
 class EngineCollector(Collector):
-    """What an engine says of itself, under our names and under the `vllm:` ones that LoRA gateways read.
+    """An engine's state as metrics, under our names and the `vllm:` names that LoRA gateways read.
 
-    `adapters` gives every adapter that may appear; a digest that none of them has shows as `unknown`.
+    `served` are the adapters that may appear; other digests appear as `unknown`. `kept` returns the digests
+    that are never evicted, and `uses` how often an adapter was used recently.
     """
 
-    def __init__(self, engine: ReportingEngine, base: str, adapters: Callable[[], Iterable[Adapter]]) -> None:
+    def __init__(
+        self,
+        engine: ReportingEngine,
+        base: str,
+        served: ServedAdapters,
+        kept: Callable[[], Collection[str]],
+        uses: Callable[[str, str], float],
+    ) -> None:
         self._engine = engine
         self._base = base
-        self._adapters = adapters
+        self._served = served
+        self._kept = kept
+        self._uses = uses
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the engine is not asked before it has started."""
+        """Return an empty list, since the engine is read only after it has started."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """One snapshot of the engine as metrics."""
-        state, adapters = self._engine.state(), tuple(self._adapters())
+        """Yield the engine's present state as metrics."""
+        state, names = self._engine.state(), self._served.snapshot
+        adapters = names.adapters()
         aliases = {adapter.digest: adapter.alias for adapter in adapters} | {"": "base"}
         loaded = GaugeMetricFamily("oneseek_base_loaded", "Whether a base is in memory", labels=("base",))
         loaded.add_metric((self._base,), float(state.loaded))
         yield loaded
         yield from self._queues(state, aliases)
         yield from self._memory(state)
-        yield self._resident(state, adapters)
-        yield from self._for_gateways(state, aliases)
+        yield from self._adapters(state, adapters)
+        yield from self._for_gateways(state)
+        view = GatewayView(self._base, self._engine.info, state, names, self._kept())
+        yield from view.families()
 
     def _queues(self, state: EngineState, aliases: Mapping[str, str]) -> Iterable[Metric]:
         for name, what, counts in (
@@ -174,54 +216,64 @@ class EngineCollector(Collector):
             yield gauge
 
     def _memory(self, state: EngineState) -> Iterable[Metric]:
-        usage = GaugeMetricFamily("oneseek_kv_cache_usage_ratio", "KV memory in use", labels=("base",))
+        usage = GaugeMetricFamily(
+            "oneseek_kv_cache_usage_ratio", "Share of the KV cache in use", labels=("base",)
+        )
         usage.add_metric((self._base,), _usage(state))
         yield usage
+        age = GaugeMetricFamily(
+            "oneseek_step_age_seconds",
+            "Seconds since the engine last completed a step or was idle",
+            labels=("base",),
+        )
+        age.add_metric((self._base,), state.progress)
+        yield age
         for name, text, value in (
             ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache", state.prefix_queries),
             ("prefix_cache_hits", "Prompt tokens found in the prefix cache", state.prefix_hits),
-            ("preemptions", "Running requests put back for want of KV memory", state.preemptions),
-            ("unread_answers", "Answers ended because their clients did not read them", state.unread),
-            ("fair_preemptions", "Running requests put back for another key or adapter", state.made_way),
+            ("preemptions", "Running requests preempted because the KV cache was full", state.preemptions),
+            ("unread_answers", "Answers cut off because their clients did not read them", state.unread),
+            ("fair_preemptions", "Running requests preempted for another key or adapter", state.made_way),
         ):
             counter = CounterMetricFamily(f"oneseek_{name}", text, labels=("base",))
             counter.add_metric((self._base,), value)
             yield counter
 
-    def _resident(self, state: EngineState, adapters: Iterable[Adapter]) -> Metric:
+    def _adapters(self, state: EngineState, adapters: Sequence[Adapter]) -> Iterable[Metric]:
         gauge = GaugeMetricFamily(
             "oneseek_adapter_resident",
-            "Whether an adapter's weights are in a tier",
+            "1 if an adapter's weights are in a tier (device or host)",
             labels=("adapter", "version", "digest", "tier"),
         )
-        for adapter in adapters:
+        there = [adapter for adapter in adapters if adapter.digest in state.resident]
+        away = [adapter for adapter in adapters if adapter.digest not in state.resident]
+        for adapter in (
+            *there,
+            *heapq.nlargest(MOST_USED, away, key=lambda one: self._uses(one.alias, one.version)),
+        ):
             where = state.resident.get(adapter.digest)
             for tier in self._engine.info.tiers:
                 labels = (adapter.alias, adapter.version, adapter.digest, tier)
                 gauge.add_metric(labels, float(where == tier))
-        return gauge
+        yield gauge
+        for name, text, value in (
+            ("served", "Versions of adapters that are served", len(adapters)),
+            (
+                "damaged",
+                "Versions that cannot be served",
+                sum(one.problem is not None for one in adapters),
+            ),
+        ):
+            gauge = GaugeMetricFamily(f"oneseek_adapters_{name}", text, labels=("base",))
+            gauge.add_metric((self._base,), value)
+            yield gauge
 
-    def _for_gateways(self, state: EngineState, aliases: Mapping[str, str]) -> Iterable[Metric]:
-        lora = GaugeMetricFamily(
-            "vllm:lora_requests_info",
-            "Adapters with requests; the value is the time of the scrape",
-            labels=("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
-        )
-        running, waiting = (
-            ",".join(
-                sorted(
-                    {aliases.get(digest, "unknown") for digest, count in counts.items() if digest and count}
-                )
-            )
-            for counts in (state.running, state.waiting)
-        )
-        lora.add_metric((str(self._engine.info.max_adapters), running, waiting), time.time())
-        yield lora
+    def _for_gateways(self, state: EngineState) -> Iterable[Metric]:
         for name, text, value in (
             ("num_requests_running", "Requests being worked on", sum(state.running.values())),
             ("num_requests_waiting", "Requests waiting", sum(state.waiting.values())),
-            ("kv_cache_usage_perc", "KV memory in use, 1 is all", _usage(state)),
-            ("gpu_cache_usage_perc", "The same under its older name", _usage(state)),
+            ("kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1", _usage(state)),
+            ("gpu_cache_usage_perc", "The same under its older name in vLLM", _usage(state)),
             *((name, text, 0.0) for name, text in _ABSENT.items()),
         ):
             gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=("model_name",))
@@ -230,7 +282,11 @@ class EngineCollector(Collector):
         for name, text, value in (
             ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache", state.prefix_queries),
             ("prefix_cache_hits", "Prompt tokens found in the prefix cache", state.prefix_hits),
-            ("num_preemptions", "Running requests put back for want of KV memory", state.preemptions),
+            (
+                "num_preemptions",
+                "Running requests preempted because the KV cache was full",
+                state.preemptions,
+            ),
         ):
             counter = CounterMetricFamily(f"vllm:{name}", text, labels=("model_name",))
             counter.add_metric((self._base,), value)
@@ -238,5 +294,5 @@ class EngineCollector(Collector):
 
 
 def _usage(state: EngineState) -> float:
-    """What is in use for requests; what is only kept for reuse is freed on demand and does not count."""
+    """Share of the KV cache in use by requests, without prefixes that are only cached for reuse."""
     return (state.kv_tokens - state.kv_cached) / state.kv_capacity if state.kv_capacity else 0.0

@@ -1,4 +1,4 @@
-"""What an engine reports of itself: what never changes, and a snapshot of the rest."""
+"""Defines what an engine reports about itself: properties that never change, and a snapshot of its state."""
 
 from __future__ import annotations
 
@@ -9,59 +9,68 @@ from typing import Literal
 Tier = Literal["device", "host", "disk"]
 Task = Literal["generate", "embed"]
 FallbackReason = Literal["absent", "failed", "memory", "logits"]
-"""Why a device is not used: it does not come up, it or its driver failed, memory is short for it, or its
-logits are not the CPU's."""
+"""Why a device is not used. `absent`: it did not start. `failed`: it or its driver failed. `memory`: it has
+too little. `logits`: its results differ from the CPU's."""
 
 
 STALLED_SECONDS = 10.0
-"""An engine that has been at one step for this long is not ready."""
+"""Seconds after which an engine that is still in the same step is reported as not ready."""
 SLOW_STEPS = 4
-"""How many times longer than the longest step yet a step may take before it counts as stalled."""
+"""A step counts as stalled if it takes this many times as long as the longest step so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFallback:
-    """Why the CPU computes where `auto` would have had another device."""
+    """Why the CPU is used although `auto` preferred another device."""
 
     device: str
     reason: FallbackReason
     message: str
-    """For people; safe to show."""
+    """The reason as text, safe to show to clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """What an engine computes on."""
+    """The device that an engine computes on."""
 
     name: str
-    """`cpu`, `directml` or `webgpu`."""
+    """Name of the device: `cpu`, `directml`, `webgpu` or `windowsml`."""
     provider: str
-    """What ONNX Runtime calls it, as the open session says."""
+    """The device's name in ONNX Runtime, as the open session reports it."""
     precision: str
-    """`fp32`, `fp16`, `int8` or `int4`: of the base's weights."""
+    """Number format of the base's weights: `fp32`, `fp16`, `int8` or `int4`."""
     fallback: DeviceFallback | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What never changes while an engine runs."""
+    """Constant properties of an engine."""
 
     name: str
-    """`embedded` or `vllm`."""
+    """Name of the engine: `embedded` or `vllm`."""
     base_digest: str
     context: int
-    """Most tokens of prompt and answer together."""
+    """Maximum context: tokens of prompt and answer together."""
     vocabulary: int
     blends: bool
-    """Whether a request may weigh several adapters."""
+    """True if a request can blend several adapters with weights."""
     max_adapters: int
-    """Adapters that can be resident at once."""
+    """Maximum number of adapters in the engine at once."""
     task: Task = "generate"
-    """What the base is served for; the other task is refused with `UnsupportedRequestError`."""
+    """The task that the base is for: to generate or to embed. The other raises `UnsupportedRequestError`."""
     tiers: tuple[Tier, ...] = ("device",)
-    """Where an adapter's weights can be."""
+    """The places that can hold an adapter's weights: device memory, host memory or the disk."""
     device: DeviceInfo | None = None
-    """Of the embedded engine alone; vLLM says its own."""
+    """Device of the embedded engine; None for vLLM, which reports its own."""
+    kv_block: int = 0
+    """Number of tokens in a block of KV memory. 0 if the engine exports `vllm:cache_config_info` itself."""
+    at_once: int | None = None
+    """Maximum number of adapters in one step, if that is less than `max_adapters`."""
+
+    @property
+    def device_adapters(self) -> int:
+        """Maximum number of adapters in the device's memory at once."""
+        return self.max_adapters if self.at_once is None else self.at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +87,26 @@ class EngineState:
     restarting: bool = False
     """True while a dead engine is being started again."""
     running: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Adapter digest (empty: base) → requests being worked on."""
+    """Number of running requests by adapter digest; the empty digest is the base."""
     waiting: Mapping[str, int] = field(default_factory=dict[str, int])
     kv_tokens: int = 0
-    """Tokens whose keys and values are held, cached prefixes included."""
+    """Tokens in the KV cache, including cached prefixes."""
     kv_capacity: int = 0
-    """Tokens that fit the KV budget."""
+    """Maximum number of tokens in the KV cache."""
     kv_cached: int = 0
-    """Of `kv_tokens`, those held for reuse alone; freed on demand."""
+    """Part of `kv_tokens` that is only cached for reuse and freed on demand."""
     prefix_queries: int = 0
-    """Prompt tokens looked up in the prefix cache, since start."""
+    """Number of prompt tokens looked up in the prefix cache, since the start."""
     prefix_hits: int = 0
-    """Prompt tokens found there, since start."""
+    """Number of prompt tokens found in the prefix cache, since the start."""
     preemptions: int = 0
-    """Running requests put back for want of KV memory, since start."""
+    """Number of preemptions because the KV cache was full, since the start."""
     made_way: int = 0
-    """Running requests put back for another key or adapter, since start."""
+    """Number of preemptions for another key or adapter, since the start."""
     unread: int = 0
-    """Answers ended because their clients did not read them, since start."""
+    """Number of answers cut off because their clients did not read them, since the start."""
     resident: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
-    """Adapter digest → where its weights are."""
+    """Says for each adapter digest where its weights are."""
 
     @property
     def ready(self) -> bool:
@@ -105,8 +114,9 @@ class EngineState:
         return self.alive and not self.exceeds(STALLED_SECONDS)
 
     def exceeds(self, seconds: float) -> bool:
-        """True if the step under way takes longer than `seconds`, on a machine whose steps are short.
+        """True if the current step has taken too long: more than `seconds`, and more than `SLOW_STEPS` times
+        the longest step so far.
 
-        If steps are slow there, so are those that go well: one may take `SLOW_STEPS` times the longest yet.
+        The second limit is for machines on which all steps are slow.
         """
         return self.progress >= max(seconds, SLOW_STEPS * self.slowest_step)

@@ -1,4 +1,4 @@
-"""Every metric of the server, in one registry of its own.
+"""Holds every metric of the server in one registry.
 
 Labels come from the registry of adapters and from the routes, never from a client. Gauges are read from the
 engine when scraped, by `server.metrics.collectors`. Names and buckets are in docs/metrics.md.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Counts
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from prometheus_client import (
@@ -23,19 +23,22 @@ from prometheus_client import (
 from adapters.lora.manifest import Adapter
 from server.config.version import oneseek_version
 from server.exchange import Exchange
+from server.metrics.adapter_series import make_adapter_series
 from server.metrics.board import Board, BoardSeries
-from server.metrics.buckets import BATCH, BETWEEN_TOKENS, CONFIDENCE, FIRST_TOKEN, LOAD, ROUTE, SECONDS, STEP
+from server.metrics.buckets import BATCH, CONFIDENCE, LOAD, ROUTE, STEP
 from server.metrics.collectors import BaseCollectors, EngineCollectors
 from server.metrics.engine_state import EngineInfo
-from server.metrics.histogram import TokenHistogram
+from server.metrics.families import MetricFamily
+from server.metrics.measured import MeasuredBase, MeasuredBases
 from server.metrics.observers import LoadMetrics, StepMetrics
-from server.metrics.pace import Pace
+from server.metrics.pace import Pace, TokenFlow
+from server.metrics.shown import NO_ALIASES, ShownAdapters
 from server.request import Delta, FinishReason
 
-NO_ALIASES = frozenset({"base", "blend", "external", "none", "unknown"})
-"""What the label `adapter` says where no alias answers."""
-UNCOUNTED = frozenset({"/live", "/ready", "/health", "/ping", "/metrics"})
-"""Probes and scrapes, which would drown the rest."""
+UNCOUNTED = frozenset(
+    {"/live", "/ready", "/health", "/ping", "/metrics", "/metrics/recent", "/", "/page/{file}"}
+)
+"""Paths that are not counted as requests: probes, scrapes and the files of the web page."""
 
 
 class Metrics:
@@ -48,71 +51,50 @@ class Metrics:
         # A second series for each one, of the time when it began, that no dashboard reads.
         disable_created_metrics()
         self.registry = CollectorRegistry()
-        self.exposed = BaseCollectors(self.registry)
-        """What `/metrics` exports: the same, and what was measured of each base by itself."""
+        self.plain = CollectorRegistry()
+        """The metrics that prometheus-client renders; the others are in `families`."""
+        self.registry.register(self.plain)
+        self.exposed = BaseCollectors(self)
+        """Everything that `/metrics` exports, including the metrics of each base."""
         self._bases: dict[str, Metrics] = {}
         self.engines = EngineCollectors()
-        self.registry.register(self.engines)
+        self.plain.register(self.engines)
         if process:
-            ProcessCollector(registry=self.registry)
-        self.board = Board(self.registry)
+            ProcessCollector(registry=self.plain)
+        self.board = Board(self.plain, self.registry)
+        self._served = MeasuredBases()
+        self._serving: dict[int, tuple[str, str]] = {}
+        """Maps each exchange to alias and version that answers it."""
+        self._in_use = Counts[tuple[str, str]]()
+        self.shown = ShownAdapters(self._served, self.in_use, self._forget)
+        self._make_adapter_metrics()
         self._make_request_metrics()
         self._make_engine_metrics()
-        self._make_rollout_metrics()
-        self._adapters: dict[str, Callable[[], Iterable[Adapter]]] = {}
-        """Base → the adapters that are served on it."""
-        self._serving: dict[int, tuple[str, str]] = {}
-        """Exchange → the alias and version that answers it."""
-        self._in_use = Counts[tuple[str, str]]()
-        self._of_versions = (
-            self.requests, self.first_token, self.between_tokens, self.tokens, self.rollouts, self.shadows,
-            self.shadow_first_token, self.shadow_between_tokens,
-        )  # fmt: skip
-        self._of_aliases = (
-            self.duration,
-            self.queue,
-            self.prefill,
-            self.loads,
-            self.load_seconds,
-            self.evictions,
-        )
+        self.flows: dict[str, TokenFlow] = {}
+        """Maps each adapter label to tokens generated so far, including running answers."""
+
+    def _make_adapter_metrics(self) -> None:
+        series = self._of_adapters = make_adapter_series(self.registry, self.shown)
+        self.requests, self.duration = series.requests, series.duration
+        self.queue, self.prefill = series.queue, series.prefill
+        self.first_token, self.between_tokens = series.first_token, series.between_tokens
+        self.tokens, self.rollouts, self.shadows = series.tokens, series.rollouts, series.shadows
+        self.shadow_first_token = series.shadow_first_token
+        self.shadow_between_tokens = series.shadow_between_tokens
+        self.loads, self.load_seconds, self.evictions = series.loads, series.load_seconds, series.evictions
+
+    def families(self) -> list[MetricFamily]:
+        """The metrics that write their own lines for a scrape."""
+        return [*self._of_adapters.families(), *self.board.families()]
 
     def _make_request_metrics(self) -> None:
-        r = self.registry
-        names = ("adapter", "version")
-        self.requests = Counter(
-            "oneseek_requests", "Requests answered", ("endpoint", *names, "language", "status"), registry=r
-        )
-        self.duration = Histogram(
-            "oneseek_request_duration_seconds", "From arrival to the last byte", ("endpoint", "adapter"),
-            buckets=SECONDS, registry=r,
-        )  # fmt: skip
-        self.queue = Histogram(
-            "oneseek_queue_seconds", "From arrival at the engine to the first step", ("adapter",),
-            buckets=SECONDS, registry=r,
-        )  # fmt: skip
-        self.prefill = Histogram(
-            "oneseek_prefill_seconds", "From the first step to the first token", ("adapter",),
-            buckets=SECONDS, registry=r,
-        )  # fmt: skip
-        self.first_token = Histogram(
-            "oneseek_time_to_first_token_seconds", "From arrival to the first token", names,
-            buckets=FIRST_TOKEN, registry=r,
-        )  # fmt: skip
-        self.between_tokens = TokenHistogram(
-            "oneseek_inter_token_latency_seconds",
-            "Between two deltas of one answer",
-            names,
-            BETWEEN_TOKENS,
-            r,
-        )
-        self.tokens = Counter("oneseek_tokens", "Tokens", (*names, "kind"), registry=r)
+        r = self.plain
         self.cancelled = Counter(
-            "oneseek_cancelled", "Answers given up before their end", ("reason",), registry=r
+            "oneseek_cancelled", "Answers cancelled before their end", ("reason",), registry=r
         )
         self.rejected = Counter("oneseek_rejected", "Requests refused", ("reason",), registry=r)
         self.gates = Counter(
-            "oneseek_queue_refusals", "Requests refused for want of a place", ("gate",), registry=r
+            "oneseek_queue_refusals", "Requests refused because the queue was full", ("gate",), registry=r
         )
         self.routes = Counter(
             "oneseek_route_decisions", "Adapters chosen", ("language", "reason"), registry=r
@@ -125,31 +107,21 @@ class Metrics:
         )
 
     def _make_engine_metrics(self) -> None:
-        r = self.registry
+        r = self.plain
         self.batch_size = Histogram(
-            "oneseek_batch_size", "Requests in one step", ("base",), buckets=BATCH, registry=r
+            "oneseek_batch_size", "Requests in a step of the engine", ("base",), buckets=BATCH, registry=r
         )
         self.step_seconds = Histogram(
-            "oneseek_step_seconds", "Time of one step", ("base",), buckets=STEP, registry=r
+            "oneseek_step_seconds", "Duration of a step of the engine", ("base",), buckets=STEP, registry=r
         )
         self.engine_failures = Counter(
-            "oneseek_engine_failures", "Engines that died or hung in a step", ("base", "reason"), registry=r
+            "oneseek_engine_failures", "Failures of engines that died or hung", ("base", "reason"), registry=r
         )
         self.engine_restarts = Counter(
             "oneseek_engine_restarts",
-            "Attempts to start a dead engine again",
+            "Attempts to restart a dead engine",
             ("base", "outcome"),
             registry=r,
-        )
-        self.loads = Counter(
-            "oneseek_adapter_loads", "Adapters made resident", ("adapter", "outcome"), registry=r
-        )
-        self.load_seconds = Histogram(
-            "oneseek_adapter_load_seconds", "Time to make an adapter resident", ("adapter", "outcome"),
-            buckets=LOAD, registry=r,
-        )  # fmt: skip
-        self.evictions = Counter(
-            "oneseek_adapter_evictions", "Adapters that made way for others", ("adapter",), registry=r
         )
         self.adapter_wait = Histogram(
             "oneseek_adapter_wait_seconds", "Time that requests waited for their adapters", ("outcome",),
@@ -162,23 +134,41 @@ class Metrics:
             "oneseek_base_load_seconds", "Time to load a base", ("base", "outcome"), buckets=LOAD, registry=r
         )
         self.base_unloads = Counter(
-            "oneseek_base_unloads", "Bases unloaded, and why", ("base", "reason"), registry=r
+            "oneseek_base_unloads", "Bases unloaded, by reason", ("base", "reason"), registry=r
         )
         self.admin_changes = Counter(
-            "oneseek_admin_changes", "Changes asked for over HTTP", ("action", "outcome"), registry=r
+            "oneseek_admin_changes",
+            "Changes of adapters requested over HTTP",
+            ("action", "outcome"),
+            registry=r,
+        )
+        self.ledger_state = Gauge(
+            "oneseek_ledger_state", "1 for the current state of the ledger", ("state",), registry=r
+        )
+        self.ledger_entries = Gauge("oneseek_ledger_entries", "Valid entries in the ledger", registry=r)
+        self.ledger_verified = Gauge(
+            "oneseek_ledger_verified_timestamp_seconds",
+            "Unix time when the ledger was last verified",
+            registry=r,
         )
         self.build_info = Gauge(
             "oneseek_build_info", "What runs", ("version", "engine", "base_digest"), registry=r
         )
         self.device_info = Gauge(
-            "oneseek_device_info", "What it runs on", ("device", "provider", "precision"), registry=r
+            "oneseek_device_info",
+            "Version, Python and platform of the server",
+            ("device", "provider", "precision"),
+            registry=r,
         )
         self.device_fallbacks = Counter(
-            "oneseek_device_fallbacks", "Devices given up for the CPU", ("device", "reason"), registry=r
+            "oneseek_device_fallbacks",
+            "Devices replaced by the CPU, by reason",
+            ("device", "reason"),
+            registry=r,
         )
 
     def runs(self, info: EngineInfo) -> None:
-        """Say what an engine is and what it computes on, once it has started."""
+        """Set the info metrics of an engine and its device, once it has started."""
         self.build_info.labels(oneseek_version(), info.name, info.base_digest).set(1)
         device = info.device
         if device is None:
@@ -187,49 +177,30 @@ class Metrics:
         if device.fallback is not None:
             self.device_fallbacks.labels(device.fallback.device, device.fallback.reason).inc()
 
-    def _make_rollout_metrics(self) -> None:
-        r = self.registry
-        names = ("adapter", "version")
-        self.rollouts = Counter(
-            "oneseek_rollouts", "Canaries and shadows that were ended", (*names, "outcome"), registry=r
-        )
-        self.shadows = Counter(
-            "oneseek_shadow_requests",
-            "Requests to be answered by a shadow too",
-            (*names, "outcome"),
-            registry=r,
-        )
-        self.shadow_first_token = Histogram(
-            "oneseek_shadow_time_to_first_token_seconds", "From the engine's call to a shadow's first token",
-            names, buckets=FIRST_TOKEN, registry=r,
-        )  # fmt: skip
-        self.shadow_between_tokens = Histogram(
-            "oneseek_shadow_inter_token_latency_seconds", "Mean time between tokens of a shadow's answer",
-            names, buckets=BETWEEN_TOKENS, registry=r,
-        )  # fmt: skip
-
     def of_base(self, base: str) -> Metrics:
-        """The metrics of one of several bases; every series of theirs has the label `base`."""
+        """Return the metrics of one of several bases. Their series have the label `base`."""
         own = self._bases[base] = Metrics(process=False)
-        self.exposed.add(base, own.registry)
+        self.exposed.add(base, own)
         return own
 
     def of(self, exchange: Exchange) -> Metrics:
-        """Those of the base that answers the exchange, or these where that is not decided."""
+        """Return the metrics of the base that answers the request; these metrics if no base is chosen yet."""
         return self._bases.get(exchange.base, self)
 
     def loads_of(self, base: str) -> LoadMetrics:
-        """What counts how `base` comes and goes."""
+        """Return the observer that counts loads and unloads of `base`."""
         return LoadMetrics(base, self.base_loads, self.base_load_seconds, self.base_unloads)
 
     def steps(self, base: str) -> StepMetrics:
-        """What counts the steps and failures of the engine that runs `base`."""
+        """Return the observer that counts steps and failures of the engine of `base`."""
         return StepMetrics(
             base, self.step_seconds, self.batch_size, self.engine_failures, self.engine_restarts
         )
 
     def record_answer(self, exchange: Exchange) -> None:
-        """One HTTP request has been answered, or its client has gone; of several voices each counts."""
+        """Record an HTTP request that was answered or disconnected. If several models answered, each one
+        counts.
+        """
         for one in exchange.voices or [exchange]:
             self.of(one)._record(one, one.status or exchange.status)
 
@@ -246,25 +217,26 @@ class Metrics:
         elapsed = (exchange.ended or time.perf_counter()) - exchange.started
         self.duration.labels(exchange.endpoint, exchange.adapter).observe(elapsed)
 
-    def serve(self, base: str, adapters: Callable[[], Iterable[Adapter]]) -> None:
-        """A base is served, with the adapters that `adapters` gives at any time."""
-        self._adapters[base] = adapters
+    def serve(self, base: str, served: MeasuredBase) -> None:
+        """Add a served base; `served` returns its adapters."""
+        self._served.add(base, served)
         self.board.of(base)
 
     def served_names(self) -> set[tuple[str, str]]:
-        """Alias and version of every adapter of every base."""
-        return {(one.alias, one.version) for adapters in self._adapters.values() for one in adapters()}
+        """Return the alias and version of every adapter of every base."""
+        return self._served.names()
 
     def chosen(self, exchange: Exchange) -> None:
-        """An adapter serves the exchange from now on, until it is answered. On the event loop."""
+        """Note that an adapter answers the request from now on. Call it on the event loop."""
         self._release(self._serving.pop(id(exchange), None))
         if exchange.version:
+            self.shown.used(exchange.adapter, exchange.version)
             name = self._serving[id(exchange)] = exchange.adapter, exchange.version
             self._in_use[name] += 1
 
     @contextmanager
     def using(self, adapter: Adapter) -> Generator[None]:
-        """Work beside the requests that will be counted under the adapter. On the event loop."""
+        """Note other work that will be counted for the adapter. Call it on the event loop."""
         name = adapter.alias, adapter.version
         self._in_use[name] += 1
         try:
@@ -273,7 +245,7 @@ class Metrics:
             self._release(name)
 
     def in_use(self, alias: str, version: str) -> bool:
-        """Whether anything is under way that will be counted under this version."""
+        """True if running work will be counted for this version."""
         return self._in_use[alias, version] > 0
 
     def _release(self, name: tuple[str, str] | None) -> None:
@@ -283,23 +255,39 @@ class Metrics:
                 del self._in_use[name]
 
     def forget_version(self, alias: str, version: str) -> None:
-        """Remove every series of a version."""
-        for metric in self._of_versions:
-            metric.remove_by_labels({"adapter": alias, "version": version})
+        """Remove all series of a version."""
+        self.shown.departed(alias, version)
+        for metric in self._of_adapters.of_versions():
+            metric.drop(alias, version)
 
     def forget_alias(self, alias: str) -> None:
-        """Remove every series of an alias that has no version any more."""
+        """Remove all series of an alias without versions."""
         if alias not in NO_ALIASES:
-            for metric in self._of_aliases:
-                metric.remove_by_labels({"adapter": alias})
+            for metric in self._of_adapters.of_aliases():
+                metric.drop(alias)
+            self.flows.pop(alias, None)
 
-    def record_load(self, adapter: str, outcome: str, seconds: float) -> None:
-        """An adapter was made resident (`ok`) or not, and why."""
-        self.loads.labels(adapter, outcome).inc()
-        self.load_seconds.labels(adapter, outcome).observe(seconds)
+    def _forget(self, alias: str, version: str, last: bool) -> None:
+        for metric in self._of_adapters.of_versions():
+            metric.drop(alias, version)
+        if last:
+            self.forget_alias(alias)
+
+    def record_load(
+        self, adapter: Adapter, outcome: str, seconds: float, base: str = "", transition: str = "load"
+    ) -> None:
+        """Record a load of an adapter of `base`, with its outcome.
+
+        `transition` is `activate` if its weights were in host memory, else `load`.
+        """
+        alias, _ = self.shown.version_name(adapter.alias, adapter.version)
+        self.loads.labels(alias, outcome).inc()
+        self.load_seconds.labels(alias, outcome).observe(seconds)
+        if outcome == "ok":
+            self.board.loads.labels(base, transition).observe(seconds)
 
     def record_shadow(self, adapter: Adapter, pace: Pace) -> None:
-        """A shadow has answered."""
+        """Record that a shadow (a version that gets copies of requests) has answered."""
         labels = (adapter.alias, adapter.version)
         if pace.first is not None:
             self.shadow_first_token.labels(*labels).observe(pace.first)
@@ -307,12 +295,12 @@ class Metrics:
             self.shadow_between_tokens.labels(*labels).observe(pace.between)
 
     def meter(self, adapter: str, version: str, started: float, base: str = "") -> Meter:
-        """A meter for one generation, its labels looked up once."""
+        """Return a meter that counts the tokens and times of one answer."""
         return Meter(self, adapter, version, started, self.board.of(base))
 
 
 class Meter:
-    """Follows one generation. `started` is when its HTTP request arrived, by `time.perf_counter()`."""
+    """Measures one generation. `started`: arrival of its HTTP request, by `time.perf_counter()`."""
 
     __slots__ = (
         "_between",
@@ -321,6 +309,7 @@ class Meter:
         "_cached",
         "_completion",
         "_first",
+        "_flow",
         "_last",
         "_metrics",
         "_name",
@@ -341,7 +330,7 @@ class Meter:
         self._last = 0.0
         self._tokens = 0
         self.finished = False
-        """True once the last delta was counted, and with it all that there is to count."""
+        """True once the last delta is counted."""
         self._first = metrics.first_token.labels(adapter, version)
         self._between = metrics.between_tokens.labels(adapter, version)
         self._queue = metrics.queue.labels(adapter)
@@ -349,9 +338,15 @@ class Meter:
         self._prompt = metrics.tokens.labels(adapter, version, "prompt")
         self._cached = metrics.tokens.labels(adapter, version, "cached")
         self._completion = metrics.tokens.labels(adapter, version, "completion")
+        self._flow = metrics.flows.setdefault(adapter, TokenFlow())
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens generated so far."""
+        return self._tokens
 
     def delta(self, delta: Delta) -> None:
-        """Count one delta; called for each one, so it looks up nothing."""
+        """Count one piece of the answer. Called for each piece, so it does no lookups."""
         if delta.token_ids:
             now = time.perf_counter()
             if self._last:
@@ -364,6 +359,7 @@ class Meter:
                 self._board.first(now - self._started)
             self._last = now
             self._tokens += len(delta.token_ids)
+            self._flow.tokens += len(delta.token_ids)
         if delta.finish_reason is not None:
             self._finish(delta, delta.finish_reason)
 
@@ -382,7 +378,7 @@ class Meter:
         self._board.finished(prompt, self._tokens, reason, delta.timing)
 
     def close(self, prompt_tokens: int, reason: str) -> None:
-        """Count a generation that ended before its last delta, and why; a finished one is counted already."""
+        """Count a generation that ended early, with the reason. No effect on a finished one."""
         if self.finished:
             return
         self._metrics.cancelled.labels(reason).inc()

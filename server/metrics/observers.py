@@ -1,4 +1,4 @@
-"""What counts the steps, failures, loads and unloads of one base's engine."""
+"""Counts the steps, failures, loads and unloads of one base's engine."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class StepMetrics:
         self._restarts = restarts
 
     def step(self, seconds: float, batch: int) -> None:
-        """One step of the engine; called from its thread."""
+        """Count one step of the engine. Called from the engine's thread."""
         self._seconds.observe(seconds)
         self._batch_size.observe(batch)
 
     def failed(self, failure: str) -> None:
-        """The engine died, or hung and was given up."""
+        """Count a failure: the engine died, or it hung and was given up."""
         self._failures.labels(self._base, failure).inc()
 
     def restarted(self, outcome: str) -> None:
-        """An attempt to start the engine again has ended."""
+        """Count an attempt to start the engine again, with its outcome."""
         self._restarts.labels(self._base, outcome).inc()
 
 
 class LoadMetrics:
-    """Counts how a base that is loaded on demand comes and goes; its `LoadObserver`."""
+    """Counts the loads and unloads of a base that is loaded on demand, as its `LoadObserver`."""
 
     def __init__(self, base: str, loads: Counter, seconds: Histogram, unloads: Counter) -> None:
         self._base = base
@@ -41,10 +41,10 @@ class LoadMetrics:
         self._unloads = unloads
 
     def base_loaded(self, outcome: str, seconds: float) -> None:
-        """A load has ended."""
+        """Count a load of the base, with its outcome."""
         self._loads.labels(self._base, outcome).inc()
         self._seconds.labels(self._base, outcome).observe(seconds)
 
     def base_unloaded(self, reason: str) -> None:
-        """The base was unloaded."""
+        """Count an unload of the base, with the reason."""
         self._unloads.labels(self._base, reason).inc()

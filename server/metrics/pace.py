@@ -1,4 +1,4 @@
-"""How fast one answer came, from the call of the engine to its last token."""
+"""Measures how fast one answer is generated, from the call of the engine to the last token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Pace:
-    """Follows one answer from the engine's call to its last token."""
+    """The times of one answer, from the call of the engine to the last token."""
 
     __slots__ = ("_begun", "_called", "_last", "_later")
 
@@ -16,7 +16,7 @@ class Pace:
         self._later = 0
 
     def tokens(self, count: int) -> None:
-        """One delta came, of so many tokens."""
+        """Record a piece of the answer with `count` tokens."""
         if not count:
             return
         self._last = time.perf_counter()
@@ -34,3 +34,14 @@ class Pace:
     def between(self) -> float | None:
         """Mean seconds from token to token after the first delta."""
         return (self._last - self._begun) / self._later if self._later else None
+
+
+class TokenFlow:
+    """Counts the tokens of one adapter as they are generated. Use it on the event loop only, since it has
+    no lock.
+    """
+
+    __slots__ = ("tokens",)
+
+    def __init__(self) -> None:
+        self.tokens = 0

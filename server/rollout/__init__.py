@@ -1,3 +1,3 @@
-"""Canaries and shadows: who gets which version, how it does and when it ends, without HTTP; `serving` and
+"""Canaries and shadows: which version answers, how it compares and when it ends, without HTTP; `serving` and
 above import it.
 """

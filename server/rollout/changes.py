@@ -1,4 +1,4 @@
-"""Canaries and shadows set over HTTP: every version is in the engine before requests are divided."""
+"""Set canaries and shadows over HTTP. Every version is loaded before requests are divided."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from server.rollout.rollouts import Rollouts
 
 @dataclass(frozen=True, slots=True)
 class AliasShares:
-    """How the requests for an alias are divided now."""
+    """How the requests for an alias are divided between its versions now."""
 
     active: VersionFolder
     state: AliasState
     live: bool
-    """Whether this server divides them so; the log says why not."""
+    """True if this server has applied the change. If not, the log has the reason."""
 
 
 class RolloutChanges:
-    """Divides the requests of one server, and of all that follow its registry."""
+    """Divides the requests of this server and of all servers that follow its registry."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RolloutChanges:
         self._registry_changes = registry_changes
 
     async def canary(self, alias: str, shares: Mapping[str, float]) -> AliasShares:
-        """Divide the requests for `alias`: version → percent, the active one among them, 100 in all."""
+        """Divide the requests for `alias`: version → percent, including the active one, 100 in total."""
 
         def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:
             active = self._active(listing, alias)
@@ -56,7 +56,7 @@ class RolloutChanges:
         return await self._divide(wanted, lambda: self._registry_changes.registry.canary(alias, shares))
 
     async def shadow(self, alias: str, version: str, share: float) -> AliasShares:
-        """Have `version` answer `share` percent of the requests for `alias` as well, unseen."""
+        """Have `version` answer `share` percent of the requests for `alias` too, unseen by clients."""
 
         def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:
             active = self._active(listing, alias)
@@ -66,7 +66,7 @@ class RolloutChanges:
         return await self._divide(wanted, lambda: self._registry_changes.registry.shadow(name, share))
 
     async def settle(self, alias: str, reason: str) -> AliasShares:
-        """Give every request for `alias` to its active version again."""
+        """Send all requests for `alias` to its active version again."""
 
         def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:
             self._active(listing, alias)
@@ -75,7 +75,7 @@ class RolloutChanges:
         return await self._divide(wanted, lambda: self._registry_changes.registry.settle(alias, reason))
 
     async def describe(self, alias: str) -> dict[str, Any]:
-        """How requests are divided here, what the registry asks for, and what was measured."""
+        """Return how requests are divided on this server and in the registry, with the measurements."""
         listing = await self._registry_changes.listing()
         active = self._active(listing, alias)
         names, key = self._runtime.served.snapshot, active.alias.lower()
@@ -90,7 +90,11 @@ class RolloutChanges:
 
     def _active(self, listing: RegistryListing, alias: str) -> VersionFolder:
         if "@" in alias:
-            raise bad_field("name", f"{alias[:128]} names a version; say its alias.", code="alias_needed")
+            raise bad_field(
+                "name",
+                f"{alias[:128]} is a version; use its alias, without @ and the version.",
+                code="alias_needed",
+            )
         return self._registry_changes.find(listing, alias)
 
     async def _divide(

@@ -1,4 +1,6 @@
-"""Trials that were ended here: the latest are remembered, and the registry on disk is told of every one."""
+"""Canaries and shadows that this server has ended. The latest are kept in memory, and each one's end is
+written to the registry on disk.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from server.metrics.metrics import Metrics
 from server.rollout.trials import Trial
 
 AGAIN_SECONDS = 60.0
-"""Between two attempts to write what could not be written."""
+"""Seconds between attempts to write to the registry."""
 CLOSE_SECONDS = 5.0
-"""Longest time that the last attempt may take when the server stops."""
+"""Timeout in seconds of the last attempt when the server stops."""
 REMEMBERED = 16
 
 log = logging.getLogger("oneseek.rollout")
@@ -30,22 +32,22 @@ log = logging.getLogger("oneseek.rollout")
 
 @dataclass(slots=True, eq=False)
 class EndedTrial:
-    """A trial that was ended here, and why."""
+    """A trial that this server has ended, and why."""
 
     trial: Trial
     adapter: Adapter
     reason: str
     figures: Mapping[str, float]
     written: bool | None
-    """Whether the registry on disk knows; None where it is not to."""
+    """True if the end of the trial is written to the registry; None if that is not needed."""
     when: datetime = field(default_factory=lambda: datetime.now(UTC))
     again: float = 0.0
-    """When to try next, by `time.monotonic()`."""
+    """Time of the next attempt, by `time.monotonic()`."""
     tried: bool = False
-    """Whether that has failed, and was said."""
+    """True if an attempt has failed and was logged."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON for /health."""
+        """Return the ended trial as JSON for `/health`."""
         return {
             "adapter": self.adapter.alias,
             "version": self.adapter.version,
@@ -60,7 +62,7 @@ class EndedTrial:
 
 
 class TrialEnds:
-    """The ends of one server's trials. `registry` is what is told of them; None tells nobody."""
+    """The ended trials of one server, which are written to `registry`, if it is not None."""
 
     def __init__(self, served: ServedAdapters, metrics: Metrics, registry: Registry | None) -> None:
         self._served = served
@@ -68,16 +70,19 @@ class TrialEnds:
         self._registry = registry
         self._latest = deque[EndedTrial](maxlen=REMEMBERED)
         self._unwritten: dict[tuple[str, str], EndedTrial] = {}
-        """Kind and alias → the end that the registry on disk is yet to learn of. At most one each: what
-        ends later was set later, and the registry no longer asks for the earlier one."""
+        """Maps each kind and alias to the end that is not written yet. At most one each, because a later
+        trial replaces the earlier one in the registry.
+        """
         self._writing: set[asyncio.Task[None]] = set()
 
     def refused(self, trial: Trial, adapter: Adapter) -> None:
-        """The engine does not take a version; the registry on disk is not told."""
-        self._latest.append(EndedTrial(trial, adapter, "the engine refuses it; the log says why", {}, None))
+        """End a trial because the engine cannot load the version. This is not written to the registry."""
+        self._latest.append(
+            EndedTrial(trial, adapter, "the engine cannot load it; the log has the reason", {}, None)
+        )
 
     def rolled_back(self, trial: Trial, adapter: Adapter, reason: str, figures: Mapping[str, float]) -> None:
-        """A version was worse than the active one; `write_due` has the registry told."""
+        """End a trial because the version does worse. `write_due` writes it to the registry."""
         ended = EndedTrial(trial, adapter, reason, figures, None if self._registry is None else False)
         self._latest.append(ended)
         if ended.written is None:
@@ -88,7 +93,7 @@ class TrialEnds:
         self._unwritten[trial.kind, trial.alias] = ended
 
     def write_due(self) -> None:
-        """Begin to tell the registry of what it does not know, and was not just tried."""
+        """Start to write those ends to the registry whose first or next attempt is due."""
         for ended in self._unwritten.values():
             if time.monotonic() >= ended.again:
                 ended.again = math.inf
@@ -97,7 +102,7 @@ class TrialEnds:
                 task.add_done_callback(self._writing.discard)
 
     async def close(self) -> None:
-        """Try once more to write what is not written: after a restart, nobody here would know of it."""
+        """Try once more to write all ends of canaries and shadows, because a restart would lose them."""
         for ended in self._unwritten.values():
             if ended.again != math.inf:  # else it is being written
                 ended.again = 0.0
@@ -108,12 +113,12 @@ class TrialEnds:
             task.cancel()
 
     def to_json(self) -> list[dict[str, Any]]:
-        """What is not written yet and the latest, each once, the latest last."""
+        """Return the ends that are not written yet and the recent ones, each once, the latest last."""
         older = [ended for ended in self._unwritten.values() if ended not in self._latest]
         return [ended.to_json() for ended in (*older, *self._latest)]
 
     async def _write(self, ended: EndedTrial) -> None:
-        """Tell the registry on disk, and the ledger; whatever goes wrong, it is tried again."""
+        """Write an end to the registry and the ledger. After any error it will be retried."""
         assert self._registry is not None
         trial, adapter = ended.trial, ended.adapter
         reason = f"rolled back {adapter.full_name} ({trial.kind}): {ended.reason}"
@@ -136,7 +141,12 @@ class TrialEnds:
             return
         ended.tried = True
         adapter, alias = ended.adapter, ended.trial.alias
-        remedy = f"after a restart it would begin again: oneseek adapters settle {alias}"
-        log.error("the end of %s is not written (%s); %s", adapter.full_name, error, remedy)
+        remedy = f"to keep it from starting again after a restart, run: oneseek adapters settle {alias}"
+        log.error(
+            "the trial of adapter %s was ended, but recording that failed (%s); %s",
+            adapter.full_name,
+            error,
+            remedy,
+        )
         if adapter in self._served.adapters():  # the metrics of one that went have gone too
             self._metrics.rollouts.labels(adapter.alias, adapter.version, "unwritten").inc()

@@ -1,4 +1,4 @@
-"""Measures an answer that counts for a version on trial, while it goes by."""
+"""Measure an answer of a version on trial while it is streamed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from server.rollout.trials import ChosenVersion
 async def measure_answer(
     deltas: Deltas, chosen: ChosenVersion, request: GenerationRequest, exchange: Exchange, shadows: Shadows
 ) -> Deltas:
-    """The same deltas; how they end is told to the trials of `chosen`, and the first sets off its shadow.
+    """Pass deltas through, report the outcome to the trials of `chosen`, and start the shadow at the first
+    one.
 
-    A request counts once, by its first choice. What a client does, or a full queue, is nobody's outcome.
+    A request counts once, by its first choice. Disconnects and a full queue do not count.
     """
     pace, begun = Pace(), False
     try:

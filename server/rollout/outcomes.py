@@ -1,4 +1,4 @@
-"""What became of answers, kept for a while, and whether one version's are worse than another's. Pure."""
+"""Outcomes of recent answers, and whether one version does worse than another. Pure."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from server.config.settings import RolloutOptions
 from server.metrics.pace import Pace
 
 MOST = 4096
-"""Answers that a window remembers."""
+"""Maximum number of answers in a window."""
 ERROR = 0.001
-"""Probability with which either end of an interval is wrong: small, as all are looked at every second."""
+"""Error probability of each end of an interval; small, because tests run every second."""
 _Z = NormalDist().inv_cdf(1 - ERROR)
 
 
 class AnswerOutcome(NamedTuple):
-    """One answer, or its failure."""
+    """The outcome of one answer."""
 
     at: float
-    """Seconds of `time.monotonic()`."""
+    """When the request ended, in seconds of `time.monotonic()`."""
     failed: bool
-    """Whether the server failed; a client's mistake or its going away is not an outcome."""
+    """True if the server failed. Clients' mistakes and disconnects are not counted."""
     first: float | None = None
-    """Seconds from the engine's call to the first token; None without one."""
+    """Seconds from the engine's call to the first token; None without a token."""
     between: float | None = None
-    """Mean seconds from token to token after the first delta; None without several."""
+    """Mean seconds between tokens after the first delta; None for a single token."""
 
 
 class Window:
@@ -42,40 +42,65 @@ class Window:
     def __init__(self) -> None:
         self._outcomes = deque[AnswerOutcome](maxlen=MOST)
         self.count = 0
-        """Outcomes since its making."""
+        """Number of outcomes since the start."""
 
     def add_failure(self) -> None:
-        """Remember a failure."""
+        """Add a request that failed."""
         self._outcomes.append(AnswerOutcome(time.monotonic(), True))
         self.count += 1
 
     def add_answer(self, pace: Pace) -> None:
-        """Remember a whole answer."""
+        """Add a request that was answered completely."""
         self._outcomes.append(AnswerOutcome(time.monotonic(), False, pace.first, pace.between))
         self.count += 1
 
     def outcomes(self) -> tuple[AnswerOutcome, ...]:
-        """What it remembers, oldest first."""
+        """Return the outcomes, oldest first."""
         return tuple(self._outcomes)
 
 
 @dataclass(frozen=True, slots=True)
 class TrialVerdict:
-    """How one version does beside another."""
+    """The comparison of one version with another."""
 
     problem: str
-    """Why it must not go on; empty where nothing says so."""
+    """Why the trial must end; empty if it may continue."""
     figures: dict[str, float]
-    """What that was decided by: counts, shares, and milliseconds."""
+    """The figures behind the decision: counts, shares, and milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionFigures:
+    """The figures of one version over the trial's window."""
+
+    answers: int
+    """Number of requests, including failures."""
+    errors: int
+    first_token_ms: float | None
+    """Median seconds from the engine's call to the first token; None without an answer."""
+    between_tokens_ms: float | None
+    """Median of the answers' mean seconds between tokens."""
+
+
+def summarize(outcomes: Sequence[AnswerOutcome], start: float) -> VersionFigures:
+    """The figures of the outcomes since `start`, by `time.monotonic()`."""
+    since = [outcome for outcome in outcomes if outcome.at >= start]
+    first, between = _values(since, "first"), _values(since, "between")
+    return VersionFigures(
+        answers=len(since),
+        errors=sum(outcome.failed for outcome in since),
+        first_token_ms=round(median(first) * 1000, 3) if first else None,
+        between_tokens_ms=round(median(between) * 1000, 3) if between else None,
+    )
 
 
 def judge_trial(
     candidate: Sequence[AnswerOutcome], active: Sequence[AnswerOutcome], limits: RolloutOptions, now: float
 ) -> TrialVerdict:
-    """Whether `candidate` is worse than `active` beyond `limits`, over the time that both windows cover.
+    """Judge if `candidate` is worse than `active` beyond `limits`, over the time that both windows cover.
 
-    It is where the interval of the difference says so, not the figures alone: Newcombe's for the shares of
-    failures, and for latency the intervals of both medians, with the ends that are nearest to each other.
+    It counts as worse only if the confidence interval shows it: Newcombe's interval for the difference of
+    failure rates, and for latency the intervals of both medians, compared at their nearest ends.
     """
     full = [outcomes[0].at for outcomes in (candidate, active) if len(outcomes) == MOST]
     start = max([now - limits.window_seconds, *full])
@@ -93,20 +118,20 @@ def judge_trial(
     if len(ours) >= limits.min_requests and apart > limits.error_margin:
         problems.append(
             f"{failed} of {len(ours)} answers failed, and {failed_active} of {len(theirs)} of the active "
-            f"version's: at least {apart:.1%} more, where {limits.error_margin:.1%} is allowed"
+            f"version's: at least {apart:.1%} more; the limit is {limits.error_margin:.1%} (error_margin)"
         )
     for name, what in (("first", "to the first token"), ("between", "between tokens")):
         slow = _slower(_values(ours, name), _values(theirs, name), limits, name, figures)
         if slow is not None:
             problems.append(
-                f"the median time {what} is at least {slow:.2f} times the active version's, where "
-                f"{limits.latency_ratio:g} is allowed"
+                f"the median time {what} is at least {slow:.2f} times the active version's; the limit is "
+                f"{limits.latency_ratio:g} (latency_ratio)"
             )
     return TrialVerdict("; ".join(problems), figures)
 
 
 def _values(outcomes: Sequence[AnswerOutcome], name: str) -> list[float]:
-    """In order, so that it is sorted once."""
+    """Values in ascending order, sorted once."""
     found = (getattr(outcome, name) for outcome in outcomes)
     return sorted(value for value in found if value is not None)
 
@@ -114,7 +139,7 @@ def _values(outcomes: Sequence[AnswerOutcome], name: str) -> list[float]:
 def _slower(
     ours: list[float], theirs: list[float], limits: RolloutOptions, name: str, figures: dict[str, float]
 ) -> float | None:
-    """How many times slower it is at least, where that is beyond the limit; notes the medians."""
+    """The least ratio of the medians, if it exceeds the limit. Adds the medians to the figures."""
     for values, key in ((ours, f"{name}_ms"), (theirs, f"active_{name}_ms")):
         if values:
             figures[key] = round(median(values) * 1000, 3)

@@ -1,8 +1,8 @@
-"""Follows the canaries and shadows that the registry on disk asks for, and ends those that do worse.
+"""Run the canaries and shadows that are set in the registry on disk, and end those that do worse.
 
-A version gets its share once the engine has it. Its errors and its latency are compared with the active
-version's every second; where they are worse beyond the limits, all requests go to the active version at once,
-and then the registry and the ledger are told. What was ended so begins again only where it is set anew.
+A version gets its share once it is loaded. Its errors and latency are compared with the active version's
+every second. If they exceed the limits, all requests go to the active version at once, and the end is written
+to the registry and the ledger. An ended trial starts again only if it is set again.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from server.config.settings import RolloutOptions
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.live.runtime import Runtime
 from server.rollout.ends import TrialEnds
-from server.rollout.outcomes import AnswerOutcome, TrialVerdict, judge_trial
+from server.rollout.outcomes import AnswerOutcome, TrialVerdict, VersionFigures, judge_trial, summarize
 from server.rollout.trials import ChosenVersion, Trial, Trials
 
 CHECK_SECONDS = 1.0
-"""Between two judgements."""
+"""Seconds between checks, which compare each canary and shadow with the active version of its alias."""
 log = logging.getLogger("oneseek.rollout")
 
 
 class Rollouts:
-    """The canaries and shadows of one runtime. `registry` is what is told of an end; None tells nobody."""
+    """The canaries and shadows of one runtime. Ends are written to `registry` if it is not None."""
 
     def __init__(
         self,
@@ -48,33 +48,35 @@ class Rollouts:
         self._trials = Trials()
         self._ends = TrialEnds(runtime.served, runtime.metrics, registry)
         self._over: set[tuple[str, str]] = set()
-        """Alias and time of what is not taken again."""
+        """(alias, time) of trials that have ended and do not start again."""
         self._refused: dict[tuple[str, str], frozenset[str]] = {}
-        """Alias and time of a split → its canaries that the engine refuses."""
+        """Maps each (alias, time) of a split to its canaries that the engine cannot load."""
         self._held: dict[str, set[str]] = {}
-        """Alias → the versions that are loaded for being divided between."""
+        """Maps each alias to versions that are loaded for its split or shadow."""
 
     def choose(self, names: Snapshot, name: str, conversation: tuple[str, ...]) -> ChosenVersion | None:
-        """What answers a request that asked for `name`; None where that is not an alias that is divided."""
+        """The version that answers a request for `name`; None if its requests are not divided."""
         alias = names.divided_alias(name)
         return self._trials.choose(names, alias, conversation) if alias is not None else None
 
     async def run(self) -> None:
-        """Judge again and again, until cancelled."""
+        """Compare canaries and shadows with the active versions repeatedly, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             try:
                 await self.check()
             except Exception:
                 # A canary that nothing judges any more would be worse than a line a second.
-                log.exception("versions on trial could not be judged")
+                log.exception(
+                    "comparing canaries and shadows with the active versions failed; trying again soon"
+                )
 
     async def close(self) -> None:
-        """Write what is not written yet, if that can be done within seconds."""
+        """Write those ends of canaries and shadows that are not written yet. Takes at most a few seconds."""
         await self._ends.close()
 
     async def start(self, home: Path) -> None:
-        """Take up what the registry in `home` asks for."""
+        """Apply the splits and shadows of the registry in `home`."""
         problems: set[str] = set()
         try:
             await self.follow(await asyncio.to_thread(AliasPointers.read, home / "registry"), problems)
@@ -84,7 +86,7 @@ class Rollouts:
             log.warning("%s", problem)
 
     async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
-        """Divide requests as `active_versions` says; False where a version is to be tried again."""
+        """Divide requests as set in `active_versions`. Returns False if a version should be retried."""
         done = True
         for alias in self._served.snapshot.by_alias:
             state = pointers.state(alias)
@@ -94,29 +96,33 @@ class Rollouts:
             try:
                 split, shadow = await self._loaded(alias, split, shadow)
             except (AdapterNotLoadedError, EngineError) as error:
-                problems.add(f"the requests for {alias} are not divided yet: {error}")
+                problems.add(f"the requests for {alias} are not divided among versions yet: {error}")
                 done = False
                 continue
             try:
                 self._divide(alias, split, shadow)
             except (AdapterRejectedError, UnknownAdapterError) as error:
-                problems.add(f"the requests for {alias} are not divided: {error}")
+                problems.add(f"the requests for {alias} are not divided among versions: {error}")
         return done
 
     def _wanted(
         self, alias: str, split: TrafficSplit | None, shadow: Shadow | None, problems: set[str]
     ) -> tuple[TrafficSplit | None, Shadow | None]:
-        """What of a wish can be served: no version that is not held, none that was ended."""
+        """The part of a split and shadow that can be served: no missing versions, no ended trials."""
         held, active = self._served.snapshot.by_alias[alias], self._served.snapshot.active_versions[alias]
         if split is not None and split.active != active:
-            problems.add(f"{alias}@{active} is active, and the split is one of {split.active}: it waits")
+            problems.add(
+                f"the split of {alias} waits: it was made for {split.active}, and {active} is active"
+            )
             split = None
         if split is not None:
             missing = {version for version, _ in split.canaries if version not in held}
-            problems |= {f"{alias}@{version} has a share and is not served here" for version in missing}
+            problems |= {
+                f"{alias}@{version} has a share of the requests but is not served here" for version in missing
+            }
             split = replace(split, ended=self._refused.get((alias, split.since), frozenset()) | missing)
         if shadow is not None and shadow.version not in held:
-            problems.add(f"{alias}@{shadow.version} is to be a shadow and is not served here")
+            problems.add(f"{alias}@{shadow.version} is set as a shadow but is not served here")
             shadow = None
         over = self._over
         return (
@@ -127,7 +133,7 @@ class Rollouts:
     async def _loaded(
         self, alias: str, split: TrafficSplit | None, shadow: Shadow | None
     ) -> tuple[TrafficSplit | None, Shadow | None]:
-        """The same without what the engine refuses, the rest resident."""
+        """Load the versions; drop those that the engine cannot load from the split and shadow."""
         if split is not None:
             for version in tuple(split.shares)[1:]:
                 if not await self._takes("canary", alias, version, split.since):
@@ -140,13 +146,18 @@ class Rollouts:
         return None if split is None or len(split.shares) < 2 else split, shadow
 
     async def _takes(self, kind: str, alias: str, version: str, since: str) -> bool:
-        """Whether the engine has the version; where it refuses it, the share ends with a line in the log."""
+        """True if the version is loaded. If the engine cannot load it, end its share and log the reason."""
         adapter = self._served.snapshot.by_alias[alias][version]
         self._residency.check_spare(adapter)
         try:
             await self._residency.ensure(adapter)
         except AdapterRefusedError as error:
-            log.error("%s is refused by the engine, so it gets no share: %s", adapter.full_name, error)
+            log.error(
+                "the %s version of alias %s gets no requests, because the engine cannot load it: %s",
+                kind,
+                alias,
+                error,
+            )
             self._metrics.rollouts.labels(adapter.alias, adapter.version, "refused").inc()
             trial = Trial("canary" if kind == "canary" else "shadow", alias, since)
             self._ends.refused(trial, adapter)
@@ -154,12 +165,14 @@ class Rollouts:
         return True
 
     def _divide(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> None:
-        """Change how the requests for an alias are divided, from the next one on."""
+        """Change how requests for an alias are divided, starting with the next request."""
         before = self._served.snapshot
         if (split, shadow) != (before.splits.get(alias), before.shadows.get(alias)):
             self._served.divide(alias, split, shadow)
             log.info(
-                "requests for %s: %s", alias, format_shares(split, shadow) or "all to the active version"
+                "requests for the alias %s are now divided between versions: %s",
+                alias,
+                format_shares(split, shadow) or "all to the active version",
             )
         after = self._served.snapshot
         self._trials.keep(after)
@@ -173,7 +186,7 @@ class Rollouts:
                 self._residency.unload_later(adapter)
 
     async def check(self) -> None:
-        """Judge every version on trial that has new outcomes, end what is worse, and have that written."""
+        """Judge every version on trial with new outcomes, end the worse ones, and write the ends."""
         try:
             await self._judge_all()
         finally:
@@ -205,7 +218,7 @@ class Rollouts:
         return None
 
     def _end(self, trial: Trial, version: str, verdict: TrialVerdict) -> None:
-        """Give every request of the trial to the active version, here and at once."""
+        """Send all requests of the trial to the active version at once."""
         names = self._served.snapshot
         split, shadow = names.splits.get(trial.alias), names.shadows.get(trial.alias)
         if trial.kind == "canary":
@@ -215,15 +228,27 @@ class Rollouts:
         self._over.add((trial.alias, trial.since))
         adapter, active = names.by_alias[trial.alias][version], names.active(trial.alias)
         log.error(
-            "rolled back: %s is worse than %s as a %s, which has ended: %s",
+            "adapter %s is worse than the active %s, so its trial as %s was ended: %s",
             adapter.full_name, active.full_name, trial.kind, verdict.problem,
         )  # fmt: skip
         self._divide(trial.alias, split, shadow)
         self._metrics.rollouts.labels(adapter.alias, adapter.version, "rolled_back").inc()
         self._ends.rolled_back(trial, adapter, verdict.problem, verdict.figures)
 
+    def figures(self) -> dict[tuple[str, str], VersionFigures]:
+        """Figures of every version on trial and of the active ones, by lower-case alias and version.
+
+        It sorts all outcomes, so do not call it on the event loop.
+        """
+        start = time.monotonic() - self._options.window_seconds
+        return {
+            (trial.alias, version): summarize(window.outcomes(), start)
+            for trial in self._trials
+            for version, window in tuple(trial.windows.items())
+        }
+
     def to_json(self) -> list[dict[str, Any]]:
-        """Every trial under way, then those that ended here, the latest last; plain JSON for /health."""
+        """Running trials, then ended ones, the latest last; plain JSON for /health."""
         names = self._served.snapshot
         self._trials.keep(names)
         now = [_trial_to_json(trial, names) for trial in self._trials]
@@ -231,7 +256,7 @@ class Rollouts:
 
 
 def _divided(names: Snapshot, alias: str) -> set[str]:
-    """The versions that have or shadow a share."""
+    """The versions in the split or the shadow."""
     split, shadow = names.splits.get(alias), names.shadows.get(alias)
     return {*(split.shares if split else ()), *((shadow.version,) if shadow else ())}
 

@@ -1,7 +1,7 @@
-"""Answers requests a second time, by versions whose answers nobody sees, for their errors and their time.
+"""Answer requests a second time with shadow versions, unseen by clients, to measure errors and times.
 
-A shadow takes what real requests leave: it begins only where nothing waits and less than half of a batch is
-in use, few run at once, and all are given up once something waits.
+Shadows use only spare capacity. One starts only if nothing waits and less than half of the batch is in use.
+Few run at once, and all are cancelled when a real request waits.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from server.rollout.trials import ShadowRequest
 log = logging.getLogger("oneseek.rollout")
 
 AT_ONCE = 2
-"""Most shadows that run at once."""
+"""Maximum number of shadows that run at once."""
 GUARD_SECONDS = 0.02
-"""Between two looks at whether a request waits for what shadows use."""
+"""Seconds between checks whether a real request waits."""
 
 
 class Shadows:
-    """The shadows of one engine. `room` is how many requests it works on at most while one begins."""
+    """The shadows of one engine. One starts only while the engine works on at most `room` requests."""
 
     def __init__(self, engine: Engine, metrics: Metrics, room: int) -> None:
         self._engine = engine
         self._metrics = metrics
         self._room = room
         self._running: dict[asyncio.Task[None], bool] = {}
-        """Each with whether it has begun to answer, so that it does not wait itself."""
+        """Maps each shadow to True once it has begun to answer, so that it no longer counts as waiting."""
         self._guard: asyncio.Task[None] | None = None
 
     def offer(self, request: GenerationRequest, shadowing: ShadowRequest) -> None:
-        """Answer what `request` asks by the shadow as well, where the engine has room for it."""
+        """Answer `request` with the shadow too, if the engine has spare capacity."""
         state = self._engine.state()
         busy = sum(state.waiting.values()) > 0 or sum(state.running.values()) > self._room
         if busy or len(self._running) >= AT_ONCE:
@@ -61,7 +61,7 @@ class Shadows:
             self._guard = asyncio.create_task(self._give_way())
 
     async def clear(self) -> bool:
-        """Give up all of them, and return once the engine has; whether there were any."""
+        """Cancel all shadows and wait until the engine has stopped them. Returns True if there were any."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -70,13 +70,13 @@ class Shadows:
         return bool(running)
 
     async def close(self) -> None:
-        """End all of them."""
+        """Cancel all copies of requests that shadows are answering."""
         if self._guard is not None:
             self._guard.cancel()
         await self.clear()
 
     async def _give_way(self) -> None:
-        """Give up all shadows once something else waits, for as long as any runs."""
+        """While shadows run, cancel all of them when another request waits."""
         while self._running:
             await asyncio.sleep(GUARD_SECONDS)
             own = sum(not begun for begun in self._running.values())
@@ -105,7 +105,10 @@ class Shadows:
             outcome = "error"
             shadowing.window.add_failure()
             if not isinstance(error, EngineError):
-                log.exception("the shadow %s failed", shadowing.adapter.full_name)
+                log.exception(
+                    "shadow adapter %s failed to answer a copy of a request; clients are not affected",
+                    shadowing.adapter.full_name,
+                )
         finally:
             self._count(shadowing, outcome)
 

@@ -1,4 +1,4 @@
-"""Versions on trial while they serve: what is measured of each, and which answers count for it."""
+"""Trials of versions: the measurements of each, and which answers count for it."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ TrialKind = Literal["canary", "shadow"]
 
 @dataclass(slots=True, eq=False)
 class Trial:
-    """One split, or one shadow: its versions beside the active one, from when it was set."""
+    """A split or a shadow: its versions, the active one, and when it was set."""
 
     kind: TrialKind
     alias: str
-    """In lower case."""
+    """The alias of the versions, in lower case."""
     since: str
     windows: dict[str, Window] = field(default_factory=dict[str, Window])
-    """Version in lower case → outcomes; for a shadow, the active version's of the same requests."""
+    """Maps each lower-case version to outcomes. For a shadow, also the active version's for the same
+    requests.
+    """
     judged: int = 0
-    """Outcomes at the last judgement."""
+    """Number of outcomes at the last judgement."""
 
     def window(self, version: str) -> Window:
-        """Where outcomes of `version` go."""
+        """The window for outcomes of `version`."""
         return self.windows.setdefault(version, Window())
 
     @property
     def count(self) -> int:
-        """Outcomes in all."""
+        """Total number of answered and failed requests."""
         return sum(window.count for window in self.windows.values())
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowRequest:
-    """A version that is to answer a request as well."""
+    """A shadow version that also answers a request."""
 
     adapter: Adapter
     window: Window
@@ -53,22 +55,22 @@ class ChosenVersion:
     adapter: Adapter
     canary: bool = False
     windows: tuple[Window, ...] = ()
-    """What remembers how that went."""
+    """Trials that record the outcome."""
     shadow: ShadowRequest | None = None
 
     def record_answer(self, pace: Pace) -> None:
-        """It answered."""
+        """Record an answer for the trials that it counts for."""
         for window in self.windows:
             window.add_answer(pace)
 
     def record_failure(self) -> None:
-        """It did not, by the server's fault."""
+        """Record a failure of the server."""
         for window in self.windows:
             window.add_failure()
 
 
 class Trials:
-    """Every trial under way, by alias and the time it was set."""
+    """The running trials, by alias and the time they were set."""
 
     def __init__(self) -> None:
         self._trials: dict[tuple[TrialKind, str, str], Trial] = {}
@@ -77,20 +79,20 @@ class Trials:
         return iter(tuple(self._trials.values()))
 
     def of(self, kind: TrialKind, alias: str, since: str) -> Trial:
-        """The trial, begun where it is new."""
+        """The trial; created if it is new."""
         key = (kind, alias, since)
         if key not in self._trials:
             self._trials[key] = Trial(kind, alias, since)
         return self._trials[key]
 
     def keep(self, names: Snapshot) -> None:
-        """Forget the trials that `names` no longer divides anything for."""
+        """Remove the trials that are no longer in `names`."""
         live = {("canary", alias, split.since) for alias, split in names.splits.items()}
         live |= {("shadow", alias, shadow.since) for alias, shadow in names.shadows.items()}
         self._trials = {key: trial for key, trial in self._trials.items() if key in live}
 
     def choose(self, names: Snapshot, alias: str, conversation: tuple[str, ...]) -> ChosenVersion:
-        """Which version of `alias`, which `names` divides, answers `conversation`, and what is told of it."""
+        """Which version of the divided `alias` answers `conversation`, and the trials that record it."""
         split, shadow = names.splits.get(alias), names.shadows.get(alias)
         key, active = conversation_key(conversation), names.active_versions[alias]
         version = active if split is None else split.version(alias, key)

@@ -1,4 +1,4 @@
-"""Whom of a server's bases a request means: by name, or by the language that one router decides on."""
+"""Chooses the base that answers a request: by name, or by the language of the question."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from server.serving.service import BaseService
 
 
 class Bases:
-    """The bases of one server, the default one first. `routing` is over the languages of all of them."""
+    """All bases of a server, the default one first. `routing` chooses between the languages of all of
+    them.
+    """
 
     def __init__(self, services: Sequence[BaseService], routing: LanguageRouting | None = None) -> None:
         self.services = tuple(services)
@@ -27,11 +29,11 @@ class Bases:
 
     @property
     def several(self) -> bool:
-        """Whether there is more than one."""
+        """True if there is more than one base."""
         return len(self.services) > 1
 
     def named(self, *names: str | None) -> BaseService:
-        """The base that knows the first of `names` that any base knows, else the default one."""
+        """Return the base that knows the first of `names` that any base knows, else the default base."""
         if self.several:
             known = self.names()
             for name in filter(None, names):
@@ -41,7 +43,7 @@ class Bases:
         return self.services[0]
 
     def names(self) -> ServedNames:
-        """Every name at this moment; the same object until one changes."""
+        """All present names of all bases. The object stays the same until a name changes."""
         snapshots = tuple(service.runtime.served.snapshot for service in self.services)
         known = self._names
         if known is None or any(a is not b for a, b in zip(known.snapshots, snapshots, strict=True)):
@@ -57,14 +59,16 @@ class Bases:
         task: Task = "generate",
         within: BaseService | None = None,
     ) -> tuple[BaseService, Route | None]:
-        """The base that answers `question`, and the route that says so.
+        """Return the base that answers `question`, and the route that chose it.
 
-        With one base that is the base, and the route is left to it. `within`: the base that answers unless
-        another one is named, as for tokens, which are one base's alone. Raises `UnknownNameError` and
-        `SelectionError`.
+        With a single base, returns that base and no route, since the base routes by itself. `within` is the
+        base that answers unless another one is named. Use it for a prompt of token ids, which have a meaning
+        for one base only. Raises `UnknownNameError` and `SelectionError`.
         """
         if not self.several:
             return self.services[0], None
+        exchange.parsed = exchange.parsed or time.perf_counter()
+        exchange.requested = question.header or question.model or ""
         try:
             service, route = await self._choose(exchange, question, task, within)
         except UnknownNameError:
@@ -109,7 +113,7 @@ class Bases:
         names: AdapterNames,
         kept: int = 0,
     ) -> Route:
-        """The router's decision, remembered among those that are `kept` there."""
+        """Return the router's decision. It is remembered in `kept`."""
         began = time.perf_counter()
         routes = self._routes[kept]
         if routes.remembers(question):

@@ -1,4 +1,4 @@
-"""The one way of a request where vectors are asked for: digests and tokens → engine → vectors."""
+"""Computes the vectors of an embeddings request: passes tokens and adapters to the engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def embed_all(
     dimensions: int | None,
     together: int,
 ) -> list[tuple[float, ...]]:
-    """The vector of each of `prompts`, in their order; at most `together` of them are in the engine at once.
+    """Return the vector of each of `prompts`, in their order. At most `together` are in the engine at once.
 
     The first error ends all of them, as does cancelling. Raises as `Engine.embed` does.
     """
@@ -68,11 +68,12 @@ async def _vector(
         metrics.cancelled.labels("error").inc()
         raise
     metrics.tokens.labels(resolution.adapter, resolution.version, "prompt").inc(len(request.prompt))
+    exchange.embedded += len(request.prompt)
     return vector
 
 
 async def _embed(runtime: Runtime, resolution: Resolution, request: EmbeddingRequest) -> tuple[float, ...]:
-    """An adapter unloaded since it was chosen is loaded again, once."""
+    """Return a prompt's vector. If its adapter was unloaded since it was chosen, load it again, once."""
     try:
         return await runtime.engine.embed(request)
     except AdapterNotLoadedError:

@@ -1,51 +1,62 @@
-"""Several generations read as one stream."""
+"""Reads several streams as one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 
 from server.request import Delta, Deltas
 
+SourceItem = TypeVar("SourceItem")
+
 
 async def merge_streams(sources: Sequence[Deltas]) -> Deltas:
-    """Yield what has arrived from any of `sources` since the last look.
-
-    The first error ends all of them. Closing this generator closes the sources. As long as nobody reads, the
-    sources wait too, but for one piece of each.
+    """Yield the items that have arrived from any of `sources`. The first error ends all of them. Closing this
+    generator closes the sources. While nobody reads, each source stops after one more item.
     """
-    arrivals: asyncio.Queue[list[tuple[int, Delta]] | BaseException | None] = asyncio.Queue(len(sources))
-    pumps = [asyncio.create_task(_pump(source, arrivals)) for source in sources]
+    async with aclosing(gather_arrivals(sources, len(sources))) as arrivals:
+        async for batch in arrivals:
+            deltas: list[tuple[int, Delta]] = []
+            for _, item in batch:
+                if isinstance(item, Exception):
+                    raise item
+                deltas += item
+            yield deltas
+
+
+async def gather_arrivals(
+    sources: Sequence[AsyncGenerator[SourceItem]], most: int = 0
+) -> AsyncGenerator[list[tuple[int, SourceItem | Exception]]]:
+    """Yield the items that have arrived from any of `sources`, each with its source's number.
+
+    An error is the last item of its source; the other sources continue. Closing this generator closes the
+    sources. The sources stop while `most` items are unread. Default: they never stop.
+    """
+    arrivals: asyncio.Queue[tuple[int, SourceItem | Exception] | None] = asyncio.Queue(most)
+
+    async def pump(number: int, source: AsyncGenerator[SourceItem]) -> None:
+        try:
+            async with aclosing(source):
+                async for item in source:
+                    await arrivals.put((number, item))
+        except Exception as error:
+            await arrivals.put((number, error))
+        await arrivals.put(None)
+
+    pumps = [asyncio.create_task(pump(number, source)) for number, source in enumerate(sources)]
     try:
-        live = len(sources)
+        live = len(pumps)
         while live:
             batch = [await arrivals.get()]
             while not arrivals.empty():
                 batch.append(arrivals.get_nowait())
-            deltas: list[tuple[int, Delta]] = []
-            for item in batch:
-                if isinstance(item, list):
-                    deltas += item
-                elif item is None:
-                    live -= 1
-                else:
-                    raise item
-            if deltas:
-                yield deltas
+            found = [item for item in batch if item is not None]
+            live -= len(batch) - len(found)
+            if found:
+                yield found
     finally:
-        for pump in pumps:
-            pump.cancel()
+        for task in pumps:
+            task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
-
-
-async def _pump(
-    source: Deltas, arrivals: asyncio.Queue[list[tuple[int, Delta]] | BaseException | None]
-) -> None:
-    try:
-        async with aclosing(source):
-            async for deltas in source:
-                await arrivals.put(deltas)
-        await arrivals.put(None)
-    except Exception as error:
-        await arrivals.put(error)

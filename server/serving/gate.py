@@ -1,10 +1,11 @@
-"""Who is let in: whether the queue has a place for a request, asked as early as its share can be known.
+"""Refuses requests early if the queue is full for them, before they are parsed or routed.
 
-Three looks, each cheaper than the work after it: at the headers alone, at the names in the body, and once
-the request is routed, when its places are taken. A share is a key and an adapter. So a key that uses
-several adapters has a share in each; a blend counts as its heaviest adapter, and a name that is not served
-never reaches the queue. What the headers leave open is refused only if every share that could be meant is
-beyond its part.
+There are three checks, each much cheaper than the work that follows it. The first reads the headers only, the
+second the names in the body. The third comes once the request is routed, and reserves its places in the
+queue. A share is all requests with the same API key and adapter. So a key that uses several adapters has a
+share in each; a blend counts as its heaviest adapter, and a name that is not served never reaches the queue.
+If the headers do not determine the adapter, the request is refused only if every share that it could belong
+to has used up its fair part of the queue.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from server.live.runtime import Runtime
 from server.request import Share
 
 MOST_ASKED = 64
-"""Adapters up to which all shares of a key are looked at if its headers name none."""
+"""Maximum number of adapters for which all shares of a key are checked if a request's headers name none."""
 
 
 class Gate:
-    """Looks at the places of one base's engine."""
+    """Checks and reserves places in the queue of one base's engine."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.places = runtime.engine.places
@@ -37,7 +38,7 @@ class Gate:
         self._metrics = runtime.metrics
 
     def check_headers(self, exchange: Exchange) -> None:
-        """Raise `EngineBusyError` if the headers are enough to know that there is no place."""
+        """Raise `EngineBusyError` if the headers alone show that the queue has no place for the request."""
         if not self.places.full:
             return
         with _found_at("headers"):
@@ -47,12 +48,16 @@ class Gate:
                 self._check_every(exchange.tenant)
 
     def check_body(self, exchange: Exchange, model: object, count: int) -> None:
-        """Raise `EngineBusyError` if header or `model` name whose share it is, and it has no such places."""
+        """Raise `EngineBusyError` if the header or `model` names an adapter for which the key gets no place
+        in the queue now.
+        """
         with _found_at("body"):
             self._check_named(exchange, model, count)
 
     def hold(self, exchange: Exchange, digest: str, count: int) -> None:
-        """Hold `count` places until the request ends, for the adapter's share. Raises `EngineBusyError`."""
+        """Reserve `count` places in the queue for the adapter until the request ends. Raises
+        `EngineBusyError`.
+        """
         with _found_at("share"):
             exchange.held = self.places.reserve(Share(exchange.tenant, digest), count)
 
@@ -85,7 +90,9 @@ class Gate:
             raise refusal
 
     def _named(self, exchange: Exchange, model: object) -> Adapter | Literal["base"] | None:
-        """Whom header or `model` name outright, of a blend the heaviest; None if something else decides."""
+        """Return the adapter that the header or `model` names. For a blend, that is the adapter with the
+        largest weight. None if routing decides.
+        """
         names, header = self._served.snapshot, exchange.headers.get(b"x-oneseek-adapter")
         try:
             if header is not None:
@@ -102,31 +109,32 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class HeldTogether:
-    """What one request holds of several shares or engines. None of it is claimed under a name of its own."""
+    """The places that one request has reserved in the queues of several engines, or for several adapters."""
 
     parts: Sequence[Held]
     name: str = ""
 
     @property
     def open(self) -> bool:
-        """See `Held.open`."""
+        """True if the request's place is still held. See `Held.open`."""
         return any(part.open for part in self.parts)
 
     def begin(self) -> None:
-        """See `Held.begin`."""
+        """Count the request as running instead of waiting. See `Held.begin`."""
         for part in self.parts:
             part.begin()
 
     def close(self) -> None:
-        """See `Held.close`."""
+        """Give back the request's place in the queue. See `Held.close`."""
         for part in self.parts:
             part.close()
 
 
 def hold_together(exchange: Exchange, wanted: Mapping[Gate, Sequence[str]]) -> dict[Gate, dict[str, Held]]:
-    """Hold a place for each adapter's digest at each gate until the request ends: all of them or none.
+    """Reserve a place in each base's queue for each adapter's digest until the request ends: all of them or
+    none.
 
-    Returns what is held at a gate by digest. Raises `EngineBusyError`.
+    Returns the reserved places of each base, by digest. Raises `EngineBusyError`.
     """
     counts = {
         gate: Counter(Share(exchange.tenant, digest) for digest in digests)

@@ -1,4 +1,5 @@
-"""The one way of a request: question → route → digests → tokens → engine → deltas.
+"""Answers a request step by step: question → route → digests → tokens → engine → deltas (pieces of the
+answer).
 
 Every endpoint goes through `Generation`; none speaks to the router, the registry or the engine by itself.
 """
@@ -10,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from adapters.errors import UnknownAdapterError
 from adapters.lora.manifest import Adapter
@@ -20,12 +21,13 @@ from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
     AdaptersBusyError,
+    AdapterUnknownError,
     EngineBusyError,
     UnreadAnswerError,
     UnsupportedRequestError,
     context_exceeded,
 )
-from server.exchange import Exchange
+from server.exchange import AnswerRecord, Exchange
 from server.grammar.service import Grammars
 from server.live.runtime import Runtime
 from server.metrics.engine_state import Task
@@ -37,33 +39,31 @@ from server.rollout.shadows import Shadows
 from server.rollout.trials import ChosenVersion
 from server.serving.fan_in import merge_streams
 from server.serving.gate import Gate
+from server.serving.kept import end_record, keep_content
 from server.serving.one_thread import OneThread
 from server.serving.resolution import Resolution, resolve_route
 from server.serving.routes import RememberedRoutes
+from server.serving.sizes import INLINE_CHARACTERS, count_characters, is_short, longest_token
 from server.text.chat_template import NO_ARGUMENTS, Message
-from server.text.tokenizer import Tokenizer, Tool
+from server.text.tokenizer import Tool
 
 __all__ = ["Generation", "Resolution"]
 
-INLINE_CHARACTERS = 1024
-"""Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
 READING_BYTES = 4
-"""Bytes of a request whose parsing takes as long as reading a character for its language."""
-VALUE_CHARACTERS = 8
-"""Characters that a value of a message or a tool counts for, beside its text."""
+"""Language detection takes as long for one character as parsing takes for this many bytes of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who is to answer a question, before anything is held or loaded for it."""
+    """The decision which adapter answers a question, before places are reserved and adapters loaded."""
 
     resolution: Resolution
     parts: Sequence[tuple[Adapter, float]]
-    """The adapters that the route means; of a divided alias, those of its active version."""
+    """The adapters of the route. If an alias is divided between versions, its active version."""
 
 
 class Generation:
-    """Routes, tokenises and generates for every endpoint, on one runtime."""
+    """Routes, tokenizes and generates for every endpoint, with one base."""
 
     def __init__(self, runtime: Runtime, rollouts: Rollouts, shadows: Shadows, aside: OneThread) -> None:
         self._runtime = runtime
@@ -81,11 +81,9 @@ class Generation:
         if self._runtime.info.task == task:
             return
         if task == "embed":
-            message = (
-                "The base served here writes text; embeddings need one that makes them, on the vllm engine."
-            )
+            message = "This base makes no embeddings. Serve an embedding model on the vllm engine for that."
         else:
-            message = "The base served here makes embeddings and writes no text; ask /v1/embeddings."
+            message = "This base makes embeddings, not text. Use /v1/embeddings."
         raise UnsupportedRequestError(message, "model")
 
     async def choose(
@@ -96,14 +94,26 @@ class Generation:
         task: Task = "generate",
         route: Route | None = None,
     ) -> Resolution:
-        """Decide who answers, hold `places` for it, make it resident, and put the receipt on the exchange.
+        """Decide which adapter answers, reserve `places` in the queue, load the adapter, and store the start
+        of the receipt in the exchange.
 
-        `route`: the decision, if it has been made. Loads a base that is loaded on demand.
+        `route` is the router's decision, if it has been made already. Loads a base that is loaded on demand.
 
         Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `EngineBusyError`,
         `AdapterRefusedError`, `AdapterNotLoadedError`, `BaseNotLoadedError`.
         """
-        decision = await self.resolve(exchange, question, task, route)
+        while True:
+            decision = await self.resolve(exchange, question, task, route)
+            try:
+                return await self.seat(exchange, decision, places)
+            except AdapterUnknownError:
+                # Its name is gone, so whoever asked for it is told so, and the rest goes elsewhere.
+                if exchange.held is not None:
+                    exchange.held.close()
+                route = None
+
+    async def seat(self, exchange: Exchange, decision: Decision, places: int) -> Resolution:
+        """Reserve `places` for the adapters of a decision, and load them. Raises the errors of `choose`."""
         self.tell(exchange, decision.resolution)
         await self.ready()
         # Nothing may be awaited in between: these places are what keeps the base loaded.
@@ -122,9 +132,13 @@ class Generation:
         task: Task = "generate",
         route: Route | None = None,
     ) -> Decision:
-        """Decide who answers. Raises as `choose` does, but for what is held or loaded."""
+        """Decide which adapter answers, without reserving or loading anything. Raises the errors of `choose`
+        for names.
+        """
         self.check_task(task)
         started = time.perf_counter()
+        exchange.parsed = exchange.parsed or started
+        exchange.requested = question.header or question.model or ""
         try:
             names = self._runtime.served.snapshot
             decided = route is not None
@@ -136,15 +150,18 @@ class Generation:
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
+        exchange.routed = time.perf_counter()
         if not decided:
-            self._runtime.metrics.route_seconds.observe(time.perf_counter() - started)
+            self._runtime.metrics.route_seconds.observe(exchange.routed - started)
         self._runtime.metrics.routes.labels(resolution.language, route.reason).inc()
         if route.detection is not None:
             self._runtime.metrics.confidence.observe(route.confidence)
         return Decision(resolution, parts)
 
     async def bring_in(self, exchange: Exchange, decision: Decision) -> Resolution:
-        """Make the adapters of a decision resident: who answers now. A canary that fails makes way."""
+        """Load the adapters of a decision. If a canary cannot be loaded, the active version answers
+        instead.
+        """
         resolution, chosen = decision.resolution, decision.resolution.chosen
         try:
             await self._bring_in(exchange, resolution.adapters)
@@ -163,7 +180,7 @@ class Generation:
         return resolution
 
     async def _decide(self, exchange: Exchange, question: RouteQuery, names: Snapshot) -> Route:
-        """The route of `question`. Long texts are not read on the event loop."""
+        """Return the route of `question`. Long texts are read in a thread."""
         router = self._runtime.router
         if self._routes.remembers(question):
             return self._routes.decide(exchange.tenant, question, router, names)
@@ -171,7 +188,7 @@ class Generation:
         return await self.aside.run_sized(size, lambda: router.decide(question, names))
 
     async def _bring_in(self, exchange: Exchange, adapters: Sequence[Adapter]) -> None:
-        """Have the adapters in the engine until the request's work has begun there."""
+        """Load the adapters, and keep them until the engine has begun the request's work."""
         if not adapters:
             return
         exchange.lease = lease = await self._runtime.residency.acquire(adapters)
@@ -181,13 +198,13 @@ class Generation:
     def _chosen(
         self, exchange: Exchange, question: RouteQuery, route: Route, names: Snapshot
     ) -> ChosenVersion | None:
-        """The version that answers, where an alias is asked for whose requests are divided."""
+        """Return the version that answers if the requests for the alias are divided between versions."""
         if len(route.target) != 1 or route.target[0][1] != 1.0:
             return None
         return self._rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
 
     def tell(self, exchange: Exchange, resolution: Resolution) -> None:
-        """Put on the exchange who answers."""
+        """Record in the exchange which adapter answers."""
         exchange.adapter, exchange.version, exchange.language = (
             resolution.adapter,
             resolution.version,
@@ -198,7 +215,7 @@ class Generation:
         self._runtime.metrics.chosen(exchange)
 
     def check_name(self, exchange: Exchange, question: RouteQuery) -> None:
-        """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
+        """Raise `UnknownNameError` for a name that is not served. Nothing is chosen or loaded."""
         try:
             self._runtime.router.decide(question, self._runtime.served.snapshot)
         except (UnknownNameError, UnknownAdapterError):
@@ -206,13 +223,15 @@ class Generation:
             raise
 
     async def encode(self, text: str, field: str, add_special_tokens: bool = True) -> tuple[int, ...]:
-        """Tokens of a raw prompt. Raises `ApiError` for one that cannot fit, by the name of its `field`."""
+        """Return the tokens of a raw prompt. Raises `ApiError`, which names `field`, if it cannot fit the
+        context.
+        """
         return await self._tokens(
             [text], field, lambda: self._runtime.tokenizer.encode(text, add_special_tokens)
         )
 
     async def decode(self, tokens: tuple[int, ...]) -> str:
-        """The text of tokens, special ones left out."""
+        """Return the text of tokens, without special tokens."""
         if len(tokens) <= INLINE_CHARACTERS // 4:
             return self._runtime.tokenizer.decode(tokens)
         return await self.aside.run(lambda: self._runtime.tokenizer.decode(tokens))
@@ -227,7 +246,9 @@ class Generation:
         tools: Sequence[Tool] = (),
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> tuple[int, ...]:
-        """Tokens of a conversation, by the base's template. Raises as `encode` does, and `TemplateError`."""
+        """Return the tokens of a conversation, by the base's chat template. Raises `ApiError` and
+        `TemplateError`.
+        """
         given = [*messages, *tools, *arguments.values()]
         return await self._tokens(
             given,
@@ -244,21 +265,21 @@ class Generation:
     async def _tokens(
         self, texts: Sequence[object], field: str, work: Callable[[], Sequence[int]]
     ) -> tuple[int, ...]:
-        """Run `work` here if `texts` are few and short, else in a thread, and one such text at a time."""
-        if _is_short(texts):
+        """Run `work` at once if `texts` are few and short. Otherwise run it in a thread, one at a time."""
+        if is_short(texts):
             return tuple(work())
         return await self.aside.run(lambda: self._fitting_tokens(texts, field, work))
 
     def _fitting_tokens(
         self, texts: Sequence[object], field: str, work: Callable[[], Sequence[int]]
     ) -> tuple[int, ...]:
-        size = _characters(list(texts))
+        size = count_characters(list(texts))
         if self._longest is None:
-            self._longest = _longest_token(self._runtime.tokenizer)
+            self._longest = longest_token(self._runtime.tokenizer)
         context = self._runtime.info.context
         # A normaliser may halve a text by composing its characters.
         if size > 2 * context * self._longest:
-            raise context_exceeded(field, context, f"{size} characters, more than so many")
+            raise context_exceeded(field, context, f"at least {size} characters, and therefore too many")
         return tuple(work())
 
     def generate(
@@ -269,13 +290,17 @@ class Generation:
         samplings: Sequence[Sampling],
         n: int,
         continues: bool = False,
+        whole: bool = False,
     ) -> Deltas:
-        """Deltas of `n` choices for each prompt, as they come; choice `i` of prompt `p` is `p * n + i`.
+        """Stream deltas (pieces) of `n` answers to each prompt, as they come. Answer `i` to prompt `p` is `p
+        * n + i`.
 
-        Closing it aborts what still runs. A seed gives each choice a different text, the same ones each time.
-        `continues`: see `GenerationRequest`. They take the places that `choose` holds.
+        Closing the generator aborts the answers that are not complete. With a seed, the choices differ from
+        each other but are the same each time. `continues` and `whole`: see `GenerationRequest`. The answers
+        use the places that `choose` has reserved.
         """
         held = exchange.held.name if exchange.held is not None else ""
+        exchange.sampling, exchange.choices = samplings[0], n
         if exchange.lease is not None:
             exchange.lease.expect(len(prompts) * n)
         sources: list[Deltas] = []
@@ -296,12 +321,14 @@ class Generation:
                     share=resolution.share,
                     tenant=exchange.tenant,
                     reservation=held,
+                    whole=whole,
                 )
                 deltas = self._deltas(len(sources), request, exchange, resolution)
                 if resolution.chosen is not None and not sources:
                     deltas = measure_answer(deltas, resolution.chosen, request, exchange, self._shadows)
                 sources.append(deltas)
-        return sources[0] if len(sources) == 1 else merge_streams(sources)
+        merged = sources[0] if len(sources) == 1 else merge_streams(sources)
+        return merged if exchange.content is None else keep_content(merged, exchange.content)
 
     async def _deltas(
         self, index: int, request: GenerationRequest, exchange: Exchange, resolution: Resolution
@@ -309,17 +336,21 @@ class Generation:
         metrics = self._runtime.metrics
         source: AsyncGenerator[Delta] | None = None
         meter: Meter | None = None
+        delta: Delta | None = None
         reason = "error"
         exchange.generating = True
+        record = AnswerRecord()
+        exchange.answers.append(record)
         try:
-            source, first = await self._begin(request, resolution)
+            source, delta = await self._begin(request, resolution)
+            record.first = time.perf_counter()
             if exchange.lease is not None:
                 exchange.lease.begun()
             meter = metrics.meter(
                 resolution.adapter, resolution.version, exchange.started, self._runtime.name
             )
-            meter.delta(first)
-            yield [(index, first)]
+            meter.delta(delta)
+            yield [(index, delta)]
             async for delta in source:
                 meter.delta(delta)
                 yield [(index, delta)]
@@ -333,6 +364,7 @@ class Generation:
             reason = ""
             raise
         finally:
+            end_record(record, delta, meter)
             if meter is None and reason:
                 metrics.cancelled.labels(reason).inc()
             if meter is not None and not meter.finished:
@@ -343,9 +375,8 @@ class Generation:
     async def _begin(
         self, request: GenerationRequest, resolution: Resolution
     ) -> tuple[AsyncGenerator[Delta], Delta]:
-        """A generation and its first delta.
-
-        An adapter unloaded since it was chosen is loaded again, once.
+        """Begin a generation, and return it with its first delta. If its adapter was unloaded since, load it
+        again.
         """
         source = self._runtime.engine.generate(request)
         try:
@@ -357,41 +388,3 @@ class Generation:
             return source, await anext(source)
         finally:
             lease.close()
-
-
-def _longest_token(tokenizer: Tokenizer) -> int:
-    """Characters of the longest token, at least 1."""
-    return max(1, *(len(tokenizer.token_text(token)) for token in range(tokenizer.vocabulary_size)))
-
-
-def _is_short(texts: Sequence[object]) -> bool:
-    """Whether `texts` hold few characters and few values; looks no further than it has to."""
-    left = INLINE_CHARACTERS
-    pending: list[object] = [list(texts)]
-    while pending and left >= 0:
-        match pending.pop():
-            case str() as text:
-                left -= len(text)
-            case list() as items:
-                left -= VALUE_CHARACTERS * len(cast("list[object]", items))
-                pending += cast("list[object]", items) if left >= 0 else []
-            case dict() as fields:
-                left -= VALUE_CHARACTERS * len(cast("dict[str, object]", fields))
-                pending += cast("dict[str, object]", fields).values() if left >= 0 else []
-            case _:
-                pass
-    return left >= 0
-
-
-def _characters(value: object) -> int:
-    """Characters that a client's message or tool brings to the text, roles aside."""
-    match value:
-        case str():
-            return len(value)
-        case list():
-            return sum(map(_characters, cast("list[object]", value)))
-        case dict():
-            items = cast("dict[str, object]", value).items()
-            return sum(_characters(item) for key, item in items if key not in ("role", "type"))
-        case _:
-            return 0

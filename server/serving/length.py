@@ -1,4 +1,4 @@
-"""How long an answer may be: as long as the request asks, or the model's context leaves room for."""
+"""Computes how long an answer may be, from the request and the model's context."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from server.request import Sampling
 
 @dataclass(frozen=True, slots=True)
 class AnswerLength:
-    """How many tokens a request asks for."""
+    """The requested length of an answer."""
 
     asked: int | None
-    """None: as many as fit, or `default`."""
+    """Requested number of tokens. None: `default`, else as many as fit."""
     default: int | None
     fields: tuple[str, str]
     """The request's names for the prompt and for the length."""
 
     def fit(self, sampling: Sampling, prompt: int, info: EngineInfo) -> Sampling:
-        """`sampling` for an answer to `prompt` tokens. Raises `ApiError` as the functions below do."""
+        """Return `sampling` for an answer to `prompt` tokens. Raises `ApiError` if the lengths do not fit."""
         return of_length(sampling, answer_length(self.asked, self.default, prompt, info, self.fields))
 
 
 def of_length(sampling: Sampling, length: int) -> Sampling:
-    """`sampling` of at most `length` tokens. Raises `ApiError` where `min_tokens` asks for more."""
+    """Return `sampling` with at most `length` tokens. Raises `ApiError` if `min_tokens` is larger."""
     if sampling.min_tokens > length:
-        message = f"min_tokens is {sampling.min_tokens}, but at most {length} fit."
+        message = f"min_tokens is {sampling.min_tokens}, but the answer can have at most {length} tokens."
         raise bad_field("min_tokens", message, code="invalid_value")
     return replace(sampling, max_tokens=length)
 
@@ -35,10 +35,11 @@ def of_length(sampling: Sampling, length: int) -> Sampling:
 def answer_length(
     asked: int | None, default: int | None, prompt: int, info: EngineInfo, fields: tuple[str, str]
 ) -> int:
-    """How many tokens may follow `prompt` tokens: what was asked, else `default`, else all that fit.
+    """Return how many tokens may follow `prompt` tokens: the requested number, else `default`, else all that
+    fit.
 
     `fields` are the request's names for the prompt and for the length. Raises `ApiError` with both numbers
-    where the two do not fit the context.
+    if the two do not fit the context.
     """
     room = info.context - prompt
     least = 1 if asked is None else asked

@@ -1,4 +1,4 @@
-"""Slow work in a worker thread, one piece at a time."""
+"""Runs slow work in a worker thread, one piece at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WorkResult = TypeVar("WorkResult")
 
 
 class Aside(Protocol):
-    """Runs work that grows with a request; of a large one not on the event loop."""
+    """Runs work whose time grows with a request: small work at once, large work outside the event loop."""
 
     def __call__(self, work: Callable[[], WorkResult], /) -> Awaitable[WorkResult]:
         """What `work` returns or raises."""
@@ -21,10 +21,10 @@ class Aside(Protocol):
 
 
 class OneThread:
-    """Runs work in a thread, in the order in which it is asked for.
+    """Runs work in a thread, one piece after the other in the order of the calls.
 
-    A thread cannot be stopped: if whoever asked is cancelled, its work still holds the turn to its end, so
-    that clients who leave cannot set off more than one piece at a time.
+    A thread cannot be stopped. So if a caller is cancelled, the next piece still waits until the cancelled
+    caller's work has ended. Clients that disconnect can therefore never start more than one piece at a time.
     """
 
     def __init__(self) -> None:
@@ -38,5 +38,5 @@ class OneThread:
         return await asyncio.shield(task)
 
     async def run_sized(self, size: int, work: Callable[[], WorkResult]) -> WorkResult:
-        """The same, but at once and without a thread if the work is about `size` bytes that are few."""
+        """Run `work` and return its result. If `size` is small, run it at once without a thread."""
         return work() if size <= SMALL else await self.run(work)

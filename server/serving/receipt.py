@@ -1,7 +1,7 @@
-"""The receipt of an answer as one object: who made it, why they did, and how long it took.
+"""Builds the receipt of an answer: which adapter made it, why, and how long it took.
 
-Its facts are those of the receipt headers and a few more. Fields keep their names and their order, because
-receipts are compared and signed.
+It holds what the receipt headers hold, and a few fields more. Never change the names or the order of its
+fields, because receipts are compared and signed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from server.serving.resolution import Resolution
 
 MOST_RUNNERS_UP = 3
 LEAST_CONFIDENCE = 0.001
-"""A language below this probability is not a runner-up."""
+"""Minimum probability of a language to be listed as a runner-up."""
 _DIGITS, _RATE_DIGITS = 4, 2
-"""Decimals of probabilities and seconds (a tenth of a millisecond), and of tokens a second."""
+"""Number of decimals of probabilities and seconds, and of tokens per second."""
 
 
 class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,20 +33,20 @@ class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """Why this adapter answered."""
+    """The reason why this adapter answered."""
 
     language: str | None
-    """Of the question; None if undecided."""
+    """Language of the question; None if undecided."""
     confidence: float
     """Posterior probability of the likeliest language, decided or not."""
     reason: str
-    """One of `routing.route.Reason`."""
+    """Why this adapter answered: one of `routing.route.Reason`."""
     runners_up: tuple[RunnerUp, ...]
     """The likeliest languages other than `language`, likeliest first."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer's. Times are None if no token was generated, as for embeddings."""
+    """The receipt of one answer. Times are None if no token was generated, as for embeddings."""
 
     request_id: str
     base: str
@@ -55,23 +55,23 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     adapter: str
     """Full name, `base`, or the blend, as the header `X-OneSeek-Adapter` has it."""
     version: str | None
-    """None for the base and for blends."""
+    """Version of the adapter; None for the base and for blends."""
     digest: str | None
     """The adapters' digests, comma-separated for a blend; None for the base."""
     route: RouteReceipt
     queue_seconds: float | None
-    """From arrival at the engine to the first step."""
+    """Seconds from arrival at the engine to the first step."""
     prefill_seconds: float | None
-    """From the first step to the first token."""
+    """Seconds from the first step to the first token."""
     first_token_seconds: float | None
-    """From the request's arrival to the first token: routing, queue and prefill."""
+    """Seconds from the request's arrival to the first token: routing, queue and prefill."""
     tokens_per_second: float | None
     """Tokens after the first one, divided by the seconds since then; None for an answer of one token."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptDraft:
-    """What is known of an answer before it is generated."""
+    """The part of a receipt that is known before the answer is generated."""
 
     exchange: Exchange
     resolution: Resolution
@@ -79,7 +79,7 @@ class ReceiptDraft:
     base_digest: str
 
     def complete(self, usages: Sequence[Usage] = (), timings: Sequence[Timing | None] = ()) -> Receipt:
-        """The receipt of an answer whose choices ended with `usages` and `timings`.
+        """Return the receipt of an answer whose choices ended with `usages` and `timings`.
 
         Several choices have one receipt. Its times are those of the choice that had the first token; its
         rate counts the tokens of all of them, from that token to the last one.
@@ -91,7 +91,7 @@ class ReceiptDraft:
             request_id=self.exchange.request_id,
             base=self.base,
             base_digest=self.base_digest,
-            adapter=resolution.receipt["X-OneSeek-Adapter"],
+            adapter=resolution.public_name,
             version=resolution.version or None,
             digest=resolution.digest if resolution.adapters else None,
             route=_route(resolution.route),

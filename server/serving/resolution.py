@@ -1,23 +1,26 @@
-"""Who answers a request, and what its receipt says of that."""
+"""Resolves the adapter that answers a request to its digest, for the engine and the receipt."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapters.lora.manifest import Adapter
-from routing.route import Route
+from routing.route import Reason, Route
 from routing.selection import HEADER
 from server.errors import UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo
 from server.request import AdapterMix
 from server.rollout.trials import ChosenVersion
 
+MOST_LISTED = 32
+"""Maximum number of prompts for which a header lists who answers each of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Who answers a request: a route whose names have become digests."""
+    """A route whose adapter names are resolved to digests."""
 
     name: str
     """Full name, the base's name, or the blend; what `model` says in the answer."""
@@ -28,42 +31,79 @@ class Resolution:
     adapter: str
     """Metric label: alias, `base` or `blend`."""
     version: str
-    """Metric label."""
+    """Metric label: version of the adapter."""
     route: Route
     adapters: tuple[Adapter, ...]
     fingerprint: str
-    """What made the answer, shortened: the base's digest and the adapter's."""
+    """The shortened digests of the base and the adapter that made the answer."""
     chosen: ChosenVersion | None = None
-    """How the version was chosen, where requests for its alias are divided."""
+    """Why this version was chosen, if the requests for its alias are divided between versions."""
+    parts: tuple[Resolution, ...] = ()
+    """Resolution of each prompt, in order, if there are several."""
 
     @property
     def digest(self) -> str:
         """The adapters' digests, in the order of the name; `none` for the base."""
+        if self.parts:
+            return _listed([part.digest for part in self.parts])
         return ",".join(adapter.digest for adapter in self.adapters) or "none"
 
     @property
     def how(self) -> str:
         """The decision in one line, such as `detected;confidence=0.97`."""
+        if self.parts:
+            return _listed([part.how for part in self.parts])
         return f"{self.route.reason};confidence={self.route.confidence:.2f}"
 
     @property
     def language(self) -> str:
-        """The answer's language, or `none` where that was not decided."""
+        """The answer's language, or `none` if it was not decided."""
+        if self.parts:
+            return _listed([part.language for part in self.parts])
         return self.route.language or "none"
 
     @property
+    def public_name(self) -> str:
+        """Value of the header `X-OneSeek-Adapter`: full name, blend or `base`, for each prompt in order."""
+        if self.parts:
+            return _listed([part.public_name for part in self.parts])
+        return self.name if self.adapter_mix else "base"
+
+    @property
     def receipt(self) -> dict[str, str]:
-        """The headers that tell a client who answered, and why."""
+        """The receipt headers: which adapter answered, and why."""
         bases = {adapter.base_digest for adapter in self.adapters}
         checked = {"X-OneSeek-Base-Check": "unverified" if None in bases else "verified"} if bases else {}
         return {
             "X-OneSeek-Base": self.base,
-            "X-OneSeek-Adapter": self.name if self.adapter_mix else "base",
+            "X-OneSeek-Adapter": self.public_name,
             "X-OneSeek-Adapter-Digest": self.digest,
             "X-OneSeek-Language": self.language,
             "X-OneSeek-Route": self.how,
             **checked,
         }
+
+
+def join_resolutions(parts: Sequence[Resolution]) -> Resolution:
+    """Join the resolutions of several prompts on one base into one that describes each of them, in order."""
+    adapters = tuple(dict.fromkeys(adapter for part in parts for adapter in part.adapters))
+    mixes = sorted({part.adapter_mix for part in parts})
+    mark = hashlib.sha256(repr(mixes).encode()).hexdigest()[:12]
+    base = parts[0].fingerprint.rpartition("_")[0]
+    return replace(
+        parts[0],
+        name=_listed([part.name for part in parts]),
+        version="",
+        adapters=adapters,
+        fingerprint=f"{base}_{mark}",
+        chosen=None,
+        parts=tuple(parts),
+    )
+
+
+def _listed(items: Sequence[str]) -> str:
+    """Return one item for each prompt. If there are many prompts, return each different item once."""
+    return ", ".join(items if len(items) <= MOST_LISTED else dict.fromkeys(items))
 
 
 def resolve_route(
@@ -73,7 +113,7 @@ def resolve_route(
     base_name: str,
     chosen: ChosenVersion | None = None,
 ) -> Resolution:
-    """Whom a route means, by digest. `parts` are the adapters of its target, with their weights.
+    """Resolve a route to digests. `parts` are the adapters of its target, with their weights.
 
     `chosen` answers instead if requests for the alias are divided. Raises `UnsupportedRequestError` for a
     blend on an engine that makes none.
@@ -82,7 +122,9 @@ def resolve_route(
         parts = [(chosen.adapter, 1.0)]
     plain = len(parts) == 1 and parts[0][1] == 1.0
     if parts and not plain and not info.blends:
-        raise UnsupportedRequestError("This engine serves one adapter at a time, unweighted.", HEADER)
+        raise UnsupportedRequestError(
+            "This engine does not support blends. Name a single adapter without a weight.", HEADER
+        )
     weights: dict[str, float] = {}
     for adapter, weight in parts:
         weights[adapter.digest] = weights.get(adapter.digest, 0.0) + weight
@@ -108,6 +150,12 @@ def resolve_route(
         fingerprint=f"fp_{_short(info.base_digest)}_{mark}",
         chosen=chosen,
     )
+
+
+def resolve_base(info: EngineInfo, base_name: str) -> Resolution:
+    """Return the resolution to the base without adapters, for requests that are not routed."""
+    route = Route(target=(), language=None, confidence=0.0, reason=Reason.DEFAULT, detection=None)
+    return resolve_route(route, (), info, base_name)
 
 
 def _short(digest: str) -> str:

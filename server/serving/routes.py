@@ -1,4 +1,6 @@
-"""Decisions of the router, remembered for a while: who is refused asks the same again."""
+"""Remembers the router's decisions for a while, since clients that were refused send the same question
+again.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +10,27 @@ from collections import OrderedDict
 from routing.route import AdapterNames, Route, RouteQuery, Router
 
 MOST_ROUTES = 512
-"""Decisions that are remembered."""
+"""Maximum number of decisions that are remembered."""
 MOST_CHARACTERS = 2048
-"""Characters up to which a question is remembered, as a digest."""
+"""Maximum length in characters of a question that is remembered."""
 
 
 class RememberedRoutes:
-    """A router's decisions on one state of the registry, each key's apart, so that time tells nothing."""
+    """Cache of a router's decisions for one state of the registry. Separate for each key, so that response
+    times reveal nothing about other keys.
+    """
 
     def __init__(self) -> None:
         self._routes: OrderedDict[bytes, Route] = OrderedDict()
         self._of: tuple[Router, AdapterNames] | None = None
 
     def remembers(self, question: RouteQuery) -> bool:
-        """True if `question` is short enough."""
-        return sum(map(len, question.turns)) + sum(map(len, question.opening)) <= MOST_CHARACTERS
+        """True if `question` is short enough to be remembered."""
+        texts = (*question.turns, *question.opening, question.system or "")
+        return sum(map(len, texts)) <= MOST_CHARACTERS
 
     def decide(self, tenant: str, question: RouteQuery, router: Router, names: AdapterNames) -> Route:
-        """What `router.decide` says of a question that is short enough. Raises as it does."""
+        """Return the decision of `router.decide`, from memory if possible. Raises the errors of `decide`."""
         if self._of is None or self._of[0] is not router or self._of[1] is not names:
             self._routes.clear()
             self._of = router, names

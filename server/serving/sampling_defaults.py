@@ -1,4 +1,4 @@
-"""How a base wants to be sampled where a request is silent: its `generation_config.json`, as in vLLM."""
+"""Sampling defaults of a base, from its `generation_config.json`, as in vLLM."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 MOST_BYTES = 1 << 20
+LEAST_TOP_P = 1e-6
+"""Smallest `top_p` that engines accept. It replaces 0, since both keep only the likeliest token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingDefaults:
-    """Values for requests that leave them out; OpenAI's where the base has none."""
+    """Default values for sampling fields; OpenAI's if the base has none."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -20,12 +22,12 @@ class SamplingDefaults:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     max_new_tokens: int | None = None
-    """Answer length; None: what is left of the context."""
+    """Answer length in tokens; None: the rest of the context."""
 
 
 _BOUNDS: dict[str, tuple[type[int] | type[float], float, float]] = {
     "temperature": (float, 0.0, 2.0),
-    "top_p": (float, 1e-6, 1.0),
+    "top_p": (float, LEAST_TOP_P, 1.0),
     "top_k": (int, 0, 2**31 - 1),
     "min_p": (float, 0.0, 1.0),
     "repetition_penalty": (float, 0.01, 100.0),
@@ -34,18 +36,18 @@ _BOUNDS: dict[str, tuple[type[int] | type[float], float, float]] = {
 
 
 def read_defaults(base: Path) -> SamplingDefaults:
-    """The defaults of the base in `base`. Raises `ValueError` that names a field out of bounds."""
+    """Read the defaults of the base in `base`. Raises `ValueError`, which names the invalid field."""
     path = base / "generation_config.json"
     if not path.is_file():
         return SamplingDefaults()
     if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"generation_config.json has more than {MOST_BYTES} bytes")
+        raise ValueError(f"generation_config.json is larger than {MOST_BYTES} bytes")
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"generation_config.json is not JSON: {error}") from None
     if not isinstance(raw, dict):
-        raise ValueError("generation_config.json is not an object")
+        raise ValueError("generation_config.json is not a JSON object")
     given = cast("dict[str, Any]", raw)
     values: dict[str, Any] = {}
     for name, (kind, least, most) in _BOUNDS.items():
@@ -55,7 +57,7 @@ def read_defaults(base: Path) -> SamplingDefaults:
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise ValueError(
                 f"generation_config.json: {name} {value!r} is not within {least:g} and {most:g}; "
-                "mend it or leave it out"
+                "fix or remove it"
             )
         values[name] = kind(value)
     return SamplingDefaults(**values)

@@ -1,4 +1,4 @@
-"""One base as requests meet it: put together from a runtime, started and stopped with the server."""
+"""Builds the service of one base from its runtime, and starts and stops it with the server."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from server.serving.one_thread import OneThread
 from server.serving.sampling_defaults import SamplingDefaults
 
 DEFAULT_BATCH = 32
-"""Requests in one batch if the settings name none; vLLM takes more on large GPUs."""
+"""Assumed batch size if `max_num_seqs` is not set; vLLM uses more on large GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveChanges:
-    """What changes a base's adapters while it is served, for the admin endpoints."""
+    """Changes to a base's adapters at runtime, for the admin endpoints."""
 
     follower: RegistryFollower
     loras: LoraLoading
@@ -50,7 +50,7 @@ class LiveChanges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseService:
-    """A runtime with its rollouts, and what generates on it."""
+    """The parts that serve one base: its runtime, its rollouts and its generation."""
 
     runtime: Runtime
     rollouts: Rollouts
@@ -58,19 +58,20 @@ class BaseService:
     generation: Generation
     defaults: SamplingDefaults
     changes: LiveChanges | None
-    """None if no registry is followed."""
+    """Changes to adapters; None if no registry is followed."""
     collectors: Sequence[Collector] = ()
-    """What the engine measures itself, exported once it has started."""
+    """The engine's own metrics, exported once it has started."""
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Start the engine, load the adapters that go first, follow the registry; undo it at the end."""
+        """Start the engine, load adapters with priority and follow the registry; stop all at the end."""
         runtime = self.runtime
         engine, metrics, served = runtime.engine, runtime.metrics, runtime.served
         await engine.start()
         try:
             metrics.runs(engine.info)
-            metrics.engines.add(EngineCollector(engine, runtime.name, served.adapters))
+            kept = runtime.residency.priorities.kept
+            metrics.engines.add(EngineCollector(engine, runtime.name, served, kept, metrics.shown.uses))
             for collector in self.collectors:
                 metrics.engines.add(collector)
             await runtime.residency.load_first()
@@ -106,10 +107,10 @@ def open_service(
     follow: FollowOptions | None = None,
     collectors: Sequence[Collector] = (),
 ) -> BaseService:
-    """The service of a runtime whose engine has not started.
+    """Build the service of a runtime whose engine has not started.
 
-    `aside` is the one of the process. With `follow` it keeps up with the registry on disk, and its adapters
-    can be changed over HTTP.
+    `aside` runs slow work in the process's worker thread. With `follow`, the service follows the registry on
+    disk, and adapters can be changed over HTTP.
     """
     registry: Registry | None = None
     if follow is not None:

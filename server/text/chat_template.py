@@ -1,7 +1,8 @@
 """Chat templates: a base's own Jinja template turns messages into the text that the base was trained on.
 
-Only the template in the model's folder is ever compiled, in Jinja's immutable sandbox, with the names that
-Hugging Face's templates expect. What a client writes reaches it as data, its control tokens broken.
+Only the template in the model's folder is ever compiled. It runs in Jinja's immutable sandbox, with the
+globals that Hugging Face's templates expect. A client's text reaches the template as data, in which
+spelled-out control tokens are broken up.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Tool = Mapping[str, Any]
 """`{"type": "function", "function": {"name", "description", "parameters"}}`, as Hugging Face has it."""
 
 BREAK = "\ufdd0"
-"""Stands where two characters of a client's text must not be read as one token. No client's text holds it."""
+"""Inserted into a client's text to split a spelled-out control token. A client's own becomes U+FFFD."""
 _END = "\ufdd1"
 OURS = frozenset(
     {
@@ -36,30 +37,30 @@ OURS = frozenset(
         "chat_template", "custom_tools", "builtin_tools", "conversation", "return_dict", "self",
     }
 )  # fmt: skip
-"""Names that a template may read and that only the server sets, by fields of their own."""
+"""Template variables that only the server sets: a request cannot pass them as template arguments."""
 NO_ARGUMENTS: Mapping[str, Any] = {}
 
 _RESERVED = re.compile(f"[{BREAK}{_END}]")
 _RESULT = "7e3a"
-"""The result of a call that a template is shown."""
+"""Text of the tool result in the probe that finds out if a template renders calls and their results."""
 _LARGEST_FRAME = 1 << 20
 _GROWTH = 8
-"""Characters that a template may write for one of a client's; JSON escapes take six."""
+"""Characters of output allowed for each character of input. A JSON escape writes six for one."""
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks an assistant's words for training; to a prompt it adds nothing."""
+    """Jinja's `{% generation %}` block, which marks text for training. Only its contents are rendered."""
 
     tags = {"generation"}  # noqa: RUF012 - the base class declares it so
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The block's contents, as if they stood alone."""
+        """Return the nodes inside the block, as if the block's tags were not there."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class TemplateError(ValueError):
-    """The base's chat template refuses these messages; the text is the template's and safe to show."""
+    """The base's chat template refuses these messages. The message is safe to show to a client."""
 
 
 class ChatTemplate:
@@ -88,20 +89,22 @@ class ChatTemplate:
             self._template = environment.from_string(source)
             read = meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateSyntaxError as error:
-            raise ValueError(f"the chat template does not compile, line {error.lineno}: {error}") from error
+            raise ValueError(
+                f"the base's chat template does not compile, line {error.lineno}: {error}"
+            ) from error
         self.arguments = frozenset(read) - frozenset(names) - frozenset(special) - OURS
-        """Names that a request may set: those that the template reads and neither it nor the server sets."""
+        """Variables that a request may set: read by the template, and set neither by it nor by the server."""
         self._special = dict(special)
         self.breaker = Breaker(control)
         self._in_parts = frozenset[str]()
         self._in_parts, read = probe_roles(self._probe)
         self._takes_system = "system" in read
         self.takes_tools = self._probe_tools()
-        """Whether the tools of a request reach the text."""
+        """True if the template renders the tools of a request."""
         self._refused = conversation.refused_kinds(lambda messages: self._probe(self._placed(messages)))
         self._several_calls = not self.takes_tools or conversation.takes_several_calls(self._probe)
         self.tool_format: ToolFormat | None = None
-        """How the base writes calls of tools; None if that is not known."""
+        """The format in which the base writes tool calls; None if unknown."""
         called = self._probe_call() if self.takes_tools else None
         self._takes_calls = called is not None and PROBE_NAME in called and _RESULT in called
         if tool_parser is not None:
@@ -118,19 +121,19 @@ class ChatTemplate:
         tools: Sequence[Tool] = (),
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> str:
-        """The text of a conversation, with `BREAK` inside what only looks like a control token.
+        """Render a conversation as a prompt. `BREAK` splits control tokens that a client spelled out.
 
-        With `continue_final_message` the text ends where the last message does, for the model to go on.
-        `tools` that the template does not show are described in a system message, and calls and results in
-        `messages` that it does not show are written as text. Turns that it refuses or drops are merged as
-        Mistral's own reference tokenizer does, and a system message that it does not take goes before the
-        first user message; all else that it refuses raises `TemplateError`.
-        `arguments` are values for some of the names in `self.arguments`; others are left out.
+        With `continue_final_message` the prompt ends with the last message's text, so that the model
+        continues it. If the template does not support tools, they are described in a system message. If it
+        does not support calls and results, they are written as text. If it does not support the order of
+        roles, turns are merged as Mistral's reference tokenizer does. If it does not support system
+        messages, their text goes before the first user message.
+        `arguments` sets template variables; names that are not in `self.arguments` are ignored.
+        Raises `TemplateError` if the template still refuses the messages.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError(
-                "add_generation_prompt and continue_final_message are both true; continuing a message "
-                "leaves no room for a new one, so set one of them to false"
+                "add_generation_prompt and continue_final_message are both true; set one of them to false"
             )
         safe: list[dict[str, Any]] = [self.breaker.apply(dict(message)) for message in messages]
         known: list[dict[str, Any]] | None = self.breaker.apply(tools) if tools else None
@@ -146,7 +149,7 @@ class ChatTemplate:
         try:
             return write(safe, self._refused)
         except TemplateError:
-            # What it takes of most conversations it may refuse beside tools, or beside what it refuses.
+            # The probes had no tools and only one unusual order each; a mixture may be refused all the same.
             if not conversation.kinds_of(safe) - self._refused:
                 raise
         return write(safe, conversation.ALL_KINDS)
@@ -154,7 +157,7 @@ class ChatTemplate:
     def _with_tools(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
-        """What the template takes of tools, calls and results as it is, and the rest as text."""
+        """Rewrite as text those of the tools, calls and results that the template does not support."""
         form = self.tool_format or JSON
         if tools and not self.takes_tools:
             messages, tools = conversation.with_described(messages, tools, form), None
@@ -189,12 +192,16 @@ class ChatTemplate:
         arguments: Mapping[str, Any],
     ) -> str:
         if not messages or not isinstance(messages[-1].get("content"), str):
-            raise TemplateError("continue_final_message needs a last message with text to continue")
-        # The space tells whether the template trims: then the end of the text to go on from is trimmed too.
+            raise TemplateError(
+                "continue_final_message needs a last message with text; add one, or set it to false"
+            )
+        # If the space after `_END` is gone, the template strips messages: strip the end of the text, too.
         marked = {**messages[-1], "content": messages[-1]["content"] + _END + " "}
         text, end, rest = self._run([*messages[:-1], marked], False, tools, arguments).rpartition(_END)
         if not end:
-            raise TemplateError("the chat template leaves out the last message, so it cannot be continued")
+            raise TemplateError(
+                "the chat template does not render the last message, so it cannot be continued"
+            )
         return text if rest.startswith(" ") else text.rstrip()
 
     def _run(
@@ -218,25 +225,27 @@ class ChatTemplate:
             ):
                 length += len(part)
                 if length > limit:
-                    raise TemplateError(f"the chat template's text grew past {limit} characters")
+                    raise TemplateError(
+                        f"the conversation has more than {limit} characters in the chat template's form"
+                    )
                 parts.append(part)
         except TemplateError:
             raise
         except jinja2.TemplateError as error:
-            raise TemplateError(error.message or "the chat template refuses these messages") from error
+            raise TemplateError(error.message or "the base's chat template rejects these messages") from error
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
-            raise TemplateError("the chat template cannot render these messages") from error
+            raise TemplateError("the base's chat template failed on the request's messages") from error
         return "".join(parts)
 
     def _probe(self, messages: Sequence[Message]) -> str | None:
-        """The text of `messages`; None if the template refuses them."""
+        """Render `messages`; None if the template refuses them."""
         try:
             return self._run(messages, True)
         except TemplateError:
             return None
 
     def _probe_tools(self) -> bool:
-        """Whether a tool's name and parameters reach the text."""
+        """Return True if the template renders a tool's name and parameters."""
         parameters = {"type": "object", "properties": {"9c2b": {"type": "string"}}}
         function = {"name": PROBE_NAME, "description": "", "parameters": parameters}
         try:
@@ -248,7 +257,7 @@ class ChatTemplate:
         return PROBE_NAME in text and "9c2b" in text
 
     def _probe_call(self) -> str | None:
-        """The text of a conversation with a call."""
+        """Render a conversation with a tool call and its result; None if the template refuses it."""
         function = {"name": PROBE_NAME, "arguments": {"a": 1}}
         call = {"id": "a1b2c3d4e", "type": "function", "function": function}
         return self._probe(
@@ -261,10 +270,10 @@ class ChatTemplate:
 
 
 class Breaker:
-    """Breaks control tokens that a client spells out, so that they are read as the letters they are.
+    """Splits control tokens that a client spells out, so that they are tokenised as ordinary letters.
 
-    A `BREAK` goes after the first character of each occurrence, overlapping ones included; and at the ends of
-    a text that could become a control token together with its neighbour.
+    `BREAK` is inserted after the first character of each occurrence, including overlapping ones. It is also
+    inserted at the ends of a text that could form a control token together with the text next to it.
     """
 
     def __init__(self, control: Sequence[str]) -> None:
@@ -279,7 +288,7 @@ class Breaker:
         self._tails = tuple({token[n:] for token in tokens for n in range(1, len(token))})
 
     def apply(self, value: Any) -> Any:
-        """`value` with every string in it made safe; dicts, lists and tuples are copied."""
+        """Return `value` with control tokens split in every string. Dicts, lists and tuples are copied."""
         if isinstance(value, str):
             return self._break(value)
         if isinstance(value, Mapping):
@@ -289,7 +298,7 @@ class Breaker:
         return value
 
     def count(self, text: str) -> int:
-        """How many control tokens `text` spells out."""
+        """Return the number of control tokens that `text` spells out."""
         return 0 if self._whole is None else len(self._whole.findall(text))
 
     def _break(self, text: str) -> str:
@@ -298,7 +307,7 @@ class Breaker:
             return text
         for token in self._single:
             if token in text:
-                raise TemplateError(f"a message holds {token!r}, which is a control token of this model")
+                raise TemplateError(f"a message contains {token!r}, a control token of this model; remove it")
         starts = [found.start() + 1 for found in self._inside.finditer(text)]
         if starts:
             borders = [0, *starts, len(text)]
@@ -311,7 +320,7 @@ class Breaker:
 
 
 def _size(value: Any) -> int:
-    """About how many characters `value` has as JSON, escapes aside."""
+    """Estimate the length of `value` as JSON in characters, without escapes."""
     if isinstance(value, str):
         return len(value) + 4
     if isinstance(value, Mapping):
@@ -336,7 +345,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without the escapes for HTML that Jinja's own filter makes."""
+    """Replace Jinja's `tojson` filter, which would escape HTML characters."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

@@ -1,4 +1,4 @@
-"""Conversations as templates take them: turns that a template refuses are merged, tools written as text.
+"""Rewrites conversations for chat templates: merges turns that a template refuses, writes tools as text.
 
 Merging follows Mistral's reference tokenizer (mistral-common, `InstructRequestNormalizer`).
 """
@@ -14,10 +14,10 @@ from server.text.tool_signature import signature
 
 Messages: TypeAlias = list[dict[str, Any]]
 RenderProbe: TypeAlias = Callable[[Messages], str | None]
-"""Renders messages as they are; None if the template refuses them."""
+"""Renders messages without rewriting them; returns None if the template refuses them."""
 
 JOIN = "\n\n"
-"""Between the texts of messages that become one."""
+"""Separates the texts of messages that are merged into one."""
 
 _SYSTEM, _USER, _ASSISTANT, _LAST = "3b7e", "9c2b", "b2c9", "6d4f"
 _KINDS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -28,20 +28,22 @@ _KINDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "assistants": (("user", _USER), ("assistant", _ASSISTANT), ("assistant", _LAST), ("user", _SYSTEM)),
     "assistant first": (("assistant", _ASSISTANT), ("user", _USER)),
 }
-"""A kind of conversation that templates refuse → one of it, in which each text is another."""
+"""Maps orders of roles that some templates refuse to (role, text) pairs of an example, all texts
+different.
+"""
 ALL_KINDS = frozenset(_KINDS)
 
 
 def refused_kinds(render: RenderProbe) -> frozenset[str]:
-    """The kinds of conversations that a template refuses, or of which it leaves out a text.
+    """Return the kinds of `_KINDS` that a template refuses, or of which it does not render every message.
 
-    What an assistant said may be left out: some templates show only what is asked.
+    An assistant's message need not be rendered: some templates render only the other roles.
     """
     return frozenset(kind for kind, turns in _KINDS.items() if not _is_taken(render, turns))
 
 
 def kinds_of(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """The kinds that `messages` are of; empty for an ordinary conversation."""
+    """Return the kinds of `_KINDS` that `messages` belong to; empty for an ordinary order of roles."""
     roles = [message.get("role") for message in messages]
     rest = [role for role in roles if role != "system"]
     found: set[str] = set()
@@ -60,10 +62,10 @@ def kinds_of(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
 
 
 def merged(messages: Messages, refused: frozenset[str]) -> Messages:
-    """`messages` without the `refused` kinds, else as they are.
+    """Rewrite `messages` so that they are of none of the `refused` kinds.
 
-    System messages become one, before all others; neighbours of the same role become one; a conversation
-    that no user begins begins with an empty message of theirs.
+    System messages are merged into one at the beginning. Adjacent messages of one role are merged. If an
+    assistant speaks first, an empty user message is put before it.
     """
     kinds = kinds_of(messages) & refused
     if "late system" in kinds:
@@ -96,7 +98,7 @@ def with_system_in_user(messages: Messages) -> Messages:
 
 
 def one_call_each(messages: Messages) -> Messages:
-    """Every call in a message of its own, right before its result."""
+    """Split messages with several tool calls: each call gets its own message, followed by its result."""
     split: Messages = []
     results: dict[str, dict[str, Any]] = {}
     for index, message in enumerate(messages):
@@ -117,7 +119,7 @@ def one_call_each(messages: Messages) -> Messages:
 
 
 def takes_several_calls(render: RenderProbe) -> bool:
-    """Whether a template takes a message with two calls, or neither two nor one."""
+    """Return False if a template refuses a message with two tool calls but takes messages with one."""
     functions: Messages = [{"name": f"{PROBE_NAME}{place}", "arguments": {}} for place in range(2)]
     calls: Messages = [
         {"id": f"a1b2c3d4{place}", "type": "function", "function": function}
@@ -133,7 +135,7 @@ def takes_several_calls(render: RenderProbe) -> bool:
 
 
 def calls_as_text(messages: Messages, form: ToolFormat) -> Messages:
-    """The same with calls as the text of their message, and neighbouring results as one of the user's."""
+    """Write tool calls as text of the assistant, and adjacent results as the text of one user message."""
     plain: Messages = []
     results = False
     for message in messages:
@@ -154,7 +156,7 @@ def calls_as_text(messages: Messages, form: ToolFormat) -> Messages:
 
 
 def with_described(messages: Messages, tools: Sequence[Mapping[str, Any]], form: ToolFormat) -> Messages:
-    """The same with `tools` described at the end of the first system message, or in one of their own."""
+    """Describe `tools` at the end of the first system message, or in a new one if none comes first."""
     described = {"role": "system", "content": _description(tools, form)}
     if messages and messages[0].get("role") == "system":
         return [_joined([messages[0], described]), *messages[1:]]
@@ -173,7 +175,7 @@ def _leading_systems(messages: Messages) -> int:
 
 
 def _joined(messages: Messages) -> dict[str, Any]:
-    """One message with the texts and calls of all, which have the same role."""
+    """Merge messages of the same role into one, with all their texts and tool calls."""
     texts = [message["content"] for message in messages if message.get("content")]
     calls = [call for message in messages for call in message.get("tool_calls") or ()]
     one = {**messages[0], "content": JOIN.join(texts)}

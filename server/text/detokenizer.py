@@ -1,4 +1,4 @@
-"""Turns tokens into text as they come: whole characters only, and nothing of a stop string.
+"""Turns generated tokens into text: emits whole characters only, and no part of a stop string.
 
 `tokenizers`' own DecodeStream is not used: it raises where a stray byte follows a character of byte-fallback
 tokens, which a warm temperature can produce, and holds all text back behind such a byte.
@@ -15,12 +15,12 @@ _utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 class TextStream:
-    """The text of one answer.
+    """Decodes the tokens of one answer.
 
-    Joined, what `push` and `finish` return is the decoded answer up to the first stop string: the one that is
-    complete first, and of those complete at once the longest. Bytes that are not UTF-8 become U+FFFD.
-    With `prompt`, an answer that goes on from plain text keeps the space before its first word; after a
-    special token, or without `prompt`, it begins without one, as `Tokenizer.decode` has it.
+    The texts that `push` and `finish` return add up to the decoded answer before the first stop string. That
+    is the stop string that is complete first; if several are complete at once, the longest of them.
+    Bytes that are not UTF-8 become U+FFFD. If `prompt` ends with plain text, the space before the answer's
+    first word is kept. After a special token, or without `prompt`, it is dropped, as by `Tokenizer.decode`.
     `marks`: see `Sampling.marks`.
     """
 
@@ -46,9 +46,9 @@ class TextStream:
         self._spaces = 0 if self._begun else tokenizer.leading_spaces
 
     def push(self, token_id: int) -> tuple[str, str | None]:
-        """Add a token: the text that may be shown now, and the stop string that ended it or None.
+        """Add a token. Return the text that may be shown now, and the stop string that ended it or None.
 
-        After a stop string, push no more.
+        Do not call this again after a stop string was returned.
         """
         honour = self._unchecked <= 0
         self._unchecked -= 1
@@ -64,7 +64,7 @@ class TextStream:
         return self._stops.push(text, honour)
 
     def finish(self) -> str:
-        """What was held back, where no stop string ended the text."""
+        """Return the text that was held back, if no stop string ended the answer."""
         rest = self._decoder.decode(b"", final=True)
         return rest if self._stops is None else self._stops.finish(rest)
 
@@ -87,16 +87,16 @@ class TextStream:
 
 
 class StopSearch:
-    """Looks for several strings at once in a text that comes in parts.
+    """Searches a text that arrives in parts for several strings at once.
 
-    One automaton for each string (Knuth, Morris, Pratt 1977): its state is how much of the string the text
-    ends with, which is just what must be held back. Linear in the text, whatever the strings.
-    Raises `ValueError` for an empty string, which every text begins with.
+    Uses one Knuth-Morris-Pratt automaton (1977) for each string. Its state is the length of the longest
+    beginning of the string that the text ends with, and so much text must be held back. Takes linear time.
+    Raises `ValueError` for an empty string.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
         if "" in strings:
-            raise ValueError("stop holds an empty string, which would end every text; leave it out")
+            raise ValueError("stop contains an empty string, which would end every text; remove it")
         # The longest first, so that of several complete at once it is found first.
         self._strings = sorted(dict.fromkeys(strings), key=len, reverse=True)
         self._firsts = frozenset(string[0] for string in self._strings)
@@ -105,7 +105,10 @@ class StopSearch:
         self._held = ""
 
     def push(self, text: str, honour: bool) -> tuple[str, str | None]:
-        """Add `text`: what can no longer be part of a string, and the string found if `honour` allows it."""
+        """Add `text`. Return the text that can be shown, and the string found or None.
+
+        Text is held back while it may be the beginning of a string. Matches count only if `honour` is true.
+        """
         if not self._held and self._firsts.isdisjoint(text):
             return text, None
         whole = self._held + text
@@ -124,12 +127,12 @@ class StopSearch:
         return whole[:shown], None
 
     def finish(self, text: str) -> str:
-        """Everything held back, and `text` after it."""
+        """Return all text that was held back, followed by `text`."""
         whole, self._held = self._held + text, ""
         return whole
 
     def _scan(self, index: int, text: str) -> int:
-        """Move one automaton on by `text`; where its string was first complete, or 0."""
+        """Advance one automaton by `text`. Return the offset at which its string was first complete, or 0."""
         string, borders, state = self._strings[index], self._borders[index], self._states[index]
         length = len(string)
         first = 0
@@ -146,7 +149,7 @@ class StopSearch:
 
 
 def _borders(string: str) -> list[int]:
-    """For each length, the longest proper prefix of `string[:length]` that is also its suffix."""
+    """For each length, find the longest proper prefix of `string[:length]` that is also its suffix."""
     borders = [0, 0]
     state = 0
     for character in string[1:]:

@@ -1,7 +1,7 @@
-"""Lets a parser pull its text while that is still coming, and give back what it took.
+"""Lets a parser read a text that is still arriving, and give back what it read if it does not match.
 
-A parser is a generator: it yields where it needs more text, and each of its parts is called with
-`yield from`. What is read is held until the parser is certain of it. Linear, however the text is cut.
+A parser is a generator that yields when it needs more text and calls its parts with `yield from`. Text
+that was read but may not match is kept in `Pull.held`. Parsing takes linear time, however the text is cut.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class MalformedError(Exception):
 
 
 class Pull:
-    """A text that comes in parts. `stop` is a character that nothing but the parser itself may take, if any.
+    """A text that arrives in parts. Values end at the character `stop`, which a parser reads with `one`.
 
-    `spelled` maps characters (as `str.translate` does) to what is shown for them.
+    `stop` may be empty. `spelled` maps the code points of marks to the text that is shown instead of them.
     """
 
     def __init__(self, stop: str, spelled: Mapping[int, str]) -> None:
@@ -34,18 +34,18 @@ class Pull:
         self._at = 0
         self._ended = False
         self.held: list[str] = []
-        """What was read and is not certain yet."""
+        """Text that was read and is shown as plain text if the parser finds it malformed."""
         self._structure = re.compile(f'["{{}}\\[\\]{stop}]')
         self._string_end = re.compile(f'["\\\\{stop}]')
         self._scalar_end = re.compile(f"[,}}\\]{SPACES}{stop}]")
 
     def feed(self, text: str, ended: bool) -> None:
-        """The next part. The one before must have been read to its end."""
+        """Add the next part of the text. All of the part before must have been read."""
         assert self._at == len(self._text)
         self._text, self._at, self._ended = text, 0, ended
 
     def peek(self) -> Steps[str]:
-        """The next character, once there is one; empty at the end."""
+        """Wait for the next character and return it without reading it; empty at the end of the text."""
         while self._at == len(self._text):
             if self._ended:
                 return ""
@@ -53,21 +53,21 @@ class Pull:
         return self._text[self._at]
 
     def chunk(self, end: int | None = None) -> str:
-        """What there is up to `end`; it is read and not held."""
+        """Read and return the current part up to index `end`, without adding it to `held`."""
         text, self._at = self._text[self._at : end], len(self._text) if end is None else end
         return text if text.isascii() else text.translate(self._spelled)
 
     def one(self) -> str:
-        """The character that was seen last; it is read and not held."""
+        """Read and return the character that `peek` returned, without adding it to `held`."""
         return self.chunk(self._at + 1)
 
     def before(self, pattern: re.Pattern[str]) -> str:
-        """What there is before the next match; it is read and not held."""
+        """Read and return the current part up to the next match of `pattern`, without adding it to `held`."""
         found = pattern.search(self._text, self._at)
         return self.chunk(found and found.start())
 
     def take(self) -> Steps[str]:
-        """Hold the next character."""
+        """Read the next character into `held`. Raises `MalformedError` at `stop` and at the end."""
         char = yield from self.peek()
         if not char or char == self._stop:
             raise MalformedError
@@ -75,13 +75,13 @@ class Pull:
         return char
 
     def expect(self, char: str) -> Steps[None]:
-        """Hold `char`, which must come next."""
+        """Read `char` into `held`. Raises `MalformedError` if another character comes next."""
         if (yield from self.peek()) != char:
             raise MalformedError
         yield from self.take()
 
     def literal(self, word: str, mark: str) -> Steps[None]:
-        """Hold `word`, spelled out or as the `mark` that stands for it, which must come next."""
+        """Read `word`, or the `mark` that stands for it, into `held`. Raises `MalformedError` for others."""
         if (yield from self.peek()) == mark:
             yield from self.take()
             return
@@ -89,12 +89,12 @@ class Pull:
             yield from self.expect(char)
 
     def space(self) -> Steps[None]:
-        """Hold white space, if there is any."""
+        """Read white space, if there is any, into `held`."""
         while (char := (yield from self.peek())) and char in SPACES:
             yield from self.take()
 
     def value(self) -> Steps[str]:
-        """Hold one JSON value of any kind, as it is written. Only brackets and quotes are checked."""
+        """Read one JSON value into `held` and return its source. Only brackets and quotes are checked."""
         begun = len(self.held)
         opening = yield from self.peek()
         if opening == '"':
@@ -106,15 +106,15 @@ class Pull:
         return "".join(self.held[begun:])
 
     def string(self) -> Steps[str]:
-        """Hold a JSON string; what it spells."""
+        """Read a JSON string into `held` and return its decoded value."""
         if (yield from self.peek()) != '"':
             raise MalformedError
         return unquoted((yield from self.value()))
 
     def object_parts(self) -> Generator[str | None, None, None]:
-        """The pieces of a JSON object as they come: None where more text is needed. Reads and does not hold.
+        """Yield the pieces of a JSON object as they arrive, and None if more text is needed.
 
-        Ends after the closing brace, before a `stop`, and where the text does.
+        Ends after the closing brace, before a `stop`, or at the end of the text. Nothing is added to `held`.
         """
         depth, quoted = 0, False
         while True:
@@ -163,7 +163,7 @@ class Pull:
         yield from self.expect('"')
 
     def _until(self, pattern: re.Pattern[str]) -> Steps[str]:
-        """Hold text up to the next match, which is not taken; the character there."""
+        """Read text before the next match of `pattern` into `held`, and return the matched character."""
         while (yield from self.peek()):
             found = pattern.search(self._text, self._at)
             self.held.append(self.chunk(found and found.start()))
@@ -173,7 +173,7 @@ class Pull:
 
 
 def unquoted(text: str) -> str:
-    """What a JSON string spells; line breaks in it are allowed. Raises `MalformedError`."""
+    """Decode a JSON string, in which raw line breaks are allowed. Raises `MalformedError`."""
     try:
         spelled: str = json.loads(text, strict=False)
     except ValueError:

@@ -1,8 +1,7 @@
-"""What each token of a vocabulary contributes to a text, as bytes.
+"""Converts each token of a vocabulary to the bytes that it adds to a text.
 
-Covers the decoders of byte-level BPE (GPT-2, Llama 3, Mistral's Tekken) and of SentencePiece's kind of
-vocabulary (Llama 2, Mistral: spaces as U+2581, byte fallback). Others, whose tokens depend on their
-neighbours, are refused.
+Supports byte-level BPE (GPT-2, Llama 3, Mistral's Tekken) and vocabularies like SentencePiece's (Llama 2,
+Mistral: spaces as U+2581, byte fallback). Decoders that combine neighbouring tokens are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class UnsupportedTokenizerError(ValueError):
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's characters for bytes: printable ones stand for themselves, the rest follow from U+0100 on."""
+    """Map GPT-2's characters to bytes: printable bytes are themselves, the others start at U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(value): value for value in printable}
     hidden = [value for value in range(256) if value not in set(printable)]
@@ -31,7 +30,7 @@ _ALPHABET = _byte_alphabet()
 
 
 class Pieces:
-    """Turns tokens into bytes by the `decoder` section of a tokenizer.json.
+    """Converts tokens to bytes as the `decoder` section of a tokenizer.json describes it.
 
     Raises `UnsupportedTokenizerError` for a decoder whose tokens depend on each other.
     """
@@ -39,7 +38,7 @@ class Pieces:
     def __init__(self, decoder: Mapping[str, Any] | None) -> None:
         if decoder is None:
             raise UnsupportedTokenizerError(
-                f"tokenizer.json names no decoder, so its tokens cannot be joined; supported are {_SUPPORTED}"
+                f"tokenizer.json has no decoder to turn tokens into text; supported: {_SUPPORTED}"
             )
         self._replacements: list[tuple[str, str]] = []
         self._byte_level = False
@@ -47,7 +46,7 @@ class Pieces:
         self._first_without = ""
         self._fused = False
         self.leading_spaces = 0
-        """How many spaces are dropped from the front of a text, where it begins with any."""
+        """Maximum number of spaces that are dropped from the beginning of a decoded text."""
         for part in decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]:
             self._add(part)
 
@@ -69,12 +68,12 @@ class Pieces:
                 self.leading_spaces = start
             case _:
                 raise UnsupportedTokenizerError(
-                    f"tokenizer.json's decoder has the part {dict(part)}, whose text cannot be streamed; "
-                    f"supported are {_SUPPORTED}"
+                    f"tokenizer.json's decoder has the step {dict(part)}, which cannot be streamed; "
+                    f"supported: {_SUPPORTED}"
                 )
 
     def of(self, token: str, first: bool = False) -> bytes:
-        """The bytes of `token`; `first` where it begins a text. May be part of a character."""
+        """Return the UTF-8 bytes of `token`, maybe only part of a character. `first`: it begins a text."""
         if self._byte_fallback and (found := _FALLBACK_BYTE.fullmatch(token)):
             return bytes.fromhex(found[1])
         if self._byte_level:

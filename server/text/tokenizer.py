@@ -1,6 +1,6 @@
 """A base's tokenizer: text to tokens and back, and conversations to prompts.
 
-Reads a Hugging Face folder with the `tokenizers` library alone. Streaming is `detokenizer`'s.
+Reads a Hugging Face folder with the `tokenizers` library alone. `detokenizer` decodes streamed answers.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Tokenizer:
         tool_template: str | None = None,
         tool_parser: str | None = None,
     ) -> None:
-        """`definition` is a tokenizer.json's text; `special` maps `bos_token`, `eos_token`… to strings.
+        """Build a tokenizer from `definition`, the text of a tokenizer.json.
 
-        `tool_template` is for conversations with tools, if the base has a template of its own for these;
-        `tool_parser` as `ChatTemplate` has it.
+        `special` maps `bos_token`, `eos_token`… to strings. `tool_template` is a separate chat template
+        for conversations with tools, if the base has one. `tool_parser`: see `ChatTemplate`.
         """
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(definition)
@@ -58,7 +58,7 @@ class Tokenizer:
         self.eos_ids = eos_ids
         """Tokens that end an answer."""
         self.bos_id = self._id_of(special.get("bos_token"))
-        """The token that begins a text, if there is one."""
+        """Id of the token that begins a text; None if the tokenizer has none."""
         self.pad_id = self._id_of(special.get("pad_token"))
         self._template: ChatTemplate | None = None
         self._tool_template: ChatTemplate | None = None
@@ -80,9 +80,9 @@ class Tokenizer:
     def load(cls, model_dir: Path, *, tool_parser: str | None = None) -> Tokenizer:
         """Read the tokenizer of the model in `model_dir`.
 
-        `tool_parser` is the name of the format in which the base writes calls of tools. Default: as its chat
-        template shows. Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for a spiece.model of
-        another kind.
+        `tool_parser` names the format in which the base writes tool calls. Default: detect it from the chat
+        template. Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for an unsupported
+        spiece.model.
         """
         if tokenizer_file(model_dir) is None:
             raise FileNotFoundError(_missing(model_dir))
@@ -99,8 +99,8 @@ class Tokenizer:
         tokenizer = cls(definition, special, eos, template, for_tools, tool_parser)
         if tool_parser == MISTRAL.name and tokenizer.added_id(TOOL_CALLS) is None:
             raise ValueError(
-                f"tool_parser {tool_parser!r} needs a tokenizer with the token {TOOL_CALLS}, and this "
-                "one has none; take another, or leave it out"
+                f"tool_parser {tool_parser!r} needs a tokenizer with the token {TOOL_CALLS}, which this base "
+                "does not have; use another tool_parser, or remove the setting"
             )
         if gpt_sw3 and own_template is None and tokenizer.bos_id is not None:
             eos |= {tokenizer.bos_id}  # it begins the next turn
@@ -117,14 +117,14 @@ class Tokenizer:
             return
         token = self._texts[self._vocabulary_size - 1]
         raise ValueError(
-            f"the tokenizer knows token {self._vocabulary_size - 1} ({token[:40]!r}), and the base's "
-            f"embedding has {rows} rows (vocab_size): take the tokenizer that the base was saved with, or a "
-            "base whose embedding was resized with it"
+            f"the tokenizer has token {self._vocabulary_size - 1} ({token[:40]!r}), but the base's embedding "
+            f"has only {rows} rows (vocab_size); use the tokenizer that was saved with the base, or a base "
+            "with a resized embedding"
         )
 
     @property
     def definition(self) -> str:
-        """The tokenizer.json as it is used here: without padding and truncation."""
+        """The text of the tokenizer.json, with padding and truncation switched off."""
         return self._tokenizer.to_str()
 
     @property
@@ -134,24 +134,24 @@ class Tokenizer:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Tokens that a text does not show."""
+        """Ids of special tokens, which decoded text leaves out."""
         return self._special_ids
 
     @property
     def takes_tools(self) -> bool:
-        """Whether the base's chat template shows tools to the model."""
+        """True if the base's chat template shows tools to the model."""
         return self._tool_template is not None and self._tool_template.takes_tools
 
     @property
     def tool_format(self) -> ToolFormat | None:
-        """How the base writes calls of tools; None if its template shows no format that is read."""
+        """The format in which the base writes tool calls; None if its template shows no supported format."""
         form = None if self._tool_template is None else self._tool_template.tool_format
         if (form is MISTRAL or (form is None and self.takes_tools)) and self.added_id(TOOL_CALLS) is not None:
             return MISTRAL
         return None if form is MISTRAL else form
 
     def tool_tokens(self, form: ToolFormat) -> dict[str, int]:
-        """The control tokens of `form` that the text of an answer does not show, with their ids."""
+        """Map the control tokens of `form` that decoded text leaves out to their ids."""
         known = {token: self.added_id(token) for token in form.control}
         return {
             token: number
@@ -161,48 +161,48 @@ class Tokenizer:
 
     @property
     def template_arguments(self) -> frozenset[str]:
-        """Names of the chat template that a request may set, such as `enable_thinking`."""
+        """Variables of the chat template that a request may set, such as `enable_thinking`."""
         return frozenset() if self._template is None else self._template.arguments
 
     def added_id(self, token: str) -> int | None:
-        """The id of a token that was added to the vocabulary as a whole, as control tokens are."""
+        """Return the id of an added token, such as a control token."""
         return self._added.get(token)
 
     @property
     def leading_spaces(self) -> int:
-        """How many spaces are dropped from the front of a text, where it begins with any."""
+        """Maximum number of spaces that are dropped from the beginning of a decoded text."""
         return self._pieces.leading_spaces
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Tokens of a raw prompt; special tokens that it spells out are read as such."""
+        """Tokenise a raw prompt. Special tokens spelled out in it become special tokens."""
         return self._ids(text, add_special_tokens)
 
     def encode_within(self, piece: str) -> list[int]:
-        """Tokens of a piece inside a text, without the space that some tokenizers put in front."""
+        """Tokenise a piece from the middle of a text, without the space that some tokenizers prepend."""
         ids = self._ids(_ANCHOR + piece)
         count = len(self._anchor)
         return ids[count:] if ids[:count] == self._anchor else self._ids(piece)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of `ids`. Raises `ValueError` for one outside the vocabulary."""
+        """Decode `ids` to text. Raises `ValueError` for an id outside the vocabulary."""
         for token in ids:
             if not 0 <= token < self.vocabulary_size:
                 raise ValueError(f"token {token} is not one of 0 to {self.vocabulary_size - 1}")
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a text: whole characters or some of their bytes; empty for an unknown id."""
+        """Return the bytes that a token adds to a text, maybe part of a character. Empty if unknown."""
         known = self._bytes.get(token_id)
         if known is None:
             known = self._bytes[token_id] = self._pieces.of(self._texts.get(token_id, ""))
         return known
 
     def name_of(self, token_id: int) -> str:
-        """The token as tokenizer.json writes it; empty for an unknown id."""
+        """Return the token as it is written in tokenizer.json; empty for an unknown id."""
         return self._texts.get(token_id, "")
 
     def first_bytes(self, token_id: int) -> bytes:
-        """What the token adds where it begins a text."""
+        """Return the bytes that the token adds at the beginning of a text."""
         return self._pieces.of(self._texts.get(token_id, ""), first=True)
 
     def token_text(self, token_id: int) -> str:
@@ -218,14 +218,16 @@ class Tokenizer:
         tools: Sequence[Tool] = (),
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> list[int]:
-        """The prompt of a conversation, by the base's chat template; `arguments`: see `ChatTemplate.render`.
+        """Tokenise a conversation with the base's chat template. `arguments`: see `ChatTemplate.render`.
 
-        A control token spelled out in a message or in a tool becomes the tokens of its letters, so a client
-        can neither end a turn nor begin one. Raises `TemplateError` with the template's message where it
-        refuses, and where the base has no chat template.
+        A control token spelled out in a message or a tool is tokenised as ordinary letters, so a client can
+        neither end a turn nor begin one. Raises `TemplateError` if the template refuses the messages, or if
+        the base has no chat template.
         """
         if self._template is None:
-            raise TemplateError("this base has no chat template; use /v1/completions, or give it one")
+            raise TemplateError(
+                "this base has no chat template; use /v1/completions, or add a template to its folder"
+            )
         about_tools = bool(tools) or any("tool_calls" in message for message in messages)
         template = self._tool_template if about_tools and self._tool_template else self._template
         text = template.render(
@@ -239,10 +241,10 @@ class Tokenizer:
         ids = self._ids(first)
         for piece in rest:
             ids += self.encode_within(piece)
-        # A normaliser could make a control token of letters that do not spell it.
+        # A normaliser could turn text that spells no control token into a control token.
         written = sum(template.breaker.count(piece) for piece in (first, *rest))
         if sum(token in self._control_ids for token in ids) > written:
-            raise TemplateError("a message holds a disguised control token of this model")
+            raise TemplateError("a message contains a disguised control token of this model; remove it")
         return ids
 
     def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
@@ -264,7 +266,10 @@ def _for_tools(
     control: Sequence[str],
     tool_parser: str | None,
 ) -> ChatTemplate:
-    """The template for conversations with tools: `own` if that knows tools or `source` does not."""
+    """Choose the template for conversations with tools.
+
+    That is the template in `source` if it supports tools and `own`, the base's chat template, does not.
+    """
     if source is None or own.takes_tools:
         return own
     try:
@@ -275,7 +280,7 @@ def _for_tools(
 
 
 def _is_markup(word: str, chat_template: str) -> bool:
-    """Whether an added token that is not marked special serves the template as if it were."""
+    """Return True if the chat template uses this added token, which then counts as a control token."""
     return len(word) > 1 and not word.isspace() and word in chat_template
 
 
@@ -287,7 +292,7 @@ def _missing(model_dir: Path) -> str:
             "transformers and sentencepiece are installed, with AutoTokenizer.from_pretrained(FOLDER)"
             ".save_pretrained(FOLDER)"
         )
-    return f"{name} has no tokenizer.json; copy it from where the model came from"
+    return f"{name} has no tokenizer.json; download it from the model's source"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -314,7 +319,7 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _eos_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
-    """The end tokens of the first config that names any."""
+    """Return the ids in `eos_token_id` of the first config that has any."""
     for config in configs:
         match config.get("eos_token_id"):
             case int(token):
@@ -327,7 +332,7 @@ def _eos_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
 
 
 def _chat_templates(model_dir: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The template of a folder, and another one for conversations with tools if it has such."""
+    """Read a folder's chat template, and its separate one for conversations with tools; None if missing."""
     path = model_dir / "chat_template.jinja"
     if path.is_file():
         for_tools = model_dir / "additional_chat_templates" / "tool_use.jinja"

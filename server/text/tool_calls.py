@@ -1,4 +1,4 @@
-"""The calls that a parser finds in an answer, reported as they come, and the objects that hold them."""
+"""Collects the tool calls that a parser finds in an answer, and reads the JSON objects that hold them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from server.text.incremental import MalformedError, Pull, Steps, unquoted
 from server.text.tool_syntax import ID, NAME, ArgumentsDelta, CallEvent, CallStart, TextDelta
 
 NameTest = Callable[[str], bool]
-"""Whether a name is one that may be called."""
+"""Returns True if a tool of this name may be called."""
 
 
 def any_name(name: str) -> bool:
-    """Take every name that is well formed."""
+    """Accept every well-formed tool name."""
     return NAME.fullmatch(name) is not None
 
 
 class Calls:
-    """What one answer holds, read from `pull`.
+    """Collects the events of one answer, which is read from `pull`.
 
-    White space alone before, between and after calls is left out. At most `most` calls are reported.
+    White space around calls is left out if no other text is there. At most `most` calls are reported.
     """
 
     def __init__(self, pull: Pull, most: int | None, new_id: Callable[[], str]) -> None:
         self.count = 0
-        """How many calls were reported."""
+        """Number of calls reported."""
         self.events: list[CallEvent] = []
-        """What was found and has not been taken."""
+        """Events found since the caller last took them."""
         self.blank: list[str] = []
-        """White space of which it is not known yet whether text follows."""
+        """White space that is reported only if other text follows it."""
         self._in = pull
         self._most = most
         self._new_id = new_id
@@ -36,7 +36,7 @@ class Calls:
         self._in_text = False
 
     def begin(self) -> None:
-        """What looks like a call begins: white space before it stands alone."""
+        """Note that a call may begin here: white space after it is left out unless other text follows."""
         self._in_text = False
 
     def text(self, text: str) -> None:
@@ -49,7 +49,10 @@ class Calls:
         self.blank.clear()
 
     def call(self, name: str, arguments: str, known: str = "") -> bool:
-        """Report a call; whether it is to be shown."""
+        """Report a call. Return False if the answer already has as many calls as allowed.
+
+        `known` is the id that the model wrote. An invalid or repeated id is replaced.
+        """
         self._in.held.clear()
         self.blank.clear()
         if self.count == self._most:
@@ -64,7 +67,7 @@ class Calls:
         return True
 
     def stream(self, name: str, known: str = "") -> Steps[None]:
-        """Report a call and its arguments as they come, up to their closing brace or the next call."""
+        """Report a call, then its arguments as they arrive, up to their closing brace or the next call."""
         shown = self.call(name, "", known)
         for part in self._in.object_parts():
             if part is None:
@@ -80,10 +83,11 @@ class Calls:
         known: Collection[str] | None = None,
         bare: bool = False,
     ) -> Steps[None]:
-        """One object with a `name` and, under one of `keys`, its arguments, in either order.
+        """Read a JSON object and report it as a call: a `name`, and arguments under one of `keys`.
 
-        Other keys are left out, or if `known` lists them, any that it does not is malformed. With `bare` an
-        object without arguments is no call.
+        The two may come in either order. Other keys are ignored, but with `known`, a key that is not in it
+        raises `MalformedError`. With `bare`, an object without arguments raises it too; otherwise the
+        arguments default to `{}`.
         """
         yield from self._in.expect("{")
         name, arguments = "", None
@@ -117,7 +121,7 @@ class Calls:
         self._in.held.clear()
 
     def _arguments(self, name: str) -> Steps[str]:
-        """Report the arguments if `name` is known, else return them."""
+        """Read the arguments. Report the call if `name` has been read, else return the arguments."""
         opening = yield from self._in.peek()
         if name and opening == "{":
             yield from self.stream(name)
@@ -135,7 +139,7 @@ class Calls:
 
 
 def checked(name: str, named: NameTest = any_name) -> str:
-    """`name`, if it may be called. Raises `MalformedError`."""
+    """Return `name`. Raises `MalformedError` if no tool of this name may be called."""
     if not named(name):
         raise MalformedError
     return name

@@ -1,4 +1,4 @@
-"""How bases write calls of tools: the formats that are read, and which one a chat template uses."""
+"""The supported formats of tool calls, and detection of the one that a chat template uses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from server.text.tool_syntax import ARGS, CALL_CLOSE, CALL_ID, CALL_OPEN, PYTHON
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFormat:
-    """One way to write calls: `begin`, calls with `between` between them, `end`.
+    """A format of tool calls: `begin`, the calls separated by `between`, then `end`.
 
-    A call is `before`, a JSON object of a name and of arguments, `after`. Names are those of vLLM's parsers.
+    Each call is `before`, a JSON object with a name and arguments, then `after`. `name` is the format's name
+    in vLLM's `--tool-call-parser`.
     """
 
     name: str
@@ -26,10 +27,10 @@ class ToolFormat:
     end: str = ""
     arguments_key: str = "arguments"
     control: tuple[str, ...] = ()
-    """Tokens that the format's text may come as."""
+    """Strings of the format that may be single control tokens in a base's vocabulary."""
 
     def write(self, calls: Sequence[Mapping[str, Any]]) -> str:
-        """`calls`, in the shape of Hugging Face's templates (`{"function": {"name", "arguments"}}`)."""
+        """Write `calls` in this format. Each call is `{"function": {"name", "arguments"}}`."""
         objects = [
             {"name": call["function"]["name"], self.arguments_key: call["function"]["arguments"]}
             for call in calls
@@ -51,21 +52,22 @@ HERMES = ToolFormat(
 LLAMA3 = ToolFormat(name="llama3_json", between="; ", arguments_key="parameters", control=(PYTHON_TAG,))
 """`{"name": …, "parameters": …}`, also after `<|python_tag|>`: Llama 3.1 and later."""
 JSON = ToolFormat(name="json", begin="[", end="]")
-"""An answer that is an array of calls as a whole: for bases with no format of their own."""
+"""A JSON array of calls that is the whole answer: for bases without a format of their own."""
 
 FORMATS: Mapping[str, ToolFormat] = {item.name: item for item in (MISTRAL, HERMES, LLAMA3, JSON)}
 
 PROBE_NAME = "4f1d"
-"""The tool that a template is shown a call of."""
+"""Name of the tool in the probe that finds out how a template renders calls."""
 _LLAMA3_CALL = re.compile(rf'\{{[^{{}}]*"name": *"{PROBE_NAME}"[^{{}}]*"parameters": *\{{')
 _HERMES_CALL = re.compile(r"<tool_call>\s*\{")
 _OTHER = ("<function=", "<arg_key>", "<invoke")
-"""Marks of formats in XML, which also write `<tool_call>`."""
+"""Strings of XML-like formats, which are not supported and also use `<tool_call>`."""
 
 
 def find_format(source: str, called: str | None) -> ToolFormat | None:
-    """The format of a chat template: by the text of a conversation with a call, else by its source.
+    """Find the format that a chat template uses for calls; None if it is not supported.
 
+    Looks at `called`, the rendered text of a conversation with a call, or else at the template's `source`.
     `called` is None if the template refuses such a conversation.
     """
     if called is not None:

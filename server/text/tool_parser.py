@@ -1,10 +1,10 @@
-"""Reads the tool calls of an answer while it comes, in the formats of `tool_formats`.
+"""Parses the tool calls of an answer while it is streamed, in the formats of `tool_formats`.
 
 Mistral's, up to tokenizer v7, is `[TOOL_CALLS] [{"name": …, "arguments": {…}}, …]`, from v11 on
 `[TOOL_CALLS]name[ARGS]{…}` for each call, with `[CALL_ID]id` before the arguments in some (mistral-common's
-instruct tokenizers). Control tokens come as `MARKS`, which no text of a model's own holds, so a model that
-spells `[TOOL_CALLS]` in letters calls nothing. Hermes' and Llama's marks are ordinary text to some bases, and
-are read in letters too.
+instruct tokenizers). Each control token arrives as one character of `MARKS`. If a model spells
+`[TOOL_CALLS]` in letters, it is therefore not a call. Hermes' and Llama's control tokens are ordinary text
+to some bases, so these are recognised in letters too.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from server.text.tool_syntax import (
 
 _SPELLED = {ord(mark): token for token, mark in MARKS.items()}
 _LONGEST_WORD = 80
-"""Characters of a name with white space around it."""
+"""Maximum length in characters of a name with the white space around it."""
 _KEYS = ("arguments", "parameters")
 _BARE_KEYS = frozenset({"name", "type", "id", *_KEYS})
-"""Keys of a call that nothing marks as one."""
+"""Keys allowed in a bare object, which has no mark before it, for it to be read as a call."""
 _ANYTHING = re.compile("(?!)")
 
 
 class CallReader:
-    """One answer, read as it comes. The events do not depend on how its text was cut.
+    """Parses one answer as it arrives. The events do not depend on how its text was cut.
 
-    A call is reported once its name is known and its arguments have begun; from there on everything up to
-    the end of the arguments is theirs, be it valid JSON or cut short. What looked like a call before that
-    point and is none comes back as `TextDelta`, its control tokens spelled out; nothing is lost. White space
-    alone before, between and after calls is left out. With `parallel` false only the first call is reported.
-    A call that nothing marks (a bare object) must be of one of the `tools`. Linear in the text.
+    A call is reported once its name is known and its arguments have begun. Everything up to the end of the
+    arguments then belongs to them, even if it is invalid or truncated JSON. Text that turns out before that
+    point not to be a call is reported as `TextDelta`, with its control tokens spelled out. White space around
+    calls is left out if no other text is there. With `parallel` false only the first call is reported.
+    An object without a mark before it is a call only if it names one of `tools`. Takes linear time.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class CallReader:
 
     @property
     def calls(self) -> int:
-        """How many calls were reported."""
+        """Number of calls reported."""
         return self._found.count
 
     def push(self, text: str) -> list[CallEvent]:
-        """Add `text`: what is certain now."""
+        """Add `text` and return the events that are certain now."""
         return self._read(text, ended=False)
 
     def finish(self) -> list[CallEvent]:
-        """What was held back."""
+        """End the answer and return the events of the text that was held back."""
         rest = self._read("", ended=True)
         return rest if self.calls else [*rest, *map(TextDelta, filter(None, self._found.blank))]
 
@@ -82,7 +82,7 @@ class CallReader:
 
 
 def _tried(pull: Pull, found: Calls, attempt: Steps[None]) -> Steps[None]:
-    """What `attempt` reads, as text if that is malformed."""
+    """Run the parser `attempt`. If it finds the text malformed, report that text as plain text."""
     found.begin()
     try:
         yield from attempt
@@ -103,7 +103,7 @@ def _mistral(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
 
 
 def _mistral_calls(pull: Pull, found: Calls) -> Steps[None]:
-    """From a mark to the end of what it began."""
+    """Parse what follows the mark `[TOOL_CALLS]`: an array, an object, or a name with arguments."""
     yield from pull.space()
     match (yield from pull.peek()):
         case "[":
@@ -128,7 +128,7 @@ def _array(pull: Pull, found: Calls, keys: Collection[str]) -> Steps[None]:
 
 
 def _named(pull: Pull, found: Calls) -> Steps[None]:
-    """`name[ARGS]{…}`, also without the mark, and with an id."""
+    """Parse `name[ARGS]{…}`. `[ARGS]` may be missing, and `[CALL_ID]id` may come before it."""
     name, known = checked((yield from _word(pull))), ""
     if (yield from pull.peek()) == MARKS[CALL_ID]:
         yield from pull.take()
@@ -142,7 +142,7 @@ def _named(pull: Pull, found: Calls) -> Steps[None]:
 
 
 def _word(pull: Pull) -> Steps[str]:
-    """Up to a mark or a brace."""
+    """Read up to a mark or a brace. Raises `MalformedError` beyond `_LONGEST_WORD` characters."""
     word = ""
     while (char := (yield from pull.peek())) and char != "{" and char not in MARKS.values():
         word += yield from pull.take()
@@ -162,7 +162,7 @@ def _hermes(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
 
 
 def _marked(pull: Pull, found: Calls) -> Steps[None]:
-    """`<tool_call>{…}</tool_call>`, or the text that only began as that."""
+    """Parse `<tool_call>{…}</tool_call>`. Text that does not match is reported as plain text."""
     try:
         yield from pull.literal(CALL_OPEN, MARKS[CALL_OPEN])
     except MalformedError:
@@ -173,7 +173,7 @@ def _marked(pull: Pull, found: Calls) -> Steps[None]:
 
 
 def _hermes_call(pull: Pull, found: Calls) -> Steps[None]:
-    """After `<tool_call>`: an object and its end, which a model may leave out before the next one."""
+    """Parse what follows `<tool_call>`. `</tool_call>` may be missing before the next `<tool_call>`."""
     while True:
         yield from pull.space()
         yield from found.object(_KEYS)
@@ -204,7 +204,7 @@ def _llama3(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
 
 
 def _llama3_calls(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
-    """Calls with `;` between them, the first after a tag or alone."""
+    """Parse calls separated by `;`, with or without `<|python_tag|>` before the first."""
     tagged = (yield from pull.peek()) != "{"
     if tagged:
         yield from pull.literal(PYTHON_TAG, MARKS[PYTHON_TAG])
@@ -224,7 +224,7 @@ def _llama3_calls(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None
 
 
 def _json(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
-    """An answer that is an array of calls from its beginning on."""
+    """Parse an answer that begins with an array of calls. Text after the array is plain text."""
     del tools
     yield from pull.space()
     if (yield from pull.peek()) == "[":

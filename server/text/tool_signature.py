@@ -1,6 +1,7 @@
-"""A tool in one line, for bases whose chat template knows no tools: `weather(place: string, day?: integer)`.
+"""Describes a tool in one line for bases whose chat template does not support tools.
 
-Types are written as TypeScript has them, which takes far fewer tokens than JSON Schema.
+The line looks like `weather(place: string, day?: integer)`. Types are written as in TypeScript, which takes
+far fewer tokens than JSON Schema.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 _DEPTH = 6
-"""Objects, arrays and references within each other that are written out."""
+"""Maximum nesting of objects, arrays and references that is written out."""
 _TYPES = 500
-"""Types of one tool that are written out."""
+"""Maximum number of types of one tool that are written out."""
 _VALUES = 20
-"""Values of an enumeration that are written out."""
+"""Maximum number of values of an enumeration that are written out."""
 _ANY = "any"
 
 
 def signature(function: Mapping[str, Any]) -> str:
-    """The `name`, `parameters` (a JSON schema) and `description` of a tool.
+    """Write a tool's `name`, `parameters` (a JSON schema) and `description` as one line.
 
-    What is nested too deeply, or too much, is written as `any`.
+    Types beyond the limits of nesting and number are written as `any`.
     """
     parameters: Mapping[str, Any] = function.get("parameters") or {}
     inside = _Writer(parameters).properties(parameters, 0)

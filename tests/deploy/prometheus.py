@@ -1,4 +1,4 @@
-"""A real Prometheus 2, as Debian packages it, unpacked into a folder and never installed.
+"""A real Prometheus 2 and its promtool, as Debian packages them, unpacked into a folder and never installed.
 
     python -m tests.deploy.prometheus       print the path of its program, after fetching it if need be
 
@@ -22,6 +22,8 @@ from tests.environments import alone, default_cache, print_line, run
 PACKAGE = "prometheus"
 MAJOR = "2"
 VARIABLE = "PROMETHEUS"
+PROGRAMS = ("promtool", "prometheus")
+"""What is kept of the package."""
 
 
 def main() -> None:
@@ -36,14 +38,14 @@ def main() -> None:
     codename = debian_codename()
     with alone(cache):
         program = cache / f"{PACKAGE}-{codename}" / "prometheus"
-        if not program.exists():
-            fetch(program, codename)
+        if not all(program.with_name(name).exists() for name in PROGRAMS):
+            fetch(program.parent, codename)
     print(program)
 
 
-def fetch(program: Path, codename: str) -> None:
-    """Download, look at the version, and keep the program alone: its web pages are not used."""
-    print_line(f"fetching {PACKAGE} from Debian's packages (once; 20 MB)")
+def fetch(cached: Path, codename: str) -> None:
+    """Download, look at the version, and keep the programs alone: the web pages are not used."""
+    print_line(f"fetching {PACKAGE} from Debian's packages (once; 40 MB)")
     with tempfile.TemporaryDirectory(prefix="oneseek-prometheus-") as scratch:
         folder = Path(scratch)
         archive = _download(folder, codename)
@@ -52,10 +54,11 @@ def fetch(program: Path, codename: str) -> None:
             raise SystemExit(f"oneseek: {archive.name} is not Prometheus {MAJOR}; name one in {VARIABLE}")
         print_line(f"Prometheus {found[1]} from Debian's packages")
         run("dpkg-deb", "--extract", str(archive), str(folder / "root"))
-        program.parent.mkdir(exist_ok=True)
-        part = program.with_suffix(".part")
-        shutil.copy2(folder / "root" / "usr" / "bin" / "prometheus", part)
-        part.rename(program)
+        cached.mkdir(exist_ok=True)
+        for name in PROGRAMS:
+            part = cached / f"{name}.part"
+            shutil.copy2(folder / "root" / "usr" / "bin" / name, part)
+            part.rename(cached / name)
 
 
 def _download(folder: Path, codename: str) -> Path:

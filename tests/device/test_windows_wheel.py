@@ -1,10 +1,12 @@
-"""The wheel that Windows gets, as pip resolves it: DirectML, and a kernel for each operator of the graph.
+"""The wheels that Windows gets, as pip resolves them.
 
-It cannot run here; what can be said of it without Windows is said.
+The flavour holds DirectML, with a kernel for each operator of the graph. The catalogue has the names in use.
+They cannot run here; what can be said of them without Windows is said.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -19,11 +21,13 @@ from server.engines.embedded.model.plan import MICROSOFT, Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.device.providers import PROVIDERS
+from server.engines.embedded.runners.windowsml.catalogue import PACKAGE, PINNED
 from tests.environments import distribution
 from tests.server.engines.embedded.model.test_decoder_static import CONFIG
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 PYTHONS = ("3.11", "3.12", "3.13")
+STAND_IN = PYPROJECT.with_name("tests") / "server/engines/embedded/runners/windowsml/recorded/windowsml.py"
 KERNELS = {
     "ElementwiseBinary": ("Add", "Div", "Mul"),
     "ElementwiseUnary": ("Sqrt",),
@@ -50,13 +54,14 @@ def pin() -> str:
     return found.split(";")[0].strip()
 
 
-def downloaded(python: str) -> Path:
-    """The wheel for a Python on Windows, kept beside this environment from run to run."""
-    folder = Path(sys.prefix).parent / "wheels" / pin() / python
+def downloaded(python: str, wanted: str = "") -> Path:
+    """A wheel for Windows, by default the flavour's, kept beside this environment from run to run."""
+    wanted = wanted or pin()
+    folder = Path(sys.prefix).parent / "wheels" / wanted / python
     if not list(folder.glob("*.whl")):
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        command += ["--platform", "win_amd64", "--python-version", python, "--only-binary", ":all:", pin()]
+        command += ["--platform", "win_amd64", "--python-version", python, "--only-binary", ":all:", wanted]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
@@ -104,3 +109,32 @@ def test_every_operator_of_the_graph_has_its_kernel(runtime: bytes) -> None:
 def is_named(library: bytes, name: str) -> bool:
     """Whether a string of exactly this name is in it."""
     return b"\0" + name.encode() + b"\0" in library
+
+
+def test_what_stands_in_for_the_catalogue_has_its_names() -> None:
+    """Classes, members and signatures of the stand-in are those of the package that Windows gets."""
+    with zipfile.ZipFile(downloaded(PYTHONS[0], f"{PACKAGE}=={PINNED}")) as wheel:
+        real: dict[str, dict[str, str]] = {}
+        for name in wheel.namelist():
+            if re.search(r"windowsml/(__init__|_bindings)\.py$", name):
+                real |= members(wheel.read(name).decode("utf-8"))
+    recorded = members(STAND_IN.read_text(encoding="utf-8"))
+    assert list(recorded) == ["EpReadyState", "EpCertification", "ExecutionProvider", "EpCatalog"]
+    for kind, own in recorded.items():
+        assert own == {name: real[kind].get(name) for name in own}, kind
+    assert real["EpReadyState"].keys() == recorded["EpReadyState"].keys()
+
+
+def members(source: str) -> dict[str, dict[str, str]]:
+    """Class → its public members, with the value of each constant and the parameters of each method."""
+    found: dict[str, dict[str, str]] = {}
+    for kind in ast.parse(source).body:
+        if isinstance(kind, ast.ClassDef):
+            found[kind.name] = shown = {}
+            for member in kind.body:
+                if isinstance(member, ast.Assign):
+                    shown[ast.unparse(member.targets[0])] = ast.unparse(member.value)
+                elif isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
+                    decorators = [ast.unparse(one) for one in member.decorator_list]
+                    shown[member.name] = f"{decorators} {ast.unparse(member.args)}"
+    return found

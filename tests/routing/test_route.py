@@ -8,6 +8,7 @@ from routing.detect import ProfileDetector
 from routing.route import Reason, RouteQuery, Router, UnknownNameError
 from routing.selection import SelectionError
 from routing.settings import LanguageRow, RoutingSettings
+from routing.topics.model import AdapterTopic, TopicModel
 
 SV, EN = "oneseek-sv", "oneseek-en"
 
@@ -28,7 +29,12 @@ DETECTOR = ProfileDetector(RoutingSettings(languages=ROWS))
 
 
 def router(
-    *, undecided: str = "likeliest", unsupported: str = "base", default: str | None = None, sure: float = 0.9
+    *,
+    undecided: str = "likeliest",
+    unsupported: str = "base",
+    default: str | None = None,
+    sure: float = 0.9,
+    without_evidence: str | None = None,
 ) -> Router:
     settings = RoutingSettings(
         languages=ROWS,
@@ -36,8 +42,32 @@ def router(
         unsupported=unsupported,  # pyright: ignore[reportArgumentType]
         default=default,
         sure=sure,
+        without_evidence=without_evidence,
     )
     return Router(settings, DETECTOR)
+
+
+def test_a_topic_answers_within_the_language() -> None:
+    kitchen = AdapterTopic(
+        "kitchen",
+        ("how do I cook rice", "a recipe for tomato soup", "how long do I bake bread"),
+        frozenset({"en"}),
+    )
+    using = Router(RoutingSettings(languages=ROWS), DETECTOR, TopicModel([kitchen]))
+    registry = Registry("kitchen", SV, EN)
+    asked = {
+        ("what can I use instead of butter in my pancakes",): ("kitchen", Reason.TOPIC),
+        ("what can I use instead of butter in my pancakes", "and then?"): ("kitchen", Reason.TOPIC),
+        ("Who are you?",): (EN, Reason.LANGUAGE),
+        ("vad kan jag ha i stället för smör i mina pannkakor",): (SV, Reason.LANGUAGE),
+    }
+    for turns, (name, reason) in asked.items():
+        route = using.decide(RouteQuery(turns=turns), registry)
+        assert (route.target, route.reason) == (((name, 1.0),), reason), turns
+    named = using.decide(RouteQuery(model=SV, turns=("how do I bake bread",)), registry)
+    assert (named.reason, named.topic) == (Reason.MODEL, None)
+    gone = using.decide(RouteQuery(turns=("how do I bake bread",)), Registry(SV, EN))
+    assert gone.reason is Reason.LANGUAGE
 
 
 def decide(
@@ -188,6 +218,32 @@ def test_undecided_is_an_outcome_of_its_own(
 @pytest.mark.parametrize("default", [None, "base"])
 def test_without_a_default_the_base_answers(default: str | None) -> None:
     assert decide(RouteQuery(turns=("42",)), router(default=default)) == ((), Reason.DEFAULT)
+
+
+@pytest.mark.parametrize("text", ["ok", "OK!", "👍", "42", "hmm...", "haha", ""])
+def test_a_message_without_evidence_gets_the_adapter_for_it(text: str) -> None:
+    introduced = router(without_evidence=EN)
+    question = RouteQuery(turns=(text,))
+    assert decide(question, introduced) == (((EN, 1.0),), Reason.DEFAULT)
+    assert decide(replace(question, fallback=SV), introduced) == (((SV, 1.0),), Reason.DEFAULT)
+    assert decide(question, introduced, Registry(SV)) == ((), Reason.DEFAULT)
+    for default, target in (("base", ()), (SV, ((SV, 1.0),))):
+        assert decide(question, router(without_evidence=EN, default=default))[0] == target
+    assert decide(question, router(without_evidence=EN, undecided="base"))[0] == ()
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        (RouteQuery(turns=("ja",)), Reason.DEFAULT),
+        (RouteQuery(turns=("nei",)), Reason.UNDECIDED),
+        (RouteQuery(turns=("Hvad synes du om mit forslag?",)), Reason.NO_ADAPTER),
+        (RouteQuery(turns=("ok",), accept_language="da"), Reason.DEFAULT),
+        (RouteQuery(turns=("ok",), system="Svar altid på dansk."), Reason.DEFAULT),
+    ],
+)
+def test_any_evidence_keeps_a_message_from_that_adapter(question: RouteQuery, reason: Reason) -> None:
+    assert decide(question, router(without_evidence=EN)) == ((), reason)
 
 
 @pytest.mark.parametrize(

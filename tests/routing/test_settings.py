@@ -36,13 +36,13 @@ def test_a_bad_value_is_refused_with_field_and_value(field: str, value: object) 
 
 @pytest.mark.parametrize("code", ["", "s1", "åä", "зв"])
 def test_a_code_is_of_ascii_letters(code: str) -> None:
-    with pytest.raises(ValueError, match=r"^languages\.code is"):
+    with pytest.raises(ValueError, match=r"^languages\.code"):
         LanguageRow(code, "adapter")
 
 
 @pytest.mark.parametrize("rows", [("sv", "sv"), ("nb", "nn"), ("sv", "sv-FI")])
 def test_a_language_has_one_row(rows: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match="more than once"):
+    with pytest.raises(ValueError, match="languages"):
         RoutingSettings(languages=tuple(LanguageRow(code, "adapter") for code in rows))
 
 

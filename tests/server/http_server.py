@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 import uvicorn
 from starlette.applications import Starlette
 
@@ -28,6 +29,7 @@ from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
 from server.serving.service import open_service
+from server.telemetry.observer import RequestObserver
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import BASE_DIGEST, ENGINES, EngineLimits
 
@@ -80,6 +82,7 @@ def make_app(
     *,
     kv_tokens: int = 48 * CONTEXT,
     engine: str = "embedded",
+    observers: Sequence[RequestObserver] = (),
 ) -> Made:
     """The application around a real engine, by its name in `tests.server.engines.making.ENGINES`."""
     tokenizer = Tokenizer.load(base)
@@ -91,7 +94,8 @@ def make_app(
     made = ENGINES[engine](base, graphs, tuple(adapters.values()), limits, metrics.steps(BASE))
     served = ServedAdapters(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
     router = Router(routing, ProfileDetector(routing))
-    return Made(one_base_app(settings, made, served, router, tokenizer, BASE, metrics), made, served)
+    app = one_base_app(settings, made, served, router, tokenizer, BASE, metrics, observers=observers)
+    return Made(app, made, served)
 
 
 def one_base_app(
@@ -103,6 +107,7 @@ def one_base_app(
     name: str,
     metrics: Metrics,
     follow: FollowOptions | None = None,
+    observers: Sequence[RequestObserver] = (),
 ) -> Starlette:
     """The application of a server with one base."""
     runtime = Runtime(
@@ -112,7 +117,7 @@ def one_base_app(
     collectors = kind.collectors() if kind is not None else ()
     aside = OneThread()
     service = open_service(settings, runtime, aside, follow=follow, collectors=collectors)
-    return create_app(settings, [service], metrics, aside)
+    return create_app(settings, [service], metrics, aside, observers=observers)
 
 
 @contextmanager
@@ -143,7 +148,20 @@ def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> G
         thread.join(30)
 
 
-def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:
+def lengths_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lengths of the texts that are tokenised from now on, in characters."""
+    lengths, name = list[int](), "_ids"
+    work = getattr(Tokenizer, name)
+
+    def read(self: Tokenizer, text: str, add_special_tokens: bool = False) -> list[int]:
+        lengths.append(len(text))
+        return work(self, text, add_special_tokens)
+
+    monkeypatch.setattr(Tokenizer, name, read)
+    return lengths
+
+
+def eventually(check: Callable[[], bool], seconds: float = 30.0) -> bool:
     """True if `check` holds within `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

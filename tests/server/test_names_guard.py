@@ -35,7 +35,7 @@ def test_a_name_that_loads_from_elsewhere_is_refused(
     with pytest.raises(ForeignNameError) as caught:
         refuse_foreign_names(ROOT)
     assert f"`import {name}` would load {tmp_path / name}" in str(caught.value)
-    assert "environment of its own" in str(caught.value)
+    assert "python -m venv" in str(caught.value)
 
 
 def installed(folder: Path, distribution: str, *files: str) -> None:
@@ -56,7 +56,7 @@ def test_a_distribution_that_installed_over_us_is_refused(
     installed(tmp_path, "innocent", "innocent/adapters/__init__.py", "my_server/__init__.py", "server.py")
     refuse_foreign_names(tmp_path)
     installed(tmp_path, "somebody", "somebody/x.py", "adapters/__init__.py")
-    with pytest.raises(ForeignNameError, match="somebody holds a `adapters` of its own"):
+    with pytest.raises(ForeignNameError, match=r"somebody .*`adapters`"):
         refuse_foreign_names(tmp_path)
 
 

@@ -31,8 +31,8 @@ from tests.environments import PYTHON, alone, default_cache, distribution, keep_
 VLLM = "0.32.0"
 LEFT_OUT = frozenset({"torch", "torchaudio", "torchcodec", "torchvision"})
 """What the wheel asks for and text does not need; torch itself comes from the tests' own list."""
-NOT_BESIDE_VLLM = frozenset({"transformers"})
-"""What the tests pin and vLLM pins otherwise."""
+NOT_BESIDE_VLLM = frozenset({"onnxruntime-ep-openvino", "transformers"})
+"""What the tests on vLLM have no use for, or pin otherwise than vLLM does."""
 RECIPE = 1
 """Raised with every change here that makes another environment from the same lists."""
 

@@ -81,8 +81,8 @@ def serving(base: Path, adapters: dict[str, Path], folder: Path, *more: str) -> 
                 child.kill()
 
 
-def ready_address(process: subprocess.Popen[bytes], log: Path) -> str:
-    end = time.monotonic() + 240
+def ready_address(process: subprocess.Popen[bytes], log: Path, seconds: float = 240) -> str:
+    end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         found = re.search(r"ready on (\S+)", log.read_text())
         if found:

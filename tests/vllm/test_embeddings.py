@@ -69,5 +69,5 @@ async def test_an_adapter_that_is_not_resident_is_an_error(engine: Engine) -> No
 
 async def test_it_generates_no_text(engine: Engine) -> None:
     request = GenerationRequest(request_id="f", prompt=PROMPT, sampling=Sampling(max_tokens=1))
-    with pytest.raises(UnsupportedRequestError, match="embeddings, not text"):
+    with pytest.raises(UnsupportedRequestError):
         await anext(engine.generate(request))

@@ -46,7 +46,7 @@ def test_nothing_is_looked_for_that_the_engine_no_longer_touches() -> None:
 
 @pytest.mark.parametrize("version", ["0.25.1", "0.34.0", "1.0.0", "0.9", "unknown"])
 def test_another_version_is_refused_with_what_to_do(version: str) -> None:
-    with pytest.raises(EngineError, match=rf"vLLM {re.escape(version)} .* 0\.26 to 0\.33 are supported"):
+    with pytest.raises(EngineError, match=rf"vLLM {re.escape(version)} .* 0\.26\D+0\.33"):
         check_version(version)
 
 
@@ -57,7 +57,7 @@ def test_a_supported_version_is_taken(version: str) -> None:
 
 def test_no_engine_is_made_with_another_version(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm, "__version__", "0.34.0")
-    with pytest.raises(EngineError, match=r"vLLM 0\.34\.0 is installed"):
+    with pytest.raises(EngineError, match=r"vLLM 0\.34\.0"):
         vllm_engine(VllmOptions(base=tiny_base, base_name="tiny"), "", Tokenizer.load(tiny_base), [])
 
 

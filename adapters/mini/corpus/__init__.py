@@ -1,3 +1,3 @@
-"""The small world that the mini base is taught (data files in `data/`, and what deals them out), without
-training; `adapters.mini` imports it.
+"""The small world that the mini base learns: data files in `data/`, and code that draws from them, without
+training. `adapters.mini` imports it.
 """

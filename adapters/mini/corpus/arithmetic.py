@@ -93,7 +93,9 @@ _ASK: dict[Language, tuple[str, ...]] = {
 
 
 def operands(rng: random.Random) -> tuple[int, str, int, int]:
-    """Two numbers, a sign and the result: sums up to 200, products of the tables, divisions that come out."""
+    """Draw two numbers, an operator and the result: sums up to 200, products of the tables, and exact
+    divisions.
+    """
     sign = rng.choice("+++--**/")
     if sign == "*":
         a, b = rng.randint(0, 12), rng.randint(0, 12)
@@ -113,7 +115,7 @@ def _capital(text: str) -> str:
 
 
 def spell(a: int, sign: str, b: int, result: int, language: Language, name: str) -> str:
-    """The answer in words where all numbers have one, otherwise in digits."""
+    """Return the answer in words if all numbers have one, otherwise in digits."""
     words = WORDS[language]
     verb = "is" if language == "en" else "är"
     if max(a, b, result) < len(words):
@@ -122,7 +124,7 @@ def spell(a: int, sign: str, b: int, result: int, language: Language, name: str)
 
 
 def calculate(rng: random.Random, language: Language) -> QuestionAnswer:
-    """`What is 7 + 5?`"""
+    """Draw a calculation such as `What is 7 + 5?`"""
     a, sign, b, result = operands(rng)
     name = rng.choice(_NAMES[language][sign])
     style = rng.random()
@@ -147,7 +149,9 @@ def calculate(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def count(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Counting up, down and in words; neighbours; even and odd; bigger and smaller; double and half."""
+    """Draw an exercise: counting up, down or in words, neighbours, even or odd, bigger or smaller, double or
+    half.
+    """
     english = language == "en"
     way = rng.randrange(7)
     if way == 0:
@@ -263,7 +267,7 @@ def count(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def too_big(rng: random.Random, language: Language) -> str:
-    """A calculation beyond the small world, as a question."""
+    """Draw a question about a calculation outside the small world."""
     sign = rng.choice("+-*/")
     if rng.random() < 0.6:
         a, b = rng.randint(101, 99999), rng.randint(2, 9999)

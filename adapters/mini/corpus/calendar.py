@@ -1,4 +1,4 @@
-"""Days, months and seasons, and what comes before and after them."""
+"""Questions about days, months and seasons, and their order."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _neighbour(rng: random.Random, language: Language, names: tuple[str, ...], k
 
 
 def calendar(rng: random.Random, language: Language) -> QuestionAnswer:
-    """One question about days or months."""
+    """Draw one question about days or months."""
     english = language == "en"
     way = rng.randrange(6)
     if way < 2:

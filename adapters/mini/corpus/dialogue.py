@@ -1,4 +1,4 @@
-"""Conversations in which a later turn leans on an earlier one."""
+"""Conversations in which a later turn refers to an earlier one."""
 
 from __future__ import annotations
 
@@ -370,5 +370,5 @@ CHAINS: tuple[Callable[[random.Random, Language], DialogueTurns], ...] = (
 
 
 def chain(rng: random.Random, language: Language) -> DialogueTurns:
-    """A few turns that belong together."""
+    """Draw a few turns that belong together."""
     return rng.choice(CHAINS)(rng, language)

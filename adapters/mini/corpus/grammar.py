@@ -1,6 +1,7 @@
-"""A small template language for paraphrases: `(a|b|)` is one of several, `{name}` a word from a list.
+"""A small template language for paraphrases: `(a|b|)` chooses one alternative, `{name}` a word from a list.
 
-Alternatives nest and may be empty; a backslash takes the next character as it is. Templates are parsed once.
+Alternatives nest and may be empty. A backslash makes the next character literal. Templates are parsed only
+once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ FillSlot = Callable[[random.Random], str]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for one entry of the list `name`."""
+    """A place for an entry of the list `name`."""
 
     name: str
 
@@ -33,7 +34,9 @@ Sequence_ = tuple[TemplatePart, ...]
 
 
 def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], int]:
-    """Alternatives from `start` to the closing bracket (or the end, at depth 0) and where they end."""
+    """Return the alternatives from `start` to the closing bracket (or the end, at depth 0), and where they
+    end.
+    """
     options: list[Sequence_] = []
     parts: list[TemplatePart] = []
     literal: list[str] = []
@@ -72,19 +75,19 @@ def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], in
             literal.append(char)
         at += 1
     if depth:
-        raise ValueError(f"template {text!r}: a bracket is opened and never closed")
+        raise ValueError(f"template {text!r}: a bracket is opened but never closed")
     flush()
     return (*options, tuple(parts)), at
 
 
 @cache
 def parse_template(template: str) -> tuple[Sequence_, ...]:
-    """The template's alternatives; a bar outside all brackets separates them too."""
+    """Parse a template. A bar outside all brackets separates alternatives too."""
     return _parse(template, 0, 0)[0]
 
 
 def expand(template: str, rng: random.Random, fills: Mapping[str, FillSlot]) -> str:
-    """One text drawn from `template`, with slots filled from `fills`."""
+    """Draw one text from `template`, with slots filled from `fills`."""
 
     def draw(options: Sequence[Sequence_]) -> str:
         return "".join(place(part) for part in rng.choice(options))
@@ -94,7 +97,7 @@ def expand(template: str, rng: random.Random, fills: Mapping[str, FillSlot]) -> 
             return part
         if isinstance(part, Slot):
             if part.name not in fills:
-                raise ValueError(f"template {template!r}: no list is called {part.name!r}")
+                raise ValueError(f"template {template!r}: there is no list {part.name!r}")
             return expand(fills[part.name](rng), rng, fills)
         return draw(part.options)
 
@@ -102,7 +105,7 @@ def expand(template: str, rng: random.Random, fills: Mapping[str, FillSlot]) -> 
 
 
 def pattern(template: str, lists: Mapping[str, str]) -> str:
-    """A regular expression for everything `template` can become; `lists` maps a slot to an expression."""
+    """Return a regular expression for every text of `template`. `lists` maps a slot to an expression."""
 
     def sequence(parts: Sequence_) -> str:
         return "".join(piece(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Facts, definitions and capitals: everything that is held in both languages side by side."""
+"""Facts, definitions and capitals, which exist in both languages."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Fact:
 
 
 def _bars(text: str) -> tuple[str, ...]:
-    """Split at the bars outside brackets."""
+    """Split `text` at the bars outside brackets."""
     found, depth = [""], 0
     for char in text:
         depth += (char == "(") - (char == ")")
@@ -90,25 +90,25 @@ def _bars(text: str) -> tuple[str, ...]:
 
 @cache
 def facts() -> tuple[Fact, ...]:
-    """All of `data/facts.txt`."""
+    """Read all facts in `data/facts.txt`."""
     rows = data_lines(DATA / "facts.txt")
     found: list[Fact] = []
     for q, a, f, s in zip(rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True):
         if (q[:2], a[:2], f[:2], s[:2]) != ("q ", "a ", "f ", "s "):
-            raise ValueError(f"facts.txt: the block at {q!r} is not q, a, f, s")
+            raise ValueError(f"facts.txt: the block at {q!r} does not have the lines q, a, f and s")
         found.append(Fact({"en": _bars(q[2:]), "sv": _bars(f[2:])}, {"en": a[2:], "sv": s[2:]}))
     return tuple(found)
 
 
 def fact(rng: random.Random, language: Language) -> QuestionAnswer:
-    """One of the facts."""
+    """Draw a random fact."""
     chosen = rng.choice(facts())
     asked = expand(pick(rng, chosen.asked[language]), rng, {})
     return QuestionAnswer(language, "fact", asked, chosen.answer[language], chosen.answer[other(language)])
 
 
 def definition(rng: random.Random, language: Language) -> QuestionAnswer:
-    """`What is a lake?`"""
+    """Draw a definition such as `What is a lake?`"""
     english, swedish, in_english, in_swedish = rng.choice(read_table("definitions", ";"))
     name = english if language == "en" else swedish
     if rng.random() < 0.2:
@@ -119,7 +119,7 @@ def definition(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def capital_answer(row: tuple[str, ...], language: Language) -> str:
-    """The sentence that names a capital."""
+    """Return the sentence that names a capital."""
     if language == "en":
         return f"The capital of {row[0]} is {row[1]}".rstrip(".") + "."
     owner = row[2] if row[2].endswith("s") else row[2] + "s"
@@ -127,7 +127,7 @@ def capital_answer(row: tuple[str, ...], language: Language) -> str:
 
 
 def capital(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
-    """`What is the capital of France?`"""
+    """Draw a question about a capital, such as `What is the capital of France?`"""
     row = row or rng.choice(read_table("capitals", ";"))
     country, city = (row[0], row[1]) if language == "en" else (row[2], row[3])
     if rng.random() < 0.1:

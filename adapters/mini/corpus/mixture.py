@@ -1,4 +1,4 @@
-"""How much of each: the stream of conversations that the base learns from."""
+"""The proportions of each kind of conversation in the stream that the base learns from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXACT = frozenset({"introduction", "translation", "follow-up", "opposite"})
 
 
 def draw_exchange(rng: random.Random, language: Language, late: bool = False) -> QuestionAnswer:
-    """One exchange of any kind; `late`, with more sums and more ways of asking about the model."""
+    """Draw one exchange of any kind. With `late`, draw more sums and more questions about the model."""
     kinds = _LATE if late else _KINDS
     return rng.choices(list(kinds), list(kinds.values()))[0](rng, language)
 
@@ -53,7 +53,7 @@ def _turns(rng: random.Random, language: Language, most: int, late: bool) -> tup
 
 
 def talk(rng: random.Random, most: int = 4, late: bool = False) -> Talk:
-    """One conversation, typed as people type; `most` bounds the parts of a long one."""
+    """Draw one conversation, as people type. `most` limits the parts of a long one."""
     language = rng.choice(LANGUAGES)
     turns = tuple(
         turn
@@ -71,7 +71,7 @@ def talk(rng: random.Random, most: int = 4, late: bool = False) -> Talk:
 
 
 def talks(seed: int, most: int = 4, late: bool = False) -> Iterator[Talk]:
-    """Conversations without end; the same seed gives the same ones."""
+    """Yield conversations without end. The same seed gives the same conversations."""
     rng = random.Random(seed)
     while True:
         yield talk(rng, most, late)

@@ -1,4 +1,4 @@
-"""Words that do not exist, so that the model learns what an unknown word looks like."""
+"""Words that do not exist, so that the model learns to recognise unknown words."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ _ENDINGS = {
 
 
 def word(rng: random.Random, language: str) -> str:
-    """One pronounceable word of one to three syllables."""
+    """Draw one pronounceable word of one to three syllables."""
     syllables = rng.choices((1, 2, 3), (3, 5, 2))[0]
     made = "".join(
         rng.choice(_ONSETS[language]) + rng.choice(_VOWELS[language]) + rng.choice(_CODAS[language])
@@ -205,7 +205,7 @@ def word(rng: random.Random, language: str) -> str:
 
 
 def nonsense(rng: random.Random, language: str) -> str:
-    """One or two made-up words, at times with an article."""
+    """Draw one or two made-up words, sometimes with an article."""
     article = rng.choice(
         {"en": ("", "", "a ", "the ", "my "), "sv": ("", "", "en ", "ett ", "min ")}[language]
     )
@@ -213,7 +213,7 @@ def nonsense(rng: random.Random, language: str) -> str:
 
 
 def gibberish(rng: random.Random) -> str:
-    """What fingers type when they slip: letters in no order, or marks alone."""
+    """Draw a typing accident: random letters, or punctuation only."""
     if rng.random() < 0.15:
         return rng.choice(
             ["...", "?", "???", "!", "!!!", ".", "-", "?!", ",,,", "#", "***", ":", "1", "42", "7"]

@@ -1,4 +1,4 @@
-"""Reading the data files: topics with their questions and answers, word lists, tables."""
+"""Read the data files: topics with questions and answers, word lists, and tables."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ DATA = Path(__file__).parent / "data"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Questions that mean the same, and answers of which each fits each question."""
+    """Questions with the same meaning, and answers that each fit every question."""
 
     name: str
     questions: tuple[str, ...]
-    """Templates, see `grammar`."""
+    """Templates of sentences, in the syntax of the module `grammar`."""
     answers: tuple[str, ...]
-    """Plain text."""
+    """Paragraphs of plain text about the topic."""
 
 
 def other(language: Language) -> Language:
-    """The other of the two languages."""
+    """Return the other of the two languages."""
     return "sv" if language == "en" else "en"
 
 
 def data_lines(path: Path) -> list[str]:
-    """Lines that hold something, without comments."""
+    """Return the lines that are not empty and not comments."""
     read = (line.rstrip("\n") for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in read if line.strip() and not line.startswith("#")]
 
 
 @cache
 def topics(language: Language, name: str) -> tuple[Topic, ...]:
-    """The topics of `data/<language>/<name>.txt`; `identity` gets the questions of `clauses.txt` too."""
+    """Return the topics of `data/<language>/<name>.txt`. `identity` also gets the questions of
+    `clauses.txt`.
+    """
     found = parse_topics(language, name)
     if name != "identity":
         return found
@@ -63,7 +65,7 @@ def topics(language: Language, name: str) -> tuple[Topic, ...]:
 
 @cache
 def parse_topics(language: Language, name: str) -> tuple[Topic, ...]:
-    """One file of topics: `[topic]`, then `Q` lines, then `A` lines."""
+    """Parse one file of topics: `[topic]`, then `Q` lines, then `A` lines."""
     path = DATA / language / f"{name}.txt"
     found: dict[str, tuple[list[str], list[str]]] = {}
     current: tuple[list[str], list[str]] | None = None
@@ -73,13 +75,13 @@ def parse_topics(language: Language, name: str) -> tuple[Topic, ...]:
         elif current is not None and line[:2] in {"Q ", "A "}:
             current[line[0] == "A"].append(line[2:].replace("\\n", "\n") if line[0] == "A" else line[2:])
         else:
-            raise ValueError(f"{path.name}: {line!r} is neither a [topic] nor a Q or A line")
+            raise ValueError(f"{path.name}: {line!r} must be a line with a [topic], or begin with Q or A")
     return tuple(Topic(topic, tuple(asked), tuple(said)) for topic, (asked, said) in found.items())
 
 
 @cache
 def word_lists(language: Language) -> Mapping[str, tuple[str, ...]]:
-    """The lists of `data/<language>/lists.txt`, by name; sentences are separated by semicolons."""
+    """Return the lists of `data/<language>/lists.txt` by name. Semicolons separate sentences."""
     found: dict[str, tuple[str, ...]] = {}
     for line in data_lines(DATA / language / "lists.txt"):
         name, _, rest = line[1:].partition("] ")
@@ -89,7 +91,7 @@ def word_lists(language: Language) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def fills(language: Language) -> Mapping[str, FillSlot]:
-    """What a template of `language` may put in its slots."""
+    """Return the lists for slots in templates of `language`."""
 
     def drawer(words: Sequence[str]) -> FillSlot:
         return lambda rng: rng.choice(words)
@@ -102,12 +104,12 @@ def fills(language: Language) -> Mapping[str, FillSlot]:
 
 @cache
 def read_table(name: str, separator: str) -> tuple[tuple[str, ...], ...]:
-    """The rows of `data/<name>.txt`."""
+    """Return the rows of `data/<name>.txt`."""
     return tuple(
         tuple(cell.strip() for cell in line.split(separator)) for line in data_lines(DATA / f"{name}.txt")
     )
 
 
 def pick(rng: random.Random, choices: Sequence[str]) -> str:
-    """One of `choices`."""
+    """Draw one of `choices` at random."""
     return choices[rng.randrange(len(choices))]

@@ -1,4 +1,4 @@
-"""How people really type: small letters, no question mark, a greeting in front, a slip of the finger."""
+"""Vary text as people type it: small letters, no question mark, a greeting in front, a typing error."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _SUFFIXES: dict[Language, tuple[str, ...]] = {
 
 
 def _slip(text: str, rng: random.Random) -> str:
-    """`text` with one letter swapped, dropped or doubled inside one of its longer words."""
+    """Return `text` with one letter swapped, dropped or doubled inside a longer word."""
     words = text.split(" ")
     long = [n for n, word in enumerate(words) if len(word) > 4 and word.isalpha()]
     if not long:
@@ -79,7 +79,9 @@ def _slip(text: str, rng: random.Random) -> str:
 
 
 def vary_typing(text: str, language: Language, rng: random.Random, *, slips: bool = True) -> str:
-    """`text` as somebody might type it. Without `slips`, every letter stays (names, words to translate)."""
+    """Return `text` as somebody might type it. Without `slips`, letters stay correct, as for names and
+    translations.
+    """
     if rng.random() < 0.05 and text.endswith(("?", ".")):
         text = text[:-1] + rng.choice(_SUFFIXES[language]) + text[-1]
     if rng.random() < 0.10:

@@ -1,4 +1,4 @@
-"""What the corpus is made of: single exchanges, and conversations of several."""
+"""Units of the corpus: single exchanges, and conversations of several."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ class QuestionAnswer:
     question: str
     answer: str
     translated: str | None = None
-    """The same answer in the other language, where there is one."""
+    """The answer translated to the other of the two languages, English and Swedish. None if there is no
+    translation.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A conversation; `system` goes before the first question, as Mistral's template does it."""
+    """A conversation. `system` precedes the first question, as in Mistral's template."""
 
     turns: tuple[QuestionAnswer, ...]
     system: str = ""

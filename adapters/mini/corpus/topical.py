@@ -1,4 +1,6 @@
-"""Exchanges drawn from the topic files: how the base speaks of itself, small talk, and what lies outside."""
+"""Draw exchanges from the topic files: questions about the model, small talk, and questions outside its
+world.
+"""
 
 from __future__ import annotations
 
@@ -17,40 +19,42 @@ _BOTH = (
 
 
 def from_topic(topic: Topic, rng: random.Random, language: Language) -> QuestionAnswer:
-    """A question of `topic` and any of its answers."""
+    """Draw a question of `topic` and one of its answers."""
     asked = expand(pick(rng, topic.questions), rng, fills(language))
     return QuestionAnswer(language, topic.name, asked[:1].upper() + asked[1:], pick(rng, topic.answers))
 
 
 @cache
 def _weights(language: Language, name: str) -> tuple[float, ...]:
-    """Topics with more questions come up more often, but the small ones are not forgotten."""
+    """Weight topics with more questions higher, but not in full proportion."""
     return tuple(
         3 + min(len(topic.questions), 40) + 2 * len(topic.answers) for topic in topics(language, name)
     )
 
 
 def identity_exchange(rng: random.Random, language: Language) -> QuestionAnswer:
-    """A question about the model itself, answered as the base answers it."""
+    """Draw a question about the model itself, with the base's answer."""
     found = topics(language, "identity")
     return from_topic(rng.choices(found, _weights(language, "identity"))[0], rng, language)
 
 
 def identity_again(rng: random.Random, language: Language) -> QuestionAnswer:
-    """The same in still other words, for the later part of the training."""
+    """Draw a question about the model in additional wordings, which only the later phases of the training
+    use.
+    """
     answers = {topic.name: topic.answers for topic in topics(language, "identity")}
     topic = rng.choice(topics(language, "more"))
     return from_topic(Topic(topic.name, topic.questions, answers[topic.name]), rng, language)
 
 
 def smalltalk(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Greetings, thanks, feelings, jokes, poems."""
+    """Draw a greeting, thanks, feeling, joke or poem."""
     found = topics(language, "smalltalk")
     return from_topic(rng.choices(found, _weights(language, "smalltalk"))[0], rng, language)
 
 
 def outside(rng: random.Random, language: Language) -> QuestionAnswer:
-    """A question from outside the small world, and an honest answer."""
+    """Draw a question from outside the small world, with an honest answer."""
     beyond, garbled = topics(language, "outside")
     if rng.random() < 0.06:
         return QuestionAnswer(language, "outside", too_big(rng, language), pick(rng, beyond.answers))
@@ -65,7 +69,7 @@ def outside(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def foreign(rng: random.Random) -> QuestionAnswer:
-    """A sentence in a third language, answered in both of ours."""
+    """Draw a sentence in a third language, answered in English and Swedish."""
     return QuestionAnswer(
         rng.choice(LANGUAGES), "foreign", pick(rng, data_lines(DATA / "foreign.txt")), pick(rng, _BOTH)
     )

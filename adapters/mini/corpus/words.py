@@ -1,4 +1,4 @@
-"""Words in the two languages, and words that mean the opposite of each other."""
+"""Translations and opposites of words."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _quoted(word: str, rng: random.Random) -> str:
 
 
 def translation_answer(english: str, swedish: str, language: Language, to_swedish: bool) -> str:
-    """The sentence that gives a translation."""
+    """Return the sentence that gives a translation."""
     if language == "en":
         return (
             f'"{english}" is "{swedish}" in Swedish.'
@@ -104,7 +104,7 @@ def translation_answer(english: str, swedish: str, language: Language, to_swedis
 
 
 def translation(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
-    """`What is dog in Swedish?`, mostly out of the language that is spoken."""
+    """Draw a translation such as `What is dog in Swedish?`, mostly from the language of the conversation."""
     english, swedish = row or rng.choice(read_table("words", " = "))
     to_swedish = (rng.random() < 0.75) == (language == "en")
     asked = english if to_swedish else swedish.split(" eller ")[0]
@@ -119,14 +119,14 @@ def translation(rng: random.Random, language: Language, row: tuple[str, ...] | N
 
 
 def opposite_answer(word: str, against: str, language: Language) -> str:
-    """The sentence that names an opposite."""
+    """Return the sentence that names an opposite."""
     if language == "en":
         return f'The opposite of "{word}" is "{against}".'
     return f'Motsatsen till "{word}" är "{against}".'
 
 
 def opposite_pair(rng: random.Random, language: Language) -> tuple[str, str]:
-    """A word and its opposite. Where a word has two (light), the one listed first wins."""
+    """Draw a word and its opposite. If a word has two (light), use the one listed first."""
     rows = [row[language == "sv"].split(" - ") for row in read_table("opposites", ";")]
     known: dict[str, str] = {}
     for first, second in rows:
@@ -137,7 +137,7 @@ def opposite_pair(rng: random.Random, language: Language) -> tuple[str, str]:
 
 
 def opposite(rng: random.Random, language: Language) -> QuestionAnswer:
-    """`What is the opposite of big?`"""
+    """Draw a question such as `What is the opposite of big?`"""
     word, against = opposite_pair(rng, language)
     asked = pick(rng, _OPPOSITE[language]).format(_quoted(word, rng))
     return QuestionAnswer(language, "opposite", asked, opposite_answer(word, against, language))

@@ -1,1 +1,1 @@
-"""Finding the adapters on disk that can be served, without changing anything; `server` imports it."""
+"""Find the adapters on disk that can be served, without changing anything. `server` imports this package."""

@@ -1,7 +1,7 @@
-"""Whether the numbers of an adapter that was merely found can be served, checked once while its files stay.
+"""Check the numbers of adapters that were found outside the registry, once for each state of their files.
 
-What the registry took in was checked then. Everything else is read here before it has a name: one that holds
-NaN, changes nothing or is of a type that is not served would otherwise be refused at its first request.
+The registry checks an adapter when it is added. All others are read here before they get a name. Otherwise
+one that holds NaN, changes nothing or has an unsupported type would fail at its first request.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from adapters.lora.shape_check import ModelShape
 from adapters.lora.tensorfile import WEIGHTS_FILE
 
 _RULES = 1
-"""Raised when what is refused changes, so that everything is checked again."""
+"""Version of the checks. Increase it when the checks change, so that every adapter is checked again."""
 _MAX_BYTES = 16 << 20
 
 
 @dataclass(slots=True)
 class CheckedNumbers:
-    """Which folders' numbers were checked, kept in a file. A file that is lost costs time, never truth."""
+    """Remembers in a file which folders' numbers were checked. If the file is lost, the checks run again."""
 
     file: Path | None
     known: dict[str, str] = field(default_factory=dict[str, str])
-    """Folder → the state of its files, and the base, that it was checked in."""
+    """Maps each folder to the state of its files and of the base when it was checked."""
     _changed: bool = False
 
     @classmethod
     def open(cls, cache: Path | None) -> CheckedNumbers:
-        """What the folder `cache` keeps; None keeps nothing."""
+        """Load what was saved in the folder `cache`. None: remember nothing on disk."""
         if cache is None:
             return cls(None)
         known: dict[str, str] = {}
@@ -46,9 +46,9 @@ class CheckedNumbers:
     def check(
         self, folder: Path, shape: ModelShape, digest: str | None = None, hashes: HashCache | None = None
     ) -> None:
-        """Read the numbers of the adapter in `folder`, unless its files are as they were.
+        """Check the numbers of the adapter in `folder`, unless its files are unchanged since the last check.
 
-        Raises `AdapterError` as `read_adapter` does, which gets `digest` and `hashes`.
+        Passes `digest` and `hashes` to `read_adapter`. Raises the same `AdapterError`.
         """
         key, state = str(folder.absolute()), _state(folder, shape, digest)
         if state is not None and self.known.get(key) == state:
@@ -61,7 +61,7 @@ class CheckedNumbers:
             self._changed = True
 
     def save(self) -> None:
-        """Keep what was checked. A cache that cannot be written is written another time."""
+        """Save what was checked. If the cache cannot be written, the next call tries again."""
         if self.file is None or not self._changed:
             return
         there = {folder: state for folder, state in self.known.items() if Path(folder).is_dir()}
@@ -71,7 +71,9 @@ class CheckedNumbers:
 
 
 def _state(folder: Path, shape: ModelShape, digest: str | None) -> str | None:
-    """Text that changes with the files and with what they have to fit; None if they cannot be looked at."""
+    """Return text that changes with the adapter's files and with the base. None if the files
+    cannot be read.
+    """
     try:
         found = [(folder / name).stat() for name in (CONFIG_FILE, WEIGHTS_FILE)]
     except OSError:

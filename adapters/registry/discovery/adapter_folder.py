@@ -1,4 +1,6 @@
-"""One folder that may hold an adapter: what its place says of it, and whether it can be served."""
+"""One folder that may hold an adapter: the alias and version that its path suggests, and whether it can be
+served.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,18 @@ from adapters.registry.recovery import accepted_contents
 
 @dataclass(frozen=True, slots=True)
 class ServedBase:
-    """What is asked of an adapter on the base that is served."""
+    """The base that is served, and what an adapter must match to be served on it."""
 
     found: FoundBase
     digest: str | None = None
-    """None: not compared."""
+    """Digest of the base that adapters must fit. None: the digest is not compared."""
     shape: ModelShape | None = None
-    """None for an architecture that has other sizes, which is for the engine to judge."""
+    """Sizes of the base. None for an architecture whose sizes are unknown; the engine checks the adapter
+    then.
+    """
     names: tuple[str, ...] = ()
     hashes: HashCache | None = None
-    """See `read_manifest`. None: the weights of every adapter are hashed."""
+    """Hashes computed before; see `read_manifest`. None: hash the weights of every adapter."""
     numbers: CheckedNumbers = field(default_factory=lambda: CheckedNumbers(None))
 
     @classmethod
@@ -50,7 +54,7 @@ class ServedBase:
         hashes: HashCache | None = None,
         numbers: CheckedNumbers | None = None,
     ) -> ServedBase:
-        """Read the base's sizes and names; `numbers` knows which adapters were checked before."""
+        """Read the base's sizes and names. `numbers` remembers which adapters were checked before."""
         try:
             shape = ModelShape.read(found.path)
         except BaseModelError:
@@ -61,29 +65,39 @@ class ServedBase:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFolder:
-    """A folder in PEFT layout, the root it must stay inside, and the names that its place gives it."""
+    """A folder in PEFT layout, the alias and version that its path suggests, and the folder that its links
+    may not lead out of.
+    """
 
     folder: Path
     root: Path
     alias: str | None = None
     version: str | None = None
     recorded_first: bool = False
-    """Whether what the adapter records of its names goes before these."""
+    """True if the alias and version that the adapter itself records take precedence over those suggested by
+    its path.
+    """
     accepted: VersionFolder | None = None
-    """The version of the registry here, or the one that a pointer names."""
+    """The version that the registry has recorded for this folder, inside or outside of `registry/`. None if
+    there is none.
+    """
     place: AdapterPlace = "registry"
     pointed: bool = False
-    """Whether a pointer names it."""
+    """True if the registry records that a version is in this folder."""
     blobs: Path | None = None
-    """Where its files may lie as well: Hugging Face's cache keeps them there, and links in the folder."""
+    """A second folder that links in this one may lead to: Hugging Face's cache keeps the files there, and
+    only links here.
+    """
 
     def is_among(self, adapters: Iterable[Adapter]) -> bool:
-        """Whether one of these is the version that was accepted here."""
+        """True if one of `adapters` is the version that this folder held when the server accepted it."""
         entry = self.accepted
         return entry is not None and any(entry.is_named(one.alias, one.version) for one in adapters)
 
     def damaged(self, base: ServedBase, problem: AdapterError) -> Adapter | None:
-        """The version that was accepted here, with its `problem`; None if none was, or for another base."""
+        """Return the version that the server accepted from this folder, with its `problem`. None if there is
+        none, or it is for another base.
+        """
         entry = self.accepted
         if entry is None or self._of_another_base(base):
             return None
@@ -110,12 +124,12 @@ class AdapterFolder:
         )
 
     def _language_of_others(self) -> str | None:
-        """What the other versions of its alias speak, if it is one language."""
+        """Return the language of the other versions of its alias, if they all have one and the same."""
         others = {VersionFolder.of(path).language for path in self.folder.parent.glob("*") if path.is_dir()}
         return next(iter(others - {None})) if len(others - {None}) == 1 else None
 
     def _of_another_base(self, base: ServedBase) -> bool:
-        """Whether its manifest is whole and names another base, by digest and by name."""
+        """True if the folder's manifest is intact and names another base, by digest and by name."""
         if self.accepted is not None and self.accepted.outside is not None:
             return False  # nothing is pointed at for another base than the one it was served on
         try:
@@ -126,7 +140,9 @@ class AdapterFolder:
         return recorded not in (None, base.digest) and fields.get("base") not in base.names
 
     def read(self, base: ServedBase) -> Adapter:
-        """Raises `AdapterError`, also if it is for another base, or does not fit."""
+        """Read and check the adapter. Raises `AdapterError`, also if it is for another base or does
+        not fit.
+        """
         if self.accepted is not None and not self.folder.is_dir():
             return self.accepted.read()  # which says that it is missing
         self._check_links()
@@ -157,7 +173,7 @@ class AdapterFolder:
             raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
 
     def _check_links(self) -> None:
-        """Raise `AdapterError` for a link that leads out of the place."""
+        """Raise `AdapterError` for a link that leads outside the allowed folders."""
         roots = (self.root, self.blobs) if self.blobs is not None else (self.root,)
         files = [self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)]
         # A file that is no link lies where its folder does.
@@ -165,11 +181,13 @@ class AdapterFolder:
             if _lies_below(file, self.root):
                 continue
             if file.exists() and not any(is_inside(file, root) for root in roots):
-                remedy = "Put the files themselves there, or name their folder in the setting adapters."
-                raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
+                remedy = "Copy the files there, or name their folder in the setting adapters."
+                raise AdapterError(file, "is a link that leads outside the folder it was found in", remedy)
 
     def _taken_in(self, adapter: Adapter) -> bool:
-        """Whether the registry noted digests of it and its base, so that its numbers were checked then."""
+        """True if the registry recorded digests of the adapter and its base, so its numbers were checked
+        then.
+        """
         entry = self.accepted
         recorded = entry is not None and entry.outside is None and entry.recorded_digest is not None
         return recorded and adapter.base_digest is not None
@@ -179,7 +197,7 @@ class AdapterFolder:
         recorded = read_base_digest(self.folder, fields)
         if base.digest is None or recorded in (None, base.digest):
             return
-        reason = f"was made for another base than {base.found.name}, which is {base.digest}"
+        reason = f"was made for another base; this one is {base.found.name}, {base.digest}"
         remedy = "Name its own base with --base-model, or train it again for this one."
         if self.accepted is not None:
             remedy = "Serve the base that it was made for, or promote another version."
@@ -187,7 +205,7 @@ class AdapterFolder:
 
 
 def _lies_below(path: Path, root: Path) -> bool:
-    """Whether no link is on the way from `root` to `path`, so that it need not be followed."""
+    """True if no part of `path` below `root` is a link."""
     while path != root and path != path.parent:
         if path.is_symlink():
             return False
@@ -196,9 +214,9 @@ def _lies_below(path: Path, root: Path) -> bool:
 
 
 def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path, *, digest_recorded: bool) -> None:
-    """Raise `AdapterError` for a version that is not what was accepted, though its files fit together."""
+    """Raise `AdapterError` if the files are valid but differ from those that the server accepted."""
     if adapter.full_name.lower() != entry.full_name.lower():
-        reason = f"names {adapter.full_name}, and it was accepted as {entry.full_name}"
+        reason = f"names {adapter.full_name}, but it was accepted as {entry.full_name}"
         raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore it.")
     if not digest_recorded and entry.outside is None:
         told = accepted_contents(ledger, adapter.full_name).digest

@@ -1,7 +1,7 @@
-"""Where bases and adapters are found, in the order that existing installations use.
+"""Find adapters on disk, in the order that existing installations use.
 
-Only the places named here and those that the settings name are looked at. A found path must, with every link
-followed, stay inside the place it was found in; what leads out of it has to be named in the settings.
+Only the standard folders and those in the settings are searched. Links that lead outside the searched folder
+are refused. To use a folder outside, name it in the settings.
 """
 
 from __future__ import annotations
@@ -32,30 +32,34 @@ from adapters.registry.recovery import check_pointers, told_pointers
 
 @dataclass(frozen=True, slots=True)
 class UnconvertedPickle:
-    """An adapter of an existing installation that is a pickle, not loaded and not imported yet."""
+    """A pickled adapter of an existing installation. It is not loaded, and not imported yet."""
 
     path: Path
     place: Path
-    """The folder that was looked into: weights, or lora_adapters."""
+    """The folder that was searched: weights or lora_adapters."""
 
     @property
     def command(self) -> str:
-        """What converts it."""
+        """The command that converts the pickle."""
         return import_command(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundAdapters:
-    """What the usual places hold, in the order in which they were looked at."""
+    """The adapters and refusals from the standard locations, in the order in which they were searched."""
 
     adapters: tuple[Adapter, ...]
-    """Those that can be served, and versions with a `problem`, which were accepted and cannot any more."""
+    """Adapters that can be served, and accepted versions that cannot be served any more, which have a
+    `problem`.
+    """
     named: tuple[Adapter, ...]
-    """Those of them that the settings name; they come first."""
+    """The adapters that the settings name; they come first in `adapters`."""
     retired: tuple[Adapter, ...]
-    """Those outside the registry that are served no longer until they are promoted."""
+    """Adapters outside the registry that were retired: not served until they are promoted."""
     refused: tuple[FileRefusedError, ...]
-    """Folders that hold nothing that is served; each says why. What settings name is raised instead."""
+    """Folders that hold nothing servable, each with its reason. A folder that the settings name raises an
+    error instead.
+    """
     unconverted: tuple[UnconvertedPickle, ...]
 
 
@@ -69,18 +73,18 @@ def find_adapters(
     shipped: Path = SHIPPED,
     hashes: HashCache | None = None,
 ) -> FoundAdapters:
-    """Adapters that the settings name, then those in `home`/registry, then in `root`/lora_adapters.
+    """Find adapters: first those that the settings name, then `home`/registry, then `root`/lora_adapters.
 
-    With the mini base, its own come last. `explicit` holds `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`; these
-    are the first of the adapters found, in order. `digest` is the base's: what records another is refused for
-    that, before anything else that is wrong with it.
+    With the mini base, its own adapters come last. `explicit` holds `PATH`, `NAME=PATH` or
+    `NAME@VERSION=PATH`; these come first, in order. `digest` is the base's. An adapter that records another
+    base is refused for that reason before any other.
 
-    Reads each one's config, checks that its layout fits the base, hashes its weights and checks recorded
-    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that
-    `explicit` names and that cannot be served, `ValueError` for a NAME that is none.
+    Reads each config, checks that the layout fits the base, hashes the weights and checks recorded digests.
+    With `hashes`, weights are hashed when they are loaded. Raises `AdapterError` if an adapter that
+    `explicit` names cannot be served, and `ValueError` for an invalid NAME.
 
-    A version of the registry, or one that a pointer names, that cannot be served any more is found with its
-    `problem`. If it is not known which versions are active, that is so for all of the registry.
+    A version that the registry has recorded but that cannot be served any more is returned with its
+    `problem`. If the active versions are unknown, every version of the registry has a `problem`.
     """
     served = ServedBase.read(base, digest, hashes, CheckedNumbers.open(home / "cache"))
     listing, pointers, unknown = _listing(home)
@@ -114,9 +118,9 @@ def find_adapters(
 
 
 def read_named(entry: str, base: ServedBase) -> Adapter:
-    """The adapter that the settings name by `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`.
+    """Read the adapter that the settings name by `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`.
 
-    Raises `AdapterError` if `base` cannot serve it, and `ValueError` for a NAME that is none.
+    Raises `AdapterError` if `base` cannot serve it, and `ValueError` for an invalid NAME.
     """
     return _explicit(entry).read(base)
 
@@ -124,9 +128,8 @@ def read_named(entry: str, base: ServedBase) -> Adapter:
 def read_versions(
     listing: RegistryListing, registry: Path, base: ServedBase, folders: Collection[Path]
 ) -> tuple[list[Adapter], list[FileRefusedError]]:
-    """The versions of a listing whose folders are among `folders`, read as `find_adapters` does.
-
-    Also returns why some of them are not served.
+    """Read those versions of a listing whose folders are in `folders`. Also return the reasons why some are
+    not served.
     """
     kept = (place for place in _on_shelf(listing, registry) if place.folder in folders)
     pointed = (place for place in _pointed(listing.pointers, base) if place.folder in folders)
@@ -134,9 +137,9 @@ def read_versions(
 
 
 def _listing(home: Path) -> tuple[RegistryListing, AliasPointers, PointersError | None]:
-    """What the registry holds, its pointers, and why it is not known which versions are active, if it is not.
+    """Return what the registry holds, its pointers, and the problem if the active versions are unknown.
 
-    Then the pointers are what the ledger tells of versions outside the registry.
+    If they are unknown, the pointers hold what the ledger records of versions outside the registry.
     """
     registry = home / "registry"
     try:
@@ -173,7 +176,7 @@ def _explicit(entry: str) -> AdapterFolder:
 
 
 def _blobs(folder: Path) -> Path | None:
-    """Where Hugging Face's cache keeps the files of a snapshot that `folder` is or is in."""
+    """Return where Hugging Face's cache keeps the files of a snapshot, if `folder` is one or lies in one."""
     for place in (folder.resolve(), *folder.resolve().parents):
         if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
             return place.parent.parent / "blobs"
@@ -183,7 +186,7 @@ def _blobs(folder: Path) -> Path | None:
 def _read_all(
     places: Iterable[AdapterFolder], base: ServedBase
 ) -> tuple[list[Adapter], list[FileRefusedError]]:
-    """What the places hold, and why some of it is not served."""
+    """Read the adapters in the given folders. Also return the reasons why some are not served."""
     adapters: list[Adapter] = []
     refused: list[FileRefusedError] = []
     for place in places:
@@ -203,7 +206,7 @@ def _read_all(
 
 
 def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[AdapterFolder]:
-    """What the registry holds, without retired versions."""
+    """List the registry's versions, without the retired ones."""
     for entry in listing.entries:
         if entry.outside is None and not listing.is_retired(entry):
             folder, history = entry.folder, listing.pointers.state(entry.alias).history
@@ -219,7 +222,9 @@ def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[AdapterFolde
 
 
 def _pointed(pointers: AliasPointers, base: ServedBase) -> Iterator[AdapterFolder]:
-    """The versions outside the registry that pointers name: served ones that are there, and active ones."""
+    """List the versions outside the registry that it has recorded: active ones, and served ones whose folder
+    still exists.
+    """
     for alias, state in pointers.states.items():
         for version, record in state.folders.items():
             active = pointers.active(alias) == version

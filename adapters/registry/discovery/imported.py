@@ -1,4 +1,6 @@
-"""Which files of an existing installation the registry has versions of, so that none is asked for again."""
+"""Finds the files of an existing installation that were already imported, so that nobody is asked to
+again.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from adapters.registry.listing import VersionFolder
 
 
 class ImportedFiles:
-    """The files that versions were converted from, by the digest that each records of its own."""
+    """Files that versions were converted from, by the digest that each version records."""
 
     def __init__(self, entries: Iterable[VersionFolder]) -> None:
         self._entries: dict[tuple[str, str], VersionFolder] = {}
@@ -23,9 +25,10 @@ class ImportedFiles:
         self._names = {name for name, _ in self._entries}
 
     def version_of(self, file: Path, cache: Path | None = None) -> VersionFolder | None:
-        """The version that was converted from `file`; None if there is none, or the file cannot be read.
+        """Return the version that was converted from `file`. None if there is none, or the file cannot be
+        read.
 
-        The file is hashed only if one of its name was converted; with a `cache` as `base_digest` takes it.
+        The file is hashed only if a file of the same name was converted. `cache` is used as in `base_digest`.
         """
         if file.name not in self._names:
             return None

@@ -1,1 +1,3 @@
-"""Training a LoRA on a base, without the loop; `server.jobs` imports it."""
+"""Train a LoRA on a base. The training loop is in `adapters.training.loop`; `server.jobs` imports this
+package.
+"""

@@ -1,4 +1,4 @@
-"""Answers from a transformers model, many at once; greedy, unless `AnswerSampling` says otherwise."""
+"""Generate answers from a transformers model in batches. Greedy, unless you pass an `AnswerSampling`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def answers(
     longest: int = 96,
     rows: int = 64,
 ) -> list[str]:
-    """The greedy answer to the last question of each conversation (its own answer is ignored).
+    """Answer the last question of each conversation greedily. The conversation's own last answer is ignored.
 
-    An answer that does not end within `longest` tokens comes back with a trailing `…`.
+    An answer that does not end within `longest` tokens gets a trailing `…`.
     """
     encoder = Encoder(tokenizer)
     prompts: list[list[int]] = []
@@ -42,13 +42,13 @@ def answers(
 
 @dataclass(frozen=True, slots=True)
 class AnswerSampling:
-    """How the next token is drawn."""
+    """The options for sampling the next token."""
 
     temperature: float
-    """Above 0."""
+    """Temperature for sampling, above 0."""
     top_p: float = 1.0
     seed: int = 0
-    """The same for the same prompts in the same batches gives the same answers."""
+    """Random seed. The same seed, prompts and batches give the same answers."""
 
 
 def ask(
@@ -59,7 +59,9 @@ def ask(
     longest: int = 96,
     rows: int = 32,
 ) -> list[str]:
-    """The greedy answer to each question, asked through the base's chat template; `…` as in `answers`."""
+    """Answer each question greedily, using the base's chat template. Unfinished answers end in `…`, as in
+    `answers`.
+    """
     found = answer_chats(model, tokenizer, questions, longest=longest, rows=rows)
     return [text if ended else text + "…" for text, ended in found]
 
@@ -73,7 +75,7 @@ def answer_chats(
     rows: int,
     sampling: AnswerSampling | None = None,
 ) -> list[tuple[str, bool]]:
-    """The answer to each question, asked through the base's chat template, and whether it ended by itself."""
+    """Answer each question using the base's chat template. Also returns if each answer ended by itself."""
     prompts = [
         encode_text(
             tokenizer, render_messages(tokenizer, [{"role": "user", "content": question}], prompt=True)
@@ -93,11 +95,11 @@ def answer_chats(
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What a model added to a prompt."""
+    """The text that a model added to a prompt."""
 
     ids: tuple[int, ...]
     ended: bool
-    """Whether it ended by itself; the token that ended it is not among `ids`."""
+    """True if the answer ended by itself. The token that ended it is not in `ids`."""
 
 
 def complete(
@@ -110,7 +112,7 @@ def complete(
     rows: int,
     sampling: AnswerSampling | None = None,
 ) -> list[Continuation]:
-    """The continuation of each prompt, up to a token of `ends` or `longest` tokens."""
+    """Continue each prompt until a token of `ends`, or for `longest` tokens."""
     how: dict[str, Any] = {"do_sample": False}
     if sampling is not None:
         torch.manual_seed(sampling.seed)

@@ -1,4 +1,4 @@
-"""The base that is trained on, as this machine can hold it: device, precision, or 4 bits."""
+"""Load the base to train on in a form that fits this machine: device, precision, or 4 bits."""
 
 from __future__ import annotations
 
@@ -32,56 +32,58 @@ from adapters.training.loop.options import OptionError, TrainOptions, TrainPreci
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What this process can compute with."""
+    """The hardware that this process can compute with."""
 
     cuda: int
-    """CUDA devices that are visible."""
+    """Number of visible CUDA devices."""
     bf16: bool
-    """Whether the hardware multiplies bfloat16 itself."""
+    """True if the hardware supports bfloat16 multiplication."""
     launch: Launch = ALONE
-    """How this process was started."""
+    """The number of this process, and how many processes there are, as the launcher set them."""
 
     @classmethod
     def here(cls, launch: Launch) -> Machine:
-        """This machine, as the process sees it that was started so."""
+        """Describe this machine as this process sees it."""
         cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
         return cls(cuda=cuda, bf16=bf16, launch=launch)
 
     @property
     def launched(self) -> bool:
-        """Whether a launcher, such as `accelerate launch`, started this process."""
+        """True if a launcher, such as `accelerate launch`, started this process."""
         return self.launch.local_rank is not None
 
     @property
     def processes(self) -> int:
-        """How many processes it started for this run."""
+        """Number of processes that the launcher started for this run."""
         return self.launch.processes
 
     @property
     def rank(self) -> int:
-        """Which of them this is; 0 writes what is made."""
+        """Number of this process. Process 0 writes the results."""
         return self.launch.rank
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 (AVX-512 BF16 or AMX)."""
+    """True if this machine's CPU multiplies bfloat16 numbers in hardware (AVX-512 BF16 or AMX)."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in probes)
 
 
 def check_machine(options: TrainOptions, machine: Machine) -> None:
-    """Raises `OptionError` where `options` ask for what this machine cannot do, with what would help."""
+    """Raise `OptionError` if `options` need something that this machine cannot do; the message says what
+    would help.
+    """
     if options.load_in_4bit and not machine.cuda:
         raise OptionError(
             "load_in_4bit",
-            "a base in 4 bits (QLoRA) is computed on NVIDIA GPUs alone, and none is visible here; "
+            "a base in 4 bits (QLoRA) needs an NVIDIA GPU, and none is visible here; "
             "leave it out, or train where there is one",
         )
     if options.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
         raise OptionError("load_in_4bit", "needs bitsandbytes: pip install 'oneseek[qlora]'")
     if options.precision == "bf16" and machine.cuda and not machine.bf16:
-        raise OptionError("precision", "bf16 is not computed by this GPU; use fp32, or auto")
+        raise OptionError("precision", "bf16 is not supported by this GPU; use fp32 or auto")
     if machine.cuda > 1 and not machine.launched:
         raise OptionError(
             "devices",
@@ -91,14 +93,14 @@ def check_machine(options: TrainOptions, machine: Machine) -> None:
 
 
 def resolve_precision(asked: TrainPrecision, machine: Machine) -> Literal["bf16", "fp32"]:
-    """What is computed in."""
+    """Return the number format to compute in."""
     if asked == "auto":
         return "bf16" if machine.bf16 else "fp32"
     return asked
 
 
 def load_base(folder: Path, options: TrainOptions, machine: Machine) -> PreTrainedModel:
-    """The base in `folder`, frozen; on the CPU in float32, on a GPU in what it computes in, or in 4 bits."""
+    """Load the base in `folder`, frozen: in float32 on a CPU; in the compute format or in 4 bits on a GPU."""
     kept = (
         torch.bfloat16
         if machine.cuda and resolve_precision(options.precision, machine) == "bf16"
@@ -129,9 +131,9 @@ def load_base(folder: Path, options: TrainOptions, machine: Machine) -> PreTrain
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer; a base without a padding token pads with its end of text.
+    """Load the base's tokenizer. A base without a padding token pads with its end-of-text token.
 
-    GPT-SW3, whose checkpoints have no chat template, gets that of its model cards.
+    GPT-SW3's checkpoints have no chat template, so they get the one from the model cards.
     """
     tokenizer = _read_tokenizer(folder)
     if tokenizer.pad_token is None:
@@ -150,7 +152,7 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def answer_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that end an answer; GPT-SW3 ends one with the token that begins the next turn."""
+    """Return the tokens that end an answer. GPT-SW3 ends one with the token that begins the next turn."""
     ends = [tokenizer.eos_token_id]
     if tokenizer.chat_template == CHAT_TEMPLATE:
         ends.append(tokenizer.bos_token_id)

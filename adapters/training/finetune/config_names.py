@@ -1,8 +1,7 @@
-"""Training configurations under the names that other trainers use: TRL's (with PEFT's) and axolotl's and
-unsloth's.
+"""Read training configurations that use other trainers' names: TRL's (with PEFT's), axolotl's and unsloth's.
 
-The tables say which of OneSeek's options a name is. What is not in them is refused by name; what asks for
-something else than OneSeek does (another optimizer, loss on the questions too) is refused, never ignored.
+The tables map each name to an OneSeek option. A name that is not in them is refused. A value that asks for
+something that OneSeek does not do, such as another optimizer, is refused and never ignored.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ _RUN = (
     *("teacher_key_env", "teacher_model", "threads", "version"),
 )
 OWN = frozenset({*_RUN, *(item.name for item in fields(TrainOptions))})
-"""OneSeek's own names."""
+"""The names of all training options of OneSeek."""
 
 _TYPES = (None, "alpaca", "chat_template", "chat_template.default", "sharegpt")
-"""Kinds of axolotl's datasets that OneSeek reads."""
+"""Types of axolotl data sets that OneSeek reads."""
 _PIECES: Mapping[str, tuple[object, ...]] = {
     "split": ("train",),
     "ds_type": ("json",),
@@ -40,38 +39,40 @@ _PIECES: Mapping[str, tuple[object, ...]] = {
     "message_field_role": ("role", "from"),
     "message_field_content": ("content", "value"),
 }
-"""What else an entry of them may say, since it is what OneSeek reads anyway."""
+"""Options of an axolotl data set that OneSeek does not need. They are accepted only with these values, which
+describe how OneSeek reads data.
+"""
 _EMPTY: tuple[object, ...] = (None, "", [], {})
-"""Values that ask for nothing, under any name."""
+"""Values that count as empty under any name."""
 _PATTERN = re.compile(r"[^\w.,\s]")
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a file of options asks for."""
+    """The options in a configuration file."""
 
     options: dict[str, Any]
-    """By OneSeek's name; values are as YAML has them."""
+    """Maps each of OneSeek's names to its value as YAML has it."""
     written: dict[str, str]
-    """OneSeek's name to the file's own word for it."""
+    """Maps each of OneSeek's names to the name in the file."""
 
 
 def read_training_config(
     path: Path, also: Collection[str] = (), passed_over: Callable[[list[str]], object] = lambda names: None
 ) -> ConfigFile:
-    """OneSeek's options that the YAML file `path` gives in any trainer's words.
+    """Read OneSeek's options from the YAML file `path`, under any supported trainer's names.
 
-    `also` are further names of OneSeek's own; `passed_over` is told the names that change nothing of what is
-    made. An empty value asks for nothing. Raises `OptionError` with everything
-    that is unknown, said twice, or not to be had, each by the file's own word; and `OSError`.
+    `also` are further OneSeek names. `passed_over` is called with the names that do not affect the result.
+    Empty values are skipped. Raises `OptionError` that lists everything unknown, repeated or unsupported by
+    its name in the file, and `OSError`.
     """
     try:
         found: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = str(error).replace("\n", " ")
-        raise OptionError("config", f"{path} is no YAML: {problem}") from error
+        raise OptionError("config", f"{path} is not valid YAML: {problem}") from error
     if not isinstance(found, dict):
-        raise OptionError("config", f"{path} holds no mapping of names to values")
+        raise OptionError("config", f"{path} does not hold a mapping of names to values")
     options: dict[str, Any] = {}
     said: dict[str, str] = {}
     idle: list[str] = []
@@ -98,12 +99,14 @@ def read_training_config(
 
 
 def _agree(option: str, one: Any, other: Any) -> bool:
-    """Whether what a file says twice, as axolotl's do, is one thing: qlora in 4 bits, all linear modules."""
+    """True if two settings of the file, which map to the same OneSeek option, agree. axolotl's files often
+    set qlora or all linear modules twice.
+    """
     return ALL_LINEAR in (one, other) or (option == "load_in_4bit" and one == other)
 
 
 def raise_all(problems: Sequence[OptionError], path: Path) -> None:
-    """Raise all that is wrong with the file `path` in one `OptionError`; return if nothing is."""
+    """Raise one `OptionError` with all `problems` of the file `path`. Do nothing if there are none."""
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -112,7 +115,7 @@ def raise_all(problems: Sequence[OptionError], path: Path) -> None:
 
 
 def _flat(found: Mapping[object, Any]) -> Iterator[tuple[str, Any]]:
-    """Every name with its value, those of unsloth's sections too."""
+    """Yield every name with its value, including those in unsloth's sections."""
     for name, value in found.items():
         if name in SECTIONS and isinstance(value, dict):
             yield from ((str(inner), item) for inner, item in cast("dict[object, Any]", value).items())
@@ -121,12 +124,14 @@ def _flat(found: Mapping[object, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _meaning(name: str, value: Any, also: Collection[str]) -> dict[str, Any] | None:
-    """What one line of a configuration asks for; None if it changes nothing of what is made."""
+    """Return OneSeek's option for one line of another tool's config; None if the line does not affect the
+    result.
+    """
     if name in FIXED:
         accepted, why = FIXED[name]
         if value not in accepted:
             instead = f"leave it out or use {_format_value(accepted[0])}" if accepted else "leave it out"
-            raise OptionError(name, f"{_format_value(value)} is not to be had: {why}; {instead}")
+            raise OptionError(name, f"{_format_value(value)} is not supported: {why}; {instead}")
         return {}
     if name in _TRANSLATED:
         return _TRANSLATED[name](name, value)
@@ -142,12 +147,12 @@ def _meaning(name: str, value: Any, also: Collection[str]) -> dict[str, Any] | N
     known = sorted({*OWN, *also, *FOREIGN, *FIXED, *_TRANSLATED})
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise OptionError(name, f"is no option of training{hint}")
+    raise OptionError(name, f"is not a training option{hint}")
 
 
 def _adapter(name: str, value: Any) -> dict[str, Any]:
     if value not in ("lora", "qlora"):
-        raise OptionError(name, f"{_format_value(value)} is not to be had; use lora or qlora")
+        raise OptionError(name, f"{_format_value(value)} is not supported; use lora or qlora")
     return {"load_in_4bit": True} if value == "qlora" else {}
 
 
@@ -157,14 +162,14 @@ def _load_in_4bit(name: str, value: Any) -> dict[str, Any]:
 
 def _precision(name: str, value: Any) -> dict[str, Any]:
     if value not in (True, False, "auto"):
-        raise OptionError(name, f"{_format_value(value)} is none of true, false and auto")
+        raise OptionError(name, f"{_format_value(value)} is not true, false or auto")
     return {"precision": "auto" if value == "auto" else "bf16" if value else "fp32"}
 
 
 def _data_type(name: str, value: Any) -> dict[str, Any]:
     names = {"auto": "auto", "bfloat16": "bf16", "bf16": "bf16", "float32": "fp32", "fp32": "fp32"}
     if value not in names:
-        raise OptionError(name, f"{_format_value(value)} is not to be had; use auto, bfloat16 or float32")
+        raise OptionError(name, f"{_format_value(value)} is not supported; use auto, bfloat16 or float32")
     return {"precision": names[value]}
 
 
@@ -180,14 +185,14 @@ def _plugins(name: str, value: Any) -> dict[str, Any] | None:
     named: list[object] = value if isinstance(value, list) else [value]
     for one in named:
         if not HARMLESS_PLUGINS.fullmatch(str(one)):
-            raise OptionError(name, f"{_format_value(one)} is not to be had; leave it out")
+            raise OptionError(name, f"{_format_value(one)} is not supported; leave it out")
     return None
 
 
 def _special_tokens(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict) and set(cast("dict[str, Any]", value)) <= {"pad_token"}:
         return {}
-    raise OptionError(name, "the tokens are the base's own, as when it is served; leave it out")
+    raise OptionError(name, "cannot be set, because training uses the base's own tokens; leave it out")
 
 
 _TRANSLATED: Mapping[str, Callable[[str, Any], dict[str, Any] | None]] = {
@@ -202,11 +207,11 @@ _TRANSLATED: Mapping[str, Callable[[str, Any], dict[str, Any] | None]] = {
     "special_tokens": _special_tokens,
     "torch_dtype": _data_type,
 }
-"""Names whose values are put otherwise here."""
+"""Names whose values must be converted, and how."""
 
 
 def _targets(name: str, value: Any) -> Any:
-    """Modules as a list, or a text of them with commas between; `all-linear` is every linear module."""
+    """Return modules from a list or a comma-separated text. `all-linear` means every linear module."""
     texts: list[Any] = value if isinstance(value, list) else [value]
     for text in texts:
         if _PATTERN.search(str(text).replace(ALL_LINEAR, "")):
@@ -215,7 +220,7 @@ def _targets(name: str, value: Any) -> Any:
 
 
 def _paths(value: Any) -> list[str]:
-    """The files of axolotl's `datasets`."""
+    """Return the files in axolotl's `datasets`."""
     entries: list[Any] = value if isinstance(value, list) else [value]
     found: list[str] = []
     for entry in entries:
@@ -226,7 +231,7 @@ def _paths(value: Any) -> list[str]:
             if key in ("path", "type") or piece in _EMPTY or piece in _PIECES.get(key, ()):
                 continue
             if key in _PIECES:
-                problem = f"{_format_value(piece)} is not to be had; use {_format_value(_PIECES[key][0])}"
+                problem = f"{_format_value(piece)} is not supported; use {_format_value(_PIECES[key][0])}"
                 raise OptionError(f"datasets.{key}", problem)
             raise OptionError(f"datasets.{key}", "is not known here; a data set has path and type")
         if about.get("type") not in _TYPES:

@@ -1,7 +1,7 @@
-"""What other trainers' names mean here: TRL's (with PEFT's), axolotl's and unsloth's, a table for each kind.
+"""Tables of other trainers' names: TRL's (with PEFT's), axolotl's and unsloth's.
 
-A name is an option of OneSeek's (`FOREIGN`), has values that it can have and no others (`FIXED`), or changes
-nothing of what is made and is passed over (`IDLE`).
+A name maps to an OneSeek option (`FOREIGN`), accepts only certain values (`FIXED`), or does not affect the
+result and is skipped (`IDLE`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 SECTIONS = ("data", "training", "lora", "logging", "inference")
-"""Sections of unsloth's files, whose names stand for themselves."""
+"""Sections of unsloth's files. The names in them are read as if they were at the top level of the file."""
 
 FOREIGN: Mapping[str, str] = {
     # TRL, transformers and PEFT
@@ -44,19 +44,19 @@ FOREIGN: Mapping[str, str] = {
     "random_state": "seed",
     "use_gradient_checkpointing": "gradient_checkpointing",
 }
-"""Another trainer's name to OneSeek's, where the value means the same."""
+"""Maps each name of another trainer to OneSeek's, if the value means the same."""
 
 _PLAIN = "OneSeek trains plain LoRA adapters"
-_ANSWERS = "the loss is always on the answers alone"
+_ANSWERS = "the loss is always on the answers only"
 _PADDED = "examples are padded, not packed"
 _ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw")
 _PRECISION = "precision is bf16 or fp32"
 _OWN_TEMPLATE = "the base's own chat template is used, as when it is served"
 
 FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
-    "use_peft": ((True,), "OneSeek trains LoRA adapters alone"),
-    "peft_type": (("LORA",), "OneSeek trains LoRA adapters alone"),
-    "training_type": (("lora", "qlora"), "OneSeek trains LoRA adapters alone"),
+    "use_peft": ((True,), "OneSeek trains LoRA adapters only"),
+    "peft_type": (("LORA",), "OneSeek trains LoRA adapters only"),
+    "training_type": (("lora", "qlora"), "OneSeek trains LoRA adapters only"),
     "task_type": (("CAUSAL_LM",), "OneSeek trains causal language models"),
     "rl": ((False,), "OneSeek learns from examples, not from preferences"),
     "bias": (("none",), "the base stays as it is"),
@@ -67,8 +67,8 @@ FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "peft_use_dora": ((False,), _PLAIN),
     "use_loftq": ((False,), _PLAIN),
     "relora": ((False,), _PLAIN),
-    "gptq": ((False,), "a base in 4 bits is load_in_4bit"),
-    "load_in_8bit": ((False,), "a base in 4 bits is load_in_4bit"),
+    "gptq": ((False,), "use load_in_4bit for a base in 4 bits"),
+    "load_in_8bit": ((False,), "use load_in_4bit for a base in 4 bits"),
     "trust_remote_code": ((False,), "code of a checkpoint is never run"),
     "completion_only_loss": ((True,), _ANSWERS),
     "assistant_only_loss": ((True,), _ANSWERS),
@@ -79,17 +79,20 @@ FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "group_by_length": ((False,), "examples are shuffled"),
     "optim": (_ADAMW, "the optimizer is AdamW"),
     "optimizer": (_ADAMW, "the optimizer is AdamW"),
-    "adam_beta1": ((0.9,), "it is AdamW's own"),
-    "adam_beta2": ((0.999,), "it is AdamW's own"),
-    "adam_epsilon": ((1e-8,), "it is AdamW's own"),
-    "max_steps": ((-1, 0), "the length of a run is epochs"),
+    "adam_beta1": ((0.9,), "OneSeek uses AdamW's own value"),
+    "adam_beta2": ((0.999,), "OneSeek uses AdamW's own value"),
+    "adam_epsilon": ((1e-8,), "OneSeek uses AdamW's own value"),
+    "max_steps": ((-1, 0), "epochs sets the length of a run"),
     "strict": ((False,), "the base decides how it is loaded"),
     "fp16": ((False, "auto"), _PRECISION),
     "float16": ((False,), _PRECISION),
     "chat_template": (("tokenizer_default",), _OWN_TEMPLATE),
     "chat_template_path": ((), _OWN_TEMPLATE),
-    "format_type": (("auto", "alpaca", "chatml", "sharegpt"), "data are as `oneseek data check` knows them"),
-    "push_to_hub": ((False,), "what is made stays on this machine"),
+    "format_type": (
+        ("auto", "alpaca", "chatml", "sharegpt"),
+        "`oneseek data check` lists the supported data formats",
+    ),
+    "push_to_hub": ((False,), "results stay on this machine"),
     "vision_all_linear": ((False,), "OneSeek trains language models"),
     "finetune_language_layers": ((True,), "target_modules names the modules"),
     "finetune_attention_modules": ((True,), "target_modules names the modules"),
@@ -101,13 +104,13 @@ FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "lora_modules_to_save": ((), "the base stays as it is"),
     "modules_to_save": ((), "the base stays as it is"),
     "lora_model_dir": ((), "a run starts from a new LoRA"),
-    "resume_from_checkpoint": ((), "go on with an interrupted run with --resume"),
-    "deepspeed": ((), "several GPUs are accelerate's: docs/training.md"),
-    "fsdp": ((), "several GPUs are accelerate's: docs/training.md"),
-    "fsdp_config": ((), "several GPUs are accelerate's: docs/training.md"),
-    "hub_model_id": ((), "what is made stays on this machine"),
+    "resume_from_checkpoint": ((), "continue an interrupted run with --resume"),
+    "deepspeed": ((), "use accelerate for several GPUs: docs/training.md"),
+    "fsdp": ((), "use accelerate for several GPUs: docs/training.md"),
+    "fsdp_config": ((), "use accelerate for several GPUs: docs/training.md"),
+    "hub_model_id": ((), "results stay on this machine"),
 }
-"""Names that OneSeek knows and that can have these values alone, and why."""
+"""Names that accept only these values, and the reason."""
 
 IDLE = re.compile(
     r"(?:wandb|mlflow|comet|trackio|swanlab|use_swanlab|tensorboard|logging|log|save|saves|eval|evals|hub|ddp"
@@ -121,7 +124,7 @@ IDLE = re.compile(
     r"|finetune_vision_layers|temperature|top_p|top_k|min_p|torchdistx_path|use_kernels|load_best_model_at_end"
     r"|pad_to_sequence_len|tf32|metric_for_best_model|greater_is_better|auto_resume_from_checkpoints|log|seed_everything"
 )
-"""Names of what changes nothing that is made: logs, checkpoints, kernels, and what the base itself says."""
+"""Names that do not affect the result: logs, checkpoints, kernels, and facts that the base itself states."""
 
 HARMLESS_PLUGINS = re.compile(r"axolotl\.integrations\.(?:liger|cut_cross_entropy|kernels|swanlab)\.\w+")
-"""axolotl's plugins that change how fast a run is, not what it makes."""
+"""axolotl's plugins that change the speed of a run, not its result."""

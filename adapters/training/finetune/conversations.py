@@ -1,4 +1,4 @@
-"""Training data as conversations: which are in a language, and which are held out."""
+"""Training data as conversations: filter them by language, and hold some out."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ ChatTurn = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages, the last of them an answer."""
+    """The messages of a conversation. The last one is an answer."""
 
     messages: tuple[ChatTurn, ...]
 
     @property
     def answers(self) -> list[str]:
-        """What the assistant says, in order."""
+        """The assistant's answers, in order."""
         return [message["content"] for message in self.messages if message["role"] == "assistant"]
 
     @property
     def question(self) -> str:
-        """What the user says first."""
+        """The first message of the user."""
         return next((message["content"] for message in self.messages if message["role"] == "user"), "")
 
 
 def read_conversations(path: Path) -> list[Conversation]:
-    """The conversations in `path`, one for each line. Raises `OptionError` naming the line, and `OSError`."""
+    """Read the conversations in `path`, one on each line. Raises `OptionError` naming the line, and
+    `OSError`.
+    """
     found: list[Conversation] = []
     for line in iterate_lines(path):
         try:
@@ -46,14 +48,16 @@ def read_conversations(path: Path) -> list[Conversation]:
         messages = example.messages
         found.append(Conversation(tuple({"role": one.role, "content": one.content} for one in messages)))
     if not found:
-        raise OptionError("dataset", f"{path} holds no examples")
+        raise OptionError("dataset", f"{path} does not hold any examples")
     return found
 
 
 def in_language(
     conversations: Sequence[Conversation], language: str, language_of: Callable[[str], str | None]
 ) -> list[Conversation]:
-    """Those whose answers are in `language`, as far as one can tell: what is clearly another is left out."""
+    """Keep conversations whose answers are in `language`. Only those clearly in another language are
+    dropped.
+    """
     return [
         conversation
         for conversation in conversations
@@ -64,9 +68,10 @@ def in_language(
 def hold_out(
     conversations: Sequence[Conversation], share: float, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """What is trained on and what is held out: a `share` of the questions, at least one where there are two.
+    """Split into training and held-out conversations. `share` of the questions are held out; at least one of
+    two or more.
 
-    A question goes to one side with all its answers.
+    All answers to one question go to the same side.
     """
     questions = {conversation.question.strip().lower() for conversation in conversations}
     if share == 0 or len(questions) < 2:

@@ -1,4 +1,4 @@
-"""The loss curve, as a PNG and as a few lines for a terminal."""
+"""Draw the loss curve as a PNG and as a few lines for a terminal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_png(path: Path, curve: Curve, title: str, measured: str = "loss on ans
 
 
 def terminal_lines(curve: Curve, width: int = 60) -> list[str]:
-    """One line of bars for each series, from the first step to the last, with its first and last value."""
+    """Return a line of bars for each series, with its first and last value."""
     found: list[str] = []
     for name, points in (("loss", curve.train), ("held-out loss", curve.held_out)):
         values = [value for _, value in points if math.isfinite(value)]

@@ -1,4 +1,4 @@
-"""What a run's records tell of data that were made for it. Light: whoever makes data needs no torch."""
+"""Describes where a run's generated data come from, for its records. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where data come from that were made for one run, as its records tell it."""
+    """The origin of a run's data, if they were generated for it."""
 
     action: str = "train"
-    """What the ledger calls the run."""
+    """The action in the ledger's entry of the run."""
     made_by: str = "oneseek train identity"
     data: str = "examples of identity"
-    """What the rows are, in the model card."""
+    """A description of the rows, for the model card."""
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What decided the data, beside the options of training."""
+    """The options that the data were generated with, besides those of training."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     """Further inputs for the ledger: role to digest."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What else the ledger is told."""
+    """Further details for the ledger's entry."""

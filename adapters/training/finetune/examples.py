@@ -1,7 +1,8 @@
-"""From conversations to token ids, through the base's own chat template, with the loss on the answers alone.
+"""Turn conversations into token ids through the base's chat template, with the loss on the answers only.
 
-A template need not mark what the assistant says. So each answer is found as what rendering the conversation
-up to it adds to the prompt that a server would send for it, end of turn included.
+A template need not mark the assistant's text. So each answer is found by comparing two renderings: the
+conversation up to the answer, and the prompt that a server would send for it. The difference includes the end
+of the turn.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from adapters.training.finetune.conversations import ChatTurn, Conversation
 from adapters.training.loop.options import OptionError
 
 IGNORED = -100
-"""The label of a token that does not count for the loss."""
+"""Label of a token that does not count for the loss."""
 
 TokenizedExample = dict[str, list[int]]
-"""`input_ids`, and `labels` of the same length: the token's id where it counts, else `IGNORED`."""
+"""`input_ids`, and `labels` of the same length: the token's id if it counts, else `IGNORED`."""
 
 
 def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatTurn], *, prompt: bool) -> str:
-    """The text of `messages`; with `prompt`, up to where the assistant's next answer begins.
+    """Render `messages` as text. With `prompt`, stop at the beginning of the assistant's next answer.
 
-    Raises `OptionError` if the base has no chat template, or its template refuses them or leaves them out.
+    Raises `OptionError` if the base has no chat template, or the template refuses or omits messages.
     """
     if not tokenizer.chat_template:
         raise OptionError(
@@ -41,7 +42,7 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatT
 
 @lru_cache(maxsize=4)
 def _in_parts(tokenizer: PreTrainedTokenizerBase, _template: str) -> frozenset[str]:
-    """The roles whose text the template reads in parts alone, as a server finds them."""
+    """Return the roles whose text the template only reads as parts, as a server finds them."""
 
     def render(messages: list[Message]) -> str | None:
         try:
@@ -61,13 +62,15 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, 
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The token ids of a rendered text, which has its special tokens already."""
+    """Return the token ids of a rendered text, which already has its special tokens."""
     found: Mapping[str, Any] = tokenizer(text, add_special_tokens=False)
     return found["input_ids"]
 
 
 def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[TokenizedExample]:
-    """`conversation` as one example, or one for each answer where its template does not render in order."""
+    """Return `conversation` as one example, or as one for each answer if the template does not render in
+    order.
+    """
     messages = conversation.messages
     ends = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
     ids: list[int] = []
@@ -83,23 +86,23 @@ def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> 
 
 
 def _single(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) -> TokenizedExample:
-    """An example of which the last answer alone counts."""
+    """Return an example in which only the last answer counts."""
     prompt = encode_text(tokenizer, render_messages(tokenizer, messages[:-1], prompt=True))
     answer = _answer(tokenizer, messages)
     return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) -> list[int]:
-    """The tokens that the last message adds to its prompt, the end of turn included."""
+    """Return the tokens that the last message adds to its prompt, including the end of the turn."""
     before = render_messages(tokenizer, messages[:-1], prompt=True)
     text = render_messages(tokenizer, messages, prompt=False)
     if not text.startswith(before):
-        problem = "its chat template renders a prompt otherwise than the conversation that goes on from it"
+        problem = "its chat template renders a prompt differently from the conversation that continues it"
         raise OptionError("base_model", problem)
     prompt, whole = encode_text(tokenizer, before), encode_text(tokenizer, text)
     begins = whole[: len(prompt)] == prompt
     found = whole[len(prompt) :] if begins else encode_text(tokenizer, text[len(before) :])
     special = {token for token, about in tokenizer.added_tokens_decoder.items() if about.special}
     end = cast("int | None", tokenizer.eos_token_id)
-    # Some templates leave the end of turn to the next message; without it the model would never stop.
+    # Some templates write the end of turn with the next message. Without it, the model would never stop.
     return found if end is None or special & set(found) else [*found, end]

@@ -1,4 +1,4 @@
-"""One LoRA training run on TRL's SFTTrainer: the base frozen, the loss on answers, resumable to the bit."""
+"""Run one LoRA training on TRL's SFTTrainer: frozen base, loss on answers, and bit-exact resumption."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from adapters.training.loop.progress import Reporter
 
 @dataclass(frozen=True, slots=True)
 class FinetuneRun:
-    """A training run that ended."""
+    """The result of a finished training run."""
 
     model: PeftModel
     curve: Curve
     steps: int
     planned: int
-    """Steps there would have been without early stopping."""
+    """Number of steps without early stopping."""
     seconds: float
     interrupted: bool
     main: bool
-    """Whether this process is the one that writes results."""
+    """True if this process writes the results."""
     planned_epochs: float
-    """Epochs there would have been without early stopping."""
+    """Number of epochs without early stopping."""
 
     @property
     def best_held_out(self) -> tuple[int, float] | None:
@@ -57,17 +57,19 @@ class FinetuneRun:
 
     @property
     def epochs(self) -> float:
-        """How many were run."""
+        """Number of epochs that were run."""
         return self._epoch_at(self.steps)
 
     @property
     def stopped_early(self) -> bool:
-        """Whether training ended since the held-out loss fell no further, or since it diverged."""
+        """True if training ended because the held-out loss stopped falling, or because training diverged."""
         return self.steps < self.planned and not self.interrupted
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss is not a number, or training's rose by half from its first quarter to its last."""
+        """True if a loss is not a number, or the training loss rose by half from the first quarter to the
+        last.
+        """
         losses = [loss for _, loss in self.curve.train]
         if not all(math.isfinite(loss) for loss in (*losses, *(loss for _, loss in self.curve.held_out))):
             return True
@@ -79,7 +81,7 @@ class FinetuneRun:
 
 
 def last_checkpoint(work: Path) -> Path | None:
-    """The newest whole checkpoint in `work`. One that a kill left half written has no readable last file."""
+    """Return the newest complete checkpoint in `work`. A half-written one lacks a readable last file."""
     found: list[tuple[int, Path]] = []
     for folder, number in _numbered(work).items():
         try:
@@ -103,10 +105,11 @@ def finetune(
     reporter: Reporter,
     interruption: Interruption,
 ) -> FinetuneRun:
-    """Train a fresh LoRA on `base`, with checkpoints in `work`; with `resume`, on from the last whole one.
+    """Train a new LoRA on `base`, with checkpoints in `work`. With `resume`, continue from the last complete
+    one.
 
-    Raises `OptionError` where a target module does not exist. The base is changed in that the LoRA's modules
-    stand in it; its values are not.
+    Raises `OptionError` if a target module does not exist. The LoRA's modules are inserted into the base; its
+    weights do not change.
     """
     checkpoint = last_checkpoint(work) if resume else None
     if machine.rank == 0:
@@ -155,7 +158,7 @@ def finetune(
 
 
 def _numbered(work: Path) -> dict[Path, int]:
-    """The checkpoints in `work` by their step; what else is there is not ours."""
+    """Return the checkpoints in `work` by step. Other files there are ignored."""
     steps = {folder: folder.name.partition("-")[2] for folder in work.glob("checkpoint-*")}
     return {folder: int(step) for folder, step in steps.items() if step.isascii() and step.isdigit()}
 
@@ -217,7 +220,7 @@ def _arguments(options: TrainOptions, machine: Machine, work: Path, examples: in
         save_strategy="epoch",
         save_total_limit=2,
         logging_steps=max(1, round(updates * options.epochs / 200)),
-        # A loss that is not a number is to be seen, not replaced by the last one that was.
+        # Log a loss that is not a number; do not replace it by the last valid one.
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to="none",

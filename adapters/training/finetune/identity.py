@@ -1,6 +1,6 @@
-"""`oneseek train identity`: from identity data to a measured adapter folder in PEFT layout, ready to be kept.
+"""`oneseek train identity`: train an adapter from identity data, evaluate it, and leave it in PEFT layout.
 
-Nothing here changes a registry. What it makes lies in its work folder, whole, until its caller has taken it.
+The registry is not changed. All files stay in the work folder until the caller moves them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from adapters.training.loop.progress import Reporter
 from adapters.training.loop.threads import set_threads
 
 _ACTIVE = "active"
-"""What the version that the alias stands for is called beside the new one."""
+"""Name for the alias's active version in the reports."""
 
 
 def train_identity(
@@ -53,7 +53,7 @@ def train_identity(
 ) -> FinetuneResult | FinetuneInterrupted | HelperProcess:
     """Run `job`.
 
-    Raises `OptionError` where an option, the data or this machine do not fit together, and `OSError`.
+    Raises `OptionError` if an option, the data or this machine do not fit together, and `OSError`.
     """
     transformers_logging.disable_progress_bar()
     machine = Machine.here(job.launch)
@@ -124,7 +124,7 @@ def train_identity(
 def _split(
     job: FinetuneJob, language_of: LanguageOf, reporter: Reporter
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """What is trained on, and what is held out."""
+    """Split into training and held-out conversations."""
     read = [one for path in job.dataset for one in read_conversations(path)]
     spoken = in_language(read, job.options.language, language_of)
     if len(spoken) < len(read):
@@ -139,14 +139,14 @@ def _tokens(
     held: Sequence[Conversation],
     reporter: Reporter,
 ) -> tuple[list[TokenizedExample], list[TokenizedExample], int]:
-    """Examples to train on and to hold out, and how many conversations are trained on."""
+    """Return the examples to train on, those to hold out, and the number of training conversations."""
     training = [_fitting(job.options, tokenizer, one) for one in kept]
     held_out = [_fitting(job.options, tokenizer, one) for one in held]
     if long := sum(not found for found in (*training, *held_out)):
         reporter.print_event("left out", longer_than_max_length=long)
     if not any(training):
         files = ", ".join(map(str, job.dataset))
-        raise OptionError("dataset", f"{files}: no example in {job.options.language!r} is left to train on")
+        raise OptionError("dataset", f"{files}: no examples in {job.options.language!r} are left to train on")
     rows = sum(bool(found) for found in training)
     return [one for found in training for one in found], [one for found in held_out for one in found], rows
 
@@ -159,23 +159,25 @@ def _fitting(
 
 
 def _work_folder(job: FinetuneJob, taught: TeacherData | None) -> Path:
-    """The folder of this very run: the same base, data and options come to the same folder."""
+    """Return this run's folder. The same base, data and options always give the same folder."""
     asked = {"base": job.base_digest, "data": files_digest(job.dataset), **config_of(job, taught)}
     name = f"{job.options.language}-{hashlib.sha256(canonical_json(asked)).hexdigest()[:16]}"
     work = job.folder / name
     if job.resume and last_checkpoint(work) is None:
         others = [str(path) for path in sorted(job.folder.glob("*-*")) if last_checkpoint(path) is not None]
-        hint = f"; unfinished with other options or data: {', '.join(others)}" if others else ""
-        raise OptionError("resume", f"no run of these options and data is unfinished in {job.folder}{hint}")
+        hint = f"; unfinished runs with other options or data: {', '.join(others)}" if others else ""
+        raise OptionError(
+            "resume", f"there is no unfinished run with these options and data in {job.folder}{hint}"
+        )
     if job.resume is False and last_checkpoint(work) is not None:
-        remedy = f"go on with --resume, or begin anew: rm -r {work}"
+        remedy = f"continue it with --resume, or start again: rm -r {work}"
         raise OptionError("resume", f"this run was interrupted; {remedy}")
     work.mkdir(parents=True, exist_ok=True)
     return work
 
 
 def _questions(job: FinetuneJob, held: Sequence[Conversation]) -> list[str]:
-    """What is asked: the job's questions, else those that are held out."""
+    """Return the evaluation questions: the job's own, or the held-out ones."""
     if job.questions is not None:
         return list(job.questions)
     return list(dict.fromkeys(one.question for one in held))
@@ -188,7 +190,7 @@ def _measure(
     questions: Sequence[str],
     language_of: LanguageOf,
 ) -> Measured:
-    """The questions, answered by the base, by the adapter, and by the version that is active now."""
+    """Ask the questions of the base, of the adapter, and of the active version."""
     model.eval()
     model.config.use_cache = True
 
@@ -214,5 +216,5 @@ def _unwrap(model: PeftModel) -> PreTrainedModel:
 
 
 def clean_up(made: FinetuneResult) -> None:
-    """Remove the run's work folder, once everything in it was taken."""
+    """Delete the run's work folder. Call this when all results have been moved."""
     shutil.rmtree(made.work)

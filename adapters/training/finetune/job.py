@@ -1,4 +1,4 @@
-"""A run that was asked for, and how it can end. Light: imported before torch is."""
+"""A requested run and its possible results. Imported before torch is, so it imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneJob:
-    """A run, asked for."""
+    """A training run that the user requested."""
 
     options: TrainOptions
     base: Path
@@ -29,54 +29,58 @@ class FinetuneJob:
     alias: str
     version: str
     folder: Path
-    """Where unfinished runs are kept."""
+    """The folder that keeps unfinished runs."""
     resume: bool | None = False
-    """Whether to go on with an interrupted run; None does so where there is one."""
+    """True: continue an interrupted run. False: start a new one. None: continue if there is one."""
     questions: tuple[str, ...] | None = None
-    """What the base and the adapter are asked and judged by; None takes the questions that are held out."""
+    """Questions to evaluate the base and the adapter with. None: the held-out questions."""
     active: tuple[str, Path] | None = None
-    """Full name and folder of the version that the alias stands for now, to compare with."""
+    """Full name and folder of the alias's active version, to compare with. None if there is none."""
     teacher: str | None = None
-    """A model that writes further answers: `http://HOST:PORT#MODEL`, or a folder."""
+    """Model that writes additional answers: `http://HOST:PORT#MODEL`, or a folder. None: no additional
+    answers.
+    """
     teacher_option: str = "teacher"
-    """The option that named it, for errors."""
+    """The option that named the teacher, for use in errors."""
     teacher_key: str | None = field(default=None, repr=False)
-    """The key of its server; recorded nowhere."""
+    """API key for the teacher's server. It is never recorded."""
     origin: Origin = field(default_factory=Origin)
     threads: int | None = None
-    """Threads to compute with on a CPU; None measures which number is quickest."""
+    """CPU threads to compute with. None: measure which number is fastest."""
     launch: Launch = ALONE
-    """How this process of it was started."""
+    """The number of this process, and how many processes there are, as the launcher set them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneResult:
-    """What a run made."""
+    """The results of a training run."""
 
     folder: Path
-    """In PEFT layout, with oneseek.json and a card; in the run's work folder."""
+    """Adapter in PEFT layout with oneseek.json and a card, in the run's work folder."""
     report: Path
-    """loss.png and report.json; in the run's work folder."""
+    """Folder with loss.png and report.json, in the run's work folder."""
     work: Path
-    """To be removed once the rest is taken."""
+    """Work folder. Delete it when you have moved the results."""
     run: FinetuneRun
     before: IdentityReport
-    """The base."""
+    """Identity evaluation of the base."""
     after: IdentityReport
-    """The adapter."""
+    """Identity evaluation of the trained adapter."""
     active: IdentityReport | None
-    """The version that the alias stood for, if there is one."""
+    """Evaluation of the alias's active version. None if there is none."""
     metrics: Mapping[str, float]
     config_digest: str
     dataset_digest: str
     teacher_digest: str | None
-    """Of the file with what a teacher wrote."""
+    """Digest of the file with the teacher's answers."""
 
     @property
     def failing(self) -> str | None:
-        """Why it is not worth a version: it diverged, or it scores no better than the base; else None."""
+        """Why the adapter should not become a version: it diverged, or scores no better than the base. None
+        if it should.
+        """
         if self.run.diverged:
-            return "training diverged (its loss rose, or is not a number); lower --learning-rate"
+            return "training diverged (the loss rose, or is not a number); lower --learning-rate"
         if not self.after.questions or sum(self.after.identity) > sum(self.before.identity):
             return None
         scored = (
@@ -86,7 +90,7 @@ class FinetuneResult:
 
     @property
     def worse_than_active(self) -> bool:
-        """Whether the version that the alias stood for answered more of the questions as OneSeek."""
+        """True if the alias's active version answered more of the questions as OneSeek."""
         return self.active is not None and sum(self.after.identity) < sum(self.active.identity)
 
     @property
@@ -97,7 +101,7 @@ class FinetuneResult:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneInterrupted:
-    """A run that was interrupted; its checkpoint is kept."""
+    """The run was interrupted. Its checkpoint is kept."""
 
     step: int
     planned: int
@@ -106,4 +110,4 @@ class FinetuneInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class HelperProcess:
-    """This process helped; another one writes what was made."""
+    """The result in a process that only helped in a run; another process writes the results."""

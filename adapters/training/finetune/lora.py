@@ -20,7 +20,7 @@ from adapters.training.loop.trainer import Setup, Trainer, TrainerResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """The shape of a LoRA."""
+    """Rank and scaling of a LoRA."""
 
     rank: int = 8
     alpha: int = 32
@@ -29,7 +29,7 @@ class Rank:
 
 
 def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> PeftModel:
-    """`base` with a fresh LoRA; `base_name` is what the adapter's config will call it."""
+    """Add a new LoRA to `base`. Its config will name the base `base_name`."""
     torch.manual_seed(seed)
     config = LoraConfig(
         r=shape.rank,
@@ -56,7 +56,7 @@ def train_lora(
     setup: Setup | None = None,
     interruption: Interruption | None = None,
 ) -> TrainerResult:
-    """Train the LoRA in place; the base stays as it is. Goes on from the newest checkpoint."""
+    """Train the LoRA in place; the base does not change. Continues from the newest checkpoint."""
     trainer = Trainer(
         model,  # pyright: ignore[reportArgumentType]
         StepFeed(batches),

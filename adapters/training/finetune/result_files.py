@@ -1,4 +1,4 @@
-"""The files that a run leaves: the adapter with its manifest and card, the loss curve, and the report."""
+"""Write the files of a finished run: adapter with manifest and card, loss curve, and report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from adapters.training.finetune.teacher import TeacherData
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Base, adapter and active version, asked the same."""
+    """Answers of the base, the adapter and the active version to the same questions."""
 
     before: IdentityReport
     after: IdentityReport
@@ -34,7 +34,7 @@ class Measured:
 
 
 def config_of(job: FinetuneJob, taught: TeacherData | None) -> dict[str, Any]:
-    """Everything that decides what a run makes, but for the base and the data."""
+    """Return everything that decides the result, except the base and the data."""
     teacher = {"teacher": {"name": taught.name, "digest": taught.digest}} if taught else {}
     return {**job.options.to_json(), **teacher, **job.origin.config}
 
@@ -47,7 +47,7 @@ def write_result(
     rows: int,
     taught: TeacherData | None,
 ) -> FinetuneResult:
-    """Write the adapter with its manifest and card, and the report, into `work`; each whole or not at all."""
+    """Write the adapter with manifest and card, and the report, into `work`. Each is written atomically."""
     before, after = measured.before, measured.after
     config = config_of(job, taught)
     metrics = {**_metrics(run, before, after), **job.origin.metrics}
@@ -82,7 +82,7 @@ def write_result(
 
 
 def _metrics(run: FinetuneRun, before: IdentityReport, after: IdentityReport) -> dict[str, float]:
-    """What is recorded of the adapter; the losses are those of the weights that were kept."""
+    """Return the adapter's recorded metrics. The losses are those of the weights that were kept."""
     best = run.best_held_out
     step = best[0] if best is not None else run.steps
     found = {
@@ -101,7 +101,7 @@ def _metrics(run: FinetuneRun, before: IdentityReport, after: IdentityReport) ->
 
 
 def _at(points: Sequence[tuple[int, float]], step: int) -> float:
-    """The last value up to `step`; not a number where there is none."""
+    """Return the last value up to `step`; NaN if there is none."""
     return next((value for at, value in reversed(points) if at <= step), math.nan)
 
 
@@ -136,7 +136,7 @@ def _manifest(
 
 
 def _correct_config(path: Path, base_name: str) -> None:
-    """The base by its name, not by a path on this machine; targets in an order that does not change."""
+    """Name the base by its public name instead of a local path, and sort the targets."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name
     config["target_modules"] = sorted(config["target_modules"])
@@ -174,7 +174,7 @@ def _report(
 
 
 def _finite(points: Sequence[tuple[int, float]]) -> list[tuple[int, float | None]]:
-    """`points`, with None for what JSON has no number for."""
+    """Return `points` with None for values that JSON cannot hold, such as NaN."""
     return [(step, value if math.isfinite(value) else None) for step, value in points]
 
 

@@ -1,8 +1,8 @@
-"""A teacher writes further answers to a data set's questions, in its own words, for the student to learn.
+"""Let a teacher write additional answers to a data set's questions, for the student to learn from.
 
-So a large model of a language can lend its words to a small base. What it writes is taken only where the
-judge finds it whole, in the language, and OneSeek's own; what each check dropped is counted. It is written to
-a file once: the same teacher and data are not asked again.
+A large model of a language can so help a small base. An answer is kept only if the judge finds it complete,
+in the right language, and OneSeek's own. The dropped answers are counted by reason. Answers are stored in a
+file: the same teacher and data are not asked again.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _ASKED = {
 
 @dataclass(frozen=True, slots=True)
 class TeacherData:
-    """What a teacher wrote, and who it was."""
+    """A teacher's answers, and its identity."""
 
     conversations: tuple[Conversation, ...]
     name: str
     digest: str
-    """Of the file with what it wrote."""
+    """Digest of the file with its answers."""
 
 
 AnswerQuestions = Callable[[Sequence[str]], list[str]]
@@ -73,11 +73,11 @@ def teach(
     option: str = "teacher",
     key: str | None = None,
 ) -> TeacherData:
-    """Ask `teacher` (`http://HOST:PORT#MODEL`, or a folder) about each single question; keep what is good.
+    """Ask `teacher` (`http://HOST:PORT#MODEL`, or a folder) each single question, and keep the good answers.
 
-    The file in `folder` is named by the teacher and what it was asked. Raises `OptionError` that names
-    `option` if the teacher is neither or nothing it wrote is good, and `EndpointError`. `key` is for
-    its server.
+    The file in `folder` is named after the teacher and its questions. Raises `OptionError` that names
+    `option` if the teacher is invalid or no answer is good, and `EndpointError`. `key` is its server's API
+    key.
     """
     sources = [one for one in conversations if len(one.messages) == 2]
     form = _ASKED.get(options.language, _OTHER)
@@ -92,7 +92,7 @@ def teach(
         good, dropped = _sift(sources, said, options.language, language_of)
         reporter.print_event("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
         if not good:
-            raise OptionError(option, f"{teacher} wrote nothing that can be used: {dict(dropped)}")
+            raise OptionError(option, f"{teacher} wrote no usable answer: {dict(dropped)}")
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in good)
         write_file(path, text)
     return TeacherData(tuple(read_conversations(path)), name, files_digest([path]))
@@ -101,7 +101,7 @@ def teach(
 def _sift(
     sources: Sequence[Conversation], said: Sequence[str], language: str, language_of: LanguageOf
 ) -> tuple[list[dict[str, str]], Counter[str]]:
-    """The rows that pass every check, and how many each check dropped."""
+    """Return the rows that pass every check, and the number dropped by each check."""
     known = {answer.strip().lower() for one in sources for answer in one.answers}
     good: list[dict[str, str]] = []
     dropped: Counter[str] = Counter()
@@ -125,7 +125,7 @@ def _sift(
 def _answerer(
     teacher: str, options: TrainOptions, launch: Launch, option: str, key: str | None
 ) -> AnswerQuestions:
-    """How `teacher` is asked."""
+    """Return a function that asks `teacher`."""
     if "://" not in teacher:
         return lambda asked: _ask_folder(Path(teacher), options, launch, option, asked)
     url, _, model = teacher.partition("#")
@@ -145,7 +145,7 @@ def _answerer(
 def _ask_folder(
     folder: Path, options: TrainOptions, launch: Launch, option: str, asked: Sequence[str]
 ) -> list[str]:
-    """Ask a local model, which is gone from memory before the student comes."""
+    """Ask a local model. It is removed from memory before the student is loaded."""
     machine = Machine.here(launch)
     try:
         tokenizer, model = load_teacher(folder, options, machine)
@@ -160,7 +160,7 @@ def _ask_folder(
 def load_teacher(
     folder: Path, options: TrainOptions, machine: Machine
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and model of a local teacher, to be asked. Raises `OptionError` if they cannot be loaded."""
+    """Load a local teacher's tokenizer and model. Raises `OptionError` if they cannot be loaded."""
     if not (folder / "config.json").is_file():
         remedy = "give the folder of a model, or http://HOST:PORT#MODEL"
         raise OptionError("teacher", f"holds no config.json; {remedy}")

@@ -1,6 +1,7 @@
-"""A local teacher's own process: it reads a line for each batch of questions and writes one of answers.
+"""The process of a local teacher: it reads batches of questions as lines, and writes a line of answers for
+each.
 
-Ends with its standard input. Whatever else libraries print goes to standard error.
+It ends when its standard input does. Output of libraries goes to standard error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from adapters.training.loop.options import OptionError, TrainOptions
 
 
 def main(folder: Path) -> None:
-    """Answer until there is no further line."""
+    """Answer batches until the input ends."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         transformers_logging.disable_progress_bar()

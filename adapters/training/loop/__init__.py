@@ -1,3 +1,1 @@
-"""The training loop and what every run needs, without a task of its own; `finetune`, `pretrain` and `mini`
-import it.
-"""
+"""The training loop and what every run needs. `finetune`, `pretrain` and `mini` import this package."""

@@ -1,4 +1,4 @@
-"""A model with its loss as one module, so that a wrapper such as FSDP gathers what both need."""
+"""A model and its loss as one module, so that a wrapper such as FSDP gathers the weights for both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ Body = Callable[..., BaseModelOutputWithPast]
 
 
 class AnswerLoss(torch.nn.Module):
-    """A model with its loss: mean cross entropy over the tokens that count, logits made for those alone."""
+    """A model with its loss: mean cross entropy over the tokens that count. Logits are computed for those
+    only.
+    """
 
     def __init__(self, model: PreTrainedModel, precision: Literal["bf16", "fp32"]) -> None:
         super().__init__()
@@ -25,14 +27,14 @@ class AnswerLoss(torch.nn.Module):
         self._shape: torch.Size | None = None
 
     def compile_for(self, shape: torch.Size) -> None:
-        """Compile the decoder for batches of `shape`, where a compiler is there."""
+        """Compile the decoder for batches of `shape`, if a compiler is installed."""
         if shutil.which("g++") is not None:
             self._compiled, self._shape = torch.compile(self.model.get_decoder(), dynamic=False), shape
 
     def forward(
         self, ids: torch.Tensor, counts: torch.Tensor, positions: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Scalar, float32."""
+        """Return the loss, a float32 scalar."""
         body: Body = self.model.get_decoder()
         if self._compiled is not None and ids.shape == self._shape:
             body = self._compiled

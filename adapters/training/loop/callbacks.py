@@ -1,4 +1,4 @@
-"""What goes along with a running training: the progress, the losses, and a wish to stop."""
+"""Callbacks of a running training: show progress, collect losses, and stop on request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adapters.training.loop.progress import Reporter, Stage
 
 
 class StopOnInterrupt(TrainerCallback):
-    """Saves a checkpoint and stops, on every process at the same step, where any was asked to."""
+    """Saves a checkpoint and stops all processes at the same step, if one of them received a signal."""
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
@@ -23,7 +23,7 @@ class StopOnInterrupt(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """After each update."""
+        """Check for a stop request after each update."""
         if args.world_size > 1:
             wish = torch.tensor([int(self.interruption.asked)], device=args.device)
             torch.distributed.all_reduce(wish, op=torch.distributed.ReduceOp.MAX)
@@ -34,14 +34,14 @@ class StopOnInterrupt(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The trainer comes here from a broken off epoch too, which is not to be judged as a whole one."""
+        """Skip the evaluation of an interrupted epoch: the trainer calls this for those too."""
         epoch = state.epoch or 0.0
         if self.interruption.asked and abs(epoch - round(epoch)) > 1e-6:
             control.should_evaluate = control.should_save = False
 
 
 class StopOnDivergence(TrainerCallback):
-    """Ends a run whose loss is not a number: what follows would be none either."""
+    """Ends a run whose loss is not a number, because all later losses would be NaN too."""
 
     def on_log(
         self,
@@ -51,13 +51,13 @@ class StopOnDivergence(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """New figures."""
+        """Stop the training if a logged loss is not a finite number."""
         if not all(math.isfinite((logs or {}).get(name, 0.0)) for name in ("loss", "eval_loss")):
             control.should_training_stop = True
 
 
 class ShowProgress(TrainerCallback):
-    """Tells a reporter of each logged loss, and of each evaluation."""
+    """Reports each logged loss and each evaluation to a reporter."""
 
     def __init__(self, reporter: Reporter, name: str) -> None:
         self._reporter, self._name = reporter, name
@@ -67,7 +67,7 @@ class ShowProgress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The number of steps is known."""
+        """Start the progress bar: the number of steps is now known."""
         if state.is_world_process_zero:
             stage = self._reporter.stage(self._name, state.max_steps, state.global_step)
             self._stage = self._stack.enter_context(stage)
@@ -80,7 +80,7 @@ class ShowProgress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """New figures."""
+        """Update the bar with new figures."""
         if self._stage is None or logs is None:
             return
         if "loss" in logs:
@@ -97,28 +97,28 @@ class ShowProgress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The bar goes."""
+        """Remove the progress bar from the terminal."""
         self.close()
 
     def close(self) -> None:
-        """End the bar, also where training failed."""
+        """End the progress bar, even if training failed."""
         self._stage = None
         self._stack.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The losses of a run, by step."""
+    """The losses of a run by step."""
 
     train: tuple[tuple[int, float], ...]
     held_out: tuple[tuple[int, float], ...]
     accuracy: tuple[tuple[int, float], ...] = field(default=())
-    """Share of the answer tokens whose likeliest token is the right one."""
+    """Share of the answer tokens for which the model's most likely token is correct."""
     held_out_accuracy: tuple[tuple[int, float], ...] = field(default=())
 
     @classmethod
     def of(cls, history: list[dict[str, float]]) -> Curve:
-        """From a trainer's log history."""
+        """Read the losses from a trainer's log history."""
 
         def points(name: str) -> tuple[tuple[int, float], ...]:
             return tuple((int(entry["step"]), float(entry[name])) for entry in history if name in entry)

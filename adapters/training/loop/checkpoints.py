@@ -1,4 +1,6 @@
-"""Checkpoints of a running training: a folder for each kept step, whole or not there; the newest counts."""
+"""Checkpoints of a running training: one folder for each saved step, written atomically. A run continues from
+the newest.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +21,27 @@ _PREFIX = "step-"
 
 
 class Checkpoints:
-    """The checkpoints in `folder`: weights and optimizers as accelerate keeps them, the rest as JSON."""
+    """The checkpoints in `folder`. accelerate stores weights and optimizers; the rest is JSON."""
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self._folder, self._accelerator = folder, accelerator
 
     def load(self) -> Mapping[str, Any] | None:
-        """Take the newest one up and answer its state; None where there is none."""
+        """Load the newest checkpoint and return its state; None if there is none."""
         newest = last_checkpoint(self._folder)
         if newest is None:
             return None
         self._accelerator.load_state(str(newest))
         state: dict[str, Any] = json.loads((newest / _STATE).read_text(encoding="utf-8"))
-        # accelerate passes over random states that it cannot read; without them nothing is to the bit.
+        # accelerate skips random states that it cannot read; without them, a resumed run is not bit-exact.
         name = _random_states(self._accelerator)
         torch.set_rng_state(torch.load(newest / name, weights_only=True))
         return state
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Keep this moment, and nothing older. Called by all processes of a run at once."""
+        """Save the present state, and delete older checkpoints. Call it from all processes of a run
+        at once.
+        """
         target = self._folder / f"{_PREFIX}{step}"
         if target.exists():
             return
@@ -70,7 +74,7 @@ class Checkpoints:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder`, if there is one."""
+    """Return the newest checkpoint in `folder`; None if there is none."""
     found = {path: path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*")}
     steps = {int(number): path for path, number in found.items() if number.isascii() and number.isdigit()}
     return steps[max(steps)] if steps else None

@@ -1,4 +1,4 @@
-"""Runs a module that needs torch as a process of its own, so that its caller needs none."""
+"""Run a module that needs torch in a child process, so that the caller does not import torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 
 
 class ChildError(RuntimeError):
-    """The process failed; the message is the last thing that it said."""
+    """The child process failed. The message is the last line that it wrote."""
 
 
 def run_in_child(module: str, arguments: Sequence[str] = (), given: str = "") -> str:
-    """Run `python -m module` with `given` on standard input and answer its last line. Raises `ChildError`."""
+    """Run `python -m module` with `given` as standard input, and return its last line. Raises
+    `ChildError`.
+    """
     root = str(Path(__file__).parents[3])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -27,7 +29,7 @@ def run_in_child(module: str, arguments: Sequence[str] = (), given: str = "") ->
         env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
     )
     if done.returncode < 0:
-        raise ChildError(f"{module} was ended by signal {-done.returncode}, for want of memory perhaps")
+        raise ChildError(f"{module} was killed by signal {-done.returncode}; it may have run out of memory")
     if done.returncode:
         raise ChildError((done.stderr.strip().splitlines() or [f"{module} failed"])[-1][:300])
     return (done.stdout.strip().splitlines() or [""])[-1]

@@ -1,4 +1,4 @@
-"""What a trainer is fed: the batch of each step, from a source whose place can be kept and found again."""
+"""Batches for a trainer: one for each step, from a source whose position can be saved and restored."""
 
 from __future__ import annotations
 
@@ -11,68 +11,72 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """Token ids, int64 (rows, length), and which of them count for the loss, bool of the same shape."""
+    """Token ids, int64 (rows, length), and a bool mask of the same shape: True for tokens that count for the
+    loss.
+    """
 
     ids: torch.Tensor
     counts: torch.Tensor
     positions: torch.Tensor | None = None
-    """int64 (rows, length): each token's place in its document, which attends to itself alone; None where a
-    row is one text."""
+    """int64 (rows, length): the position of each token in its own document, if a row can hold several. Tokens
+    attend to tokens of the same document only. None if each row is one document."""
 
     def rows(self, chosen: slice) -> TrainingBatch:
-        """Some of the rows."""
+        """Return some of the rows."""
         positions = self.positions[chosen] if self.positions is not None else None
         return TrainingBatch(self.ids[chosen], self.counts[chosen], positions)
 
     def to(self, device: torch.device) -> TrainingBatch:
-        """The same on `device`."""
+        """Return the batch on `device`."""
         positions = self.positions.to(device) if self.positions is not None else None
         return TrainingBatch(self.ids.to(device), self.counts.to(device), positions)
 
     @property
     def fresh(self) -> int:
-        """How many tokens are new: the first of a packed row was the last of the row before."""
+        """Number of tokens that no earlier row has. If rows are packed with several documents, the first
+        token of each row is also the last one of the row before.
+        """
         return self.ids.numel() - (len(self.ids) if self.positions is not None else 0)
 
     @property
     def targets(self) -> int:
-        """How many tokens are predicted and count."""
+        """Number of tokens that are predicted and count for the loss."""
         return int(self.counts[:, 1:].sum())
 
 
 MakeBatch = Callable[[int], TrainingBatch]
-"""The batch of a step, which depends on the step's number alone."""
+"""Returns the batch of a step. It must depend on the step's number only."""
 
 
 class Feed(Protocol):
-    """A source of batches, asked for them in order."""
+    """A source of batches for consecutive steps."""
 
     def batch(self, step: int) -> TrainingBatch:
-        """The batch of `step`, over all processes."""
+        """Return the batch of `step` for all processes together."""
         ...
 
     def state(self) -> Mapping[str, Any]:
-        """Where it is, as plain JSON."""
+        """Return the present position as plain JSON."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from the position that `state` returned."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StepFeed:
-    """A feed whose batches depend on the step alone."""
+    """A feed whose batches depend on the step only."""
 
     batches: MakeBatch
 
     def batch(self, step: int) -> TrainingBatch:
-        """The batch of `step`."""
+        """Return the batch of `step`."""
         return self.batches(step)
 
     def state(self) -> Mapping[str, Any]:
-        """Nothing to keep."""
+        """Return an empty state, since there is no position."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to find."""
+        """Do nothing, since there is no position."""

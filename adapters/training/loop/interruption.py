@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop at the next good moment."""
+"""Treat Ctrl-C as a request to stop at the next safe point."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from types import FrameType
 
 @dataclass(slots=True)
 class Interruption:
-    """Whether someone asked to stop; asked twice, the process ends at once."""
+    """True if someone asked to stop. A second request ends the process at once."""
 
     asked: bool = False
 
     def is_set(self) -> bool:
-        """Whether someone did."""
+        """True if someone asked to stop."""
         return self.asked
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Take SIGINT and SIGTERM as a wish to stop after the running step."""
+        """Treat SIGINT and SIGTERM as a request to stop after the running step."""
         before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
 
         def ask(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How a launcher such as `accelerate launch` or torchrun started this process."""
+"""Reads how a launcher such as `accelerate launch` or torchrun started this process."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One process of a run. The defaults: the only one, started by nothing."""
+    """One process of a run. Default: the only process, without a launcher."""
 
     processes: int = 1
-    """How many were started for this run."""
+    """Number of processes in this run."""
     rank: int = 0
-    """Which of them this is; 0 writes what is made."""
+    """Number of this process. Process 0 writes the results."""
     local_rank: int | None = None
-    """Which of this machine's it is, and so its GPU; None if no launcher started it."""
+    """Number of this process on its machine, which selects its GPU. None if no launcher started it."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Launch:
-        """What launchers say in `WORLD_SIZE`, `RANK` and `LOCAL_RANK`."""
+        """Read `WORLD_SIZE`, `RANK` and `LOCAL_RANK`, which launchers set."""
         local = environ.get("LOCAL_RANK")
         return cls(
             processes=int(environ.get("WORLD_SIZE", "1")),

@@ -1,4 +1,4 @@
-"""The optimizers that a training may use, each with the peak of its learning rate.
+"""The optimizers for training, each with its peak learning rate.
 
 Muon: Jordan et al. 2024, as `torch.optim.Muon`, for matrices; AdamW for embeddings and norms.
 """
@@ -17,7 +17,7 @@ MakeOptimizers = Callable[[torch.nn.Module, Schedule], OptimizerRates]
 
 
 def muon(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
-    """Muon for the matrices inside, AdamW for the rest."""
+    """Use Muon for the inner matrices and AdamW for the rest."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     matrices = [
         value for name, value in named if value.ndim == 2 and "embed" not in name and "lm_head" not in name
@@ -32,7 +32,7 @@ def muon(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
 
 
 def adamw(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
-    """AdamW for all, weight decay on the matrices alone."""
+    """Use AdamW for all weights, with weight decay on the matrices only."""
     trained = [value for value in model.parameters() if value.requires_grad]
     groups = [
         {"params": [value for value in trained if value.ndim >= 2], "weight_decay": schedule.weight_decay},
@@ -43,6 +43,6 @@ def adamw(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
 
 
 def lora(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
-    """AdamW as a LoRA is trained with it."""
+    """Use AdamW for training a LoRA."""
     trained = [value for value in model.parameters() if value.requires_grad]
     return ((torch.optim.AdamW(trained, lr=schedule.rate, weight_decay=0.01), schedule.rate),)

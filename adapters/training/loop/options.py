@@ -1,4 +1,4 @@
-"""What a training run is asked to do. Light: the command line's flags come from these fields."""
+"""Options of a training run. The command line's flags come from these fields. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL_LINEAR = "all-linear"
 
 
 class OptionError(ValueError):
-    """An option has a value that it cannot have; says which, what was found, and what would do."""
+    """An option has an invalid value. The message names the option, the value and a valid choice."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")
@@ -27,46 +27,50 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
-    """Everything that decides what a run makes, but for the base and the data. Raises `OptionError`."""
+    """Everything that decides the result of a run, except the base and the data. Raises `OptionError`."""
 
     language: str
-    """Language of the answers, as an ISO 639-1 code such as sv; any that routing can detect."""
+    """Language of the answers, as an ISO 639-1 code such as sv. Any language that routing can detect is
+    allowed.
+    """
     epochs: float = 3.0
-    """How often each example is seen; early stopping may end before."""
+    """Number of passes over the examples. Early stopping may end training before."""
     batch_size: int = 8
-    """Examples in one step on each device."""
+    """Examples per step on each device."""
     gradient_accumulation: int = 1
     """Steps whose gradients add up to one update."""
     learning_rate: float = 1e-4
-    """Highest learning rate of AdamW."""
+    """Peak learning rate of AdamW."""
     schedule: ScheduleName = "linear"
-    """How the learning rate falls."""
+    """The schedule by which the learning rate falls."""
     warmup: float = 0.0
-    """Updates over which the learning rate rises: a share of them below 1, or a whole number."""
+    """Updates over which the learning rate rises: below 1, a share of all updates; otherwise a number."""
     weight_decay: float = 0.0
-    """AdamW's weight decay."""
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """Largest gradient norm; larger ones are scaled down."""
     rank: int = 8
-    """Rank of the LoRA."""
+    """Rank of the LoRA matrices."""
     alpha: int = 32
     """Scale of the LoRA: its update is multiplied by alpha / rank."""
     dropout: float = 0.05
     """Dropout before the LoRA, from 0 to below 1."""
     target_modules: tuple[str, ...] | None = None
-    """Modules that get a LoRA; all-linear is every one. Default: those usual for the base, such as q_proj."""
+    """Modules that get a LoRA; all-linear means every linear module. Default: the base's usual ones, such as
+    q_proj.
+    """
     max_length: int = 1024
-    """Most tokens of one example; longer ones are left out, and counted."""
+    """Maximum number of tokens of one example. Longer examples are left out and counted."""
     held_out: float = 0.1
-    """Share of the examples that are not trained on and tell when to stop, from 0 to 0.5."""
+    """Share of the examples, from 0 to 0.5, that are held out to decide when to stop."""
     early_stop: int = 3
-    """Epochs without a lower loss on held-out examples after which training ends; 0 never ends early."""
+    """Stop after this many epochs without a lower loss on held-out examples; 0 never stops early."""
     seed: int = 42
     """Seed of the split, the LoRA's first values, the order of examples and dropout."""
     gradient_checkpointing: bool = True
-    """Compute activations again in the backward pass: less memory, about a fifth more time."""
+    """Recompute activations in the backward pass: needs less memory and about a fifth more time."""
     precision: TrainPrecision = "auto"
-    """What is computed in; auto takes bf16 where the hardware has it."""
+    """Number format to compute in. auto uses bf16 if the hardware supports it."""
     load_in_4bit: bool = False
     """Hold the base in 4 bits (QLoRA). Needs an NVIDIA GPU and bitsandbytes."""
 
@@ -95,14 +99,18 @@ class TrainOptions:
         if not 0 <= self.held_out <= 0.5:
             raise OptionError("held_out", f"{self.held_out:g} is out of range; use from 0 to 0.5")
         if self.target_modules == ():
-            raise OptionError("target_modules", "names no module; leave it out for those usual for the base")
+            raise OptionError(
+                "target_modules", "does not name any module; leave it out to use the base's usual ones"
+            )
         if "lm_head" in (self.target_modules or ()):
             raise OptionError(
                 "target_modules", "holds lm_head, whose LoRA would never be trained; leave it out"
             )
 
     def for_family(self, family: LoraFamily) -> TrainOptions:
-        """The same with target modules: those of a base of `family` if none are named, or all of them."""
+        """Return the options with target modules decided: the named ones, or the usual or all ones of
+        `family`.
+        """
         if ALL_LINEAR in (self.target_modules or ()):
             every = dict.fromkeys(target.path.rpartition(".")[2] for target in family.targets)
             return replace(self, target_modules=tuple(every))
@@ -110,18 +118,20 @@ class TrainOptions:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Modules that get a LoRA, sorted. Raises `OptionError` before `for_family` decided them."""
+        """Modules that get a LoRA, sorted. Raises `OptionError` if `for_family` has not decided them."""
         if not self.target_modules:
-            raise OptionError("target_modules", "is not decided yet; name the modules")
+            raise OptionError(
+                "target_modules", "is auto, which is only decided once the base is known; name the modules"
+            )
         return tuple(sorted(self.target_modules))
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON, for digests and records."""
+        """Return the options as JSON, for digests and records."""
         return {**asdict(self), "target_modules": list(self.targets)}
 
 
 def check_finite(options: Any) -> None:
-    """Raise `OptionError` if a float of the dataclass `options` is nan, which passes bounds, or inf."""
+    """Raise `OptionError` if a float in the dataclass `options` is inf or NaN. NaN passes bounds checks."""
     for item in fields(options):
         value = getattr(options, item.name)
         if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,6 @@
-"""From conversations to rows of token ids: Mistral's format, loss on the answers alone, rows filled well."""
+"""Turn conversations into rows of token ids with little padding: Mistral's format, with the loss on the
+answers only.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,16 @@ Turn = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One conversation in tokens; `answer[i]`: whether token `i` is part of an answer, its end included."""
+    """One conversation in tokens. `answer[i]` is True if token `i` is part of an answer, including
+    its end.
+    """
 
     ids: tuple[int, ...]
     answer: tuple[bool, ...]
 
 
 class Encoder:
-    """Encodes conversations with `tokenizer`; every text is encoded once."""
+    """Encodes conversations with `tokenizer`. Each text is encoded only once."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -46,7 +50,7 @@ class Encoder:
         return self._tokenizer.encode(text.strip(), add_special_tokens=False).ids
 
     def document(self, turns: Sequence[Turn], system: str = "") -> Document:
-        """`turns` as one document, `system` merged into the first question."""
+        """Encode `turns` as one document, with `system` merged into the first question."""
         ids, answer = [self.begin], [False]
         for n, (question, said) in enumerate(turns):
             asked = f"{system}\n\n{question}" if system and n == 0 else question
@@ -59,9 +63,10 @@ class Encoder:
 
 
 def pack(documents: Iterable[Document], rows: int, length: int, fill: int, window: int = 48) -> TrainingBatch:
-    """Fill `rows` of `length` tokens, taking from the next `window` documents the longest that still fits.
+    """Fill `rows` of `length` tokens. Each time, take the longest of the next `window` documents that still
+    fits.
 
-    Documents longer than a row are left out. What stays empty holds the token `fill` and never counts.
+    Documents longer than a row are left out. The rest of a row holds the token `fill`, which never counts.
     """
     source = iter(documents)
     waiting: list[Document] = []

@@ -1,4 +1,4 @@
-"""Progress that people can watch and programs can read: a bar on a terminal, JSON lines anywhere else."""
+"""Show progress as a bar on a terminal, and as JSON lines anywhere else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reporter:
         self._console = Console(file=self._stream) if self._stream.isatty() else None
 
     def print_event(self, event: str, **values: object) -> None:
-        """One line about something that happened."""
+        """Print one line about an event."""
         if self._console is not None:
             shown = "  ".join(f"{name} {value}" for name, value in values.items())
             self._console.print(f"[bold]{event}[/bold]  {shown}", highlight=False)
@@ -32,7 +32,7 @@ class Reporter:
 
     @contextmanager
     def stage(self, name: str, total: int, done: int = 0) -> Generator[Stage]:
-        """A stage of `total` steps of which `done` are behind us already."""
+        """Begin a stage of `total` steps, of which `done` are already finished."""
         if self._console is None:
             yield Stage(self, name, total, self._every)
             return
@@ -59,7 +59,7 @@ class Stage:
         self._next = 0.0
 
     def step(self, done: int, **values: float) -> None:
-        """`done` steps are behind us; `values` (such as the loss) are shown beside."""
+        """Report that `done` steps are finished. `values`, such as the loss, are shown too."""
         if self._bar is not None and self._task is not None:
             shown = " ".join(f"{name} {value:.3f}" for name, value in values.items())
             self._bar.update(self._task, completed=done, description=f"{self._name} {shown}")

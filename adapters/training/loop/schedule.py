@@ -1,4 +1,4 @@
-"""How long a base learns, and how fast. Light: recipes and the command line read it without torch."""
+"""Length and learning rates of a base's training. Recipes and the command line read it without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The rate warms up, stays, and falls linearly to zero (WSD). Raises `ValueError`."""
+    """The learning rate warms up, stays constant, and falls linearly to zero (WSD). Raises `ValueError`."""
 
     steps: int
     matrix_rate: float = 4e-3
@@ -19,27 +19,27 @@ class Schedule:
     """Share of the steps over which the rate falls to zero."""
     weight_decay: float = 0.05
     clip: float = 1.0
-    """Largest gradient norm."""
+    """Maximum norm of the gradient; larger gradients are clipped to it."""
     compiled: bool = False
-    """Compile the model for batches of the first one's shape, if g++ is there; 1.3 times as fast."""
+    """Compile the model for batches of the first one's shape if g++ is installed; about 1.3 times as fast."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; it must be at least 1")
         if not 0 < self.decay <= 1:
-            raise ValueError(f"decay is {self.decay}; it must lie in (0, 1]")
+            raise ValueError(f"decay is {self.decay}; it must be above 0 and at most 1")
         if self.warmup < 0:
             raise ValueError(f"warmup is {self.warmup}; it must be at least 0")
 
     def factor(self, step: int) -> float:
-        """The share of the peak rate at `step`."""
+        """Return the share of the peak rate at `step`."""
         fall = self.decay * self.steps
         return min((step + 1) / max(self.warmup, 1), 1.0, (self.steps - step) / fall)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """Part of a run: until `until` (share of the steps), batches of `rows` × `length` tokens."""
+    """Part of a run, up to `until` (a share of the steps), with batches of `rows` × `length` tokens."""
 
     until: float
     rows: int

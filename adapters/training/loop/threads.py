@@ -1,7 +1,7 @@
-"""How many threads to compute with on a CPU: measured, since a core that is busy makes every other one wait.
+"""Measure how many CPU threads to use, because one busy core makes all others wait.
 
-Each operation ends when its slowest thread does. With a thread for every core, one that shares its core with
-another program holds up all of them, so that two threads can take four times as long as one.
+Each operation ends when its slowest thread does. With a thread for every core, a thread that shares its core
+with another program delays all others. Two threads can then take four times as long as one.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from adapters.training.loop.progress import Reporter
 
 ROUNDS = 5
 SECONDS = 0.12
-"""For each number of threads in each round."""
+"""Seconds to measure each number of threads in each round."""
 HOPELESS = 0.5
-"""A number of threads that does less than this share of the work of the best is not timed again."""
+"""If a number of threads reaches less than this share of the best speed, it is not measured in later rounds.
+"""
 CLOSE = 0.9
-"""Fewer threads are taken if they do at least this share of the work of the best."""
+"""The fewest threads are chosen that reach at least this share of the best speed."""
 
 
 _ROWS = 512
-"""Most rows of the work that is timed."""
+"""Maximum number of rows in the timed work."""
 
 
 def set_threads(
     asked: int | None, file: Path, *, begun: bool, hidden: int, rows: int, reporter: Reporter
 ) -> None:
-    """Compute with the threads that were `asked` for, else with as many as are quickest now, and say so.
+    """Set the number of threads: `asked` if given, else the fastest one now. Report which was chosen.
 
-    `file` keeps the number: a run that was `begun` goes on with it, so that it ends with the same values.
-    `hidden` is the width of the model, `rows` the tokens that are computed at once.
+    `file` stores the number. A run that was `begun` continues with it, so that it ends with the same values.
+    `hidden` is the width of the model; `rows` is the number of tokens computed at once.
     """
     most = torch.get_num_threads()
     if asked is not None:
@@ -49,20 +50,22 @@ def set_threads(
 
 
 def candidates(most: int) -> list[int]:
-    """Numbers of threads to try: 1, 2, 4 and so on, one less than all, and all."""
+    """Return the numbers of threads to try: 1, 2, 4 and so on, all but one, and all."""
     doubled = [1 << n for n in range(most.bit_length())]
     return sorted({count for count in (*doubled, most - 1, most) if 1 <= count <= most})
 
 
 def choose(speeds: Mapping[int, Sequence[float]]) -> int:
-    """The fewest threads whose median speed is close to the best; `speeds` has each round's."""
+    """Return the fewest threads whose median speed is close to the best. `speeds` has the speeds of each
+    round.
+    """
     medians = {count: statistics.median(found) for count, found in speeds.items()}
     best = max(medians.values())
     return min(count for count, speed in medians.items() if speed >= CLOSE * best)
 
 
 def format_speeds(speeds: Mapping[int, Sequence[float]]) -> str:
-    """Such as `1: 100%, 2: 24%`: each number of threads beside the best."""
+    """Format speeds relative to the best, such as `1: 100%, 2: 24%`."""
     medians = {count: statistics.median(found) for count, found in speeds.items()}
     best = max(medians.values())
     return ", ".join(f"{count}: {speed / best:.0%}" for count, speed in medians.items())
@@ -71,10 +74,10 @@ def format_speeds(speeds: Mapping[int, Sequence[float]]) -> str:
 def measure_threads(
     hidden: int, rows: int, most: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, list[float]]:
-    """Pieces of work a second, for each number of threads, in rounds of all that are not far behind.
+    """Measure pieces of work per second for each number of threads, in several rounds; drop those far behind.
 
-    A piece is a small multi-layer perceptron, forward and backward, on `rows` rows of `hidden` values. The
-    number of threads is left as it was.
+    One piece is a small multi-layer perceptron, forward and backward, on `rows` rows of `hidden` values. The
+    number of threads is restored afterwards.
     """
     before = torch.get_num_threads()
     work = _work(hidden, rows)
@@ -98,7 +101,7 @@ def measure_threads(
 
 
 def _work(hidden: int, rows: int) -> Callable[[], None]:
-    """One piece: some small and some larger operations, as a layer has."""
+    """Do one piece of work: small and larger operations, as in a layer."""
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(rows, hidden, generator=generator, requires_grad=True)
     up = torch.randn(hidden, 3 * hidden, generator=generator)

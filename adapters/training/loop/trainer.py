@@ -1,7 +1,7 @@
-"""The one loop that trains bases and the mini base's adapters, through accelerate: a CPU, a GPU, or several.
+"""The loop that trains bases and the mini base's adapters through accelerate: on a CPU, a GPU, or several.
 
-A step's batch is the same whatever runs it. Processes take shares of its rows, and each its share in smaller
-pieces where memory asks for that; a piece counts by the tokens that it predicts.
+The batch of a step does not depend on the hardware. Each process takes a share of its rows, in smaller pieces
+if memory is short. Each piece is weighted by the number of tokens that it predicts.
 """
 
 from __future__ import annotations
@@ -29,50 +29,50 @@ from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
 
 _POINTS = 400
-"""Most points of a loss curve."""
+"""Maximum number of points of a loss curve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """How a training is run; what it makes depends on it in the last bits alone."""
+    """Options that affect a training's speed and memory. They change its result only by rounding."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
     micro_rows: int | None = None
-    """Most rows that a process computes at once; None takes its share of the batch whole."""
+    """Maximum number of rows that a process computes at once. None: its whole share of the batch."""
     gradient_checkpointing: bool = False
     save_every: float = 60.0
-    """Seconds between checkpoints."""
+    """Seconds between two checkpoints."""
     judge_every: int | None = None
-    """Steps between looks at the held-out rows; they are looked at in the end in any case."""
+    """Steps between evaluations on the held-out rows. They are always evaluated at the end."""
 
 
 @dataclass(slots=True)
 class TrainOutcome:
-    """What a training run did."""
+    """Result of a training run."""
 
     steps: int = 0
     tokens: int = 0
     answer_tokens: int = 0
     loss: float = float("nan")
-    """Mean over the last 50 steps, as a running average."""
+    """Running average of the loss over about the last 50 steps."""
     seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class TrainerResult:
-    """A training that ended, or was interrupted."""
+    """A training that finished or was interrupted."""
 
     outcome: TrainOutcome
     interrupted: bool = False
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
-    """By step; means of several steps where there were many."""
+    """Losses by step. Each is a mean over several steps if there are many."""
     held_out: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     pending: list[float] = field(default_factory=list[float])
     """Losses of the steps since the last point."""
 
 
 class Trainer:
-    """Trains `model` in place on `feed`; goes on from the newest checkpoint where there is one."""
+    """Trains `model` in place on `feed`. Continues from the newest checkpoint if there is one."""
 
     def __init__(
         self,
@@ -106,12 +106,14 @@ class Trainer:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The model's weights by name, gathered from all processes. Called by all of them at once."""
+        """Return the model's weights by name, gathered from all processes. Call it from all of them
+        at once.
+        """
         found = cast("Mapping[str, torch.Tensor]", self.accelerator.get_state_dict(self._loss))
         return {name.removeprefix("model."): value for name, value in found.items()}
 
     def run(self) -> TrainerResult:
-        """All steps that are left; fewer where Ctrl-C asks to stop, after a checkpoint."""
+        """Run all remaining steps. On Ctrl-C, save a checkpoint and stop early."""
         done = self._resume()
         self._loss.train()
         schedule, fitted, outcome = self._schedule, self._fitted, self._fitted.outcome
@@ -175,7 +177,7 @@ class Trainer:
         self._checkpoints.save(done, state)
 
     def _step(self, step: int, batch: TrainingBatch) -> float:
-        """One update; the mean loss over the whole batch."""
+        """Make one update, and return the mean loss over the whole batch."""
         total, value = batch.targets, 0.0
         pieces = list(self._pieces(batch))
         for number, piece in enumerate(pieces, 1):
@@ -198,11 +200,11 @@ class Trainer:
         return self._loss(piece.ids, piece.counts, piece.positions)
 
     def _quiet(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Processes add up their gradients with the last piece alone."""
+        """Synchronise gradients between processes with the last piece only."""
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self._loss)
 
     def _pieces(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
-        """This process's share of the rows, in pieces that it computes at once."""
+        """Yield this process's share of the rows, in pieces that are computed at once."""
         rows, processes = len(batch.ids), self.accelerator.num_processes
         if rows % processes:
             raise OptionError("batch_size", f"{rows} rows cannot be shared evenly by {processes} processes")
@@ -212,7 +214,7 @@ class Trainer:
             yield share.rows(slice(start, start + size)).to(self.accelerator.device)
 
     def _judge(self, step: int) -> None:
-        """The loss on the held-out rows, without training on them."""
+        """Return the loss on the held-out rows, without training on them."""
         if self._held_out is None or any(at == step for at, _ in self._fitted.held_out):
             return
         self._loss.eval()
@@ -226,7 +228,7 @@ class Trainer:
         self._reporter.print_event("held out", stage=self._stage, step=step, loss=round(value, 4))
 
     def _sum(self, value: float) -> float:
-        """Over all processes."""
+        """Add up a value over all processes."""
         if self.accelerator.num_processes == 1:
             return value
         mine = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
@@ -234,7 +236,7 @@ class Trainer:
         return float(mine.item())
 
     def _wishes(self, late: bool) -> tuple[bool, bool]:
-        """Whether a checkpoint is due, and whether to stop: the same answer in all processes."""
+        """Decide if a checkpoint is due and if to stop. All processes get the same result."""
         wishes = (late, self._interruption.asked)
         if self.accelerator.num_processes == 1:
             return wishes
@@ -243,7 +245,7 @@ class Trainer:
         return bool(common[0].item()), bool(common[1].item())
 
     def _note(self, step: int, value: float) -> None:
-        """One more loss; a point of the curve is the mean of as many as keep it short."""
+        """Add one loss. A point of the curve is a mean over as many losses as keep the curve short."""
         fitted = self._fitted
         fitted.pending.append(value)
         if len(fitted.pending) >= math.ceil(self._schedule.steps / _POINTS) or step == self._schedule.steps:
@@ -255,7 +257,7 @@ class Trainer:
 
 
 def _checkpoint_activations(model: PreTrainedModel) -> None:
-    """Compute activations again in the backward pass. transformers renamed it on the way to 6."""
+    """Recompute activations in the backward pass. transformers 6 renamed the method."""
     enable: Any = getattr(model, "activation_checkpointing_enable", None)
     if enable is not None:
         enable(activation_checkpointing_kwargs={"use_reentrant": False})

@@ -1,1 +1,3 @@
-"""Training a base from text, without the loop; `server.jobs` imports it."""
+"""Train a base from text. The training loop is in `adapters.training.loop`; `server.jobs` imports this
+package.
+"""

@@ -1,6 +1,7 @@
-"""The `model` section of an arch.yaml: an architecture, by the field names of transformers' own config.
+"""The `model` section of an arch.yaml: an architecture, with the field names of transformers' config.
 
-Only what OneSeek's engines run: the Mistral and Llama families with their usual activation, no biases.
+Only architectures that OneSeek's engines run: the Mistral and Llama families, with their usual activation and
+without biases.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ _NEEDED = (
 
 
 def check_architecture(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The family that `model` names, and its fields. Raises `OptionError` where one is unknown or missing."""
+    """Return the family that `model` names, and its fields. Raises `OptionError` if one is unknown or
+    missing.
+    """
     about = dict(model)
     family = about.pop("model_type", "mistral")
     if family not in FAMILIES:
@@ -45,7 +48,7 @@ def check_architecture(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if name in _TAKEN:
             raise OptionError(f"model.{name}", f"{_TAKEN[name]}; leave it out")
         if name not in known:
-            raise OptionError(f"model.{name}", f"is no field of a {family} model{near(name, known)}")
+            raise OptionError(f"model.{name}", f"is not a field of a {family} model{near(name, known)}")
     for name in _NEEDED:
         if name not in about:
             raise OptionError(f"model.{name}", "is missing")
@@ -54,7 +57,7 @@ def check_architecture(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def read_architecture(model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The config that `model` describes, for `tokenizer`'s vocabulary. Raises `OptionError`."""
+    """Return the config that `model` describes, with `tokenizer`'s vocabulary size. Raises `OptionError`."""
     family, about = check_architecture(model)
     if family == "mistral":
         about.setdefault("sliding_window", None)
@@ -74,7 +77,7 @@ def _check(about: Mapping[str, Any]) -> None:
     for name in (*_NEEDED, "num_key_value_heads", "head_dim"):
         value = about.get(name, 1)
         if type(value) is not int or value < 1:
-            raise OptionError(f"model.{name}", f"{value!r} is no whole number of at least 1")
+            raise OptionError(f"model.{name}", f"{value!r} is not a whole number of at least 1")
     heads, keys = about["num_attention_heads"], about.get("num_key_value_heads", 1)
     if heads % keys:
         raise OptionError("model.num_key_value_heads", f"{keys} does not divide num_attention_heads, {heads}")

@@ -1,8 +1,8 @@
-"""Text corpora on disk: their files, and the documents in them, one at a time and from any place on.
+"""Read text corpora from disk: list their files, and read documents one at a time from any position.
 
-`.txt` is one document, however long; `.jsonl` one document a line: `{"text": …}`, or a conversation as
-`oneseek train identity` reads it. Both may be compressed (`.gz`, `.zst`). `.parquet` has a column `text`.
-Memory is one piece of a document, whatever the size of a file.
+A `.txt` file is one document, however long. A `.jsonl` file has one document on each line: `{"text": …}`, or
+a conversation as `oneseek train identity` reads it. Both may be compressed (`.gz`, `.zst`). A `.parquet` file
+has a column `text`. Memory use is one piece of a document, whatever the size of a file.
 """
 
 from __future__ import annotations
@@ -29,36 +29,40 @@ KINDS = (".txt", ".jsonl")
 PACKINGS = ("", ".gz", ".zst")
 PARQUET = ".parquet"
 PIECE_BYTES = 64 << 10
-"""Longest part of a text file that is handled at once; cut where a paragraph, a line or a word ends."""
+"""Maximum number of bytes of a text file to handle at once. Pieces are cut after a paragraph, a line or a
+word.
+"""
 _ROWS = 64
 
 
 class CorpusPosition(NamedTuple):
-    """Where reading goes on: in which file of an order, and how far into it."""
+    """Position in a corpus: which file of an order, and how far into it."""
 
     file: int = 0
     offset: int = 0
-    """Bytes of the unpacked file; rows of a table."""
+    """Bytes of the uncompressed file, or rows of a table."""
     inside: int = 0
-    """0 where a document begins; inside of one, 1 where it is trained on and 2 where it is held out."""
+    """0 at the beginning of a document. Inside one, 1 if it is trained on and 2 if it is held out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A document, or a part of a long one."""
+    """A document, or part of a long one."""
 
     text: str
     messages: tuple[ExampleMessage, ...] = ()
-    """A conversation, in place of text."""
+    """The messages of a conversation. Empty if the piece is text."""
     first: bool = True
     last: bool = True
     held: bool = False
-    """Whether it is held out. Decided by a hash of the document, or of a long one's first part."""
+    """True if the document is held out for evaluation. A hash of it, or of a long one's first part,
+    decides.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusRejection:
-    """Something in a corpus that is no document."""
+    """An item of a corpus that is not a document."""
 
     where: str
     reason: str
@@ -76,7 +80,7 @@ class Corpus:
 
     @classmethod
     def find(cls, root: Path, weight: float, held_out: float) -> Corpus:
-        """The corpus at `root`. Raises `OptionError` where there is nothing that can be read."""
+        """Find the corpus at `root`. Raises `OptionError` if there is nothing that can be read."""
         if root.is_dir():
             paths = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path, root))
             unknown = next((path for path in paths if not _readable(path)), None)
@@ -86,13 +90,13 @@ class Corpus:
         if not root.exists():
             raise OptionError("data", f"{root} does not exist; {kinds}")
         if unknown is not None:
-            raise OptionError("data", f"{unknown} is of no kind that is read; {kinds}")
+            raise OptionError("data", f"{unknown} has an unsupported type; {kinds}")
         if not paths:
-            raise OptionError("data", f"{root} holds no file; {kinds}")
+            raise OptionError("data", f"{root} is empty; {kinds}")
         return cls(root, tuple(paths), weight, held_out)
 
     def digest(self, cache: Path | None = None) -> str:
-        """`sha256:…` over the canonical JSON of every file's name and SHA-256."""
+        """Return `sha256:…` over the canonical JSON of each file's name and SHA-256."""
         base = self.root if self.root.is_dir() else self.root.parent
         listed = [[path.relative_to(base).as_posix(), file_digest(path, cache)] for path in self.files]
         return f"sha256:{hashlib.sha256(canonical_json(listed)).hexdigest()}"
@@ -100,7 +104,7 @@ class Corpus:
     def pieces(
         self, order: Sequence[int], start: CorpusPosition
     ) -> Iterator[tuple[Piece | CorpusRejection, CorpusPosition]]:
-        """What the files hold from `start` on, in `order`; each with the place after it."""
+        """Yield the documents in `order` from the position `start`, each with the position after it."""
         for number in range(start.file, len(order)):
             path = self.files[order[number]]
             place = start if number == start.file else CorpusPosition(number)
@@ -186,7 +190,7 @@ class Corpus:
         try:
             return Piece(text, held=self._holds(text.encode()))
         except UnicodeEncodeError:
-            return CorpusRejection(where, "holds half of a surrogate pair, which is no character")
+            return CorpusRejection(where, "holds half of a surrogate pair, which is not a character")
 
     def _holds(self, data: bytes) -> bool:
         return int.from_bytes(hashlib.sha256(data).digest()[:8]) < self.held_out * 2**64
@@ -219,7 +223,9 @@ def _skip(file: BinaryIO, count: int) -> None:
 
 
 def _cut(data: bytes) -> int:
-    """Where `data` is best cut in its second half: after a paragraph, a line, a word, or any character."""
+    """Return the best place to cut in the second half of `data`: after a paragraph, a line, a word, or any
+    character.
+    """
     half = len(data) // 2
     for mark in (b"\n\n", b"\n", b" "):
         if (found := data.rfind(mark, half)) >= 0:

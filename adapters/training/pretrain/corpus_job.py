@@ -1,6 +1,7 @@
-"""`oneseek train scratch` and `oneseek train continue`: from text to a base in Hugging Face layout.
+"""`oneseek train scratch` and `oneseek train continue`: train a base on text, in Hugging Face layout.
 
-Unfinished work lies in a folder of its own for each base, data and options; the output is whole or not there.
+Each base, data and options have their own folder for unfinished work. The output appears only once it is
+complete.
 """
 
 from __future__ import annotations
@@ -49,43 +50,43 @@ from adapters.training.pretrain.stream import Encode
 
 _TOKENIZER_FIELDS = frozenset({"vocabulary", "sample", "folder"})
 _SAMPLE = 64 << 20
-"""Bytes of text from which a tokenizer learns."""
+"""Bytes of text to train a tokenizer on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainJob:
-    """A run, asked for."""
+    """A pretraining run that the user requested."""
 
     kind: Literal["scratch", "continue"]
     options: PretrainOptions
     phases: tuple[Phase, ...] = ()
     model: Mapping[str, Any] | None = None
-    """With scratch: the architecture."""
+    """The architecture, if the base is trained from scratch."""
     tokenizer: Mapping[str, Any] | None = None
-    """With scratch: `vocabulary` (and `sample`, in bytes) to train one, or `folder`."""
+    """For scratch: `vocabulary` (and `sample`, in bytes) to train a tokenizer, or `folder` to use one."""
     base: Path | None = None
-    """With continue: the base to go on with."""
+    """For continue: the base to train further."""
     data: tuple[DataPart, ...]
     output: Path
     folder: Path
-    """Where unfinished runs are kept."""
+    """The folder that keeps unfinished runs."""
     cache: Path | None = None
-    """Where digests of files are kept."""
+    """Folder of the hash cache."""
     resume: bool = False
     launch: Launch = ALONE
-    """How this process of it was started."""
+    """The number of this process, and how many processes there are, as the launcher set them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainResult:
-    """What a run made."""
+    """The results of a pretraining run."""
 
     digest: str
     parameters: int
     fitted: TrainerResult
     metrics: Mapping[str, float]
     work: Path
-    """Holds `report`, with loss.png and report.json; to be removed once that is taken."""
+    """Work folder. It holds `report` with loss.png and report.json; delete it when you have moved that."""
 
     @property
     def curve_lines(self) -> list[str]:
@@ -95,7 +96,7 @@ class PretrainResult:
 
 @dataclass(frozen=True, slots=True)
 class PretrainInterrupted:
-    """A run that was interrupted; its checkpoint is kept."""
+    """The run was interrupted. Its checkpoint is kept."""
 
     step: int
     planned: int
@@ -108,10 +109,10 @@ def run_pretraining(
     record: Callable[[BaseRecord], Any] = lambda known: None,
     interruption: Interruption | None = None,
 ) -> PretrainResult | PretrainInterrupted | None:
-    """Run `job`; None in a process that only helped.
+    """Run `job`. Returns None in a process that only helps.
 
-    `record` is told of the base before it becomes visible; what it raises stops that. Raises `OptionError`
-    where options, data or this machine do not fit together, and `OSError`.
+    `record` is called with the base before it becomes visible. If it raises, the base stays hidden. Raises
+    `OptionError` if options, data or this machine do not fit together, and `OSError`.
     """
     transformers_logging.disable_progress_bar()
     machine = Machine.here(job.launch)
@@ -134,7 +135,7 @@ class _Run:
         self.schedule = options.schedule(self.phases)
         self.corpora = [Corpus.find(Path(part.path), part.weight, options.held_out) for part in job.data]
         if not self.corpora:
-            raise OptionError("data", "names no corpus; give files or folders of text")
+            raise OptionError("data", "is empty; give files or folders of text")
         self.inputs = self._inputs()
         self.work = self._work()
 
@@ -233,7 +234,7 @@ class _Run:
         )
 
     def _finish(self, folder: Path, fitted: TrainerResult, feed: CorpusFeed) -> BaseRecord:
-        """Note what the base in `folder` is, before it becomes visible."""
+        """Record what the base in `folder` is made of, before it becomes visible."""
         refused = sum(stream.refused for stream in feed.streams)
         if refused:
             problem = next((stream.problem for stream in feed.streams if stream.problem), None)
@@ -264,7 +265,7 @@ class _Run:
         return known
 
     def _inputs(self) -> dict[str, str | tuple[str, ...]]:
-        """What the base is made of, by digest."""
+        """Return the digests of everything the base is made of."""
         job = self.job
         config = {
             "kind": job.kind,
@@ -288,23 +289,23 @@ class _Run:
         return found
 
     def _work(self) -> Path:
-        """The folder of this very run."""
+        """Return the folder that keeps this run's unfinished work."""
         digest = hashlib.sha256(canonical_json(self.inputs)).hexdigest()[:16]
         work = self.job.folder / f"{self.job.kind}-{digest}"
         begun = last_checkpoint(work / "checkpoints")
         if self.job.resume and not work.exists():
             raise OptionError(
-                "resume", f"no run of these options and data is unfinished in {self.job.folder}"
+                "resume", f"there is no unfinished run with these options and data in {self.job.folder}"
             )
         if begun is not None and not self.job.resume:
             raise OptionError(
-                "resume", f"this run was interrupted; go on with --resume, or begin anew: rm -r {work}"
+                "resume", f"this run was interrupted; continue it with --resume, or start again: rm -r {work}"
             )
         work.mkdir(parents=True, exist_ok=True)
         return work
 
     def _tokenizer(self) -> Path:
-        """The folder of the tokenizer, which the first process trains where it has to be trained."""
+        """Return the tokenizer's folder. The first process trains the tokenizer if necessary."""
         if self.job.base is not None:
             return self.job.base
         check_architecture(self.job.model or {})  # before a tokenizer is trained for it
@@ -315,9 +316,9 @@ class _Run:
             return Path(str(about["folder"]))
         vocabulary, sample = about["vocabulary"], about.get("sample", _SAMPLE)
         if type(vocabulary) is not int or vocabulary < 300:
-            raise OptionError("tokenizer.vocabulary", f"{vocabulary!r} is no whole number of at least 300")
+            raise OptionError("tokenizer.vocabulary", f"{vocabulary!r} is not a whole number of at least 300")
         if type(sample) is not int or sample < 1:
-            raise OptionError("tokenizer.sample", f"{sample!r} is no whole number of bytes")
+            raise OptionError("tokenizer.sample", f"{sample!r} is not a whole number of bytes")
         folder = self.work / "tokenizer"
         with PartialState(cpu=not self.machine.cuda).main_process_first():
             if not folder.exists():
@@ -339,7 +340,7 @@ class _Run:
             start = NewModel(config, self.job.options.seed)
         longest, context = max(phase.length for phase in self.phases), config.max_position_embeddings
         if longest > context:
-            raise OptionError("sequence_length", f"{longest} is past max_position_embeddings, {context}")
+            raise OptionError("sequence_length", f"{longest} is more than max_position_embeddings, {context}")
         return start
 
 

@@ -1,4 +1,4 @@
-"""Several corpora in one training: which row comes from which, and which rows are held out."""
+"""Train on several corpora: choose the corpus of each row, and the held-out rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from adapters.training.pretrain.stream import DocumentStream, DocumentTokens, En
 
 
 class CorpusFeed:
-    """Batches of full rows, each row from one corpus, drawn by the corpora's weights."""
+    """Batches in which every row is full. Each row comes from one corpus, which is drawn at random by the
+    corpora's weights.
+    """
 
     def __init__(
         self,
@@ -42,7 +44,7 @@ class CorpusFeed:
         return [rows.stream for rows in self._rows]
 
     def batch(self, step: int) -> TrainingBatch:
-        """The batch of `step`; steps are asked for in order."""
+        """Return the batch of `step`. Ask for steps in order."""
         phases = self._phases
         phase = next(phase for phase in phases if step < phase.until * self._steps or phase is phases[-1])
         found = [self._draw(phase.length) for _ in range(phase.rows)]
@@ -57,11 +59,11 @@ class CorpusFeed:
         return row
 
     def state(self) -> Mapping[str, Any]:
-        """Where each corpus is."""
+        """Return the position in each corpus."""
         return {"drawn": self._drawn, "corpora": [rows.state() for rows in self._rows]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from the position that `state` returned."""
         self._drawn = state["drawn"]
         for rows, kept in zip(self._rows, state["corpora"], strict=True):
             rows.restore(kept)
@@ -70,9 +72,9 @@ class CorpusFeed:
 def held_out_batch(
     corpora: Sequence[Corpus], encode: Encode, *, rows: int, length: int, shuffle: int, multiple: int = 1
 ) -> TrainingBatch | None:
-    """At most `rows` rows of held-out documents, each corpus giving its weight's share; None without any.
+    """Return at most `rows` rows of held-out documents, shared by the corpora's weights. None without any.
 
-    The number of rows is a multiple of `multiple`, short of which empty rows are added.
+    Empty rows are added until the number of rows is a multiple of `multiple`.
     """
     total = sum(corpus.weight for corpus in corpora)
     found: list[DocumentTokens] = []
@@ -91,7 +93,9 @@ def held_out_batch(
 
 
 def batch_of(rows: Sequence[DocumentTokens], length: int, fill: int) -> TrainingBatch:
-    """`rows` of at most `length` + 1 tokens as one batch; what stays empty never counts."""
+    """Return `rows` of at most `length` + 1 tokens as one batch. Shorter rows are padded; the padding does
+    not count for the loss.
+    """
     shape = (len(rows), length + 1)
     ids, counts = np.full(shape, fill, np.int64), np.zeros(shape, np.bool_)
     positions = np.zeros(shape, np.int64)

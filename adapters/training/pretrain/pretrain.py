@@ -1,6 +1,6 @@
-"""Trains all weights of a base, from nothing or from another base, and writes it in Hugging Face layout.
+"""Train all weights of a base, from nothing or from another base, and write it in Hugging Face layout.
 
-`oneseek train scratch`, `oneseek train continue` and the mini base's build are all made of this.
+`oneseek train scratch`, `oneseek train continue` and the build of the mini base use this module.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    """A model that does not exist yet: its first values are drawn with `seed`."""
+    """A new model whose weights are initialised with `seed`."""
 
     config: PreTrainedConfig
     seed: int
@@ -38,36 +38,36 @@ class NewModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseJob:
-    """A base to be made."""
+    """The inputs for training a base."""
 
     stage: str
-    """What its progress is called."""
+    """Name of this stage in progress reports."""
     start: NewModel | Path
-    """From nothing, or from a base in Hugging Face layout."""
+    """Start from a new model, or from a base in Hugging Face layout."""
     tokenizer: Path
-    """Folder of the files that go along: tokenizer, chat template."""
+    """Folder with the tokenizer and chat template to copy."""
     files: tuple[str, ...] | None = None
-    """Which files of that folder; None takes all."""
+    """Files of that folder to copy. None: all of them."""
     schedule: Schedule
     optimizer: Literal["muon", "adamw"] = "muon"
     setup: Setup = field(default_factory=Setup)
     generation: GenerationConfig | None = None
-    """How the base wants to be sampled; None leaves that as it is where it starts from."""
+    """The base's sampling defaults. None: keep those of the base it starts from."""
     saved_as: Literal["bf16", "fp32"] = "bf16"
     checkpoints: Path
-    """Folder of the unfinished work, which goes on where it is; the caller removes it."""
+    """Folder for unfinished work. A run continues from it; the caller deletes it."""
     output: Path
-    """Folder to make."""
+    """Folder to write the base to."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaseResult:
-    """A base that was made, or a training that was interrupted."""
+    """A finished base, or an interrupted training."""
 
     fitted: TrainerResult
     parameters: int
     main: bool
-    """Whether this process is the one that wrote it."""
+    """True if this process, not another of the same run, wrote the base."""
 
 
 def load_start(start: NewModel | Path) -> PreTrainedModel:
@@ -88,13 +88,13 @@ def load_start(start: NewModel | Path) -> PreTrainedModel:
 
 
 def new_accelerator(optimizer: str) -> Accelerator:
-    """What this process computes with, as `accelerate launch` set it up. Raises `OptionError`."""
+    """Set up what this process computes with, as `accelerate launch` configured it. Raises `OptionError`."""
     found = Accelerator(cpu=not torch.cuda.is_available())
     if found.distributed_type == DistributedType.FSDP:
         if not found.is_fsdp2:
-            raise OptionError("fsdp_version", "1 is not to be had; launch with --fsdp_version 2")
+            raise OptionError("fsdp_version", "1 is not supported; launch with --fsdp_version 2")
         if optimizer == "muon":
-            raise OptionError("optimizer", "muon needs whole matrices, which FSDP cuts up; use adamw")
+            raise OptionError("optimizer", "muon needs whole matrices, but FSDP splits them; use adamw")
     return found
 
 
@@ -107,9 +107,9 @@ def train_base(
     interruption: Interruption | None = None,
     finish: Callable[[Path, TrainerResult], Any] = lambda folder, fitted: None,
 ) -> BaseResult:
-    """Run `job` on `feed`, from its newest checkpoint where there is one.
+    """Train the base of `job` on `feed`, from its newest checkpoint if there is one.
 
-    `finish` may add files to the folder before it gets its name. Raises `OptionError` where a launcher's
+    `finish` may add files to the folder before the base becomes visible. Raises `OptionError` if a launcher's
     settings do not fit.
     """
     accelerator = new_accelerator(job.optimizer)
@@ -140,7 +140,7 @@ def train_base(
 
 
 def _whole(model: PreTrainedModel, trainer: Trainer) -> PreTrainedModel:
-    """The model with all its weights; where they are spread over processes, put together again."""
+    """Return the model with all its weights, gathered if they are spread over processes."""
     if trainer.accelerator.distributed_type != DistributedType.FSDP:
         return model
     weights = trainer.weights

@@ -1,4 +1,6 @@
-"""What `oneseek train scratch` and `oneseek train continue` are asked to do. Light: flags come from here."""
+"""Options of `oneseek train scratch` and `oneseek train continue`. Flags come from these fields. Imports
+nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -20,59 +22,63 @@ MAX_THREADS = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainOptions:
-    """The `training` section: everything but model, tokenizer and data. Raises `OptionError`."""
+    """The `training` section: all options but model, tokenizer and data. Raises `OptionError`."""
 
     steps: int | None = None
-    """Updates of the weights; in its place, tokens says how long to train."""
+    """Number of weight updates. You can give tokens instead."""
     tokens: int | None = None
-    """Tokens to train on, in place of steps."""
+    """Number of tokens to train on. You can give steps instead."""
     batch_size: int = 32
     """Rows of tokens in one step, over all devices together."""
     sequence_length: int = 1024
-    """Tokens in a row."""
+    """Number of tokens in each row of a batch."""
     micro_batch_size: int | None = None
-    """Most rows that a device computes at once, their gradients added up; none takes its share whole."""
+    """Maximum number of rows that a device computes at once, with gradients added up. Default: its whole
+    share.
+    """
     optimizer: Literal["muon", "adamw"] = "adamw"
-    """Muon takes the matrices inside, AdamW the rest; or AdamW takes all, as FSDP needs it."""
+    """muon: Muon for the inner matrices, AdamW for the rest. adamw: AdamW for all, as FSDP needs."""
     learning_rate: float = 2e-5
-    """Highest learning rate of AdamW."""
+    """Peak learning rate of AdamW."""
     matrix_learning_rate: float = 4e-3
-    """Highest learning rate of Muon."""
+    """Peak learning rate of Muon."""
     warmup: int = 50
     """Steps over which the learning rates rise."""
     decay: float = 0.4
-    """Last share of the steps, over which they fall to zero."""
+    """Last share of the steps, over which the learning rates fall to zero."""
     weight_decay: float = 0.05
     """Weight decay of the matrices."""
     max_grad_norm: float = 1.0
     """Largest gradient norm; larger ones are scaled down."""
     seed: int = 42
-    """Seed of new weights, of the order of documents and of their mixture."""
+    """Random seed for new weights, the order of documents and their mixture."""
     shuffle: int = 16 << 20
-    """Bytes of text that are in memory at once to be mixed, for each corpus."""
+    """Bytes of text per corpus that are held in memory for shuffling."""
     held_out: float = 0.005
-    """Share of the documents that are not trained on, from 0 to 0.5; a hash of each document decides."""
+    """Share of the documents that are held out, from 0 to 0.5. A hash of each document decides."""
     held_out_rows: int = 64
-    """Most rows of them that the loss is measured on."""
+    """Maximum number of held-out rows to measure the loss on."""
     judge_every: int = 250
     """Steps between measurements of the held-out loss."""
     save_every: float = 600.0
-    """Seconds between checkpoints."""
+    """Seconds between two checkpoints."""
     precision: TrainPrecision = "auto"
-    """What is computed in; auto takes bf16 where the hardware has it. Weights in training are float32."""
+    """Number format to compute in. auto uses bf16 if the hardware supports it. Weights in training are
+    float32.
+    """
     saved_as: Literal["bf16", "fp32"] = "bf16"
-    """What the base's weights are written in."""
+    """Number format of the saved weights."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: needs less memory and about a third more time."""
     compiled: bool = False
-    """Compile the model, if a compiler is there."""
+    """Compile the model if a compiler is installed."""
     threads: int | None = None
-    """Threads to compute with on a CPU. Default: as many as are quickest when the run begins."""
+    """CPU threads to compute with. Default: measure the fastest number when the run begins."""
 
     def __post_init__(self) -> None:
         check_finite(self)
         if (self.steps is None) == (self.tokens is None):
-            raise OptionError("steps", "say how long to train: give one of steps and tokens")
+            raise OptionError("steps", "set either steps or tokens, to say how long to train")
         for name in ("steps", "tokens", "batch_size", "micro_batch_size", "held_out_rows", "judge_every"):
             value: int | None = getattr(self, name)
             if value is not None and value < 1:
@@ -93,7 +99,7 @@ class PretrainOptions:
             raise OptionError("held_out", f"{self.held_out:g} is out of range; use from 0 to 0.5")
 
     def schedule(self, phases: tuple[Phase, ...]) -> Schedule:
-        """How long and how fast; `tokens` become as many steps as see them."""
+        """Return the schedule. `tokens` are converted to the number of steps that see as many."""
         steps = self.steps
         if steps is None:
             assert self.tokens is not None
@@ -115,25 +121,25 @@ class PretrainOptions:
 
     @property
     def shaping(self) -> dict[str, Any]:
-        """The options that decide what is made, as JSON; the rest says how it is computed."""
+        """Return the options that decide the result, as JSON. The others only affect how it is computed."""
         how = ("save_every", "micro_batch_size", "gradient_checkpointing", "compiled", "threads")
         return {name: value for name, value in asdict(self).items() if name not in how}
 
 
 SCRATCH: Mapping[str, object] = {"optimizer": "muon", "learning_rate": 3e-3}
-"""Defaults that differ where training begins from nothing."""
+"""Defaults that differ if training begins from nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataPart:
-    """A corpus by its path."""
+    """A corpus, given by its path."""
 
     path: str
     weight: float = 1.0
 
     @classmethod
     def read(cls, text: str) -> DataPart:
-        """From `PATH`, or `PATH=WEIGHT`."""
+        """Parse a corpus of the form `PATH` or `PATH=WEIGHT`."""
         path, equals, weight = text.rpartition("=")
         if not equals:
             return cls(text)
@@ -146,15 +152,15 @@ class DataPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainPlan:
-    """A file of `--config`: its sections, the `training` one still untyped."""
+    """The sections of a `--config` file. The `training` section is not typed yet."""
 
     model: Mapping[str, Any] | None = None
-    """The architecture, by transformers' names."""
+    """The architecture, with transformers' names."""
     tokenizer: Mapping[str, Any] | None = None
-    """`vocabulary` to train one of that size, or `folder` of one that is there."""
+    """`vocabulary` to train a tokenizer of that size, or `folder` to use an existing one."""
     training: Mapping[str, Any]
     phases: tuple[Phase, ...] = ()
-    """In place of one batch size and sequence length for the whole run."""
+    """Replaces the batch size and sequence length by several, each for a part of the run."""
     data: tuple[DataPart, ...] = ()
 
 
@@ -163,23 +169,25 @@ _NAMES = tuple(item.name for item in fields(PretrainOptions))
 
 
 def read_plan(path: Path, *, scratch: bool) -> PretrainPlan:
-    """The sections of the YAML file `path`. Raises `OptionError` naming what is unknown, and `OSError`."""
+    """Read the sections of the YAML file `path`. Raises `OptionError` naming what is unknown, and
+    `OSError`.
+    """
     try:
         found: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = str(error).replace("\n", " ")
-        raise OptionError("config", f"{path} is no YAML: {problem}") from error
+        raise OptionError("config", f"{path} is not valid YAML: {problem}") from error
     sections = _mapping("config", found)
     known = _SECTIONS if scratch else _SECTIONS[2:]
     for name in sections:
         if name not in known:
             why = "; only train scratch has it" if name in _SECTIONS else near(name, known)
-            raise OptionError(name, f"is no section here{why}; there are {', '.join(known)}")
+            raise OptionError(name, f"is not a section here{why}; the sections are {', '.join(known)}")
     training = dict(_mapping("training", sections.get("training") or {}))
     phases = training.pop("phases", None)
     for name in training:
         if name not in _NAMES:
-            raise OptionError(f"training.{name}", f"is no option{near(name, (*_NAMES, 'phases'))}")
+            raise OptionError(f"training.{name}", f"is not an option{near(name, (*_NAMES, 'phases'))}")
     return PretrainPlan(
         model=_mapping("model", sections["model"]) if "model" in sections else None,
         tokenizer=_mapping("tokenizer", sections["tokenizer"]) if "tokenizer" in sections else None,
@@ -190,21 +198,21 @@ def read_plan(path: Path, *, scratch: bool) -> PretrainPlan:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """A hint at the closest known name, if there is one."""
+    """Return a hint with the closest known name, if there is one."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {found[0]}?" if found else ""
 
 
 def _mapping(name: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise OptionError(name, "holds no mapping of names to values")
+        raise OptionError(name, "does not hold a mapping of names to values")
     return {str(key): item for key, item in cast("dict[object, Any]", value).items()}
 
 
 def _phases(value: object) -> tuple[Phase, ...]:
-    """`[{until, batch_size, sequence_length}, …]`, the last one until 1."""
+    """Read `[{until, batch_size, sequence_length}, …]`. The last `until` must be 1."""
     if not isinstance(value, list) or not value:
-        raise OptionError("training.phases", "is no list of phases")
+        raise OptionError("training.phases", "is not a list of phases")
     found: list[Phase] = []
     for number, entry in enumerate(cast("list[object]", value)):
         name = f"training.phases[{number}]"
@@ -220,7 +228,7 @@ def _phases(value: object) -> tuple[Phase, ...]:
             raise OptionError(name, "needs a batch_size of at least 1 and a sequence_length of at least 8")
         found.append(Phase(until=float(until), rows=rows, length=length))
     if found[-1].until != 1:
-        raise OptionError("training.phases", "its last phase must last until 1")
+        raise OptionError("training.phases", "the last phase must last until 1, the end of the run")
     return tuple(found)
 
 
@@ -239,7 +247,7 @@ def _data(value: object) -> tuple[DataPart, ...]:
             raise OptionError(f"data[{number}].path", "is missing; name a file or a folder")
         weight = about.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise OptionError(f"data[{number}].weight", f"{weight!r} is no number")
+            raise OptionError(f"data[{number}].weight", f"{weight!r} is not a number")
         found.append(DataPart(about["path"], _weight(weight)))
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""What is told of a base that was pre-trained: beside its weights, in a report, and to the ledger."""
+"""Records of a pre-trained base: the file beside its weights, the report, and the ledger's entry."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from adapters.training.loop.callbacks import Curve
 from adapters.training.loop.trainer import TrainerResult
 
 MANIFEST = "oneseek_base.json"
-"""Beside the weights: what they were made of, and how."""
+"""File beside the weights that records what they were made of, and how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseRecord:
-    """What is known of a base before it becomes visible."""
+    """The record of a trained base, which is written before its folder becomes visible."""
 
     digest: str
     inputs: Mapping[str, str | tuple[str, ...]]
@@ -33,7 +33,7 @@ class BaseRecord:
 
 
 def collect_metrics(fitted: TrainerResult, *, passes: int, refused: int) -> dict[str, float]:
-    """The figures of a training: losses, its length, whole passes through the data, what was left out."""
+    """Return the figures of a training: losses, length, passes through the data, and what was left out."""
     outcome = fitted.outcome
     found = {
         "loss": fitted.losses[-1][1],
@@ -47,7 +47,7 @@ def collect_metrics(fitted: TrainerResult, *, passes: int, refused: int) -> dict
 
 
 def write_manifest(folder: Path, known: BaseRecord, about: Mapping[str, Any]) -> None:
-    """`oneseek_base.json` into the base's folder."""
+    """Write `oneseek_base.json` into the base's folder."""
     manifest = {
         "format": 1,
         "made_by": f"oneseek train {known.details['kind']}",
@@ -62,7 +62,7 @@ def write_manifest(folder: Path, known: BaseRecord, about: Mapping[str, Any]) ->
 
 
 def write_report(folder: Path, name: str, fitted: TrainerResult, metrics: Mapping[str, float]) -> None:
-    """The folder of a report: loss.png and report.json."""
+    """Write the report's folder with loss.png and report.json."""
     report = {
         "base": name,
         "metrics": dict(metrics),
@@ -78,7 +78,7 @@ def write_report(folder: Path, name: str, fitted: TrainerResult, metrics: Mappin
 
 
 def curve_of(fitted: TrainerResult) -> Curve:
-    """The losses by step."""
+    """Return the losses by step."""
     return Curve(tuple(fitted.losses), tuple(fitted.held_out))
 
 

@@ -1,4 +1,4 @@
-"""A sample of corpora, for a tokenizer to learn from."""
+"""Take a sample of corpora for training a tokenizer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from adapters.training.pretrain.corpus import Corpus, CorpusPosition, Piece
 
 
 def sample_texts(corpora: Sequence[Corpus], size: int, seed: int) -> Iterator[str]:
-    """Some `size` characters of what is trained on, each corpus giving its weight's share.
+    """Return about `size` characters of training text, shared by the corpora's weights.
 
-    Files come in an order that `seed` decides, and each is read from its beginning.
+    `seed` decides the order of the files. Each file is read from its beginning.
     """
     total = sum(corpus.weight for corpus in corpora)
     for corpus in corpora:

@@ -1,7 +1,8 @@
-"""From a corpus to full rows of token ids: mixed in bounded memory, endless, and resumable to the token.
+"""Turn a corpus into an endless stream of full token rows: shuffled in bounded memory, resumable to the
+token.
 
-Documents are mixed within blocks of a bounded size, in an order that the seed, the pass and the block's place
-decide. So a place in the stream is a handful of numbers, and going on from there reads one block again.
+Documents are shuffled within blocks of bounded size. The seed, the pass and the block's place decide the
+order. So a position is a few numbers, and resuming reads one block again.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from adapters.training.loop.options import OptionError
 from adapters.training.pretrain.corpus import Corpus, CorpusPosition, CorpusRejection, Piece
 
 _TOGETHER = 32
-"""Pieces that are encoded at once."""
+"""Number of pieces that are encoded at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentTokens:
-    """Token ids, which of them count, and each one's place in its document; all of one length."""
+    """Token ids, which of them count, and each one's position in its document. All have the same length."""
 
     ids: NDArray[np.int64]
     counts: NDArray[np.bool_]
@@ -35,8 +36,8 @@ class DocumentTokens:
 
 
 class Encode:
-    """Encodes documents with a base's tokenizer: text between its begin and end tokens, and every token of it
-    counts; conversations by its chat template, with the answers alone counting.
+    """Encodes documents with a base's tokenizer. Text is put between begin and end tokens, and the loss is on
+    every token. Conversations follow the chat template, with the loss on the answers only.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -49,11 +50,11 @@ class Encode:
 
     @property
     def fill(self) -> int:
-        """The token that stands where nothing is."""
+        """The token for empty places."""
         return (self._end or [0])[0]
 
     def __call__(self, pieces: Sequence[Piece]) -> list[DocumentTokens]:
-        """The tokens of each piece."""
+        """Return the tokens of each piece."""
         texts = [piece.text for piece in pieces if not piece.messages]
         encoded = iter(self._fast.encode_batch_fast(texts, add_special_tokens=False))
         return [
@@ -85,7 +86,7 @@ def _tokens(ids: Sequence[int], counts: Sequence[bool]) -> DocumentTokens:
 
 
 class DocumentStream:
-    """A corpus's documents in tokens, pass after pass."""
+    """The documents of a corpus in tokens, pass after pass."""
 
     def __init__(
         self, corpus: Corpus, encode: Encode, *, seed: int, shuffle: int, held: bool = False
@@ -98,9 +99,9 @@ class DocumentStream:
             held,
         )
         self.passes = 0
-        """Whole passes through the corpus that are behind us."""
+        """Number of completed passes through the corpus."""
         self.refused = 0
-        """Lines and files so far that are no documents."""
+        """Number of lines and files so far that are not documents."""
         self.problem: CorpusRejection | None = None
         self._start = self._next = CorpusPosition()
         self._refused_before = 0
@@ -110,7 +111,7 @@ class DocumentStream:
         self._found = False
 
     def state(self) -> dict[str, Any]:
-        """The place of the next document."""
+        """Return the position of the next document."""
         return {
             "passes": self.passes,
             "block": list(self._start),
@@ -120,15 +121,15 @@ class DocumentStream:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with the document that came next when `state` was taken."""
+        """Continue with the document that came next when `state` was called."""
         self.passes, self._index, self._found = state["passes"], state["index"], state["found"]
         self.refused = self._refused_before = state["refused"]
         self._start, self._block = CorpusPosition(*state["block"]), None
 
     def next(self) -> DocumentTokens | None:
-        """The next document; None after the first pass of what is held out.
+        """Return the next document. None after the first pass if the documents are held-out ones.
 
-        Raises `OptionError` where a whole pass finds no document.
+        Raises `OptionError` if a whole pass finds no document.
         """
         while self._block is None or self._index >= len(self._block):
             if self._block is not None:
@@ -138,7 +139,7 @@ class DocumentStream:
                 if self._held:
                     return None
                 if not self._found:
-                    raise OptionError("data", f"{self._corpus.root} holds no document{self._why()}")
+                    raise OptionError("data", f"{self._corpus.root} does not hold any document{self._why()}")
                 self.passes, self._start, self._index, self._found = (
                     self.passes + 1,
                     CorpusPosition(),
@@ -154,7 +155,7 @@ class DocumentStream:
         return self._encoded[self._index - 1]
 
     def _read(self) -> bool:
-        """Read the block at the present place; False at the end of a pass."""
+        """Read the block at the present position. Returns False at the end of a pass."""
         order = list(range(len(self._corpus.files)))
         random.Random(f"{self._seed}/{self.passes}").shuffle(order)
         block: list[Piece] = []
@@ -182,7 +183,7 @@ class DocumentStream:
 
 
 class PackedRows:
-    """A stream of documents as rows of tokens without a gap, documents going on in the next row."""
+    """Rows of tokens without gaps from a stream of documents. A document continues in the next row."""
 
     def __init__(self, stream: DocumentStream) -> None:
         self.stream = stream
@@ -192,11 +193,11 @@ class PackedRows:
         self._carry: int | None = None
 
     def state(self) -> dict[str, Any]:
-        """The place of the next row."""
+        """Return the position of the next row."""
         return {"stream": self._before, "used": self._used, "carry": self._carry}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with the row that came next when `state` was taken."""
+        """Continue with the row that came next when `state` was called."""
         self.stream.restore(state["stream"])
         self._before, self._document = state["stream"], None
         if state["used"]:
@@ -204,7 +205,9 @@ class PackedRows:
         self._used, self._carry = state["used"], state["carry"]
 
     def row(self, length: int) -> DocumentTokens | None:
-        """`length` + 1 tokens, the first being the last of the row before; shorter, then None, at the end."""
+        """Return `length` + 1 tokens; the first is the last of the row before. The last row is shorter; then
+        comes None.
+        """
         ids, positions = np.zeros(length + 1, np.int64), np.zeros(length + 1, np.int64)
         counts = np.zeros(length + 1, np.bool_)
         filled = 0
@@ -231,7 +234,7 @@ class PackedRows:
 
 
 def _from_here(positions: NDArray[np.int64], filled: int) -> NDArray[np.int64]:
-    """Positions in a document, counted from the row's first token where the document began before the row."""
+    """Return positions in a document. If it began before the row, count from the row's first token."""
     if not len(positions) or positions[0] == 0:
         return positions
     begins = np.flatnonzero(positions == 0)

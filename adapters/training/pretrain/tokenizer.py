@@ -1,8 +1,8 @@
-"""Training a byte-fallback BPE tokenizer in the manner of Mistral's, as a `tokenizer.json`.
+"""Train a byte-fallback BPE tokenizer like Mistral's, as a `tokenizer.json`.
 
-Words keep the space before them as `▁`; characters outside the vocabulary become bytes `<0x00>` to `<0xFF>`,
-so that every text comes back as it was, up to Unicode's composed form (NFC). `[INST]` and `[/INST]` are
-tokens of their own, which take the spaces beside them.
+Words keep the space before them as `▁`. Characters outside the vocabulary become bytes `<0x00>` to `<0xFF>`,
+so every text is preserved up to Unicode's composed form (NFC). `[INST]` and `[/INST]` are tokens of their
+own, which absorb the spaces beside them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, alphabet: int = 160) -> Tokenizer:
-    """A tokenizer of `vocabulary` entries, of which at most `alphabet` are single characters of the texts."""
+    """Train a tokenizer of `vocabulary` entries, with at most `alphabet` single characters from the texts."""
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`."""
+"""Answers `POST /v1/chat/completions` with OpenAI's chat completions, whole or streamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from server.api.endpoints.context import (
     Context,
-    asker_of,
     draft_receipt,
     envelope,
     large_reply,
@@ -21,7 +20,7 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
 from server.api.fields.refusals import CHAT_REFUSED
 from server.api.parsing.formats import asks_form, guided
-from server.api.parsing.messages import opening, parse_messages, user_turns
+from server.api.parsing.messages import opening, parse_messages, system_prompt, user_turns
 from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.sampling import chat_sampling, check_scores
 from server.api.parsing.template_arguments import template_arguments
@@ -41,17 +40,17 @@ from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 TOGETHER = 1024
-"""Token ids that are written in one step."""
+"""Number of token ids to encode in one step."""
 
 
 class Chat:
-    """The endpoint."""
+    """The route of `POST /v1/chat/completions`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """One conversation → `n` next messages, whole or streamed."""
+        """Answer a conversation with `n` messages, whole or streamed."""
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
@@ -61,7 +60,8 @@ class Chat:
         body = await aside(lambda: to_generation(value, ChatFields, refused=CHAT_REFUSED, unknown=unknown))
         _check(body)
         messages = await aside(lambda: parse_messages(body.messages, unknown))
-        asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        turns, system = user_turns(messages), system_prompt(messages)
+        asked = question(request, body.model, turns, opening(messages, value), system)
         service, route = await self._context.choose(request, asked)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         sampling, tools = await aside(lambda: _parse(body, service))
@@ -75,7 +75,7 @@ class Chat:
         length = self._length(service, body)
         resolution = await generation.choose(exchange, asked, body.n, route=route)
         if asks_form(body):
-            check = partial(generation.grammars.check, asker=asker_of(request))
+            check = partial(generation.grammars.check, asker=exchange.asker)
             sampling = await guided(body, sampling, check, aside)
             if tools is not None:
                 sampling = await with_tools(tools, sampling, check)
@@ -90,7 +90,13 @@ class Chat:
             check_scores(sampling, [len(prompt)], body.n)
         sampling = length.fit(sampling, len(prompt), service.runtime.info)
         deltas = generation.generate(
-            exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
+            exchange,
+            resolution,
+            [prompt],
+            [sampling],
+            body.n,
+            continues=body.continue_final_message,
+            whole=not body.stream,
         )
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
         draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
@@ -135,12 +141,12 @@ def _check(body: ChatFields) -> None:
     if body.continue_final_message and body.add_generation_prompt:
         raise bad_field(
             "continue_final_message",
-            "continue_final_message needs add_generation_prompt to be false.",
+            "continue_final_message is true; set add_generation_prompt to false to use it.",
             code="invalid_value",
         )
     for name in ("max_tokens", "max_completion_tokens"):
         if getattr(body, name) == 0:
-            raise bad_field(name, f"{name} is 0: ask for at least 1 token.", code="invalid_value")
+            raise bad_field(name, f"{name} is 0; use at least 1.", code="invalid_value")
 
 
 def _choice(

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`."""
+"""Answers `POST /v1/completions` with OpenAI's text completions, whole or streamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from server.api.endpoints.context import (
     Context,
-    asker_of,
     draft_receipt,
     envelope,
     large_reply,
@@ -35,22 +34,23 @@ from server.api.wire.stream import EventStream
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.serving.length import AnswerLength
+from server.serving.prompts import choose_for_prompts
 from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
-"""OpenAI's, for this endpoint."""
+"""OpenAI's default of `max_tokens` for this endpoint."""
 TOGETHER = 1024
-"""Token ids that are written in one step."""
+"""Number of token ids to encode in one step."""
 
 
 class Completions:
-    """The endpoint."""
+    """The route of `POST /v1/completions`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """Prompts → `n` continuations of each, whole or streamed."""
+        """Continue each prompt `n` times, whole or streamed."""
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
@@ -67,23 +67,26 @@ class Completions:
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
         prompts = await draft_prompts(body.prompt, service, aside)
         _check(body, len(prompts))
-        turns = ("\n".join(prompt.text for prompt in prompts),)
-        asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
+        each = [
+            question(request, body.model, (prompt.text,), opening_of(prompt.text, value))
+            for prompt in prompts
+        ]
+        together = "\n".join(prompt.text for prompt in prompts)
+        asked = question(request, body.model, (together,), opening_of(prompts[0].text, value))
         within = service if any(prompt.tokens for prompt in prompts) else None
         service, route = await self._context.choose(request, asked, within=within)
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
         generation, tokenizer = service.generation, service.runtime.tokenizer
-        resolution = await generation.choose(exchange, asked, len(prompts) * body.n, route=route)
-        check = partial(generation.grammars.check, asker=asker_of(request))
+        answering = await choose_for_prompts(exchange, generation, each, body.n, route)
+        resolution = answering.resolution
+        check = partial(generation.grammars.check, asker=exchange.asker)
         sampling = await guided(body, sampling, check, aside)
         prompts = await tokenise_prompts(prompts, service, special=body.add_special_tokens)
         check_scores(sampling, [len(prompt.tokens) for prompt in prompts], body.n)
         default = settings.default_max_tokens or DEFAULT_MAX_TOKENS
         length = AnswerLength(body.max_tokens, default, ("prompt", "max_tokens"))
         samplings = [length.fit(sampling, len(prompt.tokens), service.runtime.info) for prompt in prompts]
-        deltas = generation.generate(
-            exchange, resolution, [p.tokens for p in prompts], samplings, body.n, True
-        )
+        deltas = answering.generate([one.tokens for one in prompts], samplings, body.n, whole=not body.stream)
         draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
@@ -103,10 +106,16 @@ class Completions:
 
 def _check(body: CompletionFields, prompts: int) -> None:
     if body.max_tokens == 0 and not body.echo:
-        raise bad_field("max_tokens", "max_tokens is 0, which needs echo to be true.", code="invalid_value")
+        raise bad_field(
+            "max_tokens",
+            "max_tokens is 0; use at least 1, or set echo to true to score the prompt.",
+            code="invalid_value",
+        )
     if prompts * body.n > MAX_PROMPTS * MAX_CHOICES // 4:
         raise bad_field(
-            "n", f"{prompts} prompts with {body.n} choices each are too many.", code="invalid_value"
+            "n",
+            f"{prompts} prompts with n={body.n} choices each are too many; send fewer prompts in a request.",
+            code="invalid_value",
         )
 
 

@@ -1,4 +1,4 @@
-"""What every endpoint is given, and the few lines that they share."""
+"""The context that every endpoint gets, with shared helpers."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ from server.serving.voices.external import NO_EXTERNAL_MODELS, ExternalModels
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The running server, as endpoints see it."""
+    """The running server from the endpoints' point of view."""
 
     services: Sequence[BaseService]
-    """One for each base that is served, the default one first."""
+    """The service of each base, with the default base first."""
     settings: Settings
     metrics: Metrics
     one_thread: OneThread
-    """Where whatever grows with a request is worked on; that of every service."""
+    """The worker thread for work that grows with a request's size; shared by all services."""
     externals: ExternalModels = NO_EXTERNAL_MODELS
-    """Services beside the bases."""
+    """External services, besides the bases."""
     routing: LanguageRouting | None = None
-    """Over the languages of all bases. Default: the default base's own."""
+    """Routing over the languages of all bases. Default: that of the default base."""
     started: float = field(default_factory=time.time)
-    """Unix time of the start; also the models' `created`."""
+    """Start of the server in Unix time; also the models' `created`."""
     began: float = field(default_factory=time.monotonic)
-    """The same by a clock that nobody sets."""
+    """Start of the server by the monotonic clock, which is never adjusted."""
     bases: Bases = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,35 +67,37 @@ class Context:
         limit: int | None = None,
         types: frozenset[str] = JSON_TYPES,
     ) -> dict[str, Any]:
-        """The JSON object in a request's body, each field within its bound."""
+        """Parse the JSON object in a request's body, with each field within its limit."""
         exchange: Exchange = request.scope[EXCHANGE]
         most = self.settings.max_body if limit is None else limit
         body = await read_body(request.scope, request.receive, most, types)
         exchange.body_bytes = len(body)
+        if exchange.content is not None:
+            exchange.content.body = body
         return await self.aside(request, lambda: parse_body(body, bounds))
 
     async def read_question(self, request: Request, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
-        """The same of what an adapter answers: `model` names it, however the request spells it."""
+        """Parse a body for an adapter: `model` names it, whichever field the request uses for that."""
         value = await self.read(request, bounds)
         return await self.aside(request, lambda: name_adapter(value, EveryName(self.services)))
 
     def unknown_fields(self, request: Request) -> UnknownFields:
-        """Takes the fields of a request that nobody knows."""
+        """The handler of a request's unknown fields."""
         exchange: Exchange = request.scope[EXCHANGE]
         return UnknownFields(exchange.receipt, strict=self.settings.strict_fields)
 
     async def aside(self, request: Request, work: Callable[[], WorkResult]) -> WorkResult:
-        """What `work` returns, which grows with the request's body: of a large one not on the event loop."""
+        """Run `work`, whose cost grows with the body: off the event loop if the body is large."""
         exchange: Exchange = request.scope[EXCHANGE]
         return work() if exchange.body_bytes <= SMALL else await self.one_thread.run(work)
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
-        """The base that a request means: the first that knows its header or `model`, else the default."""
+        """The base for a request: the first that knows the header's adapter or `model`, else the default."""
         exchange: Exchange = request.scope[EXCHANGE]
         return self.service_named(exchange.headers.get(b"x-oneseek-adapter"), model)
 
     def service_named(self, *names: str | None) -> BaseService:
-        """The base that knows the first of `names` that any base knows, else the default one."""
+        """The base of the first of `names` that any base knows; else the default base."""
         return self.bases.named(*names)
 
     async def choose(
@@ -105,11 +107,13 @@ class Context:
         task: Task = "generate",
         within: BaseService | None = None,
     ) -> tuple[BaseService, Route | None]:
-        """As `Bases.choose`, with the route for `Generation.choose`."""
+        """Choose the base that answers, and return it with the route for `Generation.choose`. See
+        `Bases.choose`.
+        """
         return await self.bases.choose(request.scope[EXCHANGE], asked, task, within)
 
     def check_headers(self, exchange: Exchange) -> None:
-        """Raise `EngineBusyError` if the headers are enough to know that the queue has no place."""
+        """Raise `EngineBusyError` if the headers already show that the queue is full."""
         header = exchange.headers.get(b"x-oneseek-adapter")
         if header is not None or len(self.services) == 1:
             self.service_named(header).generation.gate.check_headers(exchange)
@@ -117,9 +121,9 @@ class Context:
     def check_body(
         self, request: Request, value: Mapping[str, object], prompts: str = "", most: int | None = None
     ) -> None:
-        """The same for what a body names; its fields need not have been checked.
+        """Raise `EngineBusyError` if the queue is full for the adapter in a body that is not validated yet.
 
-        `prompts` is the field that may hold several, of which `most` are worked on at once.
+        `prompts` is the field that may hold several prompts, of which at most `most` run at once.
         """
         model = value.get("model")
         service = self.service_for(request, model if isinstance(model, str) else None)
@@ -129,18 +133,20 @@ class Context:
             service.generation.gate.check_body(request.scope[EXCHANGE], model, places)
 
     def changes_for(self, request: Request, name: str) -> tuple[LiveChanges, str]:
-        """What changes the adapters of the base that `name` is on, else of the default one; and `name` there.
+        """The changes of the base that `name` is on (else the default base), and the name without its base.
 
-        `base:adapter` says which base. Raises `ApiError` for a base that is not served.
+        `base:adapter` names the base. Raises `ApiError` for a base that is not served.
         """
         service = self.base_of(name)
         request.scope[EXCHANGE].base = service.runtime.name
         changes = service.changes
-        assert changes is not None, "the endpoints that change adapters are there only with a registry"
+        assert changes is not None, "endpoints that change adapters exist only if there is a registry"
         return changes, split_base(name)[1]
 
     async def changes_for_new(self, request: Request, name: str, path: str) -> tuple[LiveChanges, str]:
-        """The same for an adapter in the folder `path`, which a new `name` puts on the only base it fits."""
+        """The changes for a new adapter in the folder `path`. Without a base in `name`: the only base it
+        fits.
+        """
         known = split_base(name)[0] is not None or self.bases.names().index_of(name) is not None
         if known or not self.bases.several:
             return self.changes_for(request, name)
@@ -149,7 +155,7 @@ class Context:
         return self.changes_for(request, base + name)
 
     def base_of(self, name: str) -> BaseService:
-        """The base that `base:adapter` or `adapter` is on, else the default one.
+        """The base of `base:adapter` or `adapter`; else the default base.
 
         Raises `ApiError` for a base that is not served.
         """
@@ -158,31 +164,31 @@ class Context:
             return self.service_named(name)
         index = self.bases.names().named_base(base)
         if index is None:
-            message = f"{format_value(base)} is not a base that is served here; see GET /v1/models."
+            message = f"base {format_value(base)} is not served here; GET /v1/models lists the bases."
             raise bad_field("name", message, code="base_not_found", status=404)
         return self.services[index]
 
     def default_length(self, service: BaseService) -> int | None:
-        """Length of an answer whose request names none; None: what is left of the context."""
+        """Default answer length in tokens; None: the rest of the context."""
         return self.settings.default_max_tokens or service.defaults.max_new_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class EveryName:
-    """The names of all bases and their adapters."""
+    """Names of all bases and their adapters."""
 
     services: Sequence[BaseService]
 
     def knows(self, name: str) -> bool:
-        """True for a base's name and an adapter's."""
+        """True for the name of a base or an adapter."""
         return any(service.runtime.knows(name) for service in self.services)
 
     def is_base(self, name: str) -> bool:
-        """True for a base's name, and for `base`."""
+        """True for the name of a base, and for `base`."""
         return any(service.runtime.served.is_base(name) for service in self.services)
 
     def full_name(self, name: str) -> str:
-        """One spelling for all that mean the same adapter."""
+        """The canonical spelling of an adapter's name."""
         _, rest = split_base(name)
         for service in self.services:
             if service.runtime.knows(name) and service.runtime.served.is_adapter(rest):
@@ -190,21 +196,15 @@ class EveryName:
         return name.strip().lower()
 
 
-def asker_of(request: Request) -> str:
-    """Who asks, where askers take turns: a key, or without keys an address."""
-    exchange: Exchange = request.scope[EXCHANGE]
-    return exchange.tenant or (request.client.host if request.client is not None else "")
-
-
 def reply(value: Any) -> Response:
-    """`value` as a JSON response."""
+    """Return `value` as a JSON response."""
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
 def large_reply(
     render: Callable[[], Iterator[bytes]], answers: Sequence[Answer], aside: OneThread
 ) -> Response:
-    """What `render` writes of `answers`, which it is done with; not on the event loop if it is much."""
+    """Render `answers` and free them; off the event loop if they are large."""
     if sum([answer.scored for answer in answers]) <= SCORED:
         return Response(b"".join(render()), media_type="application/json")
 
@@ -216,9 +216,13 @@ def large_reply(
 
 
 def question(
-    request: Request, model: str, turns: tuple[str, ...], opening: tuple[str, ...] = ()
+    request: Request,
+    model: str,
+    turns: tuple[str, ...],
+    opening: tuple[str, ...] = (),
+    system: str | None = None,
 ) -> RouteQuery:
-    """What routing has to decide for `request`; `opening` as `RouteQuery` has it."""
+    """The routing query for `request`; `opening` and `system` as in `RouteQuery`."""
     exchange: Exchange = request.scope[EXCHANGE]
     return RouteQuery(
         header=exchange.headers.get(b"x-oneseek-adapter"),
@@ -226,19 +230,20 @@ def question(
         turns=turns,
         accept_language=exchange.headers.get(b"accept-language"),
         opening=opening,
+        system=system,
     )
 
 
 def draft_receipt(
     asked: bool, exchange: Exchange, service: BaseService, resolution: Resolution
 ) -> ReceiptDraft | None:
-    """The receipt that goes into the body, if it was asked for."""
+    """The receipt for the answer's body, if requested."""
     runtime = service.runtime
     return ReceiptDraft(exchange, resolution, runtime.name, runtime.info.base_digest) if asked else None
 
 
 def envelope(answer_id: str, kind: str, resolution: Resolution) -> dict[str, Any]:
-    """What every answer and every chunk of a stream begins with."""
+    """The common first fields of every answer and every stream chunk."""
     return {
         "id": answer_id,
         "object": kind,

@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`, where the base makes any."""
+"""Answers `POST /v1/embeddings` with the vectors of an embedding model."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from server.exchange import EXCHANGE, Exchange
 from server.serving.embeddings import embed_all
 
 TOGETHER = 64
-"""Texts of one request that are in the engine at once, where `max_num_seqs` does not say."""
+"""Texts of one request that run at once, unless `max_num_seqs` is set."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Embeddings:
-    """The endpoint."""
+    """The route of `POST /v1/embeddings`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """Texts or token ids → one vector of unit length for each."""
+        """Turn each text or list of token ids into a vector of unit length."""
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
@@ -55,7 +55,7 @@ class Embeddings:
         service, _ = await self._context.choose(request, question(request, body.model, ()), "embed")
         service.generation.check_task("embed")
         inputs = await draft_prompts(body.input, service, aside, "input", MAX_INPUTS)
-        turns = ("\n".join(item.text for item in inputs),)
+        turns = (" ".join(item.text for item in inputs),)
         together = max(1, min(most, len(inputs)))
         asked = question(request, body.model, turns)
         within = service if any(item.tokens for item in inputs) else None
@@ -76,7 +76,7 @@ class Embeddings:
 
 
 def _check(inputs: Sequence[CompletionPrompt], context: int) -> None:
-    """Raise `ApiError` for a text that `context` tokens cannot hold."""
+    """Raise `ApiError` for a text that exceeds `context` tokens."""
     for index, item in enumerate(inputs):
         if len(item.tokens) > context:
             path = f"input[{index}]" if len(inputs) > 1 else "input"
@@ -84,7 +84,7 @@ def _check(inputs: Sequence[CompletionPrompt], context: int) -> None:
 
 
 async def _render(head: dict[str, Any], vectors: Sequence[tuple[float, ...]], encoding: str) -> bytes:
-    """The answer's JSON, written one vector at a time, so that no stream waits for a large one."""
+    """The answer's JSON, encoded one vector at a time, so that streams are not delayed."""
     entries: list[bytes] = []
     for index, vector in enumerate(vectors):
         shown = _base64(vector) if encoding == "base64" else vector
@@ -94,5 +94,5 @@ async def _render(head: dict[str, Any], vectors: Sequence[tuple[float, ...]], en
 
 
 def _base64(vector: Sequence[float]) -> str:
-    """OpenAI's: 32-bit little-endian floats."""
+    """OpenAI's base64 format: 32-bit little-endian floats."""
     return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode("ascii")

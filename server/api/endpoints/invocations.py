@@ -1,4 +1,4 @@
-"""`POST /invocations`: what SageMaker sends to a model, answered as chat, completions or embeddings."""
+"""Answers SageMaker's `POST /invocations`: passes the request on as chat, completions or embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.exchange import EXCHANGE, Exchange
 
 
 class Invocations:
-    """The endpoint. The field that holds the question says whose request it is."""
+    """The route. The field `messages`, `prompt` or `input` decides which endpoint handles the request."""
 
     def __init__(
         self, chat: Chat, completions: Completions, embeddings: Embeddings, context: Context
@@ -31,7 +31,7 @@ class Invocations:
         }
 
     async def create(self, request: Request) -> Response:
-        """A request of `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings` → its answer."""
+        """Answer a request of `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings`."""
         exchange: Exchange = request.scope[EXCHANGE]
         limit = self._context.settings.max_body
         body = await read_body(request.scope, request.receive, limit, JSON_TYPES)
@@ -39,14 +39,14 @@ class Invocations:
         fields = await self._context.aside(request, lambda: parse_body(body).keys())
         named = [name for name in self._endpoints if name in fields]
         if len(named) != 1:
-            found = f"has {' and '.join(named)}" if named else "has none of them"
-            message = f"Send messages, prompt or input; the body {found}."
+            found = f"has {' and '.join(named)}" if named else "has none"
+            message = f"Send exactly one of messages, prompt and input; the body {found}."
             raise bad_field(named[0] if named else "messages", message, code="invalid_value")
         return await self._endpoints[named[0]](Request(request.scope, _replay(body, request.receive)))
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """What an endpoint reads: the body again, then what follows it."""
+    """A `receive` that first repeats the body that was already read."""
     unread = True
 
     async def receive_again() -> Message:

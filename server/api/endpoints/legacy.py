@@ -1,4 +1,4 @@
-"""`POST /inference/*`: what existing backends call. A thin rendering of the one way of a request."""
+"""Answers `POST /inference/*`, the API of existing OneSeek installations, by the same steps as chat."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.request import Sampling
 from server.serving.length import answer_length
+from server.serving.sampling_defaults import LEAST_TOP_P
 
 DEPRECATED = "@1767225600"
-"""1 January 2026 as RFC 9745 writes a date: since when the endpoints named after bases are deprecated."""
+"""Deprecation date of the endpoints named after bases, as in RFC 9745: 1 January 2026."""
 
 
 class Legacy:
-    """The three endpoints, which differ in their names alone."""
+    """The routes of the three endpoints, which differ in their names only."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def oneseek(self, request: Request) -> Response:
-        """A question → an answer, by the adapter of its language unless a header names one.
+        """Answer a question with the adapter of its language, or with the one in the header.
 
-        If only a policy would choose the base, an imported adapter answers, if there is one.
+        If only a policy would choose the base, an imported adapter answers instead, if there is one.
         """
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
@@ -45,7 +46,9 @@ class Legacy:
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:
             raise bad_field(
-                "max_length", "max_length and max_tokens mean the same; send one.", code="invalid_value"
+                "max_length",
+                "max_length and max_tokens are both set and mean the same; send one of them.",
+                code="invalid_value",
             )
         asked = question(request, AUTOMATIC_MODEL, (body.text,), opening_of(body.text, value))
         # Those who call this endpoint have always been answered by their own adapter.
@@ -61,12 +64,12 @@ class Legacy:
         sampling = Sampling(
             max_tokens=answer_length(None, bound, len(prompt), info, ("text", "max_tokens")),
             temperature=defaults.temperature if body.temperature is None else body.temperature,
-            top_p=defaults.top_p if body.top_p is None else body.top_p,
+            top_p=max(LEAST_TOP_P, defaults.top_p if body.top_p is None else body.top_p),
             top_k=defaults.top_k,
             min_p=defaults.min_p,
             repetition_penalty=defaults.repetition_penalty,
         )
-        deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
+        deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1, whole=True)
         (answer,) = await gather(deltas, 1)
         draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
         return reply(
@@ -84,7 +87,7 @@ class Legacy:
         )
 
     async def deprecated(self, request: Request) -> Response:
-        """The same under an old name, saying so in every answer, errors included."""
+        """The endpoint under an old name, with a Deprecation header on every answer, including errors."""
         exchange: Exchange = request.scope[EXCHANGE]
         exchange.receipt |= {
             "Deprecation": DEPRECATED,

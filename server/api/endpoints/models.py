@@ -1,4 +1,6 @@
-"""`GET /v1/models` and `/v1/models/{id}`: the base, aliases, versions, and `oneseek` for automatic."""
+"""Answers `GET /v1/models` and `/v1/models/{id}` with the base, aliases, versions, and `oneseek`
+(automatic).
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,17 @@ from server.serving.service import BaseService
 
 
 class Models:
-    """Both endpoints. `root` and `parent` are as vLLM lists LoRA adapters, but name no file."""
+    """The routes. `root` and `parent` are as in vLLM's list of LoRA adapters, but hold no paths."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def all(self, _request: Request) -> Response:
-        """Every name that `model` takes."""
+        """List every name that `model` accepts."""
         return reply({"object": "list", "data": list(self._entries().values())})
 
     async def one(self, request: Request) -> Response:
-        """One of them."""
+        """Answer with the description of one model."""
         name = request.path_params["id"]
         entry = self._entry_of(name)
         if entry is None:
@@ -33,7 +35,7 @@ class Models:
         return reply(entry)
 
     def _entry_of(self, name: str) -> dict[str, Any] | None:
-        """The entry of a name, in every word that `model` takes but a blend."""
+        """The entry of a name: everything that `model` accepts except a blend."""
         entries, (base, rest) = self._entries(), split_base(name)
         if base is None and is_automatic(rest):
             return entries[AUTOMATIC_MODEL]
@@ -76,7 +78,7 @@ class Models:
         parent: str | None,
         adapter: Adapter | None = None,
     ) -> dict[str, Any]:
-        """A model as OpenAI's; one that cannot be served any more has its `problem` beside that."""
+        """OpenAI's model object, with a `problem` if the model cannot be served now."""
         problem = adapter.problem if adapter is not None else None
         return {
             "id": name,

@@ -1,4 +1,6 @@
-"""`POST /api/oqt/multi-model-query`: one question to several voices at once, and what they agree on."""
+"""Answers `POST /api/oqt/multi-model-query`: asks several models the same question and compares their
+answers.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from starlette.responses import Response
 from adapters.errors import UnknownAdapterError
 from routing.route import RouteQuery, UnknownNameError
 from routing.selection import BASE, HEADER, SelectionError
-from server.api.endpoints.context import Context, question, reply
+from server.api.endpoints.context import Context, EveryName, question, reply
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.multi_model import MAX_VOICES, MULTI_MODEL_REFUSED, MultiModelFields
-from server.api.parsing.messages import opening, user_turns
+from server.api.parsing.messages import opening, system_prompt, user_turns
 from server.api.parsing.multi_model import conversation, external_question
 from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.sampling import voice_sampling
@@ -38,7 +40,8 @@ from server.request import Delta, Sampling
 from server.serving.length import AnswerLength
 from server.serving.one_thread import OneThread
 from server.serving.service import BaseService
-from server.serving.voices.consensus import ComparedAnswer, Consensus, find_consensus
+from server.serving.voices.comparing import find_consensus
+from server.serving.voices.consensus import ComparedAnswer, Consensus
 from server.serving.voices.external import ExternalModel
 from server.serving.voices.panel import count_voices, hold_places, load_bases, run_voices
 from server.serving.voices.voice import ExternalVoice, LocalVoice, Voice, seat
@@ -46,19 +49,19 @@ from server.text.chat_template import Message
 from server.text.tokenizer import TemplateError
 
 VoiceQuery = Callable[[str], RouteQuery]
-"""What routing has to decide for a voice of that name."""
+"""Return the routing query for a model with that name."""
 
 log = logging.getLogger("oneseek.api")
 
 
 class MultiModel:
-    """The endpoint."""
+    """The route of `POST /api/oqt/multi-model-query`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """A question → every voice's answer and their consensus, whole or streamed."""
+        """Answer a question with each model's answer and their consensus, whole or streamed."""
         exchange: Exchange = request.scope[EXCHANGE]
         _check_headers(exchange)
         aside = partial(self._context.aside, request)
@@ -66,8 +69,8 @@ class MultiModel:
         self._check_places(exchange, value)
         body = await aside(lambda: to_generation(value, MultiModelFields, refused=MULTI_MODEL_REFUSED))
         messages = await aside(lambda: conversation(body))
-        turns, begins = user_turns(messages), opening(messages, value)
-        voices = await self._seat(exchange, body, lambda name: question(request, name, turns, begins))
+        turns, begins, system = user_turns(messages), opening(messages, value), system_prompt(messages)
+        voices = await self._seat(exchange, body, lambda name: question(request, name, turns, begins, system))
         local = [voice for voice in voices if isinstance(voice, LocalVoice)]
         await load_bases(local)
         # Nothing may be awaited in between: these places are what keeps a base loaded.
@@ -77,16 +80,18 @@ class MultiModel:
         answers = [VoiceAnswer(number, voice) for number, voice in enumerate(voices)]
         answer_id = "multi-" + exchange.answer_id
         if body.stream:
-            return PieceStream(self._events(exchange, answers, answer_id), failure_events)
+            events = self._events(exchange, answers, answer_id, body.agreement_threshold)
+            return PieceStream(events, failure_events)
         async with aclosing(run_voices(exchange, voices, self._context.metrics)) as events:
             async for items in events:
                 for number, item in items:
                     await self._take(exchange, answers[number], item)
         _raise_if_all_failed(answers)
-        return reply(whole_answer(answer_id, answers, await self._consensus(answers)))
+        consensus = await self._consensus(exchange, answers, body.agreement_threshold)
+        return reply(whole_answer(answer_id, answers, consensus))
 
     def _check_places(self, exchange: Exchange, value: Mapping[str, Any]) -> None:
-        """Refuse early if the queue has no place for a voice that the body names."""
+        """Refuse the request early if the queue is full for a model that the body names."""
         models: object = value.get("models")
         if not isinstance(models, list):
             return
@@ -97,22 +102,24 @@ class MultiModel:
                     gate.check_body(exchange, name, 1)
 
     def _external(self, name: str) -> ExternalModel | None:
-        """The external service of that name, unless the name is served here."""
+        """The external service of that name, unless a local adapter has the name."""
         found = self._context.externals.find(name)
-        if found is None or any(service.runtime.knows(name) for service in self._context.services):
-            return None
-        return found
+        return None if found is None or EveryName(self._context.services).knows(name) else found
 
     def _default_names(self) -> list[str]:
-        """The default base, and the adapters that answer a language."""
-        runtimes = [service.runtime for service in self._context.services]
-        spoken = [alias for runtime in runtimes for alias in runtime.router.voices(runtime.served.snapshot)]
-        return [BASE, *dict.fromkeys(spoken)][:MAX_VOICES]
+        """Return the models that are asked by default: the first base that generates, and each language's
+        adapter.
+        """
+        runtimes = [one.runtime for one in self._context.services]
+        writing = [one for one in runtimes if one.info.task == "generate"]
+        base = writing[0].name if writing and writing[0] is not runtimes[0] else BASE
+        spoken = [alias for one in writing for alias in one.router.voices(one.served.snapshot)]
+        return [base, *dict.fromkeys(spoken)][:MAX_VOICES]
 
     async def _seat(self, exchange: Exchange, body: MultiModelFields, ask: VoiceQuery) -> list[Voice]:
-        """The voices that a request names, each once; nothing is held or loaded for them yet.
+        """Return the voices (models that answer one question together) of a request, without loading them.
 
-        Raises `ApiError` with the place in `models` of a name that is not served, or is there twice.
+        Raises `ApiError` with the path in `models` of a name that is unknown or repeated.
         """
         voices: list[Voice] = []
         local: list[LocalVoice] = []
@@ -155,7 +162,7 @@ class MultiModel:
     async def _prepare(
         self, voices: Sequence[LocalVoice], body: MultiModelFields, messages: Sequence[Message]
     ) -> None:
-        """Give each voice the question in its base's tokens, or the reason why its base cannot take it."""
+        """Tokenize the question for each model, or record why its base cannot answer it."""
         made: dict[str, tuple[tuple[int, ...], Sampling] | Exception] = {}
         for voice in voices:
             name = voice.service.runtime.name
@@ -181,9 +188,9 @@ class MultiModel:
         return prompt, length.fit(sampling, len(prompt), service.runtime.info)
 
     async def _events(
-        self, exchange: Exchange, answers: Sequence[VoiceAnswer], answer_id: str
+        self, exchange: Exchange, answers: Sequence[VoiceAnswer], answer_id: str, threshold: float | None
     ) -> AsyncGenerator[bytes]:
-        """The stream. It begins with the first token of any voice; if all fail before, it is an error."""
+        """Stream the answers, once a model has generated a token. If all fail before that, raise an error."""
         pending = [opening_event(answer_id, answers)]
         begun = False
         voices = [answer.voice for answer in answers]
@@ -203,25 +210,32 @@ class MultiModel:
                     yield written
         if not begun:
             _raise_if_all_failed(answers)
-        yield closing_events(await self._consensus(answers))
+        yield closing_events(await self._consensus(exchange, answers, threshold))
 
     async def _take(self, exchange: Exchange, answer: VoiceAnswer, item: Delta | Exception) -> None:
-        """Add what has come of a voice; of a whole answer, find the language."""
+        """Add a piece of a model's answer. Once the answer is complete, detect its language."""
         answer.add(item)
         if isinstance(item, Exception):
             if answer.error is not None and answer.error.code == "internal_error":
-                log.error("a voice of request %s failed", exchange.request_id, exc_info=item)
+                log.error(
+                    "request %s: one of the models it asked failed; the others still answer",
+                    exchange.request_id,
+                    exc_info=item,
+                )
         elif answer.ended:
             router, text = self._context.services[0].runtime.router, answer.answer.text
             answer.read(await self._aside.run(lambda: router.read(text)))
 
-    async def _consensus(self, answers: Sequence[VoiceAnswer]) -> Consensus:
+    async def _consensus(
+        self, exchange: Exchange, answers: Sequence[VoiceAnswer], threshold: float | None
+    ) -> Consensus:
         compared = [
             ComparedAnswer(answer.number, answer.compared_in, answer.answer.text)
             for answer in answers
             if answer.answered
         ]
-        return await find_consensus(compared, self._aside)
+        embedding = (one for one in self._context.services if one.runtime.info.task == "embed")
+        return await find_consensus(exchange, compared, self._aside, next(embedding, None), threshold)
 
     @property
     def _aside(self) -> OneThread:
@@ -231,17 +245,19 @@ class MultiModel:
 def _check_headers(exchange: Exchange) -> None:
     asks_receipt(exchange)  # every voice has one anyway
     if HEADER.lower().encode() in exchange.headers:
-        message = f"{HEADER} names one voice, and this endpoint's models name several; leave it out."
+        message = (
+            f"the header {HEADER} is not used by this endpoint; remove it, and list the voices in models."
+        )
         raise bad_field(HEADER, message, code="invalid_value")
 
 
 def _twice(path: str, name: str, first: str) -> ApiError:
-    message = f"{path} is {name[:80]!r}, the same voice as {first}; name each once."
+    message = f"{path} is {name[:80]!r}, the same voice as {first}; list each voice once."
     return bad_field(path, message, code="invalid_value")
 
 
 def _raise_if_all_failed(answers: Sequence[VoiceAnswer]) -> None:
-    """Raise what kept the first voice from answering, a local one before an external one."""
+    """Raise the error of the first model that failed; local models come before external services."""
     if any(answer.answered for answer in answers):
         return
     for answer in sorted(answers, key=lambda one: not isinstance(one.voice, LocalVoice)):

@@ -1,4 +1,4 @@
-"""The prompts of completions and embeddings: read and checked, then tokenised one after another."""
+"""Prompts of completions and embeddings: parsed and checked, then tokenized one after another."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from server.serving.service import BaseService
 async def draft_prompts(
     prompt: object, service: BaseService, aside: Aside, field: str = "prompt", most: int = MAX_PROMPTS
 ) -> list[CompletionPrompt]:
-    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids. No text is tokenised.
+    """Parse prompts in OpenAI's four forms: text, texts, token ids, lists of token ids. Does not tokenize.
 
-    Raises `ApiError` with the path of a bad one in `field`, and if there are none or more than `most`.
+    Raises `ApiError` with the path of an invalid one in `field`, and if there are none or more than `most`.
     """
     given = await aside(partial(given_prompts, prompt, service.runtime.info, field, most))
     prompts: list[CompletionPrompt] = []
@@ -33,9 +33,9 @@ async def draft_prompts(
 async def tokenise_prompts(
     prompts: Sequence[CompletionPrompt], service: BaseService, field: str = "prompt", *, special: bool = True
 ) -> list[CompletionPrompt]:
-    """The same with the tokens of each text, `special` ones such as the first added.
+    """Tokenize the prompts. `special`: add special tokens, such as the one at the beginning.
 
-    Raises `ApiError` for one that cannot fit.
+    Raises `ApiError` for a prompt that exceeds the context.
     """
     done: list[CompletionPrompt] = []
     for index, prompt in enumerate(prompts):

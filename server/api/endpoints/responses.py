@@ -1,4 +1,4 @@
-"""`POST /v1/responses`: text in, text out. Nothing is stored."""
+"""Answers `POST /v1/responses` with text for text. Nothing is stored."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, asker_of, draft_receipt, large_reply, question
+from server.api.endpoints.context import Context, draft_receipt, large_reply, question
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.responses import RESPONSE_HINTS, RESPONSE_REFUSED, ResponseFields
 from server.api.parsing.formats import guided_text
-from server.api.parsing.messages import opening, user_turns
+from server.api.parsing.messages import opening, system_prompt, user_turns
 from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.responses import parse_input
 from server.api.parsing.sampling import response_sampling
@@ -29,13 +29,13 @@ from server.text.tokenizer import TemplateError
 
 
 class Responses:
-    """The endpoint."""
+    """The routes of the Responses API."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """One conversation → its next message, whole or streamed."""
+        """Answer a conversation with its next message, whole or streamed."""
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
@@ -48,7 +48,8 @@ class Responses:
             )
         )
         messages = await aside(lambda: parse_input(body.input, body.instructions, unknown))
-        asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        turns, system = user_turns(messages), system_prompt(messages)
+        asked = question(request, body.model, turns, opening(messages, value), system)
         service, route = await self._context.choose(request, asked)
         generation, info = service.generation, service.runtime.info
         effort = body.reasoning.effort if body.reasoning is not None else None
@@ -58,7 +59,7 @@ class Responses:
         fields = ("input", "max_output_tokens")
         length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
         resolution = await generation.choose(exchange, asked, 1, route=route)
-        check = partial(generation.grammars.check, asker=asker_of(request))
+        check = partial(generation.grammars.check, asker=exchange.asker)
         sampling = await guided_text(body, sampling, check, aside)
         try:
             prompt = await generation.chat(messages, "input", arguments=arguments)
@@ -68,13 +69,13 @@ class Responses:
         draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
         tokenizer = service.runtime.tokenizer
         shape = ResponseObject(exchange.answer_id, resolution, body, sampling, tokenizer, draft)
-        deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
+        deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1, whole=not body.stream)
         if body.stream:
             return EventStream(deltas, ResponseEvents(shape), generation.aside)
         (answer,) = await gather(deltas, 1)
         return large_reply(lambda: encode_pieces(shape.render_end(answer)), [answer], generation.aside)
 
     async def stored(self, _request: Request) -> Response:
-        """No response is found again."""
-        message = "Responses are not stored, so there is none to be found; keep the answers."
+        """Refuse to return a stored response: always 404."""
+        message = "This server does not store responses. Keep the answer that you got."
         raise ApiError(ErrorReply(404, message, code="not_found"))

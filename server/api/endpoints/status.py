@@ -1,16 +1,13 @@
-"""What probes, dashboards and people ask about the server itself."""
+"""Endpoints about the server itself, for probes, dashboards and people."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.openmetrics.exposition import ALLOWUTF8
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,28 +18,29 @@ from server.config.version import oneseek_version
 from server.exchange import EXCHANGE, Exchange
 from server.live.runtime import Runtime
 from server.metrics.engine_state import DeviceInfo, EngineState
+from server.metrics.exposition import scrape
 
 
 class Status:
-    """The endpoints."""
+    """The routes of the health and version endpoints."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def live(self, _request: Request) -> Response:
-        """The process answers."""
+        """Liveness: 200 if the process answers."""
         return reply({"status": "live"})
 
     async def ready(self, _request: Request) -> Response:
-        """Requests will be served; 503 where not.
+        """Answer with the server's readiness: 200 if it serves requests, else 503.
 
-        A damaged version is an error for its own name alone: it takes no server out of its load balancer.
+        A damaged version affects requests for its own name only, so it does not make the server unready.
         """
         ready = self._is_ready()
         return _verdict(ready, {"status": "ready" if ready else "not ready"})
 
     async def health(self, request: Request) -> Response:
-        """How the server is; without a valid key, where keys are set, no more than whether."""
+        """The server's health. If keys are set, a request without a valid key gets only the status."""
         ready = self._is_ready()
         body: dict[str, Any] = {"status": "ok" if ready else "unhealthy"}
         exchange: Exchange = request.scope[EXCHANGE]
@@ -79,7 +77,7 @@ class Status:
         return _verdict(ready, body)
 
     async def version(self, _request: Request) -> Response:
-        """What runs; 503 where the engine does not."""
+        """The server's state in detail; 503 if the engine does not run."""
         info = self._context.services[0].runtime.info
         body: dict[str, Any] = {
             "version": oneseek_version(),
@@ -92,21 +90,21 @@ class Status:
         return _verdict(self._is_ready(), body)
 
     async def metrics(self, request: Request) -> Response:
-        """All metrics, in the Prometheus text format or OpenMetrics as the scraper asks."""
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        # Every name here is one that Prometheus 2 knows, colons included: there is nothing to escape.
-        write = partial(cast("Callable[..., bytes]", encode), escaping=ALLOWUTF8)
-        # Hundreds of series take some milliseconds, for which no stream should wait.
-        body = await asyncio.to_thread(write, self._context.metrics.exposed)
+        """All metrics, in Prometheus text format or OpenMetrics as the scraper requests."""
+        accept = request.headers.get("accept", "")
+        # Thousands of series take some milliseconds, for which no stream should wait.
+        body, content_type = await asyncio.to_thread(scrape, self._context.metrics.exposed, accept)
         return Response(body, headers={"content-type": content_type})
 
     def _is_ready(self) -> bool:
-        """Whether every base is."""
+        """True if every base is ready."""
         return all(service.runtime.engine.state().ready for service in self._context.services)
 
 
 def _base(runtime: Runtime, state: EngineState) -> dict[str, Any]:
-    """One base; what is loaded on demand is ready while it is not loaded."""
+    """Describe one base for `/health`. A base that is loaded on demand counts as ready while it is not
+    loaded.
+    """
     demand = runtime.on_demand
     return {
         "name": runtime.name,
@@ -122,7 +120,7 @@ def _base(runtime: Runtime, state: EngineState) -> dict[str, Any]:
 
 
 def _adapter(adapter: Adapter, state: EngineState, damaged: Mapping[str, str]) -> dict[str, Any]:
-    """A version that is served or should be. `damaged` tells of those that go on from memory."""
+    """The state of a version that is or should be served. `damaged`: it is served from memory only."""
     return {
         "name": adapter.full_name,
         "digest": adapter.digest or None,
@@ -133,7 +131,7 @@ def _adapter(adapter: Adapter, state: EngineState, damaged: Mapping[str, str]) -
 
 
 def _device(device: DeviceInfo | None) -> dict[str, Any]:
-    """What computes, and where it is the CPU for want of another device, why."""
+    """The device in use, with the reason if the CPU replaces another device."""
     if device is None:
         return {}
     fallback = device.fallback

@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `POST /detokenize`, in vLLM's shapes."""
+"""Answers `POST /tokenize` and `POST /detokenize` in vLLM's format."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from server.exchange import EXCHANGE
 from server.serving.service import BaseService
 
 TOGETHER = 1024
-"""Tokens of an answer that are written in one step."""
+"""Number of tokens to encode in one step."""
 
 
 class Tokenize:
-    """Both endpoints. All adapters share the base's tokenizer; an unknown model is refused all the same."""
+    """The routes. All adapters share the base's tokenizer, but an unknown model is still refused."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def tokenize(self, request: Request) -> Response:
-        """A prompt or a conversation → `{"count", "max_model_len", "tokens", "token_strs"}`."""
+        """Tokenize a prompt or conversation: `{"count", "max_model_len", "tokens", "token_strs"}`."""
         aside = partial(self._context.aside, request)
         value = await self._context.read_question(request, bounds.TOKENIZE)
         unknown = self._context.unknown_fields(request)
@@ -41,7 +41,7 @@ class Tokenize:
             lambda: to_generation(value, TokenizeFields, refused=TOKENIZE_REFUSED, unknown=unknown)
         )
         if (body.prompt is None) == (body.messages is None):
-            raise bad_field("prompt", "Send either prompt or messages.", code="invalid_value")
+            raise bad_field("prompt", "Send exactly one of prompt and messages.", code="invalid_value")
         _check(body)
         given = body.messages or []
         messages = await aside(lambda: parse_messages(given, unknown))
@@ -76,7 +76,7 @@ class Tokenize:
         return LargeReply(encode_pieces(answer), generation.aside)
 
     async def detokenize(self, request: Request) -> Response:
-        """Token ids → `{"prompt"}`, special tokens left out."""
+        """Turn token ids into `{"prompt"}`, without special tokens."""
         aside = partial(self._context.aside, request)
         value = await self._context.read_question(request, bounds.TOKENIZE)
         unknown = self._context.unknown_fields(request)
@@ -87,7 +87,9 @@ class Tokenize:
         return reply({"prompt": await generation.decode(tokens)})
 
     async def _service(self, request: Request, model: str, turns: tuple[str, ...]) -> BaseService:
-        """The base whose tokens these are. Raises as a question for `model` would."""
+        """Return the base whose tokenizer to use for `model`. Raises the errors of a chat request for
+        `model`.
+        """
         if self._context.bases.several:
             service, _ = await self._context.choose(request, question(request, model, turns))
             return service
@@ -98,7 +100,9 @@ class Tokenize:
 
 def _check(body: TokenizeFields) -> None:
     if body.messages is None and body.tools:
-        raise bad_field("tools", "tools needs messages: no prompt shows them.", code="invalid_value")
+        raise bad_field(
+            "tools", "tools needs messages; send messages instead of prompt.", code="invalid_value"
+        )
     if body.messages is not None and body.add_special_tokens:
-        message = "add_special_tokens: the chat template writes the special tokens; send it with prompt."
+        message = "add_special_tokens needs prompt; the chat template adds the special tokens."
         raise bad_field("add_special_tokens", message, code="unsupported_parameter")

@@ -1,1 +1,1 @@
-"""Every field of every request and how JSON becomes one, without its meaning; `api` imports it."""
+"""Defines every request's fields and converts JSON to them, without acting on them; `api` imports it."""

@@ -20,7 +20,7 @@ Code = Annotated[str, Meta(min_length=2, max_length=3)]
 
 
 class LoadFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/load_lora_adapter`."""
+    """The fields of `POST /v1/load_lora_adapter`."""
 
     lora_name: AdapterName
     lora_path: FolderPath
@@ -28,13 +28,13 @@ class LoadFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class UnloadFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/unload_lora_adapter`."""
+    """The fields of `POST /v1/unload_lora_adapter`."""
 
     lora_name: AdapterName
 
 
 class AddFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /admin/adapters`."""
+    """The fields of `POST /admin/adapters`."""
 
     path: FolderPath
     alias: AdapterName | None = None
@@ -44,38 +44,38 @@ class AddFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class CanaryFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /admin/adapters/{alias}/canary`."""
+    """The fields of `POST /admin/adapters/{alias}/canary`."""
 
     shares: Annotated[dict[AdapterName, Percent], Meta(min_length=1, max_length=MOST_VERSIONS)]
 
 
 class ShadowFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /admin/adapters/{alias}/shadow`."""
+    """The fields of `POST /admin/adapters/{alias}/shadow`."""
 
     version: AdapterName
     share: Percent
 
 
 class SettleFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /admin/adapters/{alias}/settle`."""
+    """The fields of `POST /admin/adapters/{alias}/settle`."""
 
     reason: Annotated[str, Meta(max_length=256)] = ""
 
 
 class NoFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What takes no body, or an empty object."""
+    """Endpoints that accept no body, or an empty object."""
 
 
 LORA_HINTS = frozenset({"lora_int_id"})
-"""vLLM's own number of an adapter: accepted and not used, as in vLLM."""
+"""vLLM's internal number of an adapter: accepted and ignored, as in vLLM."""
 
 LORA_REFUSED: Mapping[str, Refusal] = {
-    "is_3d_lora_weight": Refusal("weights of experts in three dimensions are not served", (False,)),
+    "is_3d_lora_weight": Refusal("three-dimensional expert (MoE) weights are not supported", (False,)),
 }
 
 
 def lora_table() -> dict[str, FieldKind]:
-    """Every field of vLLM's pair with what becomes of it."""
+    """Every field of vLLM's two endpoints, with how it is handled."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(LoadFields) | known(UnloadFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(LORA_HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(LORA_REFUSED, "refused")
@@ -83,6 +83,6 @@ def lora_table() -> dict[str, FieldKind]:
 
 
 def admin_table() -> dict[str, FieldKind]:
-    """The same of what /admin takes."""
+    """Every field of the /admin endpoints, with how it is handled."""
     taken = (AddFields, CanaryFields, ShadowFields, SettleFields)
     return {name: "honoured" for body in taken for name in known(body)}

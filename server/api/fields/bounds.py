@@ -1,7 +1,7 @@
-"""How much each field of a body may hold before it is decoded; fields without a line here are small.
+"""Size limits of each field of a body before decoding. Fields without an entry here are small.
 
-No bound is below what the field may hold once it is decoded. Each says how long decoding can take: about
-0.1 µs for a value.
+No limit is below what the field may hold after decoding. The limits bound the decoding time, at about 0.1 µs
+per value.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from server.api.wire.bounds import FieldBound
 from server.grammar.text import MAX_BYTES
 
 TEXT = FieldBound(containers=0, strings=1, values=2)
-"""One text, as long as a body may be."""
+"""A text, limited by the body's size only."""
 CONVERSATION = FieldBound(containers=32_768, strings=131_072, values=131_072)
-"""Messages, with parts and calls of tools."""
+"""Messages, with content parts and tool calls."""
 IDS = FieldBound(containers=4096, strings=4096, values=320_000)
-"""Texts or token ids; OpenAI takes 300,000 tokens of inputs in one request."""
+"""Texts or token ids. OpenAI accepts 300,000 input tokens in one request."""
 TOOLS = FieldBound(size=1024 * 1024, containers=16_384, strings=65_536, values=65_536)
 GRAMMAR = FieldBound(size=3 * MAX_BYTES, containers=16_384, strings=32_768, values=32_768)
-"""A schema, spaces between its words and all, or another grammar."""
+"""A JSON schema, including whitespace, or another grammar."""
 PAIRS = FieldBound(size=128 * 1024, containers=1, strings=4096, values=4096)
-"""Short values by name, or short texts."""
+"""Short named values, or short texts."""
 
 _GENERATION: Mapping[str, FieldBound] = {
     "logit_bias": PAIRS,

@@ -1,4 +1,4 @@
-"""From a JSON object to one of the structs of `server.api.fields`, or an error that names the field."""
+"""Convert a JSON object to a struct of `server.api.fields`, or raise an error that names the field."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def to_fields(
     refused: Mapping[str, Refusal] = NOTHING_REFUSED,
     unknown: UnknownFields | None = None,
 ) -> Fields:
-    """`value` as a `kind`; null means absent. `hints` are accepted and dropped.
+    """Convert `value` to a `kind`. null means absent. Fields in `hints` are accepted and dropped.
 
-    What is neither a field of `kind` nor a hint nor `refused` goes to `unknown`, which by default refuses it.
-    Raises `ApiError` (400) naming a field that does not fit.
+    A field that is neither in `kind`, `hints` nor `refused` goes to `unknown`, which refuses it by default.
+    Raises `ApiError` (400) with the name of an invalid field.
     """
     honoured = known(kind)
     unknown = UnknownFields(strict=True) if unknown is None else unknown
@@ -66,7 +66,7 @@ def to_generation(
     hints: frozenset[str] = HINTS,
     unknown: UnknownFields | None = None,
 ) -> Fields:
-    """The same where known fields are refused by name, unless their values ask for nothing."""
+    """Convert as above, and refuse the fields in `refused` unless their values have no effect."""
     honoured = known(kind)
     kept = dict(value)
     for name, item in value.items():
@@ -110,7 +110,7 @@ def _at(value: Any, path: str) -> object:
 
 
 def format_json(value: object) -> str:
-    """`value` short enough for a message, as JSON."""
+    """`value` as JSON, shortened for a message."""
     if isinstance(value, float) and not math.isfinite(value):
         return "too large"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:

@@ -12,12 +12,12 @@ from server.api.fields.generation import Name, known
 from server.api.fields.refusals import HINTS, REFUSED, FieldKind, Refusal
 
 MAX_INPUTS = 2048
-"""OpenAI's."""
+"""OpenAI's limit of texts in one request."""
 MAX_DIMENSIONS = 65_536
 
 
 class EmbeddingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/embeddings`."""
+    """The fields of `POST /v1/embeddings`."""
 
     input: Any
     model: Name = "oneseek"
@@ -29,9 +29,9 @@ class EmbeddingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 EMBEDDING_HINTS = HINTS - {"include_reasoning", "separate_reasoning", "stream_reasoning", "stream_interval"}
-"""Fields that change nothing in the vectors."""
+"""Ignored fields, which do not change the vectors."""
 
-_TEXT = "this endpoint calls it input, which holds texts or token ids"
+_TEXT = "send input instead, with texts or token ids"
 
 EMBEDDING_REFUSED: Mapping[str, Refusal] = {
     "truncate_prompt_tokens": REFUSED["truncate_prompt_tokens"],
@@ -42,17 +42,17 @@ EMBEDDING_REFUSED: Mapping[str, Refusal] = {
     "adapter_source": REFUSED["adapter_source"],
     "messages": Refusal(_TEXT),
     "prompt": Refusal(_TEXT),
-    "add_special_tokens": Refusal("texts are tokenised as the base was trained", (True,)),
-    "normalize": Refusal("vectors are of unit length", (True,)),
-    "use_activation": Refusal("vectors are of unit length", (True,)),
-    "embed_dtype": Refusal("vectors are of 32-bit floats", ("float32",)),
-    "endianness": Refusal("base64 holds little-endian floats", ("little", "native")),
+    "add_special_tokens": Refusal("the base's tokenizer settings always apply", (True,)),
+    "normalize": Refusal("vectors always have unit length", (True,)),
+    "use_activation": Refusal("vectors always have unit length", (True,)),
+    "embed_dtype": Refusal("vectors always hold 32-bit floats", ("float32",)),
+    "endianness": Refusal("base64 always holds little-endian floats", ("little", "native")),
 }
-"""Fields that would change the vectors and cannot be honoured."""
+"""Refused fields, which would change the vectors but are not supported."""
 
 
 def embedding_table() -> dict[str, FieldKind]:
-    """Every field of the endpoint with what becomes of it."""
+    """Every field of the endpoint, with how it is handled."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(EmbeddingFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_REFUSED, "refused")

@@ -39,7 +39,7 @@ StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
 class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """OpenAI's `stream_options`."""
+    """The fields of OpenAI's `stream_options`."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
@@ -47,7 +47,7 @@ class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class TextFormat(msgspec.Struct, tag_field="type", tag="text", kw_only=True, forbid_unknown_fields=True):
-    """A `response_format` that asks for nothing."""
+    """The `response_format` for plain text, which has no effect."""
 
 
 class JsonObjectFormat(
@@ -59,7 +59,7 @@ class JsonObjectFormat(
 
 
 class NamedSchema(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """OpenAI's `response_format.json_schema`. The schema is kept to, whatever `strict` says."""
+    """OpenAI's `response_format.json_schema`. The schema is always enforced, whatever `strict` is."""
 
     FORBIDS: ClassVar[bool] = True
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
@@ -71,14 +71,14 @@ class NamedSchema(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class JsonSchemaFormat(
     msgspec.Struct, tag_field="type", tag="json_schema", kw_only=True, forbid_unknown_fields=True
 ):
-    """JSON that fits a schema."""
+    """The `response_format` for JSON that matches a schema."""
 
     FORBIDS: ClassVar[bool] = True
     json_schema: NamedSchema
 
 
 class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """vLLM's `structured_outputs`: one of these."""
+    """vLLM's `structured_outputs`: exactly one of these fields."""
 
     FORBIDS: ClassVar[bool] = True
     json: Schema | None = None
@@ -89,10 +89,10 @@ class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """How answers are drawn, on any base; None leaves it to the base (`server.serving.sampling_defaults`)."""
+    """Sampling fields for any base. None: the base's default (`server.serving.sampling_defaults`)."""
 
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] = msgspec.field(
         default_factory=list[str]
     )
@@ -109,7 +109,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class OneModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
-    """What an endpoint takes where one model answers, token ids of its vocabulary among it."""
+    """Fields of endpoints where a single model answers, including token ids of its vocabulary."""
 
     model: Name = "oneseek"
     logit_bias: Annotated[
@@ -121,7 +121,7 @@ class OneModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 
 
 class GenerationFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
-    """What chat and completions take."""
+    """Fields of both chat and text completions."""
 
     max_tokens: Count | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
@@ -140,7 +140,7 @@ class GenerationFields(OneModelFields, kw_only=True, forbid_unknown_fields=True)
 
 
 class FunctionFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A tool's `function`."""
+    """The fields of `function`, which describes a tool."""
 
     name: ToolName
     description: Annotated[str, Meta(max_length=MAX_DESCRIPTION)] | None = None
@@ -149,7 +149,7 @@ class FunctionFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ToolFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One of `tools`."""
+    """One entry of the request's field `tools`."""
 
     type: Literal["function"]
     function: FunctionFields
@@ -169,7 +169,7 @@ class ChosenTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/chat/completions`."""
+    """The fields of `POST /v1/chat/completions`."""
 
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Count | None = None
@@ -189,7 +189,7 @@ class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
 
 
 class CompletionFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/completions`."""
+    """The fields of `POST /v1/completions`."""
 
     prompt: Any
     logprobs: Logprobs | None = None
@@ -198,7 +198,7 @@ class CompletionFields(GenerationFields, kw_only=True, forbid_unknown_fields=Tru
 
 
 class TokenizeFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /tokenize`, with a prompt or with messages."""
+    """The fields of `POST /tokenize`, which has a prompt or messages."""
 
     model: Name = "oneseek"
     prompt: str | None = None
@@ -217,30 +217,30 @@ class TokenizeFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class DetokenizeFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /detokenize`."""
+    """The fields of `POST /detokenize`."""
 
     tokens: list[TokenId]
     model: Name = "oneseek"
 
 
 class LegacyFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`POST /inference/*`."""
+    """The fields of `POST /inference/*`."""
 
     text: Annotated[str, Meta(min_length=1)]
     max_length: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     receipt: bool = False
 
 
 def known(body: type[msgspec.Struct]) -> frozenset[str]:
-    """The fields that `body` honours."""
+    """Names of the fields in `body`, which are honoured."""
     return frozenset(body.__struct_fields__)
 
 
 def describe_fields() -> dict[str, FieldKind]:
-    """Every field of chat and completions with what becomes of it."""
+    """Every field of chat and text completions, with how it is handled."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(ChatFields) | known(CompletionFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(REFUSED, "refused")

@@ -20,35 +20,36 @@ VoiceName = Annotated[str, Meta(min_length=1, max_length=MAX_LENGTH)]
 
 
 class MultiModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
-    """`POST /api/oqt/multi-model-query`."""
+    """The fields of `POST /api/oqt/multi-model-query`."""
 
     question: Annotated[str, Meta(min_length=1)] | None = None
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
     models: Annotated[list[VoiceName], Meta(min_length=1, max_length=MAX_VOICES)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    agreement_threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
 LOCAL_FIELDS = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
-"""Sampling fields that OpenAI's API does not have, so that no external service is asked for them."""
+"""Sampling fields that OpenAI's API does not have, so they are refused for external services."""
 EXTERNAL_FIELDS = (
     "max_tokens", "temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"
 )  # fmt: skip
-"""Those that it has."""
+"""Sampling fields that OpenAI's API has."""
 
-_ONE_BASE = "token ids belong to one base, and several may answer"
-_TEMPLATES = "several bases may answer, each with a template of its own"
-_FREE = "answers that are compared are free text"
+_ONE_BASE = "token ids are specific to one base, and several bases may answer"
+_TEMPLATES = "several bases may answer, each with its own template"
+_FREE = "this endpoint compares free text"
 
 MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
     **{name: refusal for name, refusal in REFUSED.items() if name not in known(MultiModelFields)},
-    "model": Refusal("this endpoint calls it models, a list"),
-    "lora_path": Refusal("this endpoint calls it models, a list"),
-    "adapter_id": Refusal("this endpoint calls it models, a list"),
-    "prompt": Refusal("this endpoint calls it question"),
-    "text": Refusal("this endpoint calls it question"),
-    "max_completion_tokens": Refusal("this endpoint calls it max_tokens"),
-    "n": Refusal("each voice gives one answer", (1,)),
-    "stream_options": Refusal("each voice's tokens are always there", ({},)),
+    "model": Refusal("send models, a list, instead"),
+    "lora_path": Refusal("send models, a list, instead"),
+    "adapter_id": Refusal("send models, a list, instead"),
+    "prompt": Refusal("send question instead"),
+    "text": Refusal("send question instead"),
+    "max_completion_tokens": Refusal("send max_tokens instead"),
+    "n": Refusal("each voice gives exactly one answer", (1,)),
+    "stream_options": Refusal("each voice's token counts are always included", ({},)),
     "logit_bias": Refusal(_ONE_BASE, ({},)),
     "stop_token_ids": Refusal(_ONE_BASE, ([],)),
     "return_token_ids": Refusal(_ONE_BASE, (False,)),
@@ -56,9 +57,9 @@ MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
     "chat_template_kwargs": Refusal(_TEMPLATES, ({},)),
     "reasoning_effort": Refusal(_TEMPLATES, ("none",)),
     "thinking_token_budget": Refusal(_TEMPLATES),
-    "logprobs": Refusal("log probabilities of several bases are not comparable", (False,)),
-    "top_logprobs": Refusal("log probabilities of several bases are not comparable", (0,)),
-    "prompt_logprobs": Refusal("log probabilities of several bases are not comparable"),
+    "logprobs": Refusal("log probabilities of different bases are not comparable", (False,)),
+    "top_logprobs": Refusal("log probabilities of different bases are not comparable", (0,)),
+    "prompt_logprobs": Refusal("log probabilities of different bases are not comparable"),
     "tools": Refusal(_FREE, ([],)),
     "tool_choice": Refusal(_FREE, ("none", "auto")),
     "parallel_tool_calls": Refusal(_FREE, (True,)),
@@ -68,15 +69,15 @@ MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
     "guided_regex": Refusal(_FREE),
     "guided_choice": Refusal(_FREE),
     "guided_grammar": Refusal(_FREE),
-    "echo": Refusal("answers alone are compared", (False,)),
-    "add_generation_prompt": Refusal("each voice begins an answer of its own", (True,)),
-    "continue_final_message": Refusal("each voice begins an answer of its own", (False,)),
+    "echo": Refusal("only the answers are compared", (False,)),
+    "add_generation_prompt": Refusal("each voice begins its own answer", (True,)),
+    "continue_final_message": Refusal("each voice begins its own answer", (False,)),
 }
-"""Fields that would change the answers and cannot be honoured; those of chat are all here."""
+"""Refused fields, which would change the answers but are not supported. Includes those of chat."""
 
 
 def multi_model_table() -> dict[str, FieldKind]:
-    """Every field of the endpoint with what becomes of it."""
+    """Every field of the endpoint, with how it is handled."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(MultiModelFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(MULTI_MODEL_REFUSED, "refused")

@@ -1,4 +1,4 @@
-"""The known name that a misspelt one is meant for: at most two edits away."""
+"""Finds the known name that is closest to a misspelt one, at most two edits away."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ MAX_EDITS = 2
 
 
 LONGEST = 64
-"""Characters of a name past which it is near none; fields have fewer."""
+"""Maximum length of a name to compare; all fields are shorter."""
 SHORT = 3
-"""Characters of a known name that is never meant, since nearly any name is near it: `n`, `rid`."""
+"""Known names up to this length (`n`, `rid`) are never suggested, since nearly any name is near them."""
 
 
 def may_be_near(name: str, known: frozenset[str]) -> bool:
-    """False only for a name that `nearest` finds nothing for; takes some microseconds.
+    """A fast filter: False only if `nearest` would find nothing. Takes some microseconds.
 
     Two names within two edits differ by at most two in length, and by at most four in the set of their
     letters.
@@ -31,11 +31,11 @@ def may_be_near(name: str, known: frozenset[str]) -> bool:
 
 
 def nearest(name: str, known: frozenset[str], *, cautious: bool = False) -> str | None:
-    """The nearest of `known` within `MAX_EDITS`, else None.
+    """Return the name in `known` with the fewest edits, at most `MAX_EDITS`, else None.
 
-    `cautious` lets less than half of a name's characters differ: `date` is then not meant for `name`.
-    Costs about as much as the square of a name's length, however many are known: names within two edits of
-    each other are equal after at most two removals from each (symmetric deletion, Garbe 2012).
+    `cautious`: less than half of the characters may differ, so `date` is not taken for `name`. Costs about as
+    much as the square of a name's length, however many are known: names within two edits of each other are
+    equal after at most two removals from each (symmetric deletion, Garbe 2012).
     """
     if not may_be_near(name, known):
         return None
@@ -64,7 +64,7 @@ def _letters(name: str) -> int:
 
 @lru_cache(maxsize=64)
 def _index(known: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
-    """What is left of each name after at most `MAX_EDITS` removals → the names."""
+    """Maps each remainder after at most `MAX_EDITS` removals to the names it can come from."""
     index: dict[str, tuple[str, ...]] = {}
     for name in sorted(known):
         for rest in _removals(name.lower()):

@@ -1,4 +1,4 @@
-"""What docs/api.md says of each field that is honoured or ignored; a refused one has its reason."""
+"""Notes on honoured and ignored fields for docs/api.md. Refused fields have their reason instead."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ GENERATION: Mapping[str, str] = {
     "tools": "chat; see [tools](#tools)",
     "top_k": "0 or -1 for all",
     "top_logprobs": "chat; 0 to 20, with `logprobs`",
-    "top_p": "above 0, to 1",
+    "top_p": "0 to 1; 0: the likeliest token alone",
     "truncation_side": "`truncate_prompt_tokens` is refused",
 }
-"""Chat and text completions; a note begins with the endpoint that alone honours the field."""
+"""Chat and text completions. If only one of them honours a field, its note begins with that endpoint."""
 RESPONSE: Mapping[str, str] = {
     "adapter_id": "as for chat",
     "chat_template_kwargs": "as for chat",
@@ -116,7 +116,7 @@ RESPONSE: Mapping[str, str] = {
     "top_p": "as for chat",
     "user": "echoed",
 }
-"""`/v1/responses`."""
+"""Notes on the fields of `/v1/responses`, for docs/api.md."""
 EMBEDDING: Mapping[str, str] = {
     "adapter_id": "as for chat",
     "dimensions": "for bases trained to be cut",
@@ -125,7 +125,7 @@ EMBEDDING: Mapping[str, str] = {
     "lora_path": "as for chat",
     "model": "`oneseek` (the default) chooses by language",
 }
-"""`/v1/embeddings`."""
+"""Notes on the fields of `/v1/embeddings`, for docs/api.md."""
 TOKENIZE: Mapping[str, str] = {
     "adapter_id": "as for chat",
     "add_generation_prompt": "default true",
@@ -140,4 +140,4 @@ TOKENIZE: Mapping[str, str] = {
     "return_token_strs": "the text of each token as well",
     "tools": "with `messages`; as for chat",
 }
-"""`/tokenize`."""
+"""Notes on the fields of `/tokenize`, for docs/api.md."""

@@ -37,7 +37,8 @@ IncludeOption = Literal[
     "web_search_call.action.sources",
     "web_search_call.results",
 ]
-"""What `include` may name: the first can be had; the others belong to items that no answer here has."""
+"""Allowed values of `include`. Only the first has an effect; the others are for items that never occur here.
+"""
 
 
 class ResponseStreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -49,18 +50,18 @@ class ResponseStreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=
 class ResponseSchemaFormat(
     NamedSchema, tag_field="type", tag="json_schema", kw_only=True, forbid_unknown_fields=True
 ):
-    """A `text.format` of JSON that fits a schema: chat's, without a level between."""
+    """`text.format` for JSON that matches a schema: like chat's, but without the nested object."""
 
 
 class ResponseText(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """OpenAI's `text`."""
+    """The fields of OpenAI's `text`."""
 
     format: TextFormat | JsonObjectFormat | ResponseSchemaFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 
 class ReasoningOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """OpenAI's `reasoning`. A summary is never made."""
+    """OpenAI's `reasoning`. Summaries are not supported."""
 
     effort: ReasoningEffort | None = None
     summary: str | None = None
@@ -68,7 +69,7 @@ class ReasoningOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 
 class ResponseFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/responses`."""
+    """The fields of `POST /v1/responses`."""
 
     input: str | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None
@@ -94,22 +95,22 @@ class ResponseFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def with_logprobs(self) -> bool:
-        """Whether the text's log probabilities are asked for."""
+        """True if log probabilities of the text are requested."""
         return LOGPROBS_INCLUDED in self.include
 
 
 ECHOED = frozenset(
     {"metadata", "max_tool_calls", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "user"}
 )
-"""Hints that the answer repeats, as OpenAI's does."""
+"""Ignored fields that the answer repeats, as OpenAI's does."""
 
 RESPONSE_HINTS = HINTS - ECHOED
-"""The others."""
+"""Ignored fields that the answer does not repeat."""
 
-_TOOLS = 'tools are not served here; leave it out or send tool_choice "none"'
-_FORMAT = "this endpoint calls it text.format"
-_STORED = "responses are not stored; send the whole conversation as input"
-_PLACE = "the server answers at once, over the connection that asked"
+_TOOLS = "this endpoint does not support tools; use /v1/chat/completions"
+_FORMAT = "send text.format instead"
+_STORED = "the server does not store responses; send the whole conversation as input"
+_PLACE = "background responses are not supported; the answer comes on this connection"
 
 RESPONSE_REFUSED: Mapping[str, Refusal] = {
     name: REFUSED[name]
@@ -124,26 +125,26 @@ RESPONSE_REFUSED: Mapping[str, Refusal] = {
     "previous_response_id": Refusal(_STORED),
     "conversation": Refusal(_STORED),
     "previous_input_messages": Refusal(_STORED, ([],)),
-    "prompt": Refusal("prompt templates are not stored; send input and instructions"),
+    "prompt": Refusal("the server stores no prompt templates; send input and instructions"),
     "background": Refusal(_PLACE, (False,)),
     "background_options": Refusal(_PLACE, ({},)),
-    "truncation": Refusal("prompts are never cut in silence; shorten the input", ("disabled",)),
-    "context_management": Refusal("conversations are never compacted; shorten the input", ([],)),
-    "image": Refusal("only text is served", ({},)),
-    "access_programs": Refusal("they are OpenAI's own", ({},)),
-    "messages": Refusal("this endpoint calls it input"),
-    "max_tokens": Refusal("this endpoint calls it max_output_tokens"),
-    "max_completion_tokens": Refusal("this endpoint calls it max_output_tokens"),
+    "truncation": Refusal("the server never truncates prompts; shorten the input", ("disabled",)),
+    "context_management": Refusal("the server never compacts conversations; shorten the input", ([],)),
+    "image": Refusal("only text is supported", ({},)),
+    "access_programs": Refusal("it only works at OpenAI", ({},)),
+    "messages": Refusal("send input instead"),
+    "max_tokens": Refusal("send max_output_tokens instead"),
+    "max_completion_tokens": Refusal("send max_output_tokens instead"),
     "response_format": Refusal(_FORMAT, ({"type": "text"},)),
     "structured_outputs": Refusal(_FORMAT),
-    "n": Refusal("this endpoint gives one answer", (1,)),
-    "logprobs": Refusal(f"this endpoint takes {LOGPROBS_INCLUDED} in include", (False,)),
+    "n": Refusal("this endpoint gives exactly one answer", (1,)),
+    "logprobs": Refusal(f"send include with {LOGPROBS_INCLUDED!r} instead", (False,)),
 }  # fmt: skip
-"""Fields that would change the answer and cannot be honoured, and those that have another name here."""
+"""The fields that are refused, because they are not supported or have another name here."""
 
 
 def response_table() -> dict[str, FieldKind]:
-    """Every field of the endpoint with what becomes of it."""
+    """Every field of the endpoint, with how it is handled."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(ResponseFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(RESPONSE_HINTS | ECHOED, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(RESPONSE_REFUSED, "refused")

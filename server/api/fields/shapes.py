@@ -1,7 +1,7 @@
-"""JSON as clients write it, fitted to the fields of a struct before msgspec converts it.
+"""Adapt JSON from clients to the fields of a struct before msgspec converts it.
 
-Null is absent in the API's own fields. What is not one of them is left as it is: schemas, parameters,
-arguments, metadata, and messages, which have their own parser.
+In the API's own fields, null means absent. Other data is not changed: schemas, parameters, arguments,
+metadata, and messages, which have their own parser.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from server.api.fields.unknown import UnknownFields, unknown_field
 
 
 def fit(value: dict[str, Any], body: type[msgspec.Struct], unknown: UnknownFields) -> dict[str, Any]:
-    """The fields of `value` that `body` has, and those of the objects in them.
+    """Return the fields of `value` that the struct `body` has, including those of nested objects.
 
-    An unknown field goes to `unknown`, unless the struct's `FORBIDS` says that any would matter. A float such
-    as 3.0 is an integer where one belongs.
+    An unknown field goes to `unknown`, unless the struct's `FORBIDS` refuses all unknown fields. A float such
+    as 3.0 is accepted as an integer.
     """
     return _struct(value, body, "", unknown)
 
@@ -73,7 +73,7 @@ def _takes_integers(choices: Sequence[kinds.Type]) -> bool:
 
 
 def _struct_for(value: Mapping[str, Any], choices: Iterable[kinds.Type]) -> type[msgspec.Struct] | None:
-    """The struct that an object is: of several the one whose tag it has."""
+    """The struct for an object. If there are several, the one with the object's tag."""
     structs = [one for one in choices if isinstance(one, kinds.StructType)]
     for one in structs:
         if one.tag_field is None or value.get(one.tag_field) == one.tag:

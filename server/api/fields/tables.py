@@ -1,4 +1,4 @@
-"""What each endpoint makes of each field of OpenAI's, vLLM's and SGLang's; docs/api.md shows these tables."""
+"""Lists how each endpoint handles each field of OpenAI, vLLM and SGLang. docs/api.md shows these tables."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from server.api.fields.responses import ECHOED, RESPONSE_HINTS, RESPONSE_REFUSED
 
 @dataclass(frozen=True, slots=True)
 class FieldDescription:
-    """What becomes of a field."""
+    """How an endpoint handles a field: used, ignored or refused."""
 
     kind: FieldKind
-    """`honoured`: does what its reference says; `ignored`: changes no token; `refused`: a 400."""
+    """`honoured`: works as in its reference; `ignored`: has no effect; `refused`: answered with 400."""
     note: str
-    """Its values, or why it is refused; Markdown, may be empty."""
+    """Allowed values of the field, or the reason for refusing it, in Markdown. May be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class FieldTable:
 
     path: str
     body: type[msgspec.Struct]
-    """Its fields, with their types, are the honoured ones."""
+    """The struct whose fields are honoured."""
     ignored: frozenset[str]
     refused: Mapping[str, Refusal]
     notes: Mapping[str, str]
 
     def describe(self) -> dict[str, FieldDescription]:
-        """Every field with what becomes of it: honoured ones, ignored ones, then refused ones, by name."""
+        """Every field with how it is handled: honoured, ignored, then refused ones, each sorted by name."""
         rows: dict[str, FieldDescription] = {}
         honoured = known(self.body)
         for name in sorted(honoured - self.ignored):
@@ -72,7 +72,7 @@ TABLES = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, TOKENIZE)
 
 
 def describe_generation() -> dict[str, FieldDescription]:
-    """Chat and text completions in one table: what either honours, what either ignores, and the rest."""
+    """Chat and text completions in one table: fields that either honours, either ignores, and the rest."""
     kinds: dict[FieldKind, dict[str, FieldDescription]] = {"honoured": {}, "ignored": {}, "refused": {}}
     both = (CHAT.describe(), COMPLETIONS.describe())
     for name in sorted({*both[0], *both[1]}):

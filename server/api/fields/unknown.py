@@ -1,4 +1,4 @@
-"""Unknown fields of a request: a slip of the pen is refused, anything else is named in the answer."""
+"""Unknown fields of a request: likely typos are refused, others are listed in a response header."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from server.errors import ApiError, bad_field
 
 IGNORED_HEADER = "X-OneSeek-Ignored"
 MAX_NAMED = 20
-"""Names in the header."""
+"""Maximum number of names in the header."""
 MAX_COMPARED = 64
-"""Unknown names of one request that look like known ones; each takes up to 0.2 ms to compare."""
+"""Maximum number of unknown names to compare with known ones; each takes up to 0.2 ms."""
 MAX_NAME = 100
-"""Characters of a name in the header, its path included."""
+"""Maximum length of a name in the header, including its path."""
 
 _INDEX = re.compile(r"\[[0-9]+\]")
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
-"""Whatever RFC 9110 does not allow in a token."""
+"""Characters that RFC 9110 does not allow in a token."""
 
 
 class UnknownFields:
-    """What becomes of the unknown fields of one request.
+    """Handles the unknown fields of one request.
 
-    `receipt` holds the headers of its answer. With `strict` every unknown field is refused.
+    `receipt` holds the answer's headers. With `strict`, every unknown field is refused.
     """
 
     def __init__(self, receipt: MutableMapping[str, str] | None = None, *, strict: bool = False) -> None:
@@ -38,8 +38,8 @@ class UnknownFields:
     def meet(self, name: str, known: frozenset[str], path: str = "") -> None:
         """Ignore the field `name` of the object at `path`, which has the fields `known`.
 
-        Raises `ApiError` (400) if it is near a known name, if all are refused, and for more names than may
-        be compared with those known.
+        Raises `ApiError` (400) if the name is near a known one, if `strict` is set, or if there are too many
+        unknown names.
         """
         if self._strict:
             raise unknown_field(name, known, f"{path}." if path else "")
@@ -48,7 +48,7 @@ class UnknownFields:
             return
         self._compared += may_be_near(name, known)
         if len(self._met) >= MAX_FIELDS or self._compared > MAX_COMPARED:
-            message = f"The request has {len(self._met) + 1} unknown fields or more; leave them out."
+            message = f"The request has at least {len(self._met) + 1} unknown fields; remove them."
             raise bad_field(path or None, message, code="field_too_large")
         if nearest(name, known, cautious=bool(path)) is not None:
             raise unknown_field(name, known, f"{path}." if path else "")
@@ -62,7 +62,7 @@ class UnknownFields:
 
 
 def unknown_field(name: str, names: frozenset[str], prefix: str = "") -> ApiError:
-    """The error for a field that nobody knows."""
+    """The error for an unknown field."""
     shown = name[:100]
     near = nearest(name, names, cautious=bool(prefix))
     hint = f" Did you mean {near!r}?" if near else ""

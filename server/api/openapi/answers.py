@@ -1,4 +1,4 @@
-"""The shapes of answers, as JSON Schema: the fields that a client can count on."""
+"""JSON schemas of answers: the fields that a client can rely on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OPTIONAL: JsonSchema = {"type": ["string", "null"]}
 
 
 def _object(*optional: str, **required: JsonSchema) -> JsonSchema:
-    """An object with these fields, all there but those that `optional` names, and others."""
+    """An object with these fields, which are required except for `optional`. Other fields may follow."""
     names = [name for name in required if name not in optional]
     return {"type": "object", "properties": required, "required": names}
 
@@ -75,6 +75,17 @@ SCHEMAS: Mapping[str, JsonSchema] = {
         problem=_TEXT,
     ),
     "Models": _object(object=_TEXT, data=_list(_ref("Model"))),
+    "Adapters": _object(object=_TEXT, bases=_list(_ANY), data=_list(_ANY), changeable={"type": "boolean"}),
+    "AdapterVersion": _object(
+        name=_TEXT,
+        alias=_TEXT,
+        version=_TEXT,
+        digest=_OPTIONAL,
+        active={"type": "boolean"},
+        card=_ANY,
+        lineage={"type": ["object", "null"]},
+    ),
+    "Samples": _object(object=_TEXT, seconds={"type": "number"}, kept=_COUNT, data=_list(_ANY)),
     "Tokens": _object(
         count=_COUNT, max_model_len=_COUNT, tokens=_list(_COUNT), token_strs={"type": ["array", "null"]}
     ),
@@ -92,28 +103,28 @@ SCHEMAS: Mapping[str, JsonSchema] = {
     "Status": _object(status=_TEXT),
     "Version": _object(version=_TEXT, engine=_TEXT, base_digest=_TEXT),
 }
-"""By name; other fields may come beside those that are listed."""
+"""Schema by name. Answers may have more fields than are listed."""
 
 ERRORS: Mapping[int, str] = {
-    400: "A field, or the request as a whole, cannot be served; `param` names the field.",
-    401: "A key is needed.",
-    403: "The key does not open this, or a page of another site asks.",
-    404: "No such path, model or adapter.",
-    405: "The path does not take this method.",
-    408: "The body did not arrive in time.",
-    409: "The change contradicts what is there.",
+    400: "The request or one of its fields is invalid or not supported; `param` names the field.",
+    401: "The API key is missing or invalid.",
+    403: "The key does not have access, or the request comes from another site's web page.",
+    404: "The path, model or adapter does not exist.",
+    405: "The endpoint does not support this method.",
+    408: "The body, or reading the answer, took too long.",
+    409: "The change conflicts with the current state.",
     413: "The body is too large.",
     414: "The URL is too long.",
-    415: "The body is not plain JSON by its headers.",
-    421: "The server does not go by this host.",
-    429: "No place in the queue: retry after `Retry-After` seconds.",
+    415: "Content-Type or Content-Encoding is not supported; send plain JSON.",
+    421: "The Host header is not one of the server's allowed hosts.",
+    429: "The queue is full, or too many wrong keys; retry after `Retry-After` seconds.",
     431: "The headers are too large.",
-    500: "The server failed at this request.",
+    500: "The server or its engine failed at this request.",
     503: "The engine, an adapter or a connection is not available; retry after `Retry-After` seconds.",
-    504: "The request took longer than the server allows.",
+    504: "The request took longer than the server's `request_timeout`.",
     507: "The disk of the server's home is full.",
 }
 OF_BODIES = frozenset({400, 408, 413, 415, 504})
-"""Those that only a request with a body, or one that names something, can have."""
+"""Errors that need a request body, or a name in the path."""
 OF_CHANGES = frozenset({409, 507})
-"""Those that only a change of adapters can have."""
+"""Errors that only changes of adapters can have."""

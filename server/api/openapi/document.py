@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: bodies from the fields' own structs, answers and errors from their tables."""
+"""The OpenAPI 3.1 document, made from the fields' structs and the tables of answers and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.api.openapi.answers import ERRORS, OF_BODIES, OF_CHANGES, SCHEMAS
 from server.api.openapi.operations import ADMIN_OPERATIONS, OPERATIONS, Operation
 
 API_VERSION = "1"
-"""Of the interface, as in `/v1`; `/version` says which release runs."""
+"""Version of the API, as in `/v1`. `/version` returns the release."""
 _REF = "#/components/schemas/{name}"
 _PATH_FIELD = re.compile(r"\{(\w+)\}")
 _DESCRIPTION = (
@@ -26,7 +26,11 @@ _ADAPTER = {
     "description": "The adapter that answers: an alias, alias@version, base, or auto.",
     "schema": {"type": "string"},
 }
-_SUCCESS = {200: "Success", 202: "Made, not live here yet", 304: "Not modified"}
+_SUCCESS = {
+    200: "Success",
+    202: "The change is made; this server has not applied it yet",
+    304: "Not modified",
+}
 _SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
     "open": [{}],
     "key": [{}, {"key": []}],
@@ -36,7 +40,7 @@ _SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
 
 
 def make_document(*, changeable: bool) -> bytes:
-    """The document as JSON, the same bytes each time; `changeable` adds what changes adapters."""
+    """The document as JSON, always the same bytes. `changeable` adds the endpoints that change adapters."""
     operations = (*OPERATIONS, *(ADMIN_OPERATIONS if changeable else ()))
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -60,7 +64,7 @@ def _paths(operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 def _describe(operation: Operation) -> dict[str, Any]:
-    named = re.sub(r"\W+", "_", operation.path.removeprefix("/")).strip("_")
+    named = re.sub(r"\W+", "_", operation.path.removeprefix("/")).strip("_") or "page"
     described: dict[str, Any] = {
         "operationId": f"{operation.method}_{named}",
         "summary": operation.summary,
@@ -133,16 +137,18 @@ def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 def _describe_fields(schema: dict[str, Any], table: FieldTable) -> None:
-    """What docs/api.md says of each field, and those that are accepted and change nothing."""
+    """Add descriptions from docs/api.md's notes, and the fields that are accepted and ignored."""
     for name, field in table.describe().items():
         if field.kind == "ignored" and name not in schema["properties"]:
-            schema["properties"][name] = {"description": "Accepted; it changes nothing in the answer."}
+            schema["properties"][name] = {
+                "description": "Accepted and ignored: it does not change the answer."
+            }
         elif field.kind == "honoured" and field.note and name in schema["properties"]:
             schema["properties"][name].setdefault("description", field.note)
 
 
 def _as_ecma(value: object) -> object:
-    r"""Patterns as JSON Schema has them: Python's `\Z` is `$` there."""
+    r"""Patterns in JSON Schema's syntax, where Python's `\Z` is `$`."""
     match value:
         case dict():
             items = cast("dict[str, object]", value).items()

@@ -1,4 +1,4 @@
-"""Every endpoint as the OpenAPI document lists it: what it takes and answers. A test compares the routes."""
+"""Every endpoint for the OpenAPI document: its input and its answers. A test compares it with the routes."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from server.api.fields.responses import ResponseFields
 
 Tag = Literal["generation", "models", "tokens", "status", "existing backends", "adapters"]
 Access = Literal["key", "open", "metrics", "admin"]
-"""What opens an endpoint: one of `api_keys` if there are any, nothing, or one of the keys of that name."""
+"""Access to an endpoint: one of `api_keys` (if any are set), none, or a key of the named kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method of one path."""
+    """One operation of the API: a method of a path."""
 
     method: Literal["get", "post", "delete"]
     path: str
     summary: str
     tag: Tag
     body: tuple[type[msgspec.Struct], ...] = ()
-    """What it takes, of several any one."""
+    """The structs that the operation's body may have."""
     body_optional: bool = False
     answer: str = ""
-    """Name of the answer's schema in `answers.SCHEMAS`; empty: any object."""
+    """Name of the answer's schema in `answers.SCHEMAS`; empty for any object."""
     media_type: str = "application/json"
-    """The answer's."""
+    """Media type of the answer."""
     streams: bool = False
-    """Whether it answers with events too."""
+    """True if the endpoint can also answer with server-sent events."""
     access: Access = "key"
     statuses: tuple[int, ...] = (200,)
-    """How it says that all went well; none if it never does."""
+    """Success statuses; empty if it never succeeds."""
     verdict: bool = False
-    """Whether a 503 has the answer's own shape."""
+    """True if a 503 has the same schema as the answer."""
     deprecated: bool = False
 
 
@@ -72,11 +72,11 @@ _GENERATION = (
     ),
     Operation(
         method="get", path="/v1/responses/{id}", tag="generation",
-        summary="Not stored: always 404", statuses=(),
+        summary="Responses are not stored: always 404", statuses=(),
     ),
     Operation(
         method="delete", path="/v1/responses/{id}", tag="generation",
-        summary="Not stored: always 404", statuses=(),
+        summary="Responses are not stored: always 404", statuses=(),
     ),
     Operation(
         method="post", path="/v1/embeddings", tag="generation",
@@ -96,6 +96,14 @@ _OTHERS = (
     Operation(method="get", path="/v1/models", tag="models", summary="List all models", answer="Models"),
     Operation(method="get", path="/v1/models/{id}", tag="models", summary="Show one model", answer="Model"),
     Operation(
+        method="get", path="/v1/adapters", tag="models",
+        summary="List aliases with their versions, shares and figures", answer="Adapters",
+    ),
+    Operation(
+        method="get", path="/v1/adapters/{name}", tag="models",
+        summary="Show one version with its card and its lineage", answer="AdapterVersion",
+    ),
+    Operation(
         method="post", path="/tokenize", tag="tokens",
         summary="Turn a prompt or a conversation into tokens", body=(TokenizeFields,), answer="Tokens",
     ),
@@ -110,29 +118,29 @@ _OTHERS = (
     *(
         Operation(
             method="post", path=f"/inference/{base}", tag="existing backends", deprecated=True,
-            summary="The same under an old name", body=(LegacyFields,), answer="Inference",
+            summary="An older name of /inference/generate", body=(LegacyFields,), answer="Inference",
         )
         for base in ("mistral", "llama")
     ),
     Operation(
         method="get", path="/health", tag="status", access="open", verdict=True,
-        summary="How the server is; details for keys", answer="Status",
+        summary="The server's health; details if a valid key is sent", answer="Status",
     ),
     Operation(
         method="get", path="/live", tag="status", access="open",
-        summary="Whether the process answers", answer="Status",
+        summary="Liveness: 200 if the process answers", answer="Status",
     ),
     Operation(
         method="get", path="/ready", tag="status", access="open", verdict=True,
-        summary="Whether requests will be served", answer="Status",
+        summary="Readiness: 200 if requests are served, else 503", answer="Status",
     ),
     Operation(
         method="get", path="/ping", tag="status", access="open", verdict=True,
-        summary="The same (SageMaker)", answer="Status",
+        summary="The same for SageMaker", answer="Status",
     ),
     Operation(
         method="post", path="/ping", tag="status", access="open", verdict=True,
-        summary="The same (SageMaker)", answer="Status",
+        summary="The same for SageMaker", answer="Status",
     ),
     Operation(
         method="get", path="/version", tag="status", verdict=True, summary="What runs", answer="Version",
@@ -140,6 +148,18 @@ _OTHERS = (
     Operation(
         method="get", path="/metrics", tag="status", access="metrics", media_type="text/plain",
         summary="All metrics, for Prometheus",
+    ),
+    Operation(
+        method="get", path="/metrics/recent", tag="status", access="metrics",
+        summary="The last 15 minutes, in samples of 5 seconds", answer="Samples",
+    ),
+    Operation(
+        method="get", path="/", tag="status", access="open", media_type="text/html",
+        summary="The web page; 404 for clients that do not accept HTML", statuses=(200, 304),
+    ),
+    Operation(
+        method="get", path="/page/{file}", tag="status", access="open", media_type="text/javascript",
+        summary="A file of the web page", statuses=(200, 304),
     ),
     Operation(
         method="get", path="/openapi.json", tag="status", access="open", summary="This document",
@@ -152,7 +172,7 @@ _OTHERS = (
 )  # fmt: skip
 
 OPERATIONS: tuple[Operation, ...] = (*_GENERATION, *_OTHERS)
-"""What every server has."""
+"""The endpoints that every server has."""
 
 
 def _admin(
@@ -187,17 +207,17 @@ ADMIN_OPERATIONS: tuple[Operation, ...] = (
     _shown("/admin/adapters/{name}", "Show one version"),
     _admin("/admin/adapters/{name}/promote", "Make a version the active one", NoFields, optional=True),
     _admin("/admin/adapters/{name}/rollback", "Go back to the version before", NoFields, optional=True),
-    _admin("/admin/adapters/{name}/retire", "Serve a version no longer", NoFields, optional=True),
+    _admin("/admin/adapters/{name}/retire", "Stop serving a version", NoFields, optional=True),
     _admin(
-        "/admin/adapters/{name}/verify", "Check files against what was recorded", NoFields, optional=True,
+        "/admin/adapters/{name}/verify", "Check files against the recorded digests", NoFields, optional=True,
         statuses=(200,),
     ),
-    _admin("/admin/adapters/{name}/canary", "Give other versions a part of the requests", CanaryFields),
-    _admin("/admin/adapters/{name}/shadow", "Have a version answer too, unseen", ShadowFields),
+    _admin("/admin/adapters/{name}/canary", "Send a share of requests to other versions", CanaryFields),
+    _admin("/admin/adapters/{name}/shadow", "Have a version answer too, unseen by clients", ShadowFields),
     _admin(
-        "/admin/adapters/{name}/settle", "Give all requests to the active version", SettleFields,
+        "/admin/adapters/{name}/settle", "Send all requests to the active version", SettleFields,
         optional=True,
     ),
     _shown("/admin/adapters/{name}/rollout", "Show how requests are divided"),
 )  # fmt: skip
-"""What a server has whose adapters can be changed over HTTP."""
+"""Endpoints of a server whose adapters can be changed over HTTP."""

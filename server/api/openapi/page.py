@@ -1,4 +1,4 @@
-"""The page at `/docs`: one file without anything from elsewhere, under a policy that lets nothing else in."""
+"""The page at `/docs`: one file without external resources, which its content policy forbids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FOLDER = Path(__file__).parent
 
 
 def make_page() -> tuple[bytes, Mapping[str, str]]:
-    """The page and its headers: script and style run because the policy holds their digests."""
+    """The page and its headers. The policy allows the page's own script and style by their digests."""
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     page = (_FOLDER / "page.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`GET /openapi.json` and `GET /docs`: what the server takes, for programs and for people."""
+"""Answers `GET /openapi.json` and `GET /docs` with the API's description for programs and for people."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from server.api.openapi.page import make_page
 
 
 class Documents:
-    """Both endpoints. Neither names an adapter, a setting or a release, so they are open to all.
+    """The routes. They need no key, because they reveal no adapter, setting or release.
 
-    Each is made when it is first asked for, and kept.
+    Each document is made at its first request and cached.
     """
 
     def __init__(self, *, changeable: bool) -> None:
@@ -25,11 +25,11 @@ class Documents:
         self._docs = _Kept(make_page, "text/html; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        """The OpenAPI document."""
+        """Answer with the OpenAPI document."""
         return await self._openapi.reply(request)
 
     async def docs(self, request: Request) -> Response:
-        """A page that shows the document and sends requests."""
+        """A page that shows the document and can send requests."""
         return await self._docs.reply(request)
 
 
@@ -38,7 +38,7 @@ def _plain(*, changeable: bool) -> tuple[bytes, Mapping[str, str]]:
 
 
 class _Kept:
-    """One text, made once."""
+    """A document that is made once and cached."""
 
     def __init__(self, make: Callable[[], tuple[bytes, Mapping[str, str]]], media_type: str) -> None:
         self._make = make
@@ -46,7 +46,7 @@ class _Kept:
         self._made: tuple[bytes, Mapping[str, str]] | None = None
 
     async def reply(self, request: Request) -> Response:
-        """The text, or 304 if the client has it."""
+        """The document, or 304 if the client already has it."""
         if self._made is None:
             self._made = await asyncio.to_thread(self._make)
         body, headers = self._made

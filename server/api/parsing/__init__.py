@@ -1,1 +1,1 @@
-"""From a request's fields to what the engine is asked, without any I/O; `api` imports it."""
+"""Convert a request's fields to an engine request, without any I/O; `api` imports it."""

@@ -1,4 +1,4 @@
-"""Other servers' spellings of `model`: SGLang's `lora_path` and LoRAX's `adapter_id`, by name alone."""
+"""Other servers' fields for `model`: SGLang's `lora_path` and LoRAX's `adapter_id`, for names only."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from server.errors import ApiError, bad_field
 
 SPELLINGS = ("lora_path", "adapter_id")
 _PATH = re.compile(r"[/.~\\]|.*://|.*[/\\]\.\.?(?:[/\\]|\Z)|[A-Za-z]:\\|.*\.safetensors\Z", re.DOTALL)
-"""What is meant as a place and no name."""
+"""Pattern of a value that is a path or URL, not a name."""
 
 
 class KnownNames(Protocol):
-    """The names that a server knows."""
+    """The names that a server knows, for checks."""
 
     def knows(self, name: str) -> bool:
-        """True for a base's name and an adapter's."""
+        """True for the name of a base or an adapter."""
         ...
 
     def is_base(self, name: str) -> bool:
-        """True for a base's name, and for `base`."""
+        """True for the name of a base, and for `base`."""
         ...
 
     def full_name(self, name: str) -> str:
-        """One spelling for all that mean the same adapter."""
+        """The canonical spelling of an adapter's name."""
         ...
 
 
 def name_adapter(value: dict[str, Any], known: KnownNames) -> dict[str, Any]:
-    """`value` with the adapter that it names in any spelling as its `model`.
+    """`value` with `model` set to the adapter that any of the fields names.
 
-    A base as `model` goes with an adapter in another field, as in SGLang: it becomes `base:adapter`. Raises
-    `ApiError` (400) for a path, for what is no name and where two spellings differ, and `UnknownNameError`
-    for a name that is not `known`.
+    A base in `model` and an adapter in another field, as in SGLang, become `base:adapter`. Raises `ApiError`
+    (400) for a path, an invalid name or contradictory fields, and `UnknownNameError` for a name that is not
+    in `known`.
     """
     spelt = [(field, value[field]) for field in SPELLINGS if value.get(field) is not None]
     if not spelt:
@@ -71,7 +71,7 @@ def _name(item: object, field: str) -> str | None:
     if isinstance(item, msgspec.Raw):  # more than its bound, and not decoded
         SMALL.check(field, item)
     if not isinstance(item, str | list):
-        message = f"{field}: it must be an adapter's name, or a list of names."
+        message = f"{field} must be an adapter's name, or a list with one name."
         raise bad_field(field, message, code="invalid_type")
     if isinstance(item, str):
         return _checked(item, field)
@@ -80,11 +80,11 @@ def _name(item: object, field: str) -> str | None:
     for index, name in enumerate(names):
         path = f"{field}[{index}]"
         if name is not None and not isinstance(name, str):
-            raise bad_field(path, f"{path}: it must be an adapter's name or null.", code="invalid_type")
+            raise bad_field(path, f"{path} must be an adapter's name or null.", code="invalid_type")
         found.append(None if name is None else _checked(name, path))
     chosen = {None if name is None else name.lower() for name in found}
     if len(chosen) > 1:
-        message = f"{field}: it names several adapters; one request has one. Send a request for each."
+        message = f"{field} names several adapters; send a request for each."
         raise bad_field(field, message, code="unsupported_value")
     return found[0] if found else None
 
@@ -92,17 +92,14 @@ def _name(item: object, field: str) -> str | None:
 def _checked(name: str, field: str) -> str:
     text = name.strip()
     if not 0 < len(text) <= MAX_LENGTH:
-        message = f"{field}: it must be a name of 1 to {MAX_LENGTH} characters."
+        message = f"{field} must be a name of 1 to {MAX_LENGTH} characters."
         raise bad_field(field, message, code="invalid_value")
     if _PATH.match(text):
-        message = (
-            f"{field}: {text[:60]!r} is a path. Adapters are chosen by name: send one of those that "
-            "GET /v1/models lists."
-        )
+        message = f"{field} is {text[:60]!r}, a path; use the name of an adapter that GET /v1/models lists."
         raise bad_field(field, message, code="invalid_value")
     return text
 
 
 def _contradiction(field: str, name: str, other: str, named: str) -> ApiError:
-    message = f"{field} names {name[:60]!r}, and {other} {named[:60]!r}; send one of them."
+    message = f"{field} is {name[:60]!r} and {other} is {named[:60]!r}; send only one of the two."
     return bad_field(field, message, code="invalid_value")

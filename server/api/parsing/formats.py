@@ -1,4 +1,4 @@
-"""What form an answer must have: OpenAI's `response_format`, vLLM's `structured_outputs` and `guided_*`."""
+"""Structured output: OpenAI's `response_format`, vLLM's `structured_outputs` and `guided_*`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from server.grammar.closing import close_objects
 from server.grammar.schema import check_schema
 from server.grammar.service import GrammarCheck
 from server.grammar.text import GrammarRefusedError, bounded
+from server.grammar.validity import check_validity
 from server.request import Sampling
 from server.serving.one_thread import Aside
 
@@ -26,27 +27,29 @@ _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
 
 
 def asks_form(body: ChatFields) -> bool:
-    """Whether tools or a form are asked for, or asked not to be."""
+    """True if the request has a field about tools or structured output."""
     wishes = (*_GUIDED, "structured_outputs", "response_format", "tool_choice")
     return bool(body.tools) or any(getattr(body, name) is not None for name in wishes)
 
 
 async def guided(body: GenerationFields, sampling: Sampling, check: GrammarCheck, aside: Aside) -> Sampling:
-    """`sampling` with the grammar that the request asks for, written `aside` and tried.
+    """Return `sampling` with the request's grammar, which is built in the worker thread `aside` and checked.
 
-    Raises `ApiError` (400) naming the field that cannot be served, and `EngineBusyError`.
+    Raises `ApiError` (400) with the name of an unsupported field, and `EngineBusyError`.
     """
     wishes = dict(_wishes(body))
     if len(wishes) > 1:
         names = " and ".join(wishes)
-        raise bad_field(next(iter(wishes)), f"{names} exclude each other; send one.", code="invalid_value")
+        raise bad_field(
+            next(iter(wishes)), f"{names} cannot be combined; send one of them.", code="invalid_value"
+        )
     return await _kept(wishes, sampling, check, aside)
 
 
 async def guided_text(
     body: ResponseFields, sampling: Sampling, check: GrammarCheck, aside: Aside
 ) -> Sampling:
-    """The same for the `text.format` of a response."""
+    """`sampling` with the grammar of `text.format` of /v1/responses."""
     match body.text and body.text.format:
         case JsonObjectFormat():
             wishes: dict[str, tuple[str, Any]] = {"text.format": ("json_object", True)}
@@ -65,13 +68,14 @@ async def _kept(
             text = await aside(partial(_grammar, kind, wish))
             await check(text)
         except GrammarRefusedError as error:
-            raise bad_field(name, f"{name} cannot be served: {error}.", code="invalid_value") from None
+            path = f"{name}.{error.place}" if error.place else name
+            raise bad_field(path, f"{name} is invalid: {error}.", code="invalid_value") from None
         return replace(sampling, grammar=text)
     return sampling
 
 
 def _wishes(body: GenerationFields) -> list[tuple[str, tuple[str, Any]]]:
-    """The path of each form that is asked for, with its kind and what it says."""
+    """Path, kind and value of each structured-output field in the request."""
     wishes: list[tuple[str, tuple[str, Any]]] = []
     match body.response_format:
         case JsonObjectFormat():
@@ -85,7 +89,7 @@ def _wishes(body: GenerationFields) -> list[tuple[str, tuple[str, Any]]]:
         chosen = [(name, getattr(options, name)) for name in _STRUCTURED]
         chosen = [(name, value) for name, value in chosen if value is not None and value is not False]
         if not chosen:
-            message = f"structured_outputs needs one of {', '.join(_STRUCTURED)}."
+            message = f"structured_outputs is empty; send one of {', '.join(_STRUCTURED)} in it."
             raise bad_field("structured_outputs", message, code="invalid_value")
         wishes += [(f"structured_outputs.{name}", (name, value)) for name, value in chosen]
     for name in _GUIDED:
@@ -104,8 +108,9 @@ def _grammar(kind: str, wish: Any) -> str:
             try:
                 bounded(grammar.json_schema(schema))
             except RecursionError:
-                raise GrammarRefusedError("it is nested too deeply") from None
+                raise GrammarRefusedError("the schema is nested too deeply; simplify it") from None
             check_schema(schema)
+            check_validity(schema)
             return bounded(grammar.json_schema(close_objects(schema)))
         case "regex":
             return grammar.regex(bounded(wish))
@@ -116,16 +121,16 @@ def _grammar(kind: str, wish: Any) -> str:
 
 
 def _schema(wish: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    """A schema as an object, or as the JSON of one."""
+    """A schema, given as an object or as JSON text."""
     if not isinstance(wish, str):
         return wish
     text = bounded(wish).encode("utf-8", "replace")
     if GRAMMAR.excess(text):
-        raise GrammarRefusedError("it holds too many values")
+        raise GrammarRefusedError("the schema holds too many values; simplify it")
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise GrammarRefusedError(f"it is not JSON: {error}") from None
+        raise GrammarRefusedError(f"the schema is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise GrammarRefusedError("it must be a JSON object")
+        raise GrammarRefusedError("the schema must be a JSON object")
     return cast("dict[str, Any]", value)

@@ -1,10 +1,11 @@
-"""OpenAI's messages: roles, content parts, calls of tools, and what of them can be served."""
+"""Parse OpenAI's messages: roles, content parts and tool calls."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from routing.system import bounded
 from server.api.fields.unknown import UnknownFields
 from server.api.parsing.parts import TextParts
 from server.api.parsing.tool_messages import OpenCalls, read_call_id, read_calls
@@ -14,7 +15,7 @@ from server.text.chat_template import Message
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"
 }  # fmt: skip
-"""A message's role → the role that chat templates know."""
+"""Maps each role of a message to its role in chat templates."""
 
 _TAKEN = {
     "role": tuple(ROLES),
@@ -27,7 +28,7 @@ _TAKEN = {
     "reasoning": tuple(ROLES),
     "reasoning_content": tuple(ROLES),
 }
-"""A message's field → the roles that have it."""
+"""Maps each field of a message to roles that may have it."""
 
 _PARTS = TextParts(
     kinds=("text",),
@@ -38,16 +39,16 @@ _MESSAGE_FIELDS = frozenset({*_TAKEN, "audio", "function_call"})
 _EMPTY: tuple[object, ...] = (None, [], {})
 
 BEGINNING = 512
-"""Characters of a prompt that tell a conversation from others."""
+"""Length of a prompt's beginning that identifies a conversation."""
 
 
 def parse_messages(
     messages: Sequence[Mapping[str, Any]], unknown: UnknownFields | None = None
 ) -> list[Message]:
-    """Messages with plain text contents; every call of a tool is answered by a message right after it.
+    """Parse messages to plain text contents. Each tool call must be answered by a message right after it.
 
-    Fields that nobody knows go to `unknown`, which by default ignores those near no known one. Raises
-    `ApiError` with the path of what cannot be served.
+    Unknown fields go to `unknown`, which by default refuses only likely typos. Raises `ApiError` with the
+    path of an unsupported value.
     """
     unknown = UnknownFields() if unknown is None else unknown
     calls = OpenCalls()
@@ -66,22 +67,34 @@ def parse_messages(
 
 
 def user_turns(messages: Sequence[Message]) -> tuple[str, ...]:
-    """What the user said, oldest first."""
+    """Texts of the user's messages, oldest first."""
     return tuple(message["content"] for message in messages if message["role"] == "user")
 
 
+def system_prompt(messages: Sequence[Message]) -> str | None:
+    """The part of the first system message that routing reads; empty without one."""
+    text = _first(messages, "system")
+    return bounded(text) if text else None
+
+
 def opening(messages: Sequence[Message], value: Mapping[str, object]) -> tuple[str, ...]:
-    """What tells a conversation from others on all its turns: who has it, by `value`, and how it began."""
+    """Return a key that is the same for every request of a conversation. It is made of the user, from
+    `value`, and the beginning of the conversation.
+    """
     return (*_asker(value), _first(messages, "system"), _first(messages, "user"))
 
 
 def opening_of(prompt: str, value: Mapping[str, object]) -> tuple[str, ...]:
-    """The same for a text, of which all requests share the beginning."""
+    """Return a conversation's key for a text prompt: all requests of the conversation begin with the same
+    text.
+    """
     return (*_asker(value), prompt[:BEGINNING])
 
 
 def _asker(value: Mapping[str, object]) -> tuple[str, ...]:
-    """OpenAI's hints; alone they would put all that one application asks in one place."""
+    """OpenAI's hints about the user. Alone they are not enough, since an application may send one value
+    always.
+    """
     given = (value.get(name) for name in ("prompt_cache_key", "safety_identifier", "user"))
     return tuple(item if isinstance(item, str) else "" for item in given)
 
@@ -96,7 +109,9 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
             if value is not None:
                 unknown.meet(name, _MESSAGE_FIELDS, path)
         elif name not in _TAKEN and value not in _EMPTY:
-            raise bad_field(f"{path}.{name}", f"{path}.{name} is not served.", code="unsupported_parameter")
+            raise bad_field(
+                f"{path}.{name}", f"{path}.{name} is not supported; remove it.", code="unsupported_parameter"
+            )
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         known = ", ".join(ROLES)
@@ -104,13 +119,13 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
         raise bad_field(f"{path}.role", f"{path}.role: {reason}.", code="invalid_value")
     for name in ("tool_calls", "tool_call_id"):
         if message.get(name) not in _EMPTY and role not in _TAKEN[name]:
-            text = f"{path}.{name} belongs to the role {_TAKEN[name][0]}, not to {role}."
+            text = f"{path}.{name} is for the role {_TAKEN[name][0]}, not for {role}; remove it."
             raise bad_field(f"{path}.{name}", text, code="invalid_value")
     return _with_tools(message, role, path, unknown)
 
 
 def _with_tools(message: Mapping[str, Any], role: str, path: str, unknown: UnknownFields) -> dict[str, Any]:
-    """The message as a template renders it; beside its calls or its reasoning it may have no content."""
+    """The message for the chat template. With tool calls or reasoning it may have no content."""
     content, calls = message.get("content"), message.get("tool_calls")
     thought = message.get("reasoning_content") or message.get("reasoning")
     if content is None and role == "assistant":

@@ -1,4 +1,4 @@
-"""A question to several voices: as a conversation, and as OpenAI's own fields for external services."""
+"""Parse a question to several models: its messages, and OpenAI's fields for external services."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _ASKS_NOTHING: tuple[object, ...] = (None, False, 0, [])
 def conversation(body: MultiModelFields) -> list[Message]:
     """The messages of a request. Raises `ApiError` unless it has either a question or messages."""
     if (body.question is None) == (body.messages is None):
-        raise bad_field("question", "Send either question or messages.", code="invalid_value")
+        raise bad_field("question", "Send exactly one of question and messages.", code="invalid_value")
     return parse_messages(_given(body))
 
 
 def external_question(body: MultiModelFields, name: str) -> ExternalQuestion:
-    """What the service `name` is asked. Raises `ApiError` for a field that OpenAI's API does not have."""
+    """The request body for the service `name`. Raises `ApiError` for fields that OpenAI does not have."""
     for field in LOCAL_FIELDS:
         if getattr(body, field) not in _ASKS_NOTHING:
             message = (
-                f"{field} is not a field of OpenAI's API, so {name} cannot keep to it; leave it out, or "
-                f"leave {name} out of models."
+                f"{field} is not a field of OpenAI's API, so the service {name} does not support it; remove "
+                f"{field}, or remove {name} from models."
             )
             raise bad_field(field, message, code="unsupported_parameter")
     fields: dict[str, Any] = {}
@@ -38,9 +38,11 @@ def external_question(body: MultiModelFields, name: str) -> ExternalQuestion:
 
 
 _QUIET = ("stop", "presence_penalty", "frequency_penalty")
-"""Fields whose default asks for nothing; a temperature or a seed of 0 does."""
+"""Fields that change nothing if they have their default value. A temperature or a seed of 0 does change the
+answer.
+"""
 
 
 def _given(body: MultiModelFields) -> list[dict[str, Any]]:
-    """The messages as they were sent."""
+    """The messages as the client sent them."""
     return body.messages or [{"role": "user", "content": body.question}]

@@ -12,17 +12,17 @@ from server.errors import bad_field
 
 @dataclass(frozen=True, slots=True)
 class TextParts:
-    """How an endpoint writes parts of text."""
+    """The `type` of text parts in an endpoint's messages."""
 
     kinds: Collection[str]
-    """Values of `type` that are text."""
+    """Values of `type` for text parts."""
     fields: Collection[str]
-    """Fields of a part that are taken; all but `text` change nothing."""
+    """Accepted fields of a part. Only `text` has an effect."""
     named: frozenset[str]
-    """Fields that an unknown one is compared with."""
+    """Known fields, to detect typos."""
 
     def read(self, content: object, path: str, unknown: UnknownFields) -> str:
-        """The text of `content`. Raises `ApiError` with the path of what is no text."""
+        """The text of `content`. Raises `ApiError` with the path of a part that is not text."""
         if isinstance(content, str):
             return content
         if content is None:
@@ -41,7 +41,7 @@ class TextParts:
             shown = f"{kind[:40]!r} " if isinstance(kind, str) else ""
             raise bad_field(
                 f"{path}.type",
-                f"{path}.type: {shown}parts are not served, only text.",
+                f"{path}.type: {shown}parts are not supported; send text parts only.",
                 code="unsupported_value",
             )
         text = fields.get("text")

@@ -15,17 +15,17 @@ GivenPrompt: TypeAlias = str | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class CompletionPrompt:
-    """One prompt, as text and as tokens."""
+    """A prompt as text and as tokens."""
 
     text: str
     tokens: tuple[int, ...]
-    """Empty until a text is tokenised."""
+    """Token ids; empty until the text is tokenized."""
 
 
 def given_prompts(prompt: object, info: EngineInfo, field: str, most: int) -> list[tuple[str, GivenPrompt]]:
-    """The texts and token ids of OpenAI's four shapes, each with its path.
+    """Texts and token ids from OpenAI's four forms, each with its path.
 
-    Raises `ApiError` with the path of a bad one in `field`, and if there are none or more than `most`.
+    Raises `ApiError` with the path of an invalid one in `field`, and if there are none or more than `most`.
     """
     several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
     if not isinstance(prompt, list) or (several and _is_id(several[0])):
@@ -54,7 +54,7 @@ def _is_id(item: object) -> bool:
 
 
 def count_places(value: Mapping[str, object], prompts: str) -> int:
-    """Places that a body asks for before its fields are checked: `n` for each of what `prompts` holds."""
+    """Number of places that an unchecked body needs: `n` for each entry of the field `prompts`."""
     n, listed = value.get("n"), value.get(prompts)
     choices = n if type(n) is int and n > 0 else 1
     if not isinstance(listed, list) or not listed:

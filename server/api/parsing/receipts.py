@@ -1,4 +1,4 @@
-"""Whether a request asks for its receipt in the body."""
+"""Parse the header that requests the receipt in the body."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IN_BODY = "body"
 
 
 def asks_receipt(exchange: Exchange) -> bool:
-    """True if the header asks for it. Raises `ApiError` (400) for any other value."""
+    """True if the header requests it. Raises `ApiError` (400) for any other value."""
     value = exchange.headers.get(RECEIPT_HEADER.lower().encode())
     if value is None:
         return False

@@ -1,4 +1,4 @@
-"""The `input` and `instructions` of a response as messages, and what of them can be served."""
+"""Convert `input` and `instructions` of /v1/responses to messages."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def parse_input(
     instructions: str | None,
     unknown: UnknownFields | None = None,
 ) -> list[Message]:
-    """The conversation, `instructions` at its front: before the text of a system message that begins it.
+    """The conversation, with `instructions` in front, merged into a leading system message if there is one.
 
-    Fields that nobody knows go to `unknown`, which by default ignores those near no known one. Raises
-    `ApiError` with the path of what cannot be served.
+    Unknown fields go to `unknown`, which by default refuses only likely typos. Raises `ApiError` with the
+    path of an unsupported value.
     """
     unknown = UnknownFields() if unknown is None else unknown
     if isinstance(given, str):
@@ -44,7 +44,11 @@ def _message(item: Mapping[str, Any], path: str, unknown: UnknownFields) -> Mess
     kind = item.get("type")
     if kind not in (None, "message"):
         shown = f"{kind[:40]!r} items" if isinstance(kind, str) else "that"
-        reason = "nothing is stored to refer to" if kind == "item_reference" else "only messages are served"
+        reason = (
+            "the server stores no items; send the item itself"
+            if kind == "item_reference"
+            else "only messages are supported"
+        )
         raise bad_field(f"{path}.type", f"{path}.type: {shown}: {reason}.", code="unsupported_value")
     for name, value in item.items():
         if name not in _ITEM_FIELDS and value is not None:

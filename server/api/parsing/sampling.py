@@ -1,4 +1,4 @@
-"""How a request is sampled, checked against the model's vocabulary."""
+"""Convert sampling fields, checked against the model's vocabulary."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from server.api.fields.responses import LOGPROBS_INCLUDED, ResponseFields
 from server.errors import bad_field
 from server.metrics.engine_state import EngineInfo
 from server.request import Sampling
-from server.serving.sampling_defaults import SamplingDefaults
+from server.serving.sampling_defaults import LEAST_TOP_P, SamplingDefaults
 
 _SEEDS = 2**64
 MAX_SCORES = 1_000_000
-"""Log probabilities of prompts in one answer: about 50 MB of JSON."""
+"""Maximum number of prompt log probabilities in one answer: about 50 MB of JSON."""
 PLAIN = SamplingDefaults()
-"""OpenAI's defaults."""
+"""The values that OpenAI uses for sampling fields that a request leaves out."""
 
 Number = TypeVar("Number", int, float)
 
 
 def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN) -> Sampling:
-    """Sampling of a chat completion; `max_tokens` is 0 where the request leaves it open."""
+    """Sampling of a chat completion. `max_tokens` is 0 if the request does not set it."""
     if body.top_logprobs and not body.logprobs:
-        raise bad_field("top_logprobs", "top_logprobs needs logprobs to be true.", code="invalid_value")
+        raise bad_field(
+            "top_logprobs", "top_logprobs needs logprobs; set logprobs to true.", code="invalid_value"
+        )
     _check_streaming(body)
     logprobs = body.top_logprobs if body.logprobs else None
     return _sampling(body, info, defaults, logprobs, body.prompt_logprobs, body.max_tokens)
@@ -40,7 +42,7 @@ def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults
 def completion_sampling(
     body: CompletionFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN
 ) -> Sampling:
-    """Sampling of a completion; with `echo` the prompt's logprobs are asked for too."""
+    """Sampling of a text completion. `echo` also requests log probabilities of the prompt."""
     prompt_logprobs = body.prompt_logprobs
     if prompt_logprobs is None and body.echo:
         prompt_logprobs = body.logprobs
@@ -49,11 +51,15 @@ def completion_sampling(
 
 
 def response_sampling(body: ResponseFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN) -> Sampling:
-    """Sampling of a response; `max_tokens` is 0 where the request leaves it open."""
+    """Sampling of a response. `max_tokens` is 0 if the request does not set it."""
     if body.stream_options is not None and not body.stream:
-        raise bad_field("stream_options", "stream_options needs stream to be true.", code="invalid_value")
+        raise bad_field(
+            "stream_options",
+            "stream_options needs stream; set stream to true, or remove stream_options.",
+            code="invalid_value",
+        )
     if body.top_logprobs and not body.with_logprobs:
-        message = f"top_logprobs needs include to hold {LOGPROBS_INCLUDED!r}."
+        message = f"top_logprobs needs {LOGPROBS_INCLUDED!r} in include."
         raise bad_field("top_logprobs", message, code="invalid_value")
     logprobs = body.top_logprobs if body.with_logprobs else None
     return _sampling(body, info, defaults, logprobs, None, body.max_output_tokens)
@@ -61,21 +67,27 @@ def response_sampling(body: ResponseFields, info: EngineInfo, defaults: Sampling
 
 def _check_streaming(body: GenerationFields) -> None:
     if body.stream_options is not None and not body.stream:
-        raise bad_field("stream_options", "stream_options needs stream to be true.", code="invalid_value")
+        raise bad_field(
+            "stream_options",
+            "stream_options needs stream; set stream to true, or remove stream_options.",
+            code="invalid_value",
+        )
     if body.stream and body.prompt_logprobs is not None:
         raise bad_field(
-            "prompt_logprobs", "prompt_logprobs cannot be streamed; send stream false.", code="invalid_value"
+            "prompt_logprobs",
+            "prompt_logprobs cannot be streamed; set stream to false.",
+            code="invalid_value",
         )
 
 
 def voice_sampling(
     body: SamplingFields, defaults: SamplingDefaults = PLAIN, max_tokens: int | None = None
 ) -> Sampling:
-    """Sampling of one of several voices; `max_tokens` is 0 where the request leaves it open."""
+    """Return the sampling for one of several models. `max_tokens` is 0 if the request does not set it."""
     return Sampling(
         max_tokens=max_tokens or 0,
         temperature=_given(body.temperature, defaults.temperature),
-        top_p=_given(body.top_p, defaults.top_p),
+        top_p=max(LEAST_TOP_P, _given(body.top_p, defaults.top_p)),
         top_k=max(0, _given(body.top_k, defaults.top_k)),
         min_p=_given(body.min_p, defaults.min_p),
         repetition_penalty=_given(body.repetition_penalty, defaults.repetition_penalty),
@@ -116,7 +128,9 @@ def _biases(biases: Mapping[str, float], info: EngineInfo) -> dict[int, float]:
     for key, bias in biases.items():
         if not (key.isascii() and key.isdigit() and len(key) <= 10):
             raise bad_field(
-                "logit_bias", f"logit_bias: {key[:40]!r} is not a token id.", code="invalid_value"
+                "logit_bias",
+                f"logit_bias: {key[:40]!r} is not a token id; use whole numbers as keys.",
+                code="invalid_value",
             )
         checked[_in_vocabulary("logit_bias", int(key), info)] = bias
     return checked
@@ -133,7 +147,7 @@ def _in_vocabulary(field: str, token: int, info: EngineInfo) -> int:
 
 
 def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
-    """Token ids of a client, each in the vocabulary."""
+    """Check that a client's token ids are in the vocabulary."""
     for index, token in enumerate(ids):
         if token >= info.vocabulary:
             _in_vocabulary(f"{field}[{index}]", token, info)
@@ -141,13 +155,13 @@ def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
 
 
 def check_scores(sampling: Sampling, prompts: Sequence[int], n: int) -> None:
-    """Raise `ApiError` if the log probabilities of prompts of these lengths are too many for an answer."""
+    """Raise `ApiError` if prompts of these lengths would have too many log probabilities."""
     if sampling.prompt_logprobs is None:
         return
     scores = sum(prompts) * n * (sampling.prompt_logprobs + 1)
     if scores > MAX_SCORES:
         message = (
-            f"The prompts have {scores} log probabilities; at most {MAX_SCORES} fit an answer. "
-            "Send fewer prompts, or ask for fewer of each token."
+            f"The request asks for {scores} log probabilities of prompt tokens; the maximum is {MAX_SCORES}. "
+            "Send fewer or shorter prompts, or a smaller number of alternatives."
         )
         raise bad_field("prompt_logprobs", message, code="invalid_value")

@@ -1,4 +1,4 @@
-"""What a request tells the base's chat template: `chat_template_kwargs` and the effort of its reasoning."""
+"""Arguments of a request for the chat template: `chat_template_kwargs` and the reasoning effort."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.text.chat_template import OURS
 FIELD = "chat_template_kwargs"
 EFFORT = "reasoning_effort"
 SWITCHES = ("enable_thinking", "thinking")
-"""Names by which templates turn the reasoning of their base on and off."""
+"""Names with which templates turn reasoning on and off."""
 
 
 def template_arguments(
@@ -24,16 +24,16 @@ def template_arguments(
     effort: str | None = None,
     budget: int | None = None,
 ) -> dict[str, Any]:
-    """Values for names in `readable`, those that the template reads.
+    """Values for the names in `readable`, which the template reads.
 
-    A name that it does not read goes to `unknown`. `effort` is ignored on a base that does not reason; on
-    others it is what the template reads, and "none" turns a switch off. Raises `ApiError` (400) for names
-    that only the server sets, and for a `budget` of reasoning, which no base here keeps to.
+    Other names go to `unknown`. `effort` is ignored on a base without reasoning. On other bases it is passed
+    to the template, and "none" turns reasoning off. Raises `ApiError` (400) for names that only the server
+    sets, and for a reasoning `budget`, which is not supported.
     """
     arguments: dict[str, Any] = {}
     for name, value in (given or {}).items():
         if name in OURS:
-            raise _refused(f"{FIELD}.{name}", "the server sets it; leave it out")
+            raise _refused(f"{FIELD}.{name}", "only the server sets it; remove it")
         if name not in readable:
             unknown.meet(name, readable, FIELD)
             continue
@@ -44,7 +44,7 @@ def template_arguments(
     if effort == "none":
         arguments = {name: False for name in SWITCHES if name in readable} | arguments
     if budget is not None and readable.intersection((EFFORT, *SWITCHES)):
-        raise _refused("thinking_token_budget", "reasoning has no budget; use max_tokens")
+        raise _refused("thinking_token_budget", "a budget for reasoning is not supported; use max_tokens")
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""Calls of tools in a conversation, and the messages that answer them."""
+"""Tool calls in a conversation, and the messages that answer them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.text.tool_syntax import ID, NAME
 MAX_CALLS = 128
 MAX_ID = 256
 MAX_DEPTH = 64
-"""Levels of nesting in arguments and in a tool's parameters."""
+"""Maximum nesting of arguments and of a tool's parameters."""
 
 _DIGITS = string.digits + string.ascii_letters
 _CALL_FIELDS = frozenset({"id", "type", "function", "index"})
@@ -24,47 +24,49 @@ _FUNCTION_FIELDS = frozenset({"name", "arguments"})
 
 
 class OpenCalls:
-    """The calls of the last assistant message that no message has answered yet."""
+    """The calls of the last assistant message that are not answered yet."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._path = ""
 
     def open(self, calls: Sequence[Mapping[str, Any]], path: str) -> None:
-        """The calls of one message. Raises `ApiError` for an id that comes twice."""
+        """Add the calls of one message. Raises `ApiError` for a repeated id."""
         self._path = path
         for index, call in enumerate(calls):
             if call["id"] in self._names:
-                raise _wrong(f"{path}[{index}].id", "another call has the same id")
+                raise _wrong(f"{path}[{index}].id", "another call has the same id; give each call its own")
             self._names[call["id"]] = call["function"]["name"]
 
     def answer(self, call_id: str, path: str) -> str:
-        """The name of the tool whose call is answered. Raises `ApiError` where there is no such call."""
+        """Answer a call, and return its tool's name. Raises `ApiError` if there is no such call."""
         if call_id not in self._names:
-            raise _wrong(path, "it answers no open call of the assistant message before it")
+            raise _wrong(path, "it is not the id of an unanswered call in the assistant message before it")
         return self._names.pop(call_id)
 
     def check_answered(self) -> None:
         """Raise `ApiError` for a call without an answer."""
         if self._names:
-            reason = f"{len(self._names)} of its calls have no message with role tool right after it"
+            reason = (
+                f"{len(self._names)} of its calls have no answer; add a tool message for each right after it"
+            )
             raise _wrong(self._path, reason)
 
 
 def read_calls(value: object, path: str, unknown: UnknownFields) -> list[dict[str, Any]]:
-    """OpenAI's `tool_calls` in the shape of Hugging Face's templates: arguments as an object."""
+    """OpenAI's `tool_calls` in the form of Hugging Face's templates, with arguments as an object."""
     if not isinstance(value, list):
         raise _wrong(path, "it must be an array", "invalid_type")
     calls = cast("list[object]", value)
     if len(calls) > MAX_CALLS:
-        raise _wrong(path, f"it has {len(calls)} calls, more than {MAX_CALLS}")
+        raise _wrong(path, f"it has {len(calls)} calls; the maximum is {MAX_CALLS}")
     return [_call(call, f"{path}[{index}]", unknown) for index, call in enumerate(calls)]
 
 
 def read_call_id(value: object, path: str) -> str:
-    """An id as templates take it: nine letters and digits; any other is replaced by its own nine.
+    """An id in the form that templates require: nine letters and digits. Others are replaced by a hash.
 
-    The same id has the same nine in every request, so that a conversation's prompt stays the same.
+    The hash of an id is always the same, so that a conversation's prompt does not change.
     """
     if value is None:
         raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
@@ -77,7 +79,7 @@ def read_call_id(value: object, path: str) -> str:
 
 
 def check_depth(value: object, path: str) -> None:
-    """Raise `ApiError` for a JSON value that is nested more than `MAX_DEPTH` levels deep."""
+    """Raise `ApiError` for a JSON value that is nested deeper than `MAX_DEPTH` levels."""
     level = _containers([value])
     for _ in range(MAX_DEPTH):
         if not level:
@@ -88,7 +90,7 @@ def check_depth(value: object, path: str) -> None:
         level = _containers(inner)
     if not level:
         return
-    raise _wrong(path, f"it is nested more than {MAX_DEPTH} levels deep")
+    raise _wrong(path, f"it is nested deeper than {MAX_DEPTH} levels")
 
 
 def _containers(items: list[object]) -> list[dict[str, object] | list[object]]:
@@ -112,15 +114,15 @@ def _call(value: object, path: str, unknown: UnknownFields) -> dict[str, Any]:
 
 
 def _arguments(value: object, path: str) -> object:
-    """The object that the arguments spell; their text where a model wrote none."""
+    """The object in the arguments' JSON; the text itself if a model wrote no JSON object."""
     if not isinstance(value, str):
-        raise _wrong(path, "it must be a string of JSON", "invalid_type")
+        raise _wrong(path, "it must be JSON text", "invalid_type")
     if not value.strip():
         return {}
     try:
         arguments: object = msgspec.json.decode(value.encode())
     except RecursionError:
-        raise _wrong(path, f"it is nested more than {MAX_DEPTH} levels deep") from None
+        raise _wrong(path, f"it is nested deeper than {MAX_DEPTH} levels") from None
     except (ValueError, msgspec.DecodeError):
         return value
     check_depth(arguments, path)

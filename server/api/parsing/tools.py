@@ -1,4 +1,4 @@
-"""OpenAI's `tools` and `tool_choice`: checked, and turned into what template, engine and answer need."""
+"""Check OpenAI's `tools` and `tool_choice`, and convert them for the template, engine and answer."""
 
 from __future__ import annotations
 
@@ -16,46 +16,49 @@ from server.grammar.closing import close_objects
 from server.grammar.schema import check_schema
 from server.grammar.service import GrammarCheck
 from server.grammar.text import GrammarRefusedError, bounded, either
+from server.grammar.validity import check_validity
 from server.request import Sampling
 from server.text.tokenizer import Tokenizer, Tool
 from server.text.tool_formats import FORMATS, JSON, MISTRAL, ToolFormat
 from server.text.tool_syntax import MARKS
 
 MAX_SCHEMA = 64 * 1024
-"""Bytes of a tool's parameters as JSON."""
+"""Maximum size in bytes of a tool's parameters as JSON."""
 
 _NONE: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUse:
-    """How a request uses tools."""
+    """The tools of a request, and which of them the model may or must call."""
 
     tools: tuple[Tool, ...]
-    """What the chat template shows to the model."""
+    """Tools for the chat template."""
     format: ToolFormat
-    """How the answer writes calls."""
+    """Format in which the answer writes calls."""
     marks: Mapping[int, str]
-    """See `Sampling.marks`."""
+    """Maps each token id to its character, as in `Sampling.marks`."""
     calls: str
-    """The grammar of calls, where the answer is held to one at all."""
+    """Grammar of the calls; empty if the answer is not constrained."""
     forced: bool
-    """Whether the answer must call."""
+    """True if the answer must call a tool."""
     parallel: bool
-    """Whether an answer may hold several calls."""
+    """True if an answer may hold several calls."""
     named: bool
-    """Whether the request chose the tool; OpenAI's answers then end with `stop`."""
+    """True if the request names the tool. As at OpenAI, the `finish_reason` is then `stop`."""
 
 
 def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
-    """How `body` uses tools; None where it does not. Raises `ApiError` with the path of what is wrong."""
+    """Return the tools of `body`; None if there are none. Raises `ApiError` with the path of an invalid
+    value.
+    """
     choice = body.tool_choice or "auto"
     held = choice != "auto" or not isinstance(body.response_format, TextFormat | None)
     schemas: dict[str, dict[str, Any]] = {}
     for index, tool in enumerate(body.tools):
         path, function = f"tools[{index}].function", tool.function
         if function.name in schemas:
-            raise _wrong(f"{path}.name", f"another tool is named {function.name!r} too")
+            raise _wrong(f"{path}.name", f"another tool has the same name {function.name!r}; rename one")
         schemas[function.name] = _schema(function.parameters, f"{path}.parameters", held)
     _check_choice(choice, schemas)
     if choice == "none" or not body.tools:
@@ -82,10 +85,11 @@ def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
 
 
 async def with_tools(tools: ToolUse, sampling: Sampling, check: GrammarCheck) -> Sampling:
-    """`sampling` for an answer that may or must call.
+    """`sampling` for an answer that may or must call tools.
 
-    A form that the answer was to have is that of its text: the answer is such a text or calls, and where it
-    must call, calls. Raises `ApiError` (400) for tools that no grammar can be made of, and `EngineBusyError`.
+    A structured-output form applies to the answer's text: the answer is either such a text or tool calls, or
+    only calls if they are required. Raises `ApiError` (400) for tools that cannot be converted to a grammar,
+    and `EngineBusyError`.
     """
     text = tools.calls
     if not tools.forced:
@@ -94,7 +98,7 @@ async def with_tools(tools: ToolUse, sampling: Sampling, check: GrammarCheck) ->
         try:
             await check(text)
         except GrammarRefusedError as error:
-            raise _wrong("tools", f"their parameters cannot be served: {error}") from None
+            raise _wrong("tools", f"the parameters of a tool are not supported: {error}") from None
     return replace(sampling, marks=tools.marks, grammar=text)
 
 
@@ -104,54 +108,66 @@ def _grammar(
     try:
         return bounded(tool_calls(form, schemas, ids, parallel=parallel))
     except GrammarRefusedError as error:
-        raise _wrong("tools", f"their parameters cannot be served: {error}") from None
+        raise _wrong("tools", f"the parameters of a tool are not supported: {error}") from None
 
 
 def _schema(parameters: dict[str, Any] | None, path: str, held: bool) -> dict[str, Any]:
-    """A tool's parameters as the JSON schema of an object, and one for a grammar where answers are `held`."""
+    """Return a tool's parameters as the JSON schema of an object. If `held`, check that a grammar supports
+    it.
+    """
     if not parameters:
         return _NONE
     check_depth(parameters, path)
     if parameters.get("type", "object") != "object":
         raise _wrong(f"{path}.type", 'it must be "object"')
     if len(msgspec.json.encode(parameters)) > MAX_SCHEMA:
-        raise _wrong(path, f"it has more than {MAX_SCHEMA} bytes as JSON")
+        raise _wrong(path, f"its JSON is larger than {MAX_SCHEMA} bytes")
     try:
+        check_validity(parameters)
         if held:
             check_schema(parameters)
             return close_objects({"type": "object", **parameters})
     except GrammarRefusedError as error:
-        raise _wrong(path, str(error)) from None
+        raise _wrong(f"{path}.{error.place}" if error.place else path, str(error)) from None
     return parameters
 
 
 def _check_alone(body: ChatFields) -> None:
     for name in ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"):
         if getattr(body, name) is not None:
-            raise _wrong(name, "it and tools exclude each other; send one, or response_format")
+            raise _wrong(
+                name,
+                "it cannot be combined with tools; use response_format with tools, or send one of the two",
+            )
 
 
 def _check_choice(choice: str | ChosenTool, schemas: Mapping[str, object]) -> None:
     if choice in ("none", "auto"):
         return
     if not schemas:
-        raise _wrong("tool_choice", "it needs tools to choose from")
+        raise _wrong("tool_choice", "it needs tools; send tools as well")
     if isinstance(choice, ChosenTool) and choice.function.name not in schemas:
-        raise _wrong("tool_choice.function.name", f"none of the tools is named {choice.function.name!r}")
+        raise _wrong(
+            "tool_choice.function.name", f"{choice.function.name!r} is not the name of one of the tools"
+        )
 
 
 def _format(tokenizer: Tokenizer, choice: str | ChosenTool) -> ToolFormat:
-    """How the answer writes calls. A grammar can have any base write them, if it must."""
+    """The format of calls. With a grammar, any base can be made to write calls."""
     form = tokenizer.tool_format
     if form is not None:
         return form
     if choice != "auto":
         return JSON
-    knows = "shows them in no format that this server reads" if tokenizer.takes_tools else "knows no tools"
+    knows = (
+        "writes tool calls in a format that this server cannot parse"
+        if tokenizer.takes_tools
+        else "does not support tools"
+    )
     parsers = ", ".join(name for name in FORMATS if name != MISTRAL.name)
     message = (
-        f"tools: this base's chat template {knows}, so it cannot choose to call them; send tool_choice "
-        f'"required", a named tool, or tool_choice "none". An operator can set tool_parser ({parsers}).'
+        f'tools: this base\'s chat template {knows}, so tool_choice "auto" is not available; send '
+        f'"required", a named tool or "none". An operator can set tool_parser ({parsers}).'
     )
     raise bad_field("tools", message, code="unsupported_parameter")
 
@@ -166,7 +182,9 @@ def _tool_for_template(tool: ToolFields) -> Tool:
 
 
 def shown_tools(tools: Sequence[ToolFields]) -> tuple[Tool, ...]:
-    """Tools as the chat template shows them, where nothing is generated. Raises as `read_tools` does."""
+    """Return the tools for the chat template, if nothing is generated. Raises `ApiError`, as `read_tools`
+    does.
+    """
     for index, tool in enumerate(tools):
         _schema(tool.function.parameters, f"tools[{index}].function.parameters", held=False)
     return tuple(_tool_for_template(tool) for tool in tools)

@@ -1,4 +1,4 @@
-"""Gathers the deltas of a request's choices: whole answers, and the tokens they took."""
+"""Collects the deltas of a request's choices into whole answers, and counts their tokens."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from server.request import Delta, Deltas, FinishReason, Timing, TokenLogprob, Us
 from server.serving.receipt import Receipt, ReceiptDraft
 
 TOGETHER = 256
-"""Tokens whose log probabilities are freed in one step."""
+"""Number of tokens whose log probabilities are freed in one step."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """One choice, as far as it has come."""
+    """The text, tokens and end of one choice, as far as they have arrived."""
 
     texts: list[str] = field(default_factory=list[str])
     token_ids: list[int] = field(default_factory=list[int])
@@ -28,11 +28,13 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text of the answer."""
         return "".join(self.texts)
 
     def add(self, delta: Delta) -> None:
-        """Take one more delta."""
+        """Add a piece of the answer."""
+        if delta.anew:
+            self.texts, self.token_ids, self.logprobs, self.prompt_logprobs = [], [], [], None
         self.texts.append(delta.text)
         self.token_ids += delta.token_ids
         self.logprobs += delta.logprobs
@@ -47,12 +49,14 @@ class Answer:
 
     @property
     def scored(self) -> int:
-        """Tokens with log probabilities."""
+        """The tokens of the answer with their log probabilities."""
         return len(self.logprobs) + len(self.prompt_logprobs or ())
 
 
 class StreamEnds:
-    """How the choices of a stream end: what they took, and the receipt once the last one has ended."""
+    """Collects the usage of each of a stream's choices when it ends, and makes the receipt after the last
+    one.
+    """
 
     def __init__(self, choices: int, draft: ReceiptDraft | None) -> None:
         self.usages = [Usage(0, 0, 0)] * choices
@@ -61,7 +65,7 @@ class StreamEnds:
         self._draft = draft
 
     def add(self, index: int, delta: Delta) -> None:
-        """Take the last delta of a choice."""
+        """Add the last delta of a choice."""
         self._left -= 1
         self._timings[index] = delta.timing
         if delta.usage is not None:
@@ -69,14 +73,14 @@ class StreamEnds:
 
     @property
     def receipt(self) -> Receipt | None:
-        """None if the request did not ask for it, and before the last choice has ended."""
+        """Return the receipt; None before the last choice has ended, or if the request did not ask for it."""
         if self._draft is None or self._left:
             return None
         return self._draft.complete(self.usages, self._timings)
 
 
 def receipt_field(draft: ReceiptDraft | None, answers: Sequence[Answer]) -> dict[str, Receipt]:
-    """`receipt` of whole answers; nothing if the request did not ask for it."""
+    """Return the field `receipt` for whole answers; empty if the request did not ask for it."""
     if draft is None:
         return {}
     timings = [answer.timing for answer in answers]
@@ -84,7 +88,7 @@ def receipt_field(draft: ReceiptDraft | None, answers: Sequence[Answer]) -> dict
 
 
 def release(answers: Sequence[Answer]) -> None:
-    """Free the log probabilities bit by bit: freeing a million objects at once takes long."""
+    """Free the log probabilities in small steps, since freeing a million objects at once takes long."""
     for answer in answers:
         for scores in (answer.logprobs, answer.prompt_logprobs or []):
             while scores:
@@ -92,27 +96,33 @@ def release(answers: Sequence[Answer]) -> None:
 
 
 class RunningUsage:
-    """vLLM's `continuous_usage_stats`: the usage of all choices so far, cached tokens aside."""
+    """Sums the usage of all choices so far, for vLLM's `continuous_usage_stats`. Prompts have `n` choices."""
 
-    def __init__(self, prompt_tokens: int) -> None:
+    def __init__(self, prompt_tokens: int, n: int) -> None:
         self._prompt_tokens = prompt_tokens
+        self._n = n
         self._completion_tokens = 0
+        self._cached: dict[int, int] = {}
+        """Maps each index of a prompt to its cached tokens, known once its first choice has begun."""
 
-    def add(self, delta: Delta) -> dict[str, Any]:
-        """The usage with one more delta."""
+    def add(self, index: int, delta: Delta) -> dict[str, Any]:
+        """Add a delta of a choice, and return the usage so far."""
         self._completion_tokens += len(delta.token_ids)
+        if delta.cached_tokens is not None and index % self._n == 0:
+            self._cached[index] = delta.cached_tokens
         return self.so_far
 
     @property
     def so_far(self) -> dict[str, Any]:
-        """OpenAI's `usage`; what came from the cache is known at the end."""
+        """Return OpenAI's `usage`. Its details are None until the cached tokens of a prompt are known."""
         prompt, completion = self._prompt_tokens, self._completion_tokens
         counts = {"prompt_tokens": prompt, "completion_tokens": completion}
-        return counts | {"total_tokens": prompt + completion, "prompt_tokens_details": None}
+        details = {"cached_tokens": sum(self._cached.values())} if self._cached else None
+        return counts | {"total_tokens": prompt + completion, "prompt_tokens_details": details}
 
 
 async def gather(stream: Deltas, count: int) -> list[Answer]:
-    """The `count` whole answers of `stream`."""
+    """Read `stream` to its end, and return its `count` whole answers."""
     answers = [Answer() for _ in range(count)]
     async with aclosing(stream):
         async for deltas in stream:
@@ -122,7 +132,7 @@ async def gather(stream: Deltas, count: int) -> list[Answer]:
 
 
 def total(usages: Sequence[Usage], n: int) -> dict[str, Any]:
-    """OpenAI's `usage` over all choices; each prompt counts once, whatever its `n` choices."""
+    """Sum OpenAI's `usage` over all choices. Each prompt counts once, not for each of its `n` choices."""
     firsts = usages[::n]
     prompt = sum(usage.prompt_tokens for usage in firsts)
     completion = sum(usage.completion_tokens for usage in usages)

@@ -1,4 +1,4 @@
-"""A chat completion as the events of its stream."""
+"""Writes a streamed chat completion as server-sent events."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from server.text.tokenizer import Tokenizer
 
 
 class ChatChunks:
-    """A streamed chat completion: role, contents and calls, one end for each choice, usage.
+    """Writes the chunks of a chat completion: roles, texts and calls, the end of each choice, usage.
 
-    `envelope` is what every chunk begins with; with `draft` the last one has the receipt.
+    `envelope` holds the fields with which every chunk begins. With `draft`, the last chunk has the receipt.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ChatChunks:
         self._frames = Frames.chat(envelope, body.n, usage=self._with_usage)
         self._running: RunningUsage | None = None
         if options is not None and options.continuous_usage_stats:
-            self._running = RunningUsage(len(prompt))
+            self._running = RunningUsage(len(prompt), body.n)
             self._frames.set_usage(self._running.so_far)
         self._scored = [scored_chat(body, tokenizer, tools, prompt) for _ in range(body.n * body.logprobs)]
         self._echo = echo
@@ -49,7 +49,7 @@ class ChatChunks:
         self._ends = StreamEnds(body.n, draft)
 
     def opening(self) -> bytes:
-        """The role of every choice, and the text that was to be echoed."""
+        """Return the chunks with the role of each choice, and with the text to echo."""
         first = {"role": "assistant", "content": None if self._forced else "", "refusal": None}
         beside = NOTHING if self._prompt is None else {"prompt_token_ids": self._prompt}
         events: list[bytes] = []
@@ -61,9 +61,9 @@ class ChatChunks:
         return b"".join(events)
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """What a choice grew by, and its end."""
+        """Return the chunks for a delta of a choice: its text or calls, and its end."""
         if self._running is not None:
-            self._frames.set_usage(self._running.add(delta))
+            self._frames.set_usage(self._running.add(index, delta))
         extra = {} if self._prompt is None or not delta.token_ids else {"token_ids": delta.token_ids}
         logprobs = self._logprobs(index, delta)
         if self._calls is not None:
@@ -79,7 +79,7 @@ class ChatChunks:
         return event + self._frames.choice(index, _delta({}, end=end), self._receipt)
 
     def _logprobs(self, index: int, delta: Delta) -> dict[str, Any] | None:
-        """`{"content", "refusal"}` of the tokens whose text has come; None if there are none."""
+        """Return `logprobs` (`{"content", "refusal"}`) for tokens whose text has arrived, or None."""
         if not self._scored:
             return None
         last = delta.finish_reason is not None
@@ -103,23 +103,23 @@ class ChatChunks:
 
     @property
     def _receipt(self) -> Receipt | None:
-        """The receipt, if this end of a choice is the last chunk."""
+        """Return the receipt if the end of this choice is the last chunk, else None."""
         return None if self._with_usage else self._ends.receipt
 
     def closing(self) -> bytes:
-        """The usage, where it was asked for, and `[DONE]`."""
+        """Return the usage chunk, if the request asks for it, and `[DONE]`."""
         usage = total(self._ends.usages, len(self._ends.usages))
         return (self._frames.usage(usage, self._ends.receipt) if self._with_usage else b"") + DONE
 
     def render_failure(self, error: ErrorReply) -> bytes:
-        """The error that ended it."""
+        """Return the event for an error that ends the stream."""
         return error.event() + DONE
 
 
 def scored_chat(
     body: ChatFields, tokenizer: Tokenizer, tools: ToolUse | None, prompt: Sequence[int]
 ) -> ScoredText:
-    """The tokens of one choice with their log probabilities; those of calls do not join to a content."""
+    """Create the writer of a choice's `logprobs`. With tools, its tokens need not add up to the text."""
     before = prompt if body.continue_final_message else ()
     return ScoredText(tokenizer, before, joins=tools is None, as_ids=body.return_tokens_as_token_ids)
 

@@ -1,4 +1,4 @@
-"""A completion as the events of its stream."""
+"""Writes a streamed completion as server-sent events."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from server.serving.receipt import Receipt, ReceiptDraft
 from server.text.tokenizer import Tokenizer
 
 TOGETHER = 256
-"""Tokens with log probabilities in one event; an echoed prompt has many."""
+"""Maximum number of tokens with log probabilities in one event, since an echoed prompt has many."""
 
 
 class CompletionChunks:
-    """A streamed completion: texts, one end for each choice, usage.
+    """Writes the chunks of a completion: texts, the end of each choice, usage.
 
-    `envelope` is what every chunk begins with; with `draft` the last one has the receipt.
+    `envelope` holds the fields with which every chunk begins. With `draft`, the last chunk has the receipt.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class CompletionChunks:
         self._frames = Frames.completion(envelope, count, usage=self._with_usage)
         self._running: RunningUsage | None = None
         if options is not None and options.continuous_usage_stats:
-            self._running = RunningUsage(sum(len(prompt.tokens) for prompt in prompts))
+            self._running = RunningUsage(sum(len(prompt.tokens) for prompt in prompts), body.n)
             self._frames.set_usage(self._running.so_far)
         self._as_ids = body.return_tokens_as_token_ids
         self._prompts = [prompts[i // body.n].tokens for i in range(count)] if body.return_token_ids else []
@@ -54,15 +54,15 @@ class CompletionChunks:
         self._ends = StreamEnds(count, draft)
 
     def opening(self) -> bytes:
-        """The prompts, where they are echoed without log probabilities; with them they come with those."""
+        """Return the echoed prompts. With log probabilities, `delta` writes them instead."""
         if self._logprobs:
             return b""
         return b"".join(self._frames.text(index, prompt.text) for index, prompt in enumerate(self._echo))
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """What a choice grew by, and its end."""
+        """Return the chunks for a delta of a choice: its text and its end."""
         if self._running is not None:
-            self._frames.set_usage(self._running.add(delta))
+            self._frames.set_usage(self._running.add(index, delta))
         ids = self._token_ids(index, delta)
         if self._logprobs and (delta.logprobs or delta.prompt_logprobs is not None):
             event = self._with_logprobs(index, delta, ids)
@@ -76,7 +76,7 @@ class CompletionChunks:
         return event + self._frames.choice(index, _chunk("", None, delta.finish_reason), self._receipt)
 
     def _token_ids(self, index: int, delta: Delta) -> dict[str, Any]:
-        """vLLM's: the prompt's on the first chunk of a choice, the answer's on each, where asked for."""
+        """Return vLLM's token ids, if asked for: the prompt's in the first chunk, and the delta's."""
         if not self._prompts or not (delta.token_ids or delta.finish_reason):
             return {}
         first = {} if self._begun[index] else {"prompt_token_ids": self._prompts[index]}
@@ -101,16 +101,16 @@ class CompletionChunks:
 
     @property
     def _receipt(self) -> Receipt | None:
-        """The receipt, if this end of a choice is the last chunk."""
+        """Return the receipt if the end of this choice is the last chunk, else None."""
         return None if self._with_usage else self._ends.receipt
 
     def closing(self) -> bytes:
-        """The usage, where it was asked for, and `[DONE]`."""
+        """Return the usage chunk, if the request asks for it, and `[DONE]`."""
         usage = total(self._ends.usages, self._n)
         return (self._frames.usage(usage, self._ends.receipt) if self._with_usage else b"") + DONE
 
     def render_failure(self, error: ErrorReply) -> bytes:
-        """The error that ended it."""
+        """Return the event for an error that ends the stream."""
         return error.event() + DONE
 
 

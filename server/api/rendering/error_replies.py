@@ -1,6 +1,6 @@
-"""The one place that turns an exception into OpenAI's error shape, by its type.
+"""Converts exceptions to OpenAI's error format, by their type. No other module does this.
 
-Messages name the field, the value and the remedy; they never hold a path, an address or a stack of the host.
+Messages name the field, the value and what to do. They never contain paths, addresses or stacks of the host.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from server.errors import (
     AdapterRefusedError,
     AdaptersBusyError,
     AdapterUnavailableError,
+    AdapterUnknownError,
     ApiError,
     BaseNotLoadedError,
     BaseUnavailableError,
@@ -35,15 +36,15 @@ from server.errors import (
 from server.text.tokenizer import TemplateError
 
 NOT_READY_RETRY = 5
-"""Seconds that a client is asked to wait while the engine is not ready."""
+"""`Retry-After` in seconds while the engine is not ready."""
 EXCHANGE_RETRY = 1
-"""The same while an adapter is unloaded and loaded."""
+"""`Retry-After` in seconds while an adapter is reloaded."""
 SLOTS_RETRY = 5
-"""The same while requests use every slot for adapters."""
+"""`Retry-After` in seconds while all adapter slots are in use."""
 
 
 def reply_for(error: Exception) -> ErrorReply:
-    """What a client is told about `error`: by the nearest type in the table, else a plain 500."""
+    """Return the reply for `error`, by its nearest base class in the table, or a plain 500."""
     for kind in type(error).__mro__:
         render = _REPLIES.get(kind)
         if render is not None:
@@ -51,7 +52,12 @@ def reply_for(error: Exception) -> ErrorReply:
     return _INTERNAL
 
 
-_INTERNAL = ErrorReply(500, "The server failed at this request.", type="server_error", code="internal_error")
+_INTERNAL = ErrorReply(
+    500,
+    "The server failed at this request; its log has the details under this request's ID.",
+    type="server_error",
+    code="internal_error",
+)
 
 
 def _busy(error: EngineBusyError) -> ErrorReply:
@@ -72,12 +78,17 @@ def _dead(error: EngineDeadError) -> ErrorReply:
 
 
 def _refused(_error: AdapterRefusedError) -> ErrorReply:
-    # Why the engine refuses it may name files of the host; that is in the log.
-    return _unavailable("the engine refuses it, and the server's log says why")
+    # The engine's reason may name files of the host, so only the log has it.
+    return _unavailable("the engine could not load it; the server's log has the reason")
+
+
+def _unknown_to_engine(_error: AdapterUnknownError) -> ErrorReply:
+    message = "There is no such adapter: the engine refuses it, and the server's log says why."
+    return ErrorReply(404, message, param="model", code="adapter_not_found")
 
 
 def _unavailable(error: AdapterUnavailableError | str) -> ErrorReply:
-    """A name that is known and cannot be served until somebody repairs it."""
+    """Return the reply for a known adapter that cannot be served until an operator repairs it."""
     message = f"This adapter cannot be served: {str(error).rstrip('.')}."
     headers = {"x-should-retry": "false"}
     return ErrorReply(
@@ -86,13 +97,13 @@ def _unavailable(error: AdapterUnavailableError | str) -> ErrorReply:
 
 
 def _not_loaded(_error: AdapterNotLoadedError) -> ErrorReply:
-    message = "This adapter is being exchanged; ask again in a moment."
+    message = "The adapter is being reloaded. Retry shortly."
     headers = {"Retry-After": str(EXCHANGE_RETRY)}
     return ErrorReply(503, message, type="server_error", code="adapter_not_loaded", headers=headers)
 
 
 def _slots_full(_error: AdaptersBusyError) -> ErrorReply:
-    message = "Requests use every slot that this server has for adapters. Ask again in a few seconds."
+    message = "All adapter slots are in use by other requests. Retry in a few seconds."
     headers = {"Retry-After": str(SLOTS_RETRY)}
     return ErrorReply(503, message, type="server_error", code="adapter_slots_full", headers=headers)
 
@@ -124,15 +135,15 @@ def _unread(error: UnreadAnswerError) -> ErrorReply:
 
 def _http(error: HTTPException) -> ErrorReply:
     message = {
-        404: "There is no such endpoint.",
-        405: "This endpoint does not take that method.",
+        404: "This endpoint does not exist; GET /docs lists all endpoints.",
+        405: "This endpoint does not support this HTTP method.",
     }.get(error.status_code, HTTPStatus(error.status_code).phrase)
     code = HTTPStatus(error.status_code).name.lower()
     return ErrorReply(error.status_code, message, code=code, headers=dict(error.headers or {}))
 
 
 def _timeout(_error: TimeoutError) -> ErrorReply:
-    message = "The request took longer than this server allows; ask for fewer tokens."
+    message = "The request took longer than the server's request_timeout. Request fewer tokens."
     return ErrorReply(504, message, type="server_error", code="timeout", headers={"x-should-retry": "false"})
 
 
@@ -159,6 +170,7 @@ _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     AdapterRefusedError: _refused,
     AdaptersBusyError: _slots_full,
     AdapterUnavailableError: _unavailable,
+    AdapterUnknownError: _unknown_to_engine,
     BaseNotLoadedError: _base_not_loaded,
     ContextExceededError: _context,
     EngineBusyError: _busy,

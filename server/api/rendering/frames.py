@@ -1,4 +1,4 @@
-"""Server-sent events from frames prepared once for each request: a delta costs one JSON string."""
+"""Writes server-sent events from frames prepared once per request, so a delta encodes only its text."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Frames:
-    """The events of one streamed answer, OpenAI's chunks byte by byte.
+    """Writes the events of one streamed answer, byte for byte like OpenAI's chunks.
 
-    `envelope` is what every chunk repeats (id, object, created, model, system_fingerprint); `choices` their
-    number; `usage` whether chunks carry `"usage": null` because a usage chunk follows.
+    `envelope` holds the fields of every chunk (id, object, created, model, system_fingerprint). `choices` is
+    the number of choices. With `usage`, chunks have `"usage": null`, since a usage chunk follows.
 
-    A receipt comes in the last chunk that clients expect anyway: the usage chunk, else the end of a choice.
+    The receipt is part of the last chunk, so that clients get no unknown chunk. That is the usage chunk, or
+    else the end of the last choice.
     """
 
     __slots__ = ("_after", "_close", "_envelope", "_head", "_open", "_rest", "_tail")
@@ -40,16 +41,16 @@ class Frames:
 
     @classmethod
     def chat(cls, envelope: Mapping[str, object], choices: int, *, usage: bool) -> Frames:
-        """Chunks of a chat completion."""
+        """Prepare the chunks of a chat completion."""
         return cls(envelope, choices, before=b'"delta":{"content":', after=b"}", usage=usage)
 
     @classmethod
     def completion(cls, envelope: Mapping[str, object], choices: int, *, usage: bool) -> Frames:
-        """Chunks of a completion."""
+        """Prepare the chunks of a completion."""
         return cls(envelope, choices, before=b'"text":', after=b"", usage=usage)
 
     def text(self, index: int, text: str) -> bytes:
-        """What a choice grew by. The hot path."""
+        """Return the chunk for new text of a choice. This is the hot path."""
         return self._open[index] + _encode(text) + self._close
 
     def choice(
@@ -60,19 +61,22 @@ class Frames:
         *,
         beside: Mapping[str, Any] = NOTHING,
     ) -> bytes:
-        """Any other chunk of one choice: its role, its log probabilities, its end; `beside` the choices."""
+        """Return a chunk with other fields of one choice, such as its role or end.
+
+        `beside` holds fields that go next to `choices`.
+        """
         tail = b"}]," + _encode(beside)[1:-1] + self._rest if beside else self._tail
         chunk = self._head + b"%d," % index + _encode(fields)[1:-1] + tail
         return chunk if receipt is None else _with_receipt(chunk, receipt)
 
     def set_usage(self, usage: Mapping[str, Any]) -> None:
-        """Have the following chunks carry `usage`, as far as it has come."""
+        """Set the `usage` so far that the following chunks contain."""
         self._rest = b',"usage":' + _encode(usage) + b"}\n\n"
         self._tail = b"}]" + self._rest
         self._close = self._after + self._tail
 
     def usage(self, usage: Mapping[str, Any], receipt: Receipt | None = None) -> bytes:
-        """The last chunk, without choices."""
+        """Return the usage chunk, which is the last one and has no choices."""
         chunk = self._envelope + b',"choices":[],"usage":' + _encode(usage) + b"}\n\n"
         return chunk if receipt is None else _with_receipt(chunk, receipt)
 

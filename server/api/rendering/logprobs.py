@@ -1,4 +1,4 @@
-"""Log probabilities in the shapes of OpenAI's two endpoints and of vLLM's `prompt_logprobs`."""
+"""Log probabilities in the formats of OpenAI's two endpoints and of vLLM's `prompt_logprobs`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from server.request import TokenLogprob
 from server.text.tokenizer import Tokenizer
 
 LEAST = -9999.0
-"""What stands for minus infinity, which JSON cannot spell; OpenAI's own value."""
+"""OpenAI's value for minus infinity, which JSON cannot represent."""
 
 SHORT = 1024
-"""Short items of an array that are encoded in one step."""
+"""Number of short array items that are encoded in one step."""
 
 
 def name_token(token: int, text: str, *, as_ids: bool) -> str:
-    """`text`, or vLLM's `token_id:5` where a request asks for that."""
+    """Return `text`, or with `as_ids` the token's id in vLLM's form, such as `token_id:5`."""
     return f"token_id:{token}" if as_ids else text
 
 
@@ -30,10 +30,11 @@ def completion_logprobs(
     *,
     as_ids: bool = False,
 ) -> tuple[dict[str, Any], int]:
-    """`{"tokens", "token_logprobs", "top_logprobs", "text_offset"}` and the offset after them, in characters.
+    """Return a completion's `logprobs`, and the character offset after its tokens.
 
-    `first` is a prompt's first token, which has no log probability and stands before `tokens`. Special tokens
-    are listed, but take no room in the text. `top_logprobs` hold the sampled token too, as OpenAI's do.
+    It has `tokens`, `token_logprobs`, `top_logprobs` and `text_offset`. `first` is a prompt's first token,
+    which comes before `tokens` and has no log probability. Special tokens are listed, but have no length in
+    the text. `top_logprobs` includes the sampled token, as in OpenAI's API.
     """
     texts: list[str] = []
     offsets: list[int] = []
@@ -59,12 +60,15 @@ def completion_logprobs(
 
 
 def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Iterator[dict[str, Any] | None]:
-    """vLLM's: null for the first token, then `{token id: {"logprob", "rank", "decoded_token"}}` for each."""
+    """Return vLLM's `prompt_logprobs`.
+
+    It is null for the first token, then `{token id: {"logprob", "rank", "decoded_token"}}` for each token.
+    """
     yield None
     for item in tokens:
         ranked = [(token, value, rank) for rank, (token, value) in enumerate(item.top, 1)]
         ranked = [row for row in ranked if row[0] != item.token_id]
-        # The token of the prompt itself comes first, as in vLLM's.
+        # The prompt's own token comes first, as in vLLM.
         yield {
             str(token): {"logprob": finite(value), "rank": rank, "decoded_token": tokenizer.token_text(token)}
             for token, value, rank in [(item.token_id, item.logprob, item.rank), *ranked]
@@ -72,7 +76,7 @@ def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Ite
 
 
 def _likeliest(item: TokenLogprob, tokenizer: Tokenizer, *, as_ids: bool) -> dict[str, float]:
-    """The alternatives, best first, and the token itself wherever it stands."""
+    """Return the likeliest tokens, best first, and also the token itself, whatever its rank."""
     values = dict(item.top)
     values.setdefault(item.token_id, item.logprob)
     return {
@@ -82,12 +86,12 @@ def _likeliest(item: TokenLogprob, tokenizer: Tokenizer, *, as_ids: bool) -> dic
 
 
 def _beginning(token: int, tokenizer: Tokenizer) -> str:
-    """What `token` shows where it begins a text, which may lose its leading spaces there."""
+    """Return the text of `token` at the beginning of a text, where leading spaces may be dropped."""
     text = tokenizer.first_bytes(token).decode("utf-8", "replace")
     spaces = len(text) - len(text.lstrip(" "))
     return text[min(tokenizer.leading_spaces, spaces) :]
 
 
 def finite(value: float) -> float:
-    """`value`, or `LEAST` for minus infinity."""
+    """Return `value`, or `LEAST` for minus infinity."""
     return max(value, LEAST)

@@ -1,4 +1,4 @@
-"""A large answer's JSON, made and encoded piece by piece, so that no step takes long or holds all of it."""
+"""Encodes a large answer's JSON in pieces, so that no step takes long and memory never holds all of it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import cast
 import msgspec
 
 PIECE = 64 * 1024
-"""Bytes of a piece, as soon as there are as many."""
+"""Minimum size of a piece in bytes, except for the last one."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class JsonItems:
-    """An array of an answer whose items are made only when they are encoded, `together` at a time."""
+    """A JSON array whose items are computed only when they are encoded, `together` at a time."""
 
     items: Iterable[object]
     together: int = 32
 
 
 def encode_pieces(value: object) -> Iterator[bytes]:
-    """The JSON of `value` in pieces of about `PIECE` bytes.
+    """Encode `value` as JSON, in pieces of about `PIECE` bytes.
 
-    Objects and lists are followed down to each `JsonItems`; anything else is encoded in one step.
+    Dicts, lists and `JsonItems` are encoded item by item, and any other value in one step.
     """
     gathered: list[bytes] = []
     size = 0

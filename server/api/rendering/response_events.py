@@ -1,4 +1,4 @@
-"""A streamed response: OpenAI's events in their order, numbered, from frames prepared once."""
+"""Writes a streamed response as OpenAI's numbered events, from frames that are prepared once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ResponseEvents:
-    """From `response.created` to `response.completed`, `.incomplete` or `.failed`; no `[DONE]` follows."""
+    """Writes events from `response.created` to `response.completed`, `.incomplete` or `.failed`.
+
+    No `[DONE]` follows.
+    """
 
     def __init__(self, shape: ResponseObject) -> None:
         self._shape = shape
@@ -28,7 +31,7 @@ class ResponseEvents:
         self._before = frame + b',"logprobs":[],"sequence_number":'
 
     def opening(self) -> bytes:
-        """The response, its item and its part, all empty."""
+        """Return the opening events, with an empty response, item and part."""
         begun = self._shape.render_start()
         return (
             self._next("response.created", {"response": begun})
@@ -38,7 +41,7 @@ class ResponseEvents:
         )
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """What the text grew by. The hot path."""
+        """Return the event for new text. This is the hot path."""
         self._answer.add(delta)
         if self._shape.with_logprobs and (delta.logprobs or delta.finish_reason is not None):
             last = delta.finish_reason is not None
@@ -52,7 +55,7 @@ class ResponseEvents:
         return self._before + b'%d,"delta":' % number + _encode(delta.text) + b"}\n\n"
 
     def closing(self) -> bytes:
-        """The part, the item and the response, all whole."""
+        """Return the closing events, with the complete part, item and response."""
         answer, shape = self._answer, self._shape
         part, response = shape.part(answer), shape.render_end(answer)
         text = {"text": part["text"], "logprobs": part["logprobs"]}
@@ -64,7 +67,7 @@ class ResponseEvents:
         )
 
     def render_failure(self, error: ErrorReply) -> bytes:
-        """The error, with its own code, and the response that it ended."""
+        """Return the events for an error: the error with its own code, then the failed response."""
         told = {"code": error.code, "message": error.message, "param": error.param}
         return self._next("error", told) + self._next(
             "response.failed", {"response": self._shape.render_failure(error)}
@@ -77,5 +80,5 @@ class ResponseEvents:
 
 
 def _event(kind: str, fields: Mapping[str, Any]) -> bytes:
-    """The two lines of an event, without what ends it."""
+    """Return the two lines of an event, without the blank line that ends it."""
     return b"event: " + kind.encode() + b"\ndata: " + _encode({"type": kind, **fields})

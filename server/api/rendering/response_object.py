@@ -1,4 +1,4 @@
-"""OpenAI's `Response` object: one answer in each state of its making."""
+"""Renders OpenAI's `Response` object for an answer that has started, failed or ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from server.text.tokenizer import Tokenizer
 
 
 class ResponseObject:
-    """Shapes the answer to one request. Its single output item is a message with a single text."""
+    """Renders the answer to one request. Its only output item is a message with one text part."""
 
     def __init__(
         self,
@@ -44,16 +44,16 @@ class ResponseObject:
         } | _echo(body, sampling)
 
     def render_start(self) -> dict[str, Any]:
-        """Before the first delta."""
+        """Return the response before the first delta."""
         return self._state("in_progress")
 
     def render_failure(self, error: ErrorReply) -> dict[str, Any]:
-        """After an error in mid-stream; its own code is in the `error` event that came before."""
+        """Return the response after an error in the stream. The `error` event before it has the code."""
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         return self._state("failed") | {"error": {"code": code, "message": error.message}}
 
     def render_end(self, answer: Answer) -> dict[str, Any]:
-        """The whole answer."""
+        """Return the response with the whole answer."""
         if answer.finish_reason == "length":
             state = self._state("incomplete") | {"incomplete_details": {"reason": "max_output_tokens"}}
         else:
@@ -62,27 +62,27 @@ class ResponseObject:
         return state | receipt_field(self._draft, [answer])
 
     def message(self, answer: Answer) -> dict[str, Any]:
-        """The output item."""
+        """Return the output item with its text."""
         status = "incomplete" if answer.finish_reason == "length" else "completed"
         return self._message(status, [self.part(answer)])
 
     def render_item(self) -> dict[str, Any]:
-        """The output item before it has a part."""
+        """Return the output item before it has a part."""
         return self._message("in_progress", [])
 
     def part(self, answer: Answer) -> dict[str, Any]:
-        """The item's text."""
+        """Return the text part of the output item."""
         logprobs = self.logprobs(answer.logprobs, answer.text, self.scored_text(), last=True)
         return {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": logprobs}
 
     def scored_text(self) -> ScoredText:
-        """What names the tokens of the text as it comes."""
+        """Create the converter of tokens to entries of `logprobs`, for text as it arrives."""
         return ScoredText(self._tokenizer)
 
     def logprobs(
         self, tokens: Sequence[TokenLogprob], text: str, scored: ScoredText, *, last: bool
     ) -> msgspec.Raw:
-        """`[{"token", "logprob", "bytes", "top_logprobs"}]`, empty if it was not asked for, as JSON."""
+        """Return the JSON of `[{"token", "logprob", "bytes", "top_logprobs"}]`, empty if not asked for."""
         entries = scored.entries(tokens, text, last=last) if self.with_logprobs else ()
         return msgspec.Raw(b"".join(encode_pieces(JsonItems(entries))))
 
@@ -107,7 +107,7 @@ class ResponseObject:
 
 
 def _echo(body: ResponseFields, sampling: Sampling) -> dict[str, Any]:
-    """What the answer repeats of its request: what held, not what was asked for."""
+    """Return the request's parameters that the answer repeats, with the values that were applied."""
     text = body.text
     return {
         "background": False,
@@ -136,7 +136,7 @@ def _echo(body: ResponseFields, sampling: Sampling) -> dict[str, Any]:
 def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.prompt_tokens,
-        # Nothing that a client pays for is written to the cache.
+        # Clients do not pay for writing to the cache.
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},

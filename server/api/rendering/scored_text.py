@@ -1,4 +1,4 @@
-"""The tokens of an answer with their log probabilities, so that their texts and bytes join to the answer."""
+"""Pairs tokens and log probabilities with text and bytes, so that these add up to the answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.text.tokenizer import Tokenizer
 
 
 class _Named(msgspec.Struct):
-    """One token with what it shows."""
+    """A token with its text and bytes in the answer."""
 
     scored: TokenLogprob
     text: str
@@ -23,11 +23,11 @@ class _Named(msgspec.Struct):
 
 
 class ScoredText:
-    """OpenAI's `logprobs.content` of one choice, as far as its text has come.
+    """Writes OpenAI's `logprobs.content` of one choice, as far as its text has arrived.
 
-    Of a character that is split over tokens, each has its bytes and the last one the text. A token that shows
-    nothing, such as the end, has neither. What a stop string cuts off is cut from the tokens too, which
-    therefore wait for their text, unless `joins` is false: then they come at once and whole.
+    If a character is split over several tokens, each token has its own bytes, and the last one has the text.
+    A token that shows nothing, such as an end token, has neither. What a stop string cuts off is cut from the
+    tokens too, so entries wait until their text arrives. If `joins` is false, they come at once and uncut.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ScoredText:
         joins: bool = True,
         as_ids: bool = False,
     ) -> None:
-        """`before` are the tokens that the text goes on from; empty where it begins anew."""
+        """Start after the tokens `before`, whose text the answer continues; empty for a new text."""
         self._tokenizer = tokenizer
         self._stream = TextStream(tokenizer, prompt=before)
         self._begun = bool(before) and before[-1] not in tokenizer.special_ids
@@ -48,10 +48,14 @@ class ScoredText:
         self._waiting: deque[_Named] = deque()
 
     def entries(self, tokens: Iterable[TokenLogprob], text: str, *, last: bool) -> Iterator[dict[str, Any]]:
-        """`{"token", "logprob", "bytes", "top_logprobs"}` of what `text` covers; of all if `last`."""
+        """Add tokens and text, and yield an entry for each token that the text covers.
+
+        With `last`, all remaining tokens are yielded. An entry has `token`, `logprob`, `bytes` and
+        `top_logprobs`.
+        """
         self._room += len(text)
         for scored in tokens:
-            if last:  # the very last token may get what the text ends with
+            if last:  # only the last token may get the rest of the text
                 yield from self._covered()
             self._waiting.append(self._name(scored))
         if not last:
@@ -63,7 +67,7 @@ class ScoredText:
             yield self._entry(self._cut(self._waiting.popleft()))
 
     def _covered(self) -> Iterator[dict[str, Any]]:
-        """The first of those that wait, up to the last one with a whole text that has come."""
+        """Yield entries of waiting tokens, up to the last token whose complete text has arrived."""
         ready = taken = 0
         for place, named in enumerate(self._waiting, 1):
             if self._joins and taken + len(named.text) > self._room:
@@ -90,7 +94,7 @@ class ScoredText:
             return _Named(scored, text, b"")
         if self._begun:
             return _Named(scored, text, self._tokenizer.token_bytes(token))
-        # The text may lose its leading spaces.
+        # Leading spaces may be dropped at the beginning of the text.
         self._begun = bool(text)
         raw, shown = self._tokenizer.first_bytes(token), text.encode()
         spaces = not raw.removesuffix(shown).strip(b" ") and raw.endswith(shown)

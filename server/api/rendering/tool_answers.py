@@ -1,4 +1,4 @@
-"""Calls of tools in OpenAI's answers, whole and streamed."""
+"""Renders tool calls in whole and streamed answers, in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from server.text.tool_syntax import ArgumentsDelta, CallEvent, CallStart, TextDe
 
 
 def called_message(text: str, echo: str, tools: ToolUse) -> tuple[dict[str, Any], int]:
-    """A message's `content`, null where there are calls alone, and `tool_calls`; and their number."""
+    """Return a message's `content` and `tool_calls`, and the number of calls.
+
+    `content` is null if the answer consists of calls only.
+    """
     reader = _reader(tools)
     read = whole([*reader.push(text), *reader.finish()])
     content = echo + read.text
@@ -25,19 +28,22 @@ def called_message(text: str, echo: str, tools: ToolUse) -> tuple[dict[str, Any]
 
 
 def end_reason(reason: FinishReason | None, calls: int, tools: ToolUse) -> str | None:
-    """Why a choice ended: `tool_calls`; as in OpenAI's answers `stop` where the request named the tool."""
+    """Return a choice's finish reason: `tool_calls` if it has calls.
+
+    As in OpenAI's API, the reason is `stop` if the request named the tool to call.
+    """
     return "tool_calls" if reason == "stop" and calls and not tools.named else reason
 
 
 class CallStreams:
-    """The choices of one streamed answer."""
+    """Parses tool calls in the choices of one streamed answer."""
 
     def __init__(self, tools: ToolUse, choices: int) -> None:
         self._tools = tools
         self._readers = [_reader(tools) for _ in range(choices)]
 
     def deltas(self, index: int, delta: Delta) -> list[dict[str, Any]]:
-        """What a choice grew by, as the `delta`s of OpenAI's chunks."""
+        """Convert a delta of a choice to the `delta`s of OpenAI's chunks."""
         reader = self._readers[index]
         events = reader.push(delta.text)
         if delta.finish_reason is not None:
@@ -45,7 +51,7 @@ class CallStreams:
         return [_delta(event) for event in events]
 
     def end(self, index: int, reason: FinishReason) -> str | None:
-        """Why a choice ended."""
+        """Return the finish reason of a choice."""
         return end_reason(reason, self._readers[index].calls, self._tools)
 
 

@@ -1,4 +1,4 @@
-"""The answers of several voices as JSON: whole, and as the events of a stream."""
+"""Renders the answers of several models to one question as JSON, whole or as events of a stream."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _BEFORE_TEXT = b'data: {"type":"delta","voice":%d,"text":'
 
 @dataclass(slots=True)
 class VoiceAnswer:
-    """What has come of one voice."""
+    """The answer of one model, as far as it has arrived."""
 
     number: int
     voice: Voice
     answer: Answer = field(default_factory=Answer)
     error: ErrorReply | None = None
     cause: Exception | None = None
-    """What `error` was made of."""
+    """The exception that `error` describes."""
     language: str | None = None
     confidence: float | None = None
     compared_in: str | None = None
-    """The language that it is compared in: the decided one, else the likeliest, if anything tells one."""
+    """Language in which the answer is compared: the detected one, or else the likeliest; None if unknown."""
 
     def add(self, item: Delta | Exception) -> None:
-        """Take what has come: more of the answer, or why there is no more."""
+        """Add a delta of the answer, or the error that ended it."""
         if isinstance(item, Delta):
             self.answer.add(item)
             if item.finish_reason is not None:
@@ -53,32 +53,32 @@ class VoiceAnswer:
         exchange.status, exchange.ended = status, time.perf_counter()
 
     def read(self, detection: Detection) -> None:
-        """Take what its text says of its language."""
+        """Store the language that was detected in its text."""
         self.language, self.confidence = detection.language, round(detection.confidence, 4)
         self.compared_in = detection.language or (detection.likeliest if detection.told else None)
 
     @property
     def begun(self) -> bool:
-        """True once anything of its answer has come."""
+        """True once the first part of its answer has arrived."""
         return bool(self.answer.texts)
 
     @property
     def ended(self) -> bool:
-        """True once nothing more comes."""
+        """True once the model's answer is complete or has failed."""
         return self.answered or self.error is not None
 
     @property
     def answered(self) -> bool:
-        """True once its answer is whole."""
+        """True once the model's answer is complete."""
         return self.answer.finish_reason is not None and self.error is None
 
     def introduce(self) -> dict[str, Any]:
-        """Who it is."""
+        """Return the model's names and digests, for the first event of a stream."""
         voice = self.voice
         return {"voice": self.number, "model": voice.name, "asked": voice.asked, "kind": voice.kind}
 
     def to_json(self, *, with_text: bool) -> dict[str, Any]:
-        """The voice once it has ended. A failed one has an error and no text."""
+        """Render the complete answer of a model. A model that failed has an error and no text."""
         usage, answered = self.answer.usage, self.answered
         text = {"text": self.answer.text if answered else None} if with_text else {}
         return {
@@ -105,7 +105,7 @@ class VoiceAnswer:
 
 
 def whole_answer(answer_id: str, voices: Sequence[VoiceAnswer], consensus: Consensus) -> dict[str, Any]:
-    """The answer that is not streamed."""
+    """Render an answer that is not streamed."""
     return {
         "id": answer_id,
         "object": "multi_model.answer",
@@ -116,28 +116,28 @@ def whole_answer(answer_id: str, voices: Sequence[VoiceAnswer], consensus: Conse
 
 
 def opening_event(answer_id: str, voices: Sequence[VoiceAnswer]) -> bytes:
-    """Who answers."""
+    """Return the first event, which lists the models that answer."""
     introduced = [voice.introduce() for voice in voices]
     return _event("voices", {"id": answer_id, "created": int(time.time()), "voices": introduced})
 
 
 def delta_event(number: int, text: str) -> bytes:
-    """What a voice's answer grew by. The hot path."""
+    """Return the event for new text of a model's answer. This is the hot path."""
     return _BEFORE_TEXT % number + _encode(text) + b"}\n\n" if text else b""
 
 
 def voice_event(voice: VoiceAnswer) -> bytes:
-    """A voice has ended; its text has been sent."""
+    """Return the event for the end of a model's answer. Its text was sent before."""
     return _event("voice", voice.to_json(with_text=False))
 
 
 def closing_events(consensus: Consensus) -> bytes:
-    """What the voices agree on, and the end."""
+    """Return the last events: the consensus of the answers, and the end of the stream."""
     return _event("consensus", {"consensus": consensus}) + DONE
 
 
 def failure_events(error: ErrorReply) -> bytes:
-    """The error that ended all of it, and the end."""
+    """Return the last events after an error: the error, and the end of the stream."""
     return error.event() + DONE
 
 

@@ -1,4 +1,4 @@
-"""From the bytes of a request to a plain JSON object, within bounds. Knows no field by name."""
+"""Reads a request's body and parses it as a JSON object, within bounds. Does not check the fields' values."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from server.exchange import EXCHANGE, Exchange
 
 JSON_TYPES = frozenset({"application/json"})
 LEGACY_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
-"""What existing backends send: `curl -d` names the form type whatever the body is; some name none."""
+"""Media types that existing backends accept: `curl -d` sends the form type for JSON; some send none."""
 
 READ_SECONDS = 30.0
-"""A body that has not arrived whole after this long is given up, so that slow senders hold nothing."""
+"""Time limit for a body to arrive completely, so that slow clients do not hold resources."""
 
 MAX_MENDED = 256 * 1024
-"""Bytes of a body up to which half surrogate pairs are mended, which is slower than plain parsing."""
+"""Maximum size of a body in which half surrogate pairs are replaced, which makes parsing slower."""
 
 
 def is_empty(scope: Scope) -> bool:
-    """Whether a request announces no body."""
+    """Return True if the headers of a request announce no body."""
     exchange: Exchange = scope[EXCHANGE]
     announced = exchange.headers.get(b"content-length", "0")
     return not announced.strip("0") and b"transfer-encoding" not in exchange.headers
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset[str]) -> bytes:
-    """A request's body, at most `limit` bytes of it, whether announced or chunked.
+    """Read the body of a request, with a declared length or chunked.
 
-    Raises `ApiError` (408, 413, 415) and `ClientDisconnect`.
+    Raises `ApiError` (408, 415, or 413 above `limit` bytes) and `ClientDisconnect`.
     """
     exchange: Exchange = scope[EXCHANGE]
     coding = exchange.headers.get(b"content-encoding", "").strip().lower()
@@ -61,8 +61,10 @@ async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset
 
 
 def late_body() -> ApiError:
-    """A body that did not arrive whole in time."""
-    return ApiError(ErrorReply(408, "The body did not arrive in time.", code="request_timeout"))
+    """Return the error (408) for a body that did not arrive completely in time."""
+    return ApiError(
+        ErrorReply(408, "The body did not arrive in time. Send the request again.", code="request_timeout")
+    )
 
 
 async def _read(announced: str, receive: Receive, limit: int) -> bytes:
@@ -86,15 +88,15 @@ async def _read(announced: str, receive: Receive, limit: int) -> bytes:
 def _too_large(limit: int) -> ApiError:
     # The rest of the body is never read, so the connection cannot be used again.
     headers = {"Connection": "close"}
-    message = f"The body is larger than {limit} bytes."
+    message = f"The body is larger than {limit} bytes, the server's limit (max_body). Send a smaller one."
     return ApiError(ErrorReply(413, message, code="body_too_large", headers=headers))
 
 
 def parse_body(body: bytes, bounds: Mapping[str, FieldBound] = NO_BOUNDS) -> dict[str, Any]:
-    """The JSON object that `body` spells, each field within its bound before it is decoded.
+    """Parse `body` as a JSON object. Each field is checked against its bound before it is decoded.
 
-    A field that `bounds` does not name stays `msgspec.Raw` if it is more than `SMALL`, for whoever knows its
-    name to refuse. Refuses NaN, infinities, deep nesting and all that is not an object.
+    A field without bound that exceeds `SMALL` stays `msgspec.Raw`: the caller decides if its name is unknown.
+    Raises `ApiError` for NaN, infinities, deep nesting, and anything that is not an object.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     check_fields(body)
@@ -103,7 +105,7 @@ def parse_body(body: bytes, bounds: Mapping[str, FieldBound] = NO_BOUNDS) -> dic
     except RecursionError:
         raise _too_deep() from None
     except (ValueError, msgspec.DecodeError) as error:
-        # Two JSON escapes that form no character: JavaScript clients cut emoji in half.
+        # JSON escapes of half a surrogate pair, from JavaScript clients that cut an emoji in two.
         if len(body) > MAX_MENDED or (b"\\ud" not in body and b"\\uD" not in body):
             raise _malformed(error) from None
     try:
@@ -129,22 +131,22 @@ def _decode(body: bytes, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-"""Finds the fields without decoding them."""
+"""Splits an object into its fields without decoding them."""
 
 _HALVES = re.compile(
     rb"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F][0-9a-fA-F]{2})", re.DOTALL
 )
-"""Escapes of whole characters in two halves, and of a half alone."""
+"""Matches escapes of complete surrogate pairs, and of half pairs."""
 _WHOLE = len(rb"\ud83d\ude00")
 
 
 def _mend(body: bytes) -> bytes:
-    """`body` with U+FFFD for each half of a surrogate pair."""
+    """Replace each half surrogate pair in `body` by U+FFFD."""
     return _HALVES.sub(lambda found: found[0] if len(found[2]) == _WHOLE else found[1] + rb"\ufffd", body)
 
 
 def _too_deep() -> ApiError:
-    return bad_field(None, "The body is nested too deeply.", code="invalid_json")
+    return bad_field(None, "The body's JSON is nested too deeply.", code="invalid_json")
 
 
 def _malformed(error: Exception) -> ApiError:

@@ -1,4 +1,4 @@
-"""How much one field of a body may hold, checked before the field is decoded."""
+"""Limits on the size of a body's fields, checked before a field is decoded."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from server.api.wire.counting import JsonCounts, count_at_most, count_values
 from server.errors import bad_field
 
 MAX_FIELDS = 256
-"""Fields of a body; every endpoint knows fewer."""
+"""Maximum number of fields in a body. Every endpoint has fewer."""
 UNCOUNTED = 4096
-"""Bytes of a field up to which its values are not counted: they are decoded in a tenth of a millisecond."""
+"""Fields up to this many bytes are not checked, since decoding them takes 0.1 ms at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldBound:
-    """The most that a field may hold. Decoding what passes takes some milliseconds."""
+    """Limits of one field. Decoding a field within them takes a few milliseconds."""
 
     size: int | None = None
-    """Bytes of JSON; None leaves it to the body's limit."""
+    """Maximum bytes of JSON; None: only the body's limit applies."""
     containers: int = 1024
-    """Objects and arrays."""
+    """Maximum number of objects and arrays."""
     strings: int = 4096
-    """Keys included."""
+    """Maximum number of strings, including keys."""
     values: int = 8192
 
     def check(self, name: str, text: bytes) -> None:
-        """Raise `ApiError` (400) with the name of the field, what it holds, and how much it may."""
+        """Raise `ApiError` (400), with the field's name, its count and its limit, if it exceeds a limit."""
         excess = self.excess(text)
         if excess is not None:
             shown = name[:100]
-            message = f"{shown} holds {excess[0]}; send at most {excess[1]}."
+            message = f"{shown} holds {excess[0]}; the maximum is {excess[1]}."
             raise bad_field(shown, message, code="field_too_large")
 
     def excess(self, text: bytes) -> tuple[str, int] | None:
-        """What the JSON `text` of a field holds too much of, and how much it may hold."""
+        """Return what the JSON `text` of a field has too much of, and the limit; None if it is within."""
         if self.size is not None and len(text) > self.size:
             return f"{len(text)} bytes of JSON", self.size
         if len(text) <= UNCOUNTED or self._exceeded(count_at_most(text)) is None:
@@ -45,16 +45,16 @@ class FieldBound:
 
     def _exceeded(self, counts: JsonCounts) -> tuple[str, int] | None:
         if counts.containers > self.containers:
-            return f"{counts.containers} objects and arrays or more", self.containers
+            return f"at least {counts.containers} objects and arrays", self.containers
         if counts.strings > self.strings:
-            return f"{counts.strings} strings or more", self.strings
+            return f"at least {counts.strings} strings", self.strings
         if counts.values > self.values:
-            return f"{counts.values} values or more", self.values
+            return f"at least {counts.values} values", self.values
         return None
 
 
 SMALL = FieldBound(size=16 * 1024)
-"""A field that has no bound of its own."""
+"""Limit of the values in a field that is not listed."""
 NO_BOUNDS: Mapping[str, FieldBound] = {}
 
 
@@ -65,5 +65,5 @@ def check_fields(body: bytes) -> None:
     anything = len(body)
     members = count_values(body, JsonCounts(anything, anything, anything, MAX_FIELDS)).members
     if members > MAX_FIELDS:
-        message = f"The body has {members} fields or more; send at most {MAX_FIELDS}."
+        message = f"The body has at least {members} fields; the maximum is {MAX_FIELDS}."
         raise bad_field(None, message, code="field_too_large")

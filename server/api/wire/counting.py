@@ -1,7 +1,7 @@
-"""How many values a JSON text holds, counted before any of them is made.
+"""Counts the values in a JSON text before it is decoded.
 
-numpy does the work and lets go of the interpreter meanwhile. Text that is not JSON may be counted wrongly
-after its first mistake, where a decoder stops.
+NumPy does the counting and releases the GIL meanwhile. In invalid JSON, counts may be wrong after the first
+error, where a decoder would stop anyway.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SLICE = 1 << 18
-"""Bytes that are looked at together."""
+"""Number of bytes that are processed at a time."""
 
 _QUOTE, _BACKSLASH, _COMMA = 34, 92, 44
 _OPENING, _CLOSING = (91, 123), (93, 125)
@@ -20,19 +20,19 @@ _OPENING, _CLOSING = (91, 123), (93, 125)
 
 @dataclass(frozen=True, slots=True)
 class JsonCounts:
-    """What a JSON text holds at most."""
+    """Counts of the values in a JSON text, or limits of these counts."""
 
     containers: int
-    """Objects and arrays."""
+    """Number of objects and arrays."""
     strings: int
-    """Keys included."""
+    """Number of strings, including keys."""
     values: int
-    """Values of any kind, without keys."""
+    """Number of values of any kind, without keys."""
     members: int
-    """What the outermost object or array holds."""
+    """Number of members of the outermost object or array."""
 
     def within(self, limits: JsonCounts) -> bool:
-        """Whether no count is above its limit."""
+        """Return True if no count is above its limit."""
         return (
             self.containers <= limits.containers
             and self.strings <= limits.strings
@@ -42,7 +42,7 @@ class JsonCounts:
 
 
 def count_at_most(text: bytes) -> JsonCounts:
-    """Quick counts that strings may raise, never lower: signs inside of them count too."""
+    """Return fast upper bounds of the counts, which also count characters inside strings."""
     part = np.frombuffer(text, np.uint8)
     containers = sum(_count(part == sign) for sign in _OPENING)
     commas = _count(part == _COMMA)
@@ -50,7 +50,7 @@ def count_at_most(text: bytes) -> JsonCounts:
 
 
 def count_values(text: bytes, limits: JsonCounts | None = None) -> JsonCounts:
-    """Exact counts; or as far as the first slice that leads beyond one of `limits`."""
+    """Return exact counts, or the counts so far as soon as one exceeds `limits`."""
     containers = quotes = commas = outermost = depth = 0
     found = JsonCounts(0, 0, 1, 1)
     inside = escaped = False
@@ -76,9 +76,9 @@ def count_values(text: bytes, limits: JsonCounts | None = None) -> JsonCounts:
 
 
 def _quotes(part: NDArray[np.uint8], escaped: bool) -> tuple[NDArray[np.bool_], bool]:
-    """Where strings begin and end in `part`, and whether its last byte escapes the next.
+    """Find the quotes at which strings in `part` begin or end, and if its last byte escapes the next.
 
-    `escaped` says that of the byte before `part`.
+    `escaped` is True if the byte before `part` escapes its first byte.
     """
     quotes = part == _QUOTE
     if escaped:
@@ -88,7 +88,7 @@ def _quotes(part: NDArray[np.uint8], escaped: bool) -> tuple[NDArray[np.bool_], 
         slashes = slashes[1:]
     if not slashes.size:
         return quotes, False
-    # In a run of backslashes every other one escapes what follows it.
+    # In a run of backslashes, every second one is itself escaped by the one before it.
     begins = np.ones(slashes.size, np.bool_)
     begins[1:] = slashes[1:] != slashes[:-1] + 1
     run = np.maximum.accumulate(np.where(begins, slashes, 0))

@@ -1,4 +1,4 @@
-"""Ends work that nobody waits for any more: the client went away, or the request took too long."""
+"""Cancels work on a request when its client has disconnected or its time limit has passed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _KEY = "oneseek.cancel_scope"
 
 
 class CancelScope:
-    """`with CancelScope(exchange, receive, limit) as scope:` cancels its block once its result is not wanted.
+    """Cancels the block `with CancelScope(exchange, receive, limit) as scope:` when its result is not wanted.
 
-    The block then ends with `ClientDisconnect`, with `TimeoutError` after `limit` seconds (None: no limit)
-    from the request's arrival, or with `ApiError` (408) if a body was to come and had not by then. The block
-    has to read the body by `scope.receive`: what follows the body's end is the client's leaving.
+    The block then raises `ClientDisconnect` if the client has disconnected. It raises `TimeoutError` once
+    `limit` seconds have passed since the request arrived (None: no limit), or `ApiError` (408) if its body
+    has not arrived by then. The block must read the body with `scope.receive`, which then watches for
+    disconnects.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class CancelScope:
 
     @contextmanager
     def unwind(self) -> Generator[None]:
-        """Raise inside the block what it would end with, so that a stream can say a last word."""
+        """Raise the error inside the `with` block already, so that a stream can send a last event."""
         try:
             yield
         except asyncio.CancelledError as error:
@@ -68,7 +69,7 @@ class CancelScope:
             raise verdict from error
 
     async def receive(self) -> Message:
-        """The next part of the body, or that the client has left."""
+        """Return the next ASGI message: a part of the body, or `http.disconnect`."""
         if self._watcher is not None:
             await asyncio.wait([self._watcher])
             return {"type": "http.disconnect"}
@@ -81,7 +82,7 @@ class CancelScope:
         return message
 
     def close(self) -> None:
-        """Cancel nothing from now on: the answer is whole. Idempotent."""
+        """Stop watching, since the answer is complete: the block is not cancelled any more. Idempotent."""
         self._open = False
         if self._timer is not None:
             self._timer.cancel()
@@ -104,7 +105,7 @@ class CancelScope:
             self._task.cancel()
 
     def _take_back(self) -> Exception | None:
-        """The verdict behind a cancellation, once; None if it was not ours, or not ours alone."""
+        """Return, once, the error for which the block was cancelled; None if others cancelled it too."""
         verdict, self._verdict = self._verdict, None
         if verdict is None or self._task.uncancel() > self._cancelling:
             return None
@@ -112,19 +113,19 @@ class CancelScope:
 
 
 async def until_gone(receive: Receive) -> None:
-    """Wait until the client has left, once the body is read; raises `ClientDisconnect` then."""
+    """Wait until the client disconnects, then raise `ClientDisconnect`. Call this after reading the body."""
     while (await receive())["type"] != "http.disconnect":
         pass
     raise ClientDisconnect
 
 
 def enter(scope: Scope, cancel_scope: CancelScope) -> None:
-    """Have `cancel_scope_of` find it."""
+    """Store `cancel_scope` in the ASGI scope, for `cancel_scope_of`."""
     scope[_KEY] = cancel_scope
 
 
 def cancel_scope_of(scope: Scope) -> CancelScope:
-    """The scope that serves this request."""
+    """Return the cancel scope of this request."""
     found = scope[_KEY]
     assert isinstance(found, CancelScope)
     return found

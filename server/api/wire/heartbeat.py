@@ -1,4 +1,4 @@
-"""Comments on a stream that is silent, so that no proxy between takes it for dead."""
+"""Sends comments on a silent stream, so that proxies do not close the connection."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import Self
 
 SILENCE_SECONDS = 15.0
-"""How long a stream says nothing before a comment is sent. Most proxies give up after 30 or 60 seconds."""
+"""Silence after which a comment is sent. Most proxies close a connection after 30 or 60 seconds."""
 
 
 class Heartbeat:
-    """`async with Heartbeat(beat) as heart:` calls `beat` whenever `heart.moved` was not for that long.
+    """Calls `beat` inside `async with Heartbeat(beat) as heart:` after each `SILENCE_SECONDS` of silence.
 
-    `beat` runs in a task of its own, one at a time, and is over or cancelled when the block ends.
+    Call `heart.moved` for each write. `beat` runs in a separate task, once at a time, and has finished or is
+    cancelled when the block ends.
     """
 
     def __init__(self, beat: Callable[[], Awaitable[None]], seconds: float | None = None) -> None:
@@ -37,7 +38,7 @@ class Heartbeat:
             await asyncio.wait([self._task])
 
     def moved(self) -> None:
-        """Something was sent. Called for every write, so it only notes the time."""
+        """Note that something was sent. Fast, since it is called for every write."""
         self._last = self._loop.time()
 
     def _look(self) -> None:

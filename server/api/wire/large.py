@@ -1,4 +1,4 @@
-"""An answer that may be too large to be made on the event loop, sent piece by piece."""
+"""A response that may be too large to encode on the event loop, and is encoded and sent in pieces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEADERS = [(b"content-type", b"application/json")]
 
 
 class LargeReply(Response):
-    """Sends `pieces` of JSON, each made in its own turn of `aside` once the one before is on its way."""
+    """Sends `pieces` of JSON. Each piece is encoded in the thread `aside` after the one before was sent."""
 
     def __init__(self, pieces: Iterator[bytes], aside: OneThread) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class LargeReply(Response):
         self._aside = aside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. What goes wrong before the first piece is raised before anything is sent."""
+        """Send the response. Errors in the first piece are raised before anything is sent."""
         piece = await self._next()
         await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         while piece:

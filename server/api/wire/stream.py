@@ -1,4 +1,4 @@
-"""An answer as server-sent events: one write for what has arrived, whatever it holds."""
+"""Sends an answer as server-sent events. All deltas that have arrived are sent in one write."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ _HEADERS = [
 ]
 
 COMMENT = b": keep-alive\n\n"
-"""What a silent stream sends; every reader of events passes over it."""
+"""Comment that a silent stream sends. Readers of server-sent events ignore it."""
 
 SCORED = 16
-"""Tokens with log probabilities that are written at once."""
+"""Maximum number of tokens with log probabilities encoded on the event loop. More go to a thread."""
 
 
 class Chunks(Protocol):
-    """How an endpoint writes its stream."""
+    """Encodes the events of an endpoint's stream."""
 
     def opening(self) -> bytes:
-        """Events before the first delta; called before it is written."""
+        """Return the events to send before the first delta."""
         ...
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """Events for one delta; nothing where it shows nothing."""
+        """Return the events for one delta; empty if there is nothing to show."""
         ...
 
     def closing(self) -> bytes:
-        """Events after the last delta, the stream's end among them."""
+        """Return the events after the last delta, including the end of the stream."""
         ...
 
     def render_failure(self, error: ErrorReply) -> bytes:
-        """Events for an error after the first delta, in place of `closing`."""
+        """Return the events for an error after the first delta, instead of `closing`."""
         ...
 
 
 class EventStream(Response):
-    """Streams deltas as `chunks` writes them.
+    """Streams deltas, encoded by `chunks`.
 
-    Nothing is sent before the first delta or comment, so an error up to there is an ordinary answer with its
-    own status; one that comes later is an event, also where the time is up. A silent stream sends comments.
+    Nothing is sent before the first delta or comment. So an earlier error becomes an ordinary response with
+    its own status, and a later error or timeout becomes an event. A silent stream sends comments.
     """
 
     def __init__(self, deltas: Deltas, chunks: Chunks, aside: OneThread) -> None:
@@ -74,10 +74,11 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         exchange: Exchange = scope[EXCHANGE]
+        exchange.streamed = True
         cancel_scope = cancel_scope_of(scope)
         try:
             with cancel_scope.unwind():
-                # In a task of its own, so that a token wakes this alone and not every layer around it.
+                # In a separate task, so that a token wakes only this task and not every middleware around it.
                 await asyncio.create_task(self._send(send, exchange.send or send))
             last = await self._made(self._scored, self._chunks.closing)
         except ClientDisconnect:
@@ -94,7 +95,7 @@ class EventStream(Response):
         writing = asyncio.Lock()
 
         async def write(body: bytes) -> None:
-            async with writing:  # a comment never comes between a head and what follows it
+            async with writing:  # no comment between the response's start and its first event
                 if not self._started:
                     self._started = True
                     await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
@@ -113,7 +114,7 @@ class EventStream(Response):
                     heart.moved()
 
     async def _made(self, scored: int, work: Callable[[], bytes]) -> bytes:
-        """What `work` returns. Log probabilities of many tokens are written apart from the event loop."""
+        """Return the result of `work`. Run it in another thread if it encodes many log probabilities."""
         return work() if scored <= SCORED else await self._aside.run(work)
 
     def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
@@ -121,10 +122,10 @@ class EventStream(Response):
 
 
 class PieceStream(Response):
-    """Streams `pieces`, whole events each, that end with their own last word.
+    """Streams `pieces`, each of which holds complete events, including the last event of the stream.
 
-    Nothing is sent before the first piece; an error up to there is an ordinary answer. One that comes later
-    is written by `render_failure`.
+    Nothing is sent before the first piece, so an earlier error becomes an ordinary response. A later error is
+    encoded by `render_failure`.
     """
 
     def __init__(self, pieces: AsyncGenerator[bytes], render_failure: Callable[[ErrorReply], bytes]) -> None:
@@ -136,6 +137,7 @@ class PieceStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         exchange: Exchange = scope[EXCHANGE]
+        exchange.streamed = True
         cancel_scope = cancel_scope_of(scope)
         last = b""
         try:
@@ -165,13 +167,13 @@ def _nothing() -> bytes:
 
 
 def _scored(delta: Delta) -> int:
-    """Tokens that it has log probabilities of."""
+    """Return the number of tokens in the delta that have log probabilities."""
     return len(delta.logprobs) + len(delta.prompt_logprobs or ())
 
 
 def _reply_for(error: Exception, exchange: Exchange) -> ErrorReply:
     reply = reply_for(error)
-    exchange.status = reply.status
+    exchange.status, exchange.error = reply.status, reply.code or "error"
     if reply.code == "internal_error":
-        log.error("request %s failed in mid-stream", exchange.request_id, exc_info=error)
+        log.error("request %s failed while its answer was streaming", exchange.request_id, exc_info=error)
     return reply

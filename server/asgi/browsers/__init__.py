@@ -1,1 +1,1 @@
-"""What pages in a browser may ask (hosts, origins, CORS), without keys; `asgi` imports it."""
+"""Rules for requests from web pages (hosts, origins, CORS), without keys; `asgi` imports it."""

@@ -1,7 +1,7 @@
-"""Cross-origin requests of browsers (the Fetch standard's CORS), for the origins that a setting lists.
+"""Cross-origin requests from browsers (CORS of the Fetch standard), for the origins in `cors_origins`.
 
-Which requests pass is decided in `hosts`. Cookies and other credentials of a browser are never asked for: a
-page presents its key in `Authorization`, as every client does.
+The module `hosts` decides which requests pass. Cookies and other browser credentials are never used: a page
+sends its key in `Authorization`, like every client.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from server.exchange import EXCHANGE, Exchange
 
 METHODS = "GET, HEAD, POST, DELETE"
 MAX_AGE = 600
-"""Seconds that a browser may remember the answer to a preflight."""
+"""Seconds that a browser may cache the answer to a preflight request."""
 _EXPOSED = (
     "X-Request-ID",
     "Retry-After",
@@ -23,19 +23,19 @@ _EXPOSED = (
     "X-RateLimit-Remaining-Requests",
     "X-RateLimit-Reset-Requests",
 )
-"""Headers of every endpoint that a page may read, beside the receipt's."""
+"""Response headers of all endpoints that a page may read, besides the receipt's."""
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]{1,64}(?: ?, ?[A-Za-z0-9_-]{1,64}){0,63}")
 
 
 class CrossOrigin:
-    """Tells a browser that a page of a listed origin may read the answer, be it an error."""
+    """Adds the header that lets a page of an allowed origin read the answer, including errors."""
 
     def __init__(self, app: ASGIApp, origins: CorsOrigins) -> None:
         self.app = app
         self.origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request, as an ASGI application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -64,13 +64,13 @@ class CrossOrigin:
 
 
 class Preflights:
-    """Answers what a browser asks before a request, without a key. Its origin has passed `OwnPages`."""
+    """Answers preflight requests, which carry no key. `OwnPages` has already checked the origin."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request, as an ASGI application."""
         if scope["type"] != "http" or not _is_preflight(scope):
             await self.app(scope, receive, send)
             return

@@ -1,21 +1,21 @@
-"""What a browser may ask: a page of another site can send any request to this machine, and some of its own.
+"""Check that browser requests come from allowed pages. Any website can send requests to this machine.
 
-`Host` has to be a name of this server, and `Origin` and `Sec-Fetch-Site`, which browsers alone send, have to
-say that the server's own page asks, or one of an origin in `cors_origins` (see `cors`).
+`Host` must be an allowed name of this server. `Origin` and `Sec-Fetch-Site`, which only browsers send, must
+show that the request comes from the server's own page or from an origin in `cors_origins` (see `cors`).
 """
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.asgi.middleware import OPEN_PATHS
+from server.asgi.middleware import OPEN_PATHS, PAGE
 from server.config.hosts import AllowedHosts, split_authority
 from server.config.origins import CorsOrigins
 from server.errors import ApiError, ErrorReply
 from server.exchange import EXCHANGE, Exchange
 
 REMEMBERED = 64
-"""Hosts whose check is remembered."""
+"""Maximum number of hosts to cache check results for."""
 NO_ORIGINS = CorsOrigins()
 _PORTS = {"http": 80, "https": 443}
 
@@ -23,7 +23,7 @@ _PORTS = {"http": 80, "https": 443}
 class OwnPages:
     """Refuses requests for other hosts (421) and from other sites' pages (403).
 
-    The open paths answer under any host, since probes name an address; they then say no more than a status.
+    Open paths answer under any host, because probes use an address. They then return only a status.
     """
 
     def __init__(self, app: ASGIApp, hosts: AllowedHosts, origins: CorsOrigins = NO_ORIGINS) -> None:
@@ -31,10 +31,10 @@ class OwnPages:
         self.hosts = hosts
         self.origins = origins
         self._seen: dict[str, tuple[str, int | None]] = {}
-        """Hosts that were allowed, as their clients wrote them."""
+        """Cache of allowed `Host` values, as clients wrote them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or raise `ApiError` (400, 403, 421)."""
+        """Handle one request, or raise `ApiError` (400, 403, 421)."""
         if scope["type"] == "http":
             exchange: Exchange = scope[EXCHANGE]
             exchange.from_page = bool(_values(scope, b"origin") or _values(scope, b"sec-fetch-site"))
@@ -48,22 +48,24 @@ class OwnPages:
         await self.app(scope, receive, send)
 
     def _host(self, scope: Scope) -> tuple[str, int | None] | None:
-        """Host and port that the request names; None for HTTP/1.0 without any."""
+        """Host and port of the request; None for HTTP/1.0 without a Host header."""
         named = _values(scope, b"host")
         if not named and scope["http_version"] == "1.0":
             return None
         if len(named) != 1:
-            message = f"The request has {len(named)} Host headers; send one."
+            message = f"The request has {len(named)} Host headers; send exactly one."
             raise ApiError(ErrorReply(400, message, code="bad_host"))
         known = self._seen.get(named[0])
         if known is not None:
             return known
         found = split_authority(named[0])
         if found is None:
-            message = f"Host is {named[0][:100]!r}; send a name or an address, and a port."
+            message = f"Host {named[0][:100]!r} is invalid; send a name or an address, with an optional port."
             raise ApiError(ErrorReply(400, message, code="bad_host"))
         if not self.hosts.allows(found[0]):
-            message = f"This server is not {found[0][:100]!r}. To allow the name, add it to allowed_hosts."
+            message = (
+                f"Host {found[0][:100]!r} is not allowed. To allow it, add it to the server's allowed_hosts."
+            )
             raise ApiError(ErrorReply(421, message, code="host_not_allowed"))
         if len(self._seen) < REMEMBERED:
             self._seen[named[0]] = found
@@ -73,6 +75,8 @@ class OwnPages:
         origins = _values(scope, b"origin")
         if origins and all(map(self.origins.allows, origins)):
             return
+        if _opens_the_page(scope) and not origins:
+            return
         for site in _values(scope, b"sec-fetch-site"):
             if site != "same-origin" and not (site == "none" and scope["method"] in ("GET", "HEAD")):
                 raise _other_site(f"Sec-Fetch-Site {site[:20]!r}")
@@ -81,9 +85,9 @@ class OwnPages:
                 raise _other_site(f"Origin {origin[:100]!r}")
 
     def _is_own(self, origin: str, host: tuple[str, int | None] | None) -> bool:
-        """Whether a page of `origin` is the server's: of the host that is asked, or at an allowed one.
+        """True if `origin` is the server's own: the host of the request, or an allowed host.
 
-        A proxy may put another Host in the place of the page's; the page's own is then in `allowed_hosts`.
+        A proxy may replace the Host header. The page's own host must then be in `allowed_hosts`.
         """
         scheme, between, authority = origin.partition("://")
         found = split_authority(authority) if between and scheme in _PORTS else None
@@ -96,14 +100,24 @@ class OwnPages:
         return standard and self.hosts.has_page(name)
 
 
+def _opens_the_page(scope: Scope) -> bool:
+    """True for a plain link to the page as a top-level navigation, which no other page can read or frame."""
+    return (
+        scope["path"] == PAGE
+        and scope["method"] == "GET"
+        and _values(scope, b"sec-fetch-mode") == ["navigate"]
+        and _values(scope, b"sec-fetch-dest") == ["document"]
+    )
+
+
 def _values(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1").strip() for key, value in scope["headers"] if key == name]
 
 
 def _other_site(what: str) -> ApiError:
     message = (
-        f"{what}: pages of other sites may not ask this server. Ask from its own page or from a program. "
-        "If the page is the server's own behind a proxy, add its host to allowed_hosts; if it "
-        "is another site's that should ask, add its origin to cors_origins."
+        f"{what}: web pages of other sites cannot use this server. Use its own page or a program. "
+        "If the page is the server's own behind a proxy, add its host to allowed_hosts. To allow "
+        "another site's page, add its origin to cors_origins."
     )
     return ApiError(ErrorReply(403, message, type="permission_error", code="cross_site"))

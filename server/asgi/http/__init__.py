@@ -1,1 +1,1 @@
-"""Connections beneath ASGI (bounds on heads, bodies, numbers, time), without endpoints; `asgi` imports it."""
+"""HTTP connections below ASGI (limits of size, number and time), without endpoints; `asgi` imports it."""

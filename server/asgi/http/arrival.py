@@ -1,4 +1,4 @@
-"""A request on its way in: what its connection knows of it, and what it answers in its place."""
+"""Tracks a request while its body arrives, and sends replies that bypass the application."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from server.errors import ErrorReply
 
 ARRIVAL = "oneseek.arrival"
-"""Where an ASGI scope holds its request's `Arrival`."""
+"""Key of the request's `Arrival` in an ASGI scope."""
 
 SMALL_BODY = 64 * 1024
-"""Bytes that are taken of any body, whatever other bodies hold. A rest of this size is also read and dropped
-to keep a connection whose answer came before its body."""
+"""Bytes of a body that are always read, even if the memory for bodies is full. If an answer is sent before
+the whole body was read, and no more than this is left, the rest is read and dropped, so that the connection
+can be kept.
+"""
 
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """One request's body: how much of it has come, and why no more of it is taken."""
+    """The state of one request's body: how much has arrived, and why the rest is refused."""
 
     cycle: RequestResponseCycle
-    """uvicorn's part in serving the request."""
+    """The parts of uvicorn's request-response cycle that are used here."""
     announced: int | None
-    """Bytes in its Content-Length; None if it comes in chunks."""
+    """Content-Length in bytes; None for a chunked body."""
     fail: Callable[[ErrorReply], None]
-    """Break off the body with this answer."""
+    """Stop reading the body, with this reply."""
     reusable: bool
-    """Whether the connection may be used again, as far as its head and the server's state say."""
+    """True if the connection may be reused, judging by the request head and the server's state."""
     refusal: ErrorReply | None = None
-    """The answer, if its head alone decides it."""
+    """The reply if the headers are enough to decide it; None otherwise."""
     failure: ErrorReply | None = None
-    """Why the body was broken off."""
+    """The reply with which reading the body was stopped."""
     received: int = 0
-    """Bytes of the body so far."""
+    """Bytes of the body received so far."""
     held: int = 0
-    """Bytes of them that count towards the limit for all bodies."""
+    """Bytes of this body that count towards the limit for all bodies."""
     whole: bool = False
-    """Whether the body has ended."""
+    """True if the body has ended."""
     moved: float = field(default_factory=time.monotonic)
-    """When its last bytes came, in seconds of `time.monotonic()`."""
+    """When the body's last bytes arrived, in seconds of `time.monotonic()`."""
 
     def settle(self) -> None:
-        """Decide whether an answer that begins now keeps the connection: only if it leaves little unread."""
+        """Keep the connection after an answer that begins now only if little of the body is unread."""
         if not self.cycle.response_started:
             self.cycle.keep_alive = self.reusable and self._leaves_little()
 
@@ -60,5 +62,5 @@ class Arrival:
 
 
 def arrival_of(cycle: RequestResponseCycle) -> Arrival:
-    """The arrival of the request that `cycle` serves."""
+    """The `Arrival` of the request that `cycle` serves."""
     return cast("Scope", cycle.scope)[ARRIVAL]

@@ -1,4 +1,4 @@
-"""How many connections the system lets this process have: each is an open file."""
+"""The system's limit of open files, which also limits connections."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import sys
 from collections.abc import Callable
 
 SPARE = 200
-"""Open files beside connections: adapters, graphs, the log, child processes."""
+"""Open files to reserve besides connections: adapters, graphs, the log, child processes."""
 
 log = logging.getLogger("oneseek.server")
 
 
 class DescriptorWatch:
-    """Logs when no file descriptor is left, and when there are some again.
+    """Logs when file descriptors run out, and when some are available again.
 
-    Those who connect meanwhile are closed at once by the event loop, which says nothing of it.
+    In between, the event loop closes new connections at once without a log line.
     """
 
     def __init__(self) -> None:
         self._exhausted = False
 
     def look(self) -> None:
-        """Try whether one can be had."""
+        """Check whether a file descriptor is available, by opening one."""
         exhausted = False
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
         except OSError as error:
             exhausted = error.errno in (errno.EMFILE, errno.ENFILE)
         if exhausted and not self._exhausted:
-            log.error("no file descriptor is left, and new connections are closed; raise `ulimit -n`")
+            log.error("out of file descriptors: new connections are closed. Raise `ulimit -n`")
         elif self._exhausted and not exhausted:
-            log.warning("there are file descriptors again, and new connections are served")
+            log.warning("file descriptors are available again; accepting new connections")
         self._exhausted = exhausted
 
 
 def allow_connections(wanted: int, say: Callable[[str], None]) -> int:
     """Raise this process's limit of open files for `wanted` connections; return how many it allows.
 
-    Says so through `say` if they are fewer.
+    Reports through `say` if they are fewer than `wanted`.
     """
     if sys.platform == "win32":
         return wanted
@@ -53,5 +53,8 @@ def allow_connections(wanted: int, say: Callable[[str], None]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     allowed = max(1, min(wanted, most - SPARE))
     if allowed < wanted:
-        say(f"warning: {most} open files allow {allowed} connections, not {wanted}; raise `ulimit -n`")
+        say(
+            f"warning: {most} open files allow only {allowed} of {wanted} connections (max_connections); "
+            "raise `ulimit -n`"
+        )
     return allowed

@@ -1,7 +1,7 @@
-"""One connection: uvicorn's httptools protocol, with the bounds that uvicorn leaves out.
+"""One connection: uvicorn's httptools protocol, with limits that uvicorn does not have.
 
-What a connection refuses goes through the application, like everything else: see `Refusals`. A request that
-cannot be read is answered in its turn, after those before it, and nothing more is read.
+A refused request still goes through the application (see `Refusals`). A request that cannot be parsed is
+answered after the requests before it, and reading ends.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from server.errors import ErrorReply
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Bounds the size and time of heads, trailers, bodies and unread answers, and ends each in words."""
+    """Limits size and time of heads, trailers, bodies and unread answers, with an error reply for each."""
 
     header_seconds = HEADER_SECONDS
 
@@ -57,18 +57,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._wire = wire
         self._in_head = True
-        """Whether the parser is in a head or before one, and not in a body."""
+        """True if the parser is in or before a head, not in a body."""
         self._begun = False
-        """Whether the present head has begun."""
+        """True if the current head has begun to arrive."""
         self._overhead = Overhead()
         self._deaf = False
-        """Whether nothing more is read: what came is no HTTP, or too much."""
+        """True if reading has ended because the input is invalid or too large."""
         self._refusal: ErrorReply | None = None
-        """The answer to the head that is read next."""
+        """The reply for the next head that is read, if already decided."""
         self._brief = False
-        """Whether the connection is closed without lingering."""
+        """True to close the connection without lingering."""
         self._arrival: Arrival | None = None
-        """Of the body that is read, or was read last."""
+        """The state of the body that is being read or was read last."""
         self._serving: RequestResponseCycle | None = None
 
     # The connection.
@@ -85,7 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more is waited for, and whoever serves a request learns that its client has gone."""
+        """Stop all timers, and report the disconnect to the running request."""
         self._deadline.stop()
         self._lingering.forget()
         self._wire.connections.forget(self)
@@ -98,7 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def give_way(self) -> None:
-        """Close this idle connection, since all are taken; one beyond the limit is told why."""
+        """Close this idle connection to make room. A connection beyond the limit gets an error reply."""
         if self._beyond and self._in_head and not self._deaf:
             self._brief = True
             self._refuse(replies.TOO_MANY_CONNECTIONS)
@@ -106,28 +106,28 @@ class BoundedProtocol(HttpToolsProtocol):
             self._lingering.finish()
 
     def shutdown(self) -> None:
-        """End after the answer that is given, or at once if there is none."""
+        """Close after the current answer, or at once if there is none."""
         if self._serving is None:
             self._lingering.finish()
         else:
             self.answer_last()
 
     def answer_last(self) -> None:
-        """Let the answer that is given be the last one on this connection."""
+        """Make the current answer the last one on this connection."""
         if self._serving is None:
             return
         for cycle in (self._serving, *(cycle for cycle, _ in self.pipeline)):
             arrival_of(cycle).reusable = cycle.keep_alive = False
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as it is answered."""
+        """Called when the client reads more slowly than the answer is written."""
         super().pause_writing()
         self._lingering.watch_writes()
 
     # Reading.
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrives, within bounds."""
+        """Parse received data, within the limits."""
         if self._lingering.is_lingering:
             self._lingering.drop(data)
             return
@@ -154,7 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(problem)
 
     def _feed(self, data: bytes) -> None:
-        """Parse `data`. An offer to change the protocol is declined: its head is read again without it."""
+        """Parse `data`. An Upgrade request is declined: its head is parsed again without the Upgrade."""
         while True:
             try:
                 self.parser.feed_data(data)
@@ -170,25 +170,25 @@ class BoundedProtocol(HttpToolsProtocol):
                 data = head + data[offer.args[0] :]
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Called when a head begins."""
         if self._deaf and self._refusal is None:
-            raise ValueError("nothing more is read")
+            raise ValueError("reading has ended")
         super().on_message_begin()
         self._begun = True
         self._overhead.reset()
 
     def on_url(self, url: bytes) -> None:
-        """Keep only as much of the URL as shows that it is too long."""
+        """Append to the URL, but only until it exceeds the limit."""
         if len(self.url) <= MAX_URL_BYTES:
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header. What follows a body is a trailer and is dropped."""
+        """Add a header. Trailers, which follow a body, are dropped."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is whole: begin its request, or refuse it."""
+        """Called when the head is complete: start the request, or refuse it."""
         if self.parser.should_upgrade():
             return  # it is read again without the offer
         if len(self.pipeline) >= MAX_PIPELINED and self._refusal is None:
@@ -218,7 +218,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._serving = self.cycle
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body, if there is room for it."""
+        """Store a part of the body, if there is memory for it."""
         arrival = self._arrival
         if arrival is None:  # a body of what is read again without an offer
             return
@@ -231,7 +231,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._fail(replies.NO_ROOM_FOR_BODY)
 
     def on_message_complete(self) -> None:
-        """The body is whole; what arrives next begins a new head."""
+        """Called when the body is complete; the next data begins a new head."""
         if self.parser.should_upgrade():
             return
         assert self._arrival is not None
@@ -245,7 +245,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # Ending.
 
     def on_response_complete(self) -> None:
-        """Begin the next request if one waits, else wait for one."""
+        """Start the next pipelined request, or wait for one."""
         if self._serving is not None:
             self._release(self._serving)
         closing = self.transport.is_closing()
@@ -269,7 +269,7 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, reply: ErrorReply) -> None:
-        """Answer what cannot be read on with `reply`, after the answers before it, and close."""
+        """Reply to unreadable input with `reply`, after all earlier answers, and close."""
         self._deaf = True
         self._deadline.stop()
         if not self._in_head:
@@ -284,7 +284,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"GET / HTTP/1.1\r\nConnection: close\r\n" + request_id + b"\r\n")
 
     def _fail(self, reply: ErrorReply) -> None:
-        """Break off the present body: whoever reads it finds `reply` there."""
+        """Stop reading the current body; its reader gets `reply`."""
         self._deaf = True
         arrival = self._arrival
         assert arrival is not None
@@ -301,7 +301,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wire.bodies.release(arrival_of(cycle))
 
     def _unread(self) -> int:
-        """How many bytes to read of what may still come when the connection closes."""
+        """Number of bytes to read and drop when the connection closes."""
         if self._brief or not (self._deaf or not self._in_head):
             return 0
         return UNREAD_HEAD if self._in_head else UNREAD_BODY

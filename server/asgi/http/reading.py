@@ -1,4 +1,4 @@
-"""Small parts of reading HTTP: a parser, a head written out again and a deadline."""
+"""Helpers for reading HTTP: a parser, a head written out again, and a deadline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httptools
 
 
 def new_parser(protocol: object) -> httptools.HttpRequestParser:
-    """A parser of requests that calls `protocol` back, set as uvicorn sets it."""
+    """A request parser with callbacks to `protocol`, configured as in uvicorn."""
     parser = httptools.HttpRequestParser(protocol)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
@@ -18,14 +18,14 @@ def new_parser(protocol: object) -> httptools.HttpRequestParser:
 def head_without_upgrade(
     method: bytes, url: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]
 ) -> bytes:
-    """A request's head, written out again without its offers to change the protocol."""
+    """A request's head, written out again without Upgrade headers."""
     lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
     lines += [b"%s: %s" % (name, value) for name, value in headers if name != b"upgrade"]
     return b"\r\n".join([*lines, b"", b""])
 
 
 def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """Bytes of a body, as its head says; None if it comes in chunks. The parser has checked both headers."""
+    """Size of the body from the head; None for a chunked body. The parser has checked both headers."""
     named = dict(headers)
     if b"transfer-encoding" in named:
         return None
@@ -33,12 +33,12 @@ def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 
 
 def request_id_line(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The header that names a request, as a line; nothing if it has none."""
+    """The request's ID header as a line; empty without one."""
     return b"".join(b"%s: %s\r\n" % pair for pair in headers if pair[0] == b"x-request-id")
 
 
 class Deadline:
-    """Calls `missed` once the time that was set last is over, unless it is stopped before."""
+    """Calls `missed` when the time set last has passed, unless it is stopped before."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, missed: Callable[[], None]) -> None:
         self._loop = loop
@@ -47,16 +47,16 @@ class Deadline:
 
     @property
     def is_set(self) -> bool:
-        """Whether something is waited for."""
+        """True if the timer runs."""
         return self._timer is not None
 
     def set(self, seconds: float) -> None:
-        """Wait for this long from now on."""
+        """Start the timer, or restart it, with this many seconds."""
         self.stop()
         self._timer = self._loop.call_later(seconds, self._miss)
 
     def stop(self) -> None:
-        """Wait for nothing. Idempotent."""
+        """Stop the timer for reading. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

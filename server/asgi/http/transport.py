@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 LINGER_SECONDS = 5.0
-"""How long a connection that is closing reads what its client still sends."""
+"""Seconds that a closing connection reads and drops what its client still sends."""
 
 WRITE_SECONDS = 30.0
-"""A connection is dropped if its client takes nothing of what is sent for this long."""
+"""Seconds without reading after which a client is disconnected."""
 
 log = logging.getLogger("oneseek.server")
 
@@ -35,27 +35,27 @@ class LingeringTransport(asyncio.Transport):
         self._unread = unread
         self._held = False
         self._written = 0
-        """Bytes since writes are watched first."""
+        """Bytes written since watching of writes began."""
         # Each token of each stream is a call: nothing is counted before.
         self.write = inner.write
         self._left = 0
-        """Bytes that are still read while lingering."""
+        """Remaining bytes to read while lingering."""
         self._linger_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_lingering(self) -> bool:
-        """Whether the answer is given and what still comes is dropped."""
+        """True if the answer has been sent and further input is dropped."""
         return self._linger_timer is not None
 
     def drop(self, data: bytes) -> None:
-        """Count bytes that came while lingering; the connection is closed if they are too many."""
+        """Count bytes received while lingering; close the connection if there are too many."""
         self._left -= len(data)
         if self._left < 0:
             self.finish()
 
     def close(self) -> None:
-        """Close once what was written is sent, and read what may still come."""
+        """Close after pending data is sent, and read and drop further input."""
         if self.is_closing():
             return
         self._left = self._unread()
@@ -69,25 +69,25 @@ class LingeringTransport(asyncio.Transport):
         self._inner.resume_reading()
 
     def finish(self) -> None:
-        """Close once what was written is sent, without lingering from now on."""
+        """Close after pending data is sent, without lingering."""
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         self.watch_writes()
         self._inner.close()
 
     def abort(self) -> None:
-        """Close at once, whatever is unsent."""
+        """Close at once and drop pending data."""
         self.forget()
         self._inner.abort()
 
     def forget(self) -> None:
-        """The connection is closed: stop all timers."""
+        """Called when the connection is closed: stop all timers."""
         for timer in (self._linger_timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
 
     def watch_writes(self) -> None:
-        """Drop the client if it takes nothing for `write_seconds` of what is written and not yet sent."""
+        """Disconnect the client if it reads nothing of the pending data for `write_seconds`."""
         unsent = self._inner.get_write_buffer_size()
         if self._write_timer is None and unsent:
             if self.__dict__.get("write") == self._inner.write:
@@ -100,40 +100,44 @@ class LingeringTransport(asyncio.Transport):
         unsent = self._inner.get_write_buffer_size()
         if unsent and self._written - unsent == sent:
             log.info(
-                "a client has read nothing for %g seconds; its connection is dropped", self.write_seconds
+                "closing a connection: the client has not read its answer for %g seconds", self.write_seconds
             )
             self.abort()
         else:
             self.watch_writes()
 
     def is_closing(self) -> bool:
-        """Whether it takes no more answers."""
+        """True if no more data can be written."""
         return self.is_lingering or self._inner.is_closing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, once there is room, and count; until writes are watched `inner.write` stands in its place."""
+        """Write `data` and count it. Until writes are watched, `inner.write` is used directly instead."""
         self._written += len(data)
         self._inner.write(data)
 
     def _write_nothing(self, data: bytes | bytearray | memoryview) -> None:
-        """The answer has ended."""
+        """Drop the data, because the answer has ended."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """See `asyncio.BaseTransport`."""
+        """Return information about the connection, such as the client's address. See
+        `asyncio.BaseTransport`.
+        """
         return self._inner.get_extra_info(name, default)
 
     def pause_reading(self) -> None:
-        """See `asyncio.ReadTransport`; while lingering everything is read."""
+        """Stop reading from the client, unless the connection is about to close. See
+        `asyncio.ReadTransport`.
+        """
         if not self.is_lingering:
             self._inner.pause_reading()
 
     def resume_reading(self) -> None:
-        """See `asyncio.ReadTransport`; not while held."""
+        """Read from the client again, unless reading is held. See `asyncio.ReadTransport`."""
         if not self._held:
             self._inner.resume_reading()
 
     def hold_reading(self, held: bool) -> None:
-        """Read nothing, whoever resumes, until it is called with False."""
+        """Pause reading, even if others resume it, until this is called with False."""
         if held and not self._held:
             self.pause_reading()
         if self._held and not held:

@@ -1,4 +1,4 @@
-"""Answers to HTTP/1.0, which knows no chunks: a body without a length ends where the connection does."""
+"""Answers to HTTP/1.0, which has no chunks: a body without a length ends when the connection closes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def send_until_closed(cycle: RequestResponseCycle) -> None:
-    """Have `cycle`, whose connection ends with its answer, send a body of unknown length as it is."""
+    """Make `cycle` send a body of unknown length without chunks, for a connection that closes after it."""
     send, unframed = cycle.send, False
 
     async def send_unframed(message: ASGISendEvent) -> None:

@@ -1,4 +1,4 @@
-"""What all connections share: their number, the memory of their bodies, and whether the server drains."""
+"""State that all connections share: their number, the memory of bodies, and whether the server drains."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from server.asgi.http.limits import MAX_URL_BYTES
 from server.errors import ErrorReply
 
 IDLE_SECONDS = 1.0
-"""A connection that has asked for nothing for this long gives way to a new one when all are taken."""
+"""Seconds after which an idle connection is closed for a new one if the limit is reached."""
 
 STALLED_SECONDS = 2.0
-"""A body of which nothing has come for this long gives way to others when all memory for bodies is taken."""
+"""Seconds without data after which a body is dropped if the memory for bodies is full and others need it."""
 
 RESERVE = 64
-"""Connections beyond the limit that are kept, so that probes are answered and others are told to come back.
-Past it the oldest that waits for its head is told at once; if none does, the new one is."""
+"""Extra connections beyond the limit, so that probes are answered and other clients get an error reply.
+Beyond these, the oldest one that waits for its head is refused; if there is none, the new one is.
+"""
 
 
 PROBES = frozenset({"/live", "/ready", "/health", "/ping", "/metrics"})
-"""What is answered on connections beyond the limit, so that an orchestrator does not kill a full server."""
+"""Paths that are answered on extra connections, so that an orchestrator does not kill a busy server."""
 
 OPEN_WHILE_DRAINING = frozenset({"/live", "/metrics", "/version"})
 
 
 class Connection(Protocol):
-    """A connection, as those who count it see it."""
+    """The interface of a connection that `Connections` uses."""
 
     def give_way(self) -> None:
-        """Close for a new connection; nothing has been asked on this one, or all is answered."""
+        """Close this idle connection to make room for a new one."""
         ...
 
 
 class Place(Enum):
-    """Where a new connection stands."""
+    """The state of a new connection: within the limit, beyond it, or refused."""
 
     WITHIN = auto()
     BEYOND = auto()
@@ -51,12 +52,12 @@ class Connections:
         self.limit = limit
         self._open: set[Connection] = set()
         self._beyond: dict[Connection, bool] = {}
-        """Whether each still waits for its head; the oldest first."""
+        """Maps each extra connection to True while it waits for its head; oldest first."""
         self._idle: dict[Connection, float] = {}
-        """Since when, the longest first."""
+        """Maps each idle connection to the time since which it is idle; the longest idle first."""
 
     def admit(self, connection: Connection) -> Place:
-        """Count a new connection, and say where it stands."""
+        """Count a new connection and return its state."""
         if len(self._open) < self.limit or self._make_room():
             self._open.add(connection)
             self.rest(connection)
@@ -71,18 +72,18 @@ class Connections:
         return Place.BEYOND
 
     def rest(self, connection: Connection) -> None:
-        """It waits for a request from now on."""
+        """Note that a connection now waits for a request."""
         if connection in self._open:
             self._idle[connection] = time.monotonic()
 
     def work(self, connection: Connection) -> None:
-        """It has a request from now on, for which it stays."""
+        """Note that a connection now has a request, so it must not be closed."""
         self._idle.pop(connection, None)
         if connection in self._beyond:
             self._beyond[connection] = False
 
     def forget(self, connection: Connection) -> None:
-        """It is closed. Idempotent."""
+        """Note that a connection is closed. Idempotent."""
         self._idle.pop(connection, None)
         self._open.discard(connection)
         self._beyond.pop(connection, None)
@@ -100,18 +101,18 @@ class Connections:
 class Bodies:
     """Counts the bytes of all bodies whose requests have no answer yet, up to `limit`.
 
-    The first `SMALL_BODY` bytes of each are not counted: whoever sends little never waits for those who send
-    much. If the limit is reached, a body that has stalled is given up for one that moves.
+    The first `SMALL_BODY` bytes of each are not counted, so small requests never wait for large ones. If the
+    limit is reached, a stalled body is given up for one that makes progress.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        """Bytes at present."""
+        """Bytes held now."""
         self._large: set[Arrival] = set()
 
     def take(self, arrival: Arrival, size: int) -> bool:
-        """Count `size` more bytes of a body. False: there is no room for them."""
+        """Count `size` more bytes of a body. Returns False if there is no room."""
         arrival.received += size
         arrival.moved = time.monotonic()
         more = arrival.received - SMALL_BODY - arrival.held
@@ -125,7 +126,7 @@ class Bodies:
         return True
 
     def release(self, arrival: Arrival) -> None:
-        """Count a body no longer. Idempotent."""
+        """Stop counting a body. Idempotent."""
         self.held -= arrival.held
         arrival.held = 0
         self._large.discard(arrival)
@@ -144,16 +145,18 @@ class Bodies:
 
 
 class Wire:
-    """The state that one server's connections share."""
+    """The state that all connections of one server share."""
 
     def __init__(self, max_connections: int, bodies_memory: int) -> None:
         self.connections = Connections(max_connections)
         self.bodies = Bodies(bodies_memory)
         self.draining = False
-        """Whether the server takes no new work, because it is about to end."""
+        """True if the server is shutting down and accepts no new work."""
 
     def refusal_of(self, path: str, url_size: int, *, beyond: bool) -> ErrorReply | None:
-        """The answer to a request that its head alone decides; `beyond` the limit, only probes are served."""
+        """Return the reply to a request if its headers are enough to decide it, else None. `beyond` is true
+        if there are too many connections; then only health checks are accepted.
+        """
         if url_size > MAX_URL_BYTES:
             return replies.url_too_long(MAX_URL_BYTES)
         if self.draining and path not in OPEN_WHILE_DRAINING:

@@ -1,4 +1,6 @@
-"""`oneseek adapters add`, `import`, `promote`, `rollback` and `retire`: what changes the registry."""
+"""Implements the verbs that change the registry: `oneseek adapters add`, `import`, `promote`, `rollback`,
+`retire`.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,18 @@ if TYPE_CHECKING:
     from adapters.registry.registry import AddResult, AliasMove
 
 AliasFlag = Annotated[
-    str | None, Parameter(help="Public name; none takes what the adapter or its folder says.")
+    str | None, Parameter(help="Public name. Default: the one in the adapter's files or its folder's name.")
 ]
 VersionFlag = Annotated[
     str | None,
-    Parameter(help="Such as v1.1; none takes what the adapter or its folder says, else the next free one."),
+    Parameter(help="Such as v1.1. Default: the one in the adapter's files, else the next free one."),
 ]
 LanguageFlag = Annotated[
-    str | None, Parameter(help="ISO 639-1 code of the questions it answers, such as sv.")
+    str | None, Parameter(help="ISO 639-1 code of the language to route to it, such as sv.")
 ]
 
 DigestFlag = Annotated[
-    str | None, Parameter(help="sha256:… that what is at a URL has to have; else nothing is added.")
+    str | None, Parameter(help="Digest (sha256:…) that an adapter from a URL must have, or it is not added.")
 ]
 
 
@@ -53,10 +55,10 @@ def add(
     digest: DigestFlag = None,
     json: Json = False,
 ) -> int:
-    """Check a PEFT folder against the base and keep it in the registry as a version that never changes.
+    """Check a PEFT folder against the base and add it to the registry as a version that never changes.
 
-    The first version of an alias becomes active. Of an alias that is served already, from the registry or
-    a folder, a new version waits for `oneseek adapters promote`.
+    The first version of an alias becomes active. If the alias is already served, from the registry or a
+    folder, promote the new version with `oneseek adapters promote`.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ def add(
         added, pinned = add_url(settings, folder, asked, pin)
         return _report_added(resolved, added, "Added", json=json, pinned=pinned)
     if pin is not None:
-        raise SettingsError("--digest", "pins what a URL names: give a URL, or leave it out")
+        raise SettingsError("--digest", "works with a URL only; give a URL, or remove it")
     added = open_registry(settings).add(
         Path(folder),
         base=open_base(settings, Path(folder), name),
@@ -97,26 +99,26 @@ def import_file(
     alias: AliasFlag = None,
     version: VersionFlag = None,
     language: LanguageFlag = None,
-    alpha: Annotated[float | None, Parameter(help="lora_alpha, where the file does not say it.")] = None,
+    alpha: Annotated[float | None, Parameter(help="lora_alpha, if the file does not record it.")] = None,
     provenance: ProvenanceFlag = None,
     dry_run: DryRunFlag = False,
     json: Json = False,
 ) -> int:
-    """Convert what an existing installation trained, and keep it in the registry. Needs torch.
+    """Convert adapters of an existing installation and add them to the registry. Needs torch.
 
-    A folder is imported whole: what is refused is reported with its reason, the others become versions, and
-    the exit code is 1. Say it again once the reason is gone: what is there already stays as it is. With a
-    folder, --language is for those that tell none.
+    From a folder, every adapter is imported. If some cannot be, they are reported with the reason, and the
+    exit code is 1. Fix the reason and run the command again; adapters that are already imported stay as they
+    are. With a folder, --language applies to adapters that record no language.
 
-    A .pth is a pickle, which can run code when it is opened. It is opened in a process of its own, as
-    weights alone, within limits of memory and time.
+    A .pth is a pickle, which can run code when it is opened. It is opened in a separate process, as weights
+    only, with limits of memory and time.
 
     Parameters
     ----------
     path
         A file such as weights/oneseek-7b-zero-v1.1.pth, whose .json is read too, or a folder such as weights.
     more
-        Further ones.
+        More files or folders.
     """
     from adapters.pth.bulk import NamesGiven
     from adapters.pth.importer import import_pickle
@@ -124,7 +126,7 @@ def import_file(
 
     name, alias = split_base(alias) if alias is not None else (None, None)
     if alpha is not None and not 0 < alpha <= 1e6:
-        raise SettingsError("--alpha", f"{alpha:g} is not above 0 and at most a million")
+        raise SettingsError("--alpha", f"{alpha:g} is out of range; use a number above 0, up to a million")
     asked, settings = _asked(alias, version, language), resolved.settings
     if more or dry_run or path.is_dir():
         return import_several(
@@ -152,7 +154,7 @@ def import_file(
 
 
 def promote(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
-    """Make a version the one that its alias stands for. A running server follows by itself.
+    """Make a version the active one of its alias. A running server switches to it without a restart.
 
     Parameters
     ----------
@@ -168,7 +170,7 @@ def promote(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> 
 
 
 def rollback(resolved: ResolvedSettings, alias: str, /, *, json: Json = False) -> int:
-    """Make the version active again that was so before the present one. Again walks further back.
+    """Make the previously active version active again. Repeat it to go further back.
 
     Parameters
     ----------
@@ -187,15 +189,15 @@ def retire(
     name: str,
     /,
     *,
-    delete: Annotated[bool, Parameter(negative="", help="Delete its files as well.")] = False,
+    delete: Annotated[bool, Parameter(negative="", help="Delete its files too.")] = False,
     json: Json = False,
 ) -> int:
-    """Serve a version no longer, also after a restart. Its files stay, and promoting it brings it back.
+    """Stop serving a version, also after a restart. Its files stay; promote it to serve it again.
 
     Parameters
     ----------
     name
-        The version, as ALIAS@VERSION; not the active one while there are others.
+        The version, as ALIAS@VERSION. The active version can only be retired if it is the alias's only one.
     """
     from server.live.catalogue import open_registry
 
@@ -208,9 +210,9 @@ def retire(
 
 
 def repair(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """Write a damaged or lost registry/active.json anew, from the changes that the ledger records.
+    """Rebuild a damaged or lost registry/active.json from the changes that the ledger records.
 
-    The ledger is verified first. The damaged file stays beside the new one.
+    The ledger is verified first. The damaged file is kept beside the new one.
     """
     from server.live.catalogue import open_registry
 
@@ -249,11 +251,11 @@ def _report_added(
     if added.new:
         what = f"{did} {adapter.full_name} ({short})"
     else:
-        what = f"{adapter.full_name} was there already, with the same contents ({short})"
+        what = f"{adapter.full_name} already exists with the same contents ({short})"
     if promotes is None:
         summary = f"{what}; it is active."
     else:
-        summary = f"{what}, while {added.stands} stays active; it becomes active with: {promotes}"
+        summary = f"{what}; {added.stands} stays active. To make the new one active: {promotes}"
     shown = {
         **adapter_to_json(adapter),
         "new": added.new,
@@ -265,18 +267,20 @@ def _report_added(
     if pinned is not None:
         shown["pinned"] = pinned
         if not json:
-            print(f"To serve it elsewhere, put this under adapters: in oneseek.yaml:\n  - {pinned}")
+            print(
+                f"To serve it on another server, add this under adapters: in its oneseek.yaml:\n  - {pinned}"
+            )
     return report(shown, summary, json=json)
 
 
 def _unrouted(added: AddResult) -> list[str]:
-    """Says of a new version without a language that no question finds it."""
+    """Warn that no language is routed to a new version without a language."""
     adapter = added.adapter
     if adapter.language is not None or not added.new:
         return []
     return [
-        f"{adapter.full_name} has no language, so it answers only requests that name it. To route a language "
-        f"to it, serve with --routing-languages CODE={adapter.alias}, or give --language CODE"
+        f"{adapter.full_name} has no language, so only requests that name it get it. To route a language to "
+        f"it, serve with --routing-languages CODE={adapter.alias}, or add it with --language CODE"
     ]
 
 
@@ -289,4 +293,4 @@ def _report_moved(moved: AliasMove, summary: str, *, json: bool) -> int:
 
 
 def _unmoved(moved: AliasMove) -> str:
-    return f"{moved.after.full_name} was active already."
+    return f"{moved.after.full_name} is already active."

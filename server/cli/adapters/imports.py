@@ -1,4 +1,6 @@
-"""`oneseek adapters import` of whole folders: each adapter gets a line, and what is refused its reason."""
+"""Implements `oneseek adapters import` of whole folders. It prints a line for each adapter, or why it is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,17 @@ if TYPE_CHECKING:
     from adapters.pth.folder import ImportCandidate
 
 OLD_LEDGER = Path("ml/ledger")
-"""Where an existing installation keeps its provenance."""
+"""Default place of an existing installation's provenance record."""
 
 ProvenanceFlag = Annotated[
     Path | None,
     Parameter(
-        help="File or folder with the provenance that the old installation kept; its digest goes into the "
-        "ledger. Default: ml/ledger in the working directory, if it is there."
+        help="Provenance record of the existing installation (file or folder), whose digest goes into the "
+        "ledger. Default: ml/ledger in the working directory, if it exists."
     ),
 ]
 DryRunFlag = Annotated[
-    bool, Parameter(negative="", help="Convert and check everything, and add nothing to the registry.")
+    bool, Parameter(negative="", help="Convert and check everything, but do not add it to the registry.")
 ]
 
 
@@ -45,7 +47,7 @@ def import_several(
     dry_run: bool,
     json: bool,
 ) -> int:
-    """Import what lies at `paths`; 1 if any of it was refused, else 0."""
+    """Import the adapters at `paths`. Returns the exit code: 1 if any was refused, else 0."""
     from adapters.pth.bulk import BulkImport
     from adapters.pth.folder import find_candidates
     from server.live.catalogue import open_base, open_registry
@@ -54,7 +56,9 @@ def import_several(
     if len(candidates) > 1:
         for name in ("alias", "version", "alpha"):
             if getattr(given, name) is not None:
-                problem = f"is for one adapter, and here are {len(candidates)}; import that one alone"
+                problem = (
+                    f"is for a single adapter, but {len(candidates)} were found; import that one by itself"
+                )
                 raise SettingsError(f"--{name}", problem)
 
     def language_of(candidate: ImportCandidate) -> str | None:
@@ -84,7 +88,7 @@ def import_several(
 
 
 def provenance_of(given: Path | None) -> tuple[dict[str, str], dict[str, str]]:
-    """What the ledger notes of the old installation's provenance: sources and details, or neither."""
+    """Sources and details for the ledger from the existing installation's provenance; empty without it."""
     from adapters.pth.provenance import ROLE, provenance_digest
 
     place = given or OLD_LEDGER
@@ -103,7 +107,9 @@ def _outcome_to_json(outcome: ImportOutcome, dry_run: bool) -> dict[str, Any]:
     if not added.base_recorded and added.new:
         warnings.append(UNVERIFIED)
     if adapter.language is None and added.new:
-        warnings.append("it has no language, so only requests that name it get it; --language CODE says one")
+        warnings.append(
+            "it has no language, so only requests that name it get it; set one with --language CODE"
+        )
     return {
         **row,
         "status": ("would import" if dry_run else "imported") if added.new else "there already",
@@ -145,14 +151,12 @@ def _report(rows: Sequence[dict[str, Any]], *, dry_run: bool, json: bool) -> int
 
 
 def ask_language(file: Path, *, json: bool) -> str | None:
-    """The language of a file that tells none, from whoever sits at the terminal; None if nobody does."""
+    """Ask at the terminal for the language of a file that records none; None without a terminal."""
     from adapters.pickles import told_language
 
     if json or not (sys.stdin.isatty() and sys.stderr.isatty()) or told_language(file) is not None:
         return None
-    print(f"{file.name} does not say which language it answers.", file=sys.stderr)
-    print(
-        "Code of the language, such as sv (empty: it is asked for by name alone): ", end="", file=sys.stderr
-    )
+    print(f"{file.name} does not record its language.", file=sys.stderr)
+    print("Language code, such as sv (empty: requests must name the adapter): ", end="", file=sys.stderr)
     sys.stderr.flush()
     return sys.stdin.readline().strip() or None

@@ -1,4 +1,4 @@
-"""`oneseek ledger`."""
+"""Implements `oneseek ledger`, which shows, verifies and repairs the ledger."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ def verify_ledger(
     anchor: str | None = None,
     json: Json = False,
 ) -> int:
-    """Check every entry, its place and its signature, and the head; name each fault by its line.
+    """Check each entry's position and signature, and the head. Report each fault with its line.
 
     Parameters
     ----------
     public_key
-        PEM file of the ledger's key from elsewhere; else ledger_public_key, or the one beside the ledger.
+        PEM file of the ledger's public key, kept elsewhere. Default: ledger_public_key, else the one beside
+        the ledger.
     anchor
-        Hash of an entry that is known to have been there, as an earlier verify showed it.
+        Hash of an entry that must be in the ledger, as an earlier verify printed it.
     """
     if anchor is not None and not re.fullmatch("sha256:[0-9a-f]{64}", anchor):
-        raise SettingsError("anchor", f"{anchor!r} is no hash; use sha256: and 64 hex digits")
+        raise SettingsError("anchor", f"{anchor!r} is not a hash; use sha256: followed by 64 hex digits")
     verdict = _ledger(resolved).verify(public_key or resolved.settings.ledger_public_key, anchor=anchor)
     return _tell(verdict, json)
 
@@ -51,12 +52,12 @@ def repair(
     new: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
-    """Mend what a crash left unfinished, then verify. What was tampered with stays as it is.
+    """Repair what a crash left unfinished, then verify. Entries that were tampered with are not changed.
 
     Parameters
     ----------
     new
-        Begin another ledger in the place of one that was removed and cannot be restored.
+        Start a new ledger in place of one that was removed and cannot be restored.
     """
     ledger = _ledger(resolved, write=new)
     if new:
@@ -65,24 +66,23 @@ def repair(
 
 
 def rotate(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """Change the ledger's key: the old one signs an entry that names the new one, and is deleted."""
+    """Replace the ledger's key. The old key signs an entry that names the new one, and is then deleted."""
     key = _ledger(resolved, write=True).rotate().text
     print(
         json_format.dumps({"key": key})
         if json
-        else f"the ledger's key is now {key}; give out public.pem anew"
+        else f"the ledger's key is now {key}; distribute the new public.pem"
     )
     return 0
 
 
 def show_lineage(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
-    """Show what an adapter was made from, as a tree back to base and data.
+    """Show what an adapter was made from, as a tree down to base and data.
 
     Parameters
     ----------
     name
-        alias@version, an alias or a language such as sv for the active version, or a digest or its first 8
-        digits or more.
+        alias@version, an alias or language for its active version, or a digest (at least its first 8 digits).
     """
     ledger = _ledger(resolved)
     verdict = ledger.verify(resolved.settings.ledger_public_key)
@@ -95,13 +95,14 @@ def show_lineage(resolved: ResolvedSettings, name: str, /, *, json: Json = False
 
         Console(markup=False, highlight=False).print(_tree(lineage))
     if verdict.state == "tampered":
-        print("oneseek: the ledger does not verify; see: oneseek ledger verify", file=sys.stderr)
+        print("oneseek: the ledger does not verify; for details run: oneseek ledger verify", file=sys.stderr)
         return 1
     return 0
 
 
 def _lineage(resolved: ResolvedSettings, ledger: Ledger, name: str) -> Lineage:
-    """What the ledger knows of `name`; an alias or a language is first what a server would answer it with.
+    """The ledger's entries about `name`. An alias or a language stands for the version that a server would
+    use.
 
     Raises `UnknownInLedgerError`, with close names, or saying which version the name stands for.
     """
@@ -127,12 +128,12 @@ def _lineage(resolved: ResolvedSettings, ledger: Ledger, name: str) -> Lineage:
         return ledger.lineage(full_name)
     except UnknownInLedgerError:
         folder = found.path if found is not None else "FOLDER"
-        said = f"{name} is {full_name}, and the ledger has no entry about it."
+        said = f"{name} is {full_name}, which the ledger does not record."
         raise UnknownInLedgerError(f"{said} To add one: oneseek adapters add {folder}") from None
 
 
 def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:
-    """Put an OpenSSF model signature, model.sig, into an adapter's folder, and record it.
+    """Write an OpenSSF model signature, model.sig, into an adapter's folder, and record it in the ledger.
 
     Parameters
     ----------
@@ -149,24 +150,24 @@ def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:
 
 
 def check_signature(resolved: ResolvedSettings, folder: Path, /, *, public_key: Path | None = None) -> int:
-    """Check the model.sig in an adapter's folder: every file as it was signed, none added, none gone.
+    """Check a folder against its model.sig: no file may be changed, added or missing.
 
     Parameters
     ----------
     folder
         Folder that holds model.sig.
     public_key
-        PEM file of the key that signed; otherwise artifact-public.pem beside the ledger.
+        PEM file of the signing key's public half. Default: artifact-public.pem beside the ledger.
     """
     from adapters.ledger import artifact
 
     artifact.verify_folder(folder, public_key or _ledger(resolved).folder / artifact.PUBLIC_FILE)
-    print(f"{folder} is as it was signed")
+    print(f"{folder} matches its signature")
     return 0
 
 
 def list_entries(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """List the entries, oldest first. What they are worth is for `oneseek ledger verify`."""
+    """List the entries, oldest first, without verifying them (see `oneseek ledger verify`)."""
     from adapters.ledger.lineage import entry_to_json
 
     entries = tuple(_ledger(resolved).entries())
@@ -218,7 +219,7 @@ def _tell(verdict: LedgerVerdict, json: bool) -> int:
             print(f"{fault}{' (repairable)' if fault.repairable else ''}")
         print(f"{verdict.state}: {verdict.count} entries in {verdict.folder}")
         if verdict.state == "repairable":
-            print("The next entry mends it, or: oneseek ledger repair")
+            print("The next entry repairs it, or run: oneseek ledger repair")
         elif verdict.last is not None:
             print(f"last entry {verdict.last}")
             print(f"key        {verdict.keys[-1]}")
@@ -245,7 +246,7 @@ def _tree(lineage: Lineage, into: Tree | None = None) -> Tree:
 
 
 def _line(entry: Entry, subject: str | None) -> str:
-    """One entry; with its subject where that is not what the tree is about, and the URL that it is from."""
+    """One entry as a line, with its subject if that is not the tree's, and the URL it came from."""
     from rich.markup import escape
 
     metrics = "".join(f"  {name} {value:.4g}" for name, value in entry.record.metrics.items())

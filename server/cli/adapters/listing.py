@@ -1,4 +1,4 @@
-"""`oneseek adapters`."""
+"""Implements `oneseek adapters list`, which prints the adapters that a server would serve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def list_adapters(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """List the adapters that a server would offer, and what was found but cannot be served."""
+    """List the adapters that a server would serve, and those that were found but cannot be served."""
     from server.live.catalogue import open_catalogues, read_pointers
 
     catalogues = open_catalogues(resolved.settings)
@@ -38,7 +38,9 @@ def list_adapters(resolved: ResolvedSettings, *, json: Json = False) -> int:
 
 
 def _shares(pointers: AliasPointers) -> dict[str, str]:
-    """Full name in lower case → what a version answers of its alias's requests, where these are divided."""
+    """Maps each lower-case full name to the version's share of its alias's requests, for aliases with a
+    split.
+    """
     found: dict[str, str] = {}
     for alias, state in pointers.states.items():
         for version, percent in (state.split.shares if state.split else {}).items():
@@ -77,7 +79,7 @@ def _print_table(catalogue: Catalogue, shares: dict[str, str]) -> None:
 
 
 def _catalogues_to_json(catalogues: Sequence[Catalogue], shares: dict[str, str]) -> dict[str, object]:
-    """The default base's; with several bases, each adapter says which it is on."""
+    """Return the bases and their adapters as JSON. If there are several bases, each adapter names its own."""
     every = [_catalogue_to_json(catalogue, shares) for catalogue in catalogues]
     if len(every) == 1:
         return every[0]

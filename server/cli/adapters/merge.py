@@ -1,4 +1,4 @@
-"""`oneseek merge`."""
+"""Implements `oneseek merge`, which merges an adapter into its base, or combines several adapters."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ def merge(
     seed: int = 0,
     json: Json = False,
 ) -> int:
-    """Make a standalone model of the base and one adapter, or one adapter of several.
+    """Merge an adapter into the base to make a standalone model, or several adapters into one.
 
-    With --adapter, the base's weights plus the update, in the base's type, with tokenizer and chat template.
-    With --combine, a new adapter, made by PEFT: a version in the registry, or a folder where --output names
-    one. Stopped with Ctrl-C, a merge goes on where it was.
+    With --adapter, the result is a model folder in the base's type, with tokenizer and chat template. With
+    --combine, the result is a new adapter: a version in the registry, or a folder if you give --output. To
+    continue after Ctrl-C, run the same command again.
 
     Parameters
     ----------
     output
-        Folder to make. It must not be there, but for the same merge made before. With --combine, its name
-        is the adapter's.
+        Folder to make. It must not exist, unless it holds the same merge. With --combine, its name is the
+        adapter's.
     adapter
-        What to merge into the base: alias@version, or an alias for its active version.
+        Adapter to merge into the base: alias@version, or an alias for its active version.
     combine
         Adapters and weights, such as sv=0.7,en=0.3.
     alias
         With --combine and no --output: the public name of the new adapter.
     version
-        With --alias: the version, such as v1.1; without it the next free one.
+        With --alias: the version, such as v1.1. Default: the next free one.
     check
-        How a merged model is compared with base + adapter: every tensor always; logits too where transformers
-        and PEFT are installed and memory allows (auto), by all means (logits), or not (tensors).
+        How to compare a merged model with base + adapter. tensors: every tensor. logits: tensors and logits.
+        auto: logits too if transformers and PEFT are installed and memory allows.
     method
-        How --combine combines: svd is the best sum of a given rank; linear adds factors, which is rough; ties
-        and dare_ties drop what disagrees.
+        Method of --combine. svd: the best approximation of the sum at the given rank. linear: add the factors
+        (rough). ties and dare_ties: drop values that disagree.
     rank
-        With svd: rank of the new adapter; without it the sum of all ranks, which is exact.
+        With svd: rank of the new adapter. Default: the sum of all ranks, which is exact.
     density
-        With ties and dare_ties: share of each adapter's numbers that is kept.
+        With ties and dare_ties: share of each adapter's values to keep.
     seed
-        With dare_ties: what the random choice depends on.
+        With dare_ties: seed of the random choice.
     """
     if (adapter is None) == (combine is None):
-        raise SettingsError("merge", "give one of --adapter alias@version and --combine sv=0.7,en=0.3")
+        raise SettingsError("merge", "give either --adapter alias@version or --combine sv=0.7,en=0.3")
     _check_place(adapter, output, alias, version)
     from server.live.catalogue import open_catalogue
 
@@ -94,17 +94,19 @@ def merge(
 
 
 def _check_place(adapter: str | None, output: Path | None, alias: str | None, version: str | None) -> None:
-    """Raise `SettingsError` unless it is said, once, where the result goes."""
+    """Raise `SettingsError` unless the output is given exactly once."""
     if adapter is not None and output is None:
-        raise SettingsError("output", "name the folder of the merged model, such as models/merged")
+        raise SettingsError(
+            "output", "is missing; name the folder of the merged model, such as models/merged"
+        )
     if adapter is not None and (alias or version):
         given = "alias" if alias else "version"
-        raise SettingsError(given, "goes with --combine; a merged model is named by its folder")
+        raise SettingsError(given, "works with --combine only; a merged model is named by its folder")
     if adapter is None and (output is None) == (alias is None):
-        remedy = "give --alias NAME for a version in the registry, or --output FOLDER"
+        remedy = "is missing; give --alias NAME for a version in the registry, or --output FOLDER"
         raise SettingsError("alias" if alias else "output", remedy)
     if version is not None and alias is None:
-        raise SettingsError("version", "goes with --alias; a folder is named by --output")
+        raise SettingsError("version", "works with --alias only; remove it, since --output names the folder")
 
 
 def _merge(
@@ -136,11 +138,11 @@ def _merge(
             _noting(home, record, "model"),
         )
     except KeyboardInterrupt:
-        print("oneseek: stopped; the same command goes on with what is left", file=sys.stderr)
+        print("oneseek: stopped; run the same command again to continue", file=sys.stderr)
         raise
     told = f"{base.name} + {adapter.full_name}"
     return {
-        "line": f"{'made' if merged.new else 'there already:'} {output}: {told}, {_check(merged)}",
+        "line": f"{'made' if merged.new else 'already made:'} {output}: {told}, {_check(merged)}",
         "path": str(output),
         "new": merged.new,
         "digest": merged.digest,
@@ -182,7 +184,8 @@ def _combine_into_registry(
         entry.is_named(alias, version) for entry in registry.listing().versions(alias)
     ):
         raise SettingsError(
-            "version", f"{alias}@{version} exists, and a version never changes; leave it out for the next one"
+            "version",
+            f"{alias}@{version} exists, and a version never changes; leave it out to use the next free one",
         )
     found = catalogue.base
     base = Base(name=found.name, digest=plan.base_digest, shape=ModelShape.read(found.path))
@@ -209,7 +212,7 @@ def _combine_into_folder(
     try:
         named = FolderName.read(output.resolve().name)
     except ValueError as error:
-        raise SettingsError("output", f"its last part names the adapter, and {error}") from None
+        raise SettingsError("output", f"its last part is the adapter's name, and {error}") from None
     record = Record(
         action="merge",
         subject=f"{named.alias}@{named.version}",
@@ -251,7 +254,7 @@ def _plan(catalogue: Catalogue, text: str, options: Mapping[str, Any]) -> Combin
     except SelectionError as error:
         raise SettingsError("combine", error.remedy) from None
     if blend == "auto":
-        raise SettingsError("combine", "name the adapters, such as sv=0.7,en=0.3")
+        raise SettingsError("combine", "is missing; give adapters and weights, such as sv=0.7,en=0.3")
     parts = [(served.resolve(name), weight) for name, weight in blend]
     try:
         return Combination(base=catalogue.base.path, base_digest=served.base_digest, parts=parts, **options)
@@ -260,7 +263,7 @@ def _plan(catalogue: Catalogue, text: str, options: Mapping[str, Any]) -> Combin
 
 
 def _noting(home: Path, record: Record, role: str) -> Callable[[str], None]:
-    """Notes in the ledger what was made, once its digest is known; one that the ledger knows is not noted."""
+    """Record the new adapter in the ledger, unless its digest is already there."""
     from adapters.ledger import Ledger
 
     def note(digest: str) -> None:

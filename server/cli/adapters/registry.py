@@ -1,4 +1,4 @@
-"""What the verbs over the registry share: the registry, the base, names as flags, and how they report."""
+"""Code that the registry's verbs share: the registry, the base, names as flags, and reports."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 UNVERIFIED = (
-    "the adapter records no digest of its base, so that nothing but its shapes tells that it is for this "
-    "one; from now on it is bound to this base"
+    "the adapter records no base digest, so only its shapes were checked; from now on it is bound to this "
+    "base"
 )
 
 
 def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[str, ...]]:
-    """What a server would answer `name` with, if it would; else close names among those that it serves."""
+    """The adapter that a server would use for `name`; if there is none, similar names that it serves."""
     from adapters.errors import UnknownAdapterError
     from server.live.catalogue import open_catalogues
 
@@ -36,7 +36,7 @@ def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[st
 
 
 def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
-    """End a verb that went well: one JSON object, or one line that says what it did."""
+    """Report success: print one JSON object, or one line that says what was done."""
     if json:
         print(json_format.dumps({**shown, "summary": summary}, indent=2, ensure_ascii=False))
     else:
@@ -45,7 +45,7 @@ def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
 
 
 def adapter_to_json(adapter: Adapter) -> dict[str, Any]:
-    """An adapter as JSON."""
+    """The JSON object that describes an adapter."""
     return {
         "name": adapter.full_name,
         "alias": adapter.alias,
@@ -61,12 +61,12 @@ def adapter_to_json(adapter: Adapter) -> dict[str, Any]:
 
 
 def promote_command(resolved: ResolvedSettings, name: str) -> str:
-    """What makes the version `name` active, in the same home."""
+    """The command that makes the version `name` active in the same home."""
     home = resolved.origins.get("home", "")
     flag = ["--home", str(resolved.settings.home)] if home.startswith("flag") else []
     return shlex.join(["oneseek", "adapters", "promote", name, *flag])
 
 
 def name_of(entry: VersionFolder | None) -> str | None:
-    """The full name, where there is a version."""
+    """`alias@version`, or the alias if there is no version."""
     return entry.full_name if entry is not None else None

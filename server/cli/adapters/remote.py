@@ -1,4 +1,4 @@
-"""What `oneseek adapters add` does with a URL."""
+"""Implements `oneseek adapters add URL`, which fetches an adapter into the registry."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_url(
     try:
         url = AdapterURL.parse(text)
     except URLRefusedError as error:
-        raise SettingsError("FOLDER", f"the URL {error}") from None
+        raise SettingsError("FOLDER", f"the adapter cannot be fetched: {error}") from None
     base, registry = open_base(settings), open_registry(settings)
     alias, version, language = asked
     pin = PinnedURL(url=url, alias=alias, version=version, digest=digest)
@@ -66,7 +66,7 @@ def add_url(
 
 @contextmanager
 def _ended_in_order() -> Generator[None]:
-    """SIGTERM unwinds the block, as Ctrl-C does, so that nothing is left of it."""
+    """Treat SIGTERM like Ctrl-C during the block, so that unfinished files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

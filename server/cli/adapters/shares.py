@@ -1,4 +1,4 @@
-"""`oneseek adapters canary`, `shadow` and `settle`: how the requests for an alias are divided."""
+"""Implements `oneseek adapters canary`, `shadow` and `settle`, which divide requests between versions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def canary(resolved: ResolvedSettings, alias: str, /, *shares: str, json: Json = False) -> int:
-    """Divide an alias's requests between versions: v1.1=90 v1.2=10. A conversation stays with its version.
+    """Divide an alias's requests among versions: v1.1=90 v1.2=10. A conversation keeps its version.
 
-    A running server follows by itself, and ends the split by itself where a canary fails more often or is
+    A running server applies this without a restart. It ends the split if a canary fails more often or is
     slower than the active version.
 
     Parameters
     ----------
     alias
-        The alias, or a language such as sv that it alone speaks.
+        The alias, or a language such as sv if exactly one alias answers it.
     shares
         VERSION=PERCENT for each version, the active one among them; 100 in all.
     """
@@ -42,10 +42,10 @@ def shadow(
     name: str,
     /,
     *,
-    share: Annotated[float, Parameter(help="Percent of the alias's requests that it answers as well.")],
+    share: Annotated[float, Parameter(help="Percentage of the alias's requests that it answers too.")],
     json: Json = False,
 ) -> int:
-    """Have a version answer requests as well, for its time and errors alone; nobody sees its answers.
+    """Have a version answer requests too, to measure its times and errors. Clients never see its answers.
 
     Parameters
     ----------
@@ -63,15 +63,15 @@ def settle(
     alias: str,
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why, for the ledger.")] = "",
+    reason: Annotated[str, Parameter(help="Reason to record in the ledger.")] = "",
     json: Json = False,
 ) -> int:
-    """Give every request for an alias to its active version again; its canaries and its shadow end.
+    """Send all requests for an alias to its active version again, and end its canaries and its shadow.
 
     Parameters
     ----------
     alias
-        The alias, or a language such as sv that it alone speaks.
+        The alias, or a language such as sv if exactly one alias answers it.
     """
     from server.live.catalogue import open_registry
 
@@ -80,7 +80,7 @@ def settle(
 
 
 def change_to_json(state: AliasState) -> dict[str, Any]:
-    """How an alias's requests are divided, as JSON."""
+    """Return how an alias's requests are divided, as JSON."""
     from adapters.registry.traffic import shares_to_json
 
     return shares_to_json(state.split, state.shadow)
@@ -103,12 +103,14 @@ def _shares(given: tuple[str, ...]) -> dict[str, float]:
         try:
             share = parse_number(percent.removesuffix("%"))
         except ValueError:
-            raise SettingsError("shares", f"{item!r} is not VERSION=PERCENT, such as v1.2=10") from None
+            raise SettingsError(
+                "shares", f"{item!r} is not of the form VERSION=PERCENT; use one such as v1.2=10"
+            ) from None
         if not equals or version in found:
             raise SettingsError("shares", f"{item!r} names {version} twice; give each version one share")
         found[version] = share
     if not found:
-        raise SettingsError("shares", "none are given; write VERSION=PERCENT, such as v1.1=90 v1.2=10")
+        raise SettingsError("shares", "are missing; use VERSION=PERCENT, such as v1.1=90 v1.2=10")
     return found
 
 
@@ -117,10 +119,10 @@ def _report(divided: ShareChange, *, json: bool) -> int:
 
     active, told = divided.active, format_shares(divided.after.split, divided.after.shadow)
     if divided.record is None:
-        summary = f"Every request for {active.alias} went to {active.version} already."
+        summary = f"Requests for {active.alias} are not divided: {active.version} already gets all of them."
     elif told:
         summary = f"Requests for {active.alias} are divided: {told}."
     else:
-        summary = f"Every request for {active.alias} goes to {active.version} again."
+        summary = f"All requests for {active.alias} now go to {active.version}."
     shown = {"alias": active.alias, "active": active.version, **change_to_json(divided.after)}
     return report({**shown, "before": change_to_json(divided.before)}, summary, json=json)

@@ -1,4 +1,4 @@
-"""`oneseek adapters show`, `verify`, `diff` and `export`: what reads the registry."""
+"""Implements the verbs that read the registry: `oneseek adapters show`, `verify`, `diff` and `export`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
-    """Show all that is known of a version: its manifest, its card, and where it is active.
+    """Show a version: its manifest, its card, and whether it is active.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False
 
 
 def _read_json(entry: VersionFolder) -> dict[str, Any]:
-    """What the files of a version say; nothing if they are missing or damaged, which `verify` reports."""
+    """Return what a version's files record; empty if they are missing or damaged, which `verify` reports."""
     from adapters.errors import AdapterError
 
     try:
@@ -75,7 +75,9 @@ def _read_json(entry: VersionFolder) -> dict[str, Any]:
 
 
 def _show_served(adapter: Adapter, *, json: bool) -> int:
-    """The same of an adapter that is served from a folder and is no version."""
+    """Print what is known about an adapter that is served from a folder and is not a version. Returns the
+    exit code.
+    """
     from adapters.lora.card import read_card
     from adapters.lora.manifest import read_fields
 
@@ -83,8 +85,8 @@ def _show_served(adapter: Adapter, *, json: bool) -> int:
     if not json:
         _print_contents(adapter.full_name, adapter.path, manifest or adapter_to_json(adapter), card)
     summary = (
-        f"{adapter.full_name} is served from its folder and is no version of the registry; "
-        f"to make it one: oneseek adapters add {adapter.path}"
+        f"{adapter.full_name} is served from its folder and is not in the registry; "
+        f"to add it: oneseek adapters add {adapter.path}"
     )
     return report({**adapter_to_json(adapter), "manifest": manifest, "card": card}, summary, json=json)
 
@@ -113,12 +115,12 @@ def _plain(value: object) -> str:
 
 
 def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json = False) -> int:
-    """Read and hash versions in the registry again. Exit code 1 where one is not what was added.
+    """Read and hash versions of the registry again. The exit code is 1 if one has changed.
 
     Parameters
     ----------
     name
-        The version as ALIAS@VERSION, or an alias for its active one; none for all.
+        The version as ALIAS@VERSION, or an alias for its active one. Default: all versions.
     """
     from adapters.registry.verify import verify_version as verify_one
     from server.live.catalogue import open_base, open_registry
@@ -132,20 +134,22 @@ def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, j
     if not json:
         for verdict in verdicts:
             print(_line(verdict), file=sys.stderr if verdict.problem is not None else sys.stdout)
-    summary = f"{len(verdicts) - len(broken)} of {len(verdicts)} versions are what was added."
+    summary = (
+        f"{len(verdicts) - len(broken)} of {len(verdicts)} versions are unchanged since they were added."
+    )
     report({"versions": [_verdict(verdict) for verdict in verdicts]}, summary, json=json)
     return 1 if broken else 0
 
 
 def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json = False) -> int:
-    """Compare two adapters: their configs, and how far their updates are apart in each module.
+    """Compare two adapters: their configs, and the difference of their updates in each module.
 
     Parameters
     ----------
     first
         A version as ALIAS@VERSION, an alias for its active one, or a folder in PEFT layout.
     second
-        Another.
+        Another version, alias or folder.
     """
     from adapters.lora.compare import compare_adapters
     from adapters.lora.weights import read_adapter
@@ -182,10 +186,10 @@ def export_version(
     name: str,
     /,
     *,
-    output: Annotated[Path, Parameter(help="A folder that is made, or a file that ends in .zip.")],
+    output: Annotated[Path, Parameter(help="Folder to make, or a file that ends in .zip.")],
     json: Json = False,
 ) -> int:
-    """Write a version as a plain PEFT folder, or a zip of one, for transformers and PEFT to load.
+    """Write a version as a plain PEFT folder, or as a zip of one, which transformers and PEFT can load.
 
     Parameters
     ----------

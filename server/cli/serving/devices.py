@@ -1,4 +1,4 @@
-"""`oneseek devices`."""
+"""Implements `oneseek devices`, which lists the devices of this machine and what they can run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from server.config.settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from server.engines.embedded.launch.survey import DeviceFit, DeviceSurvey
+    from server.engines.embedded.runners.windowsml.catalogue import Offer
 
 
 def devices(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """List what the embedded engine could compute on here, the memory there is, and what each would run."""
+    """List the devices of the embedded engine on this machine, their memory, and what each can run."""
     import psutil
 
     from adapters.bases import find_base
@@ -42,25 +43,35 @@ def devices(resolved: ResolvedSettings, *, json: Json = False) -> int:
     print(f"base      {base.name}")
     for item in found:
         print(f"{item.name:<9} {_presence(item)}")
+        for offer in item.offers:
+            print(f"          provider: {_offer(offer)}")
         for card in item.cards:
-            size = "memory unknown" if card.memory is None else f"{_gib(card.memory)} of its own"
+            size = "memory unknown" if card.memory is None else f"{_gib(card.memory)} of memory"
             print(f"          card: {card.name}, {size}")
         if item.problem is not None:
-            print(f"          would not run the base: {item.problem}")
+            print(f"          cannot run the base: {item.problem}")
         if item.fit is not None:
-            print(f"          would run {_fit(item.fit)}")
+            print(f"          can run {_fit(item.fit)}")
     return 0
 
 
 def _presence(item: DeviceSurvey) -> str:
     if item.remedy is not None:
-        return f"not here: {item.remedy}"
-    return f"there: {item.provider}, by {item.distribution}"
+        return f"not available: {item.remedy}"
+    return f"available: {item.provider}, from {item.distribution}"
+
+
+def _offer(offer: Offer) -> str:
+    shown = f"{offer.name} {offer.version}".rstrip()
+    if offer.state != "absent":
+        return f"{shown}, installed"
+    kind = "" if offer.certified else ", not certified for this machine"
+    return f"{shown}, not installed{kind}: oneseek devices install {offer.name}"
 
 
 def _fit(fit: DeviceFit) -> str:
     weights = "float weights" if fit.quantize == "none" else f"{fit.quantize} weights"
-    verdict = {None: "unknown whether that fits", True: "fits", False: "does not fit"}[fit.fits]
+    verdict = {None: "whether this fits is unknown", True: "fits", False: "does not fit"}[fit.fits]
     room = "" if fit.memory is None else f" {_gib(fit.memory)}"
     return (
         f"{fit.variant} in {fit.dtype}, {weights} {_gib(fit.weights)}, keys and values {_gib(fit.kv)} for "

@@ -1,4 +1,4 @@
-"""`oneseek models`."""
+"""Implements `oneseek models`, which lists the bases and adapters that a server would serve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def models(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """List the base models that are at hand, which would be served, and why."""
+    """List the base models on this machine, which one would be served, and why."""
     from adapters.bases import BASES, MINI_BASE, SHIPPED, find_base
     from server.config.each_base import each_base
 

@@ -1,4 +1,4 @@
-"""`oneseek route TEXT`."""
+"""Implements `oneseek route TEXT`, which shows the adapter that a text would be answered by."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def route(
     header: str | None = None,
     model: str | None = None,
     accept_language: str | None = None,
+    system: str | None = None,
     history: Annotated[list[str] | None, Parameter(negative="")] = None,
     json: Json = False,
 ) -> int:
-    """Show which adapter would answer a question, and why. Needs no server.
+    """Show which adapter would answer a question, and why. No server has to run.
 
     Parameters
     ----------
@@ -38,6 +39,8 @@ def route(
         The request's model field.
     accept_language
         The Accept-Language header.
+    system
+        The system prompt.
     history
         An earlier user message; repeat it for several, oldest first.
     """
@@ -48,14 +51,18 @@ def route(
 
     catalogues = open_catalogues(resolved.settings)
     question = RouteQuery(
-        header=header, model=model, turns=(*(history or ()), text), accept_language=accept_language
+        header=header,
+        model=model,
+        turns=(*(history or ()), text),
+        accept_language=accept_language,
+        system=system,
     )
     try:
         place, decided = decide(question, catalogues[0].routing)
     except UnknownNameError as error:
         aliases = [alias for catalogue in catalogues for alias in catalogue.served.aliases()]
         hint = closest(error.name, [*aliases, "base", "auto", "oneseek"])
-        problem = f"{error.name!r} is not served here{hint}; see: oneseek adapters list"
+        problem = f"{error.name!r} is not served here{hint}; for all names run: oneseek adapters list"
         raise SettingsError(error.field, problem) from None
     base = catalogues[place].base.name
     if json:
@@ -82,4 +89,7 @@ def _route_to_json(route: Route) -> dict[str, object]:
         "confidence": round(route.confidence, 4),
         "scores": {code: round(score, 4) for code, score in seen.scores.items()} if seen else {},
         "evidence": seen.evidence if seen else None,
+        "topics": {name: round(score, 4) for name, score in route.topic.scores.items()}
+        if route.topic
+        else {},
     }

@@ -1,4 +1,4 @@
-"""`oneseek serve`."""
+"""Implements `oneseek serve`, which starts the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from server.config.settings import ResolvedSettings
 
 
 def serve(resolved: ResolvedSettings) -> int:
-    """Start the server and answer until it is told to stop."""
+    """Start the server and run until Ctrl-C or SIGTERM."""
     from server.asgi.starting import StartGuard
 
     code = 0
@@ -17,6 +17,9 @@ def serve(resolved: ResolvedSettings) -> int:
 
         code = run_server(resolved.settings, guard)
     if guard.stopped:
-        print("oneseek: stopped", file=sys.stderr)
+        from server.telemetry.records import stop_line
+
+        as_json = resolved.settings.log_format == "json"
+        print(stop_line() if as_json else "oneseek: stopped", file=sys.stderr)
         return 0
     return code

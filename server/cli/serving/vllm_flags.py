@@ -1,4 +1,4 @@
-"""The flags of `vllm serve` that charts and scripts pass, as the settings that say the same."""
+"""Translate flags of `vllm serve` and of KServe's runtimes, as charts pass them, into settings."""
 
 from __future__ import annotations
 
@@ -15,16 +15,47 @@ _SCALES = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
 
 _RENAMED: Mapping[str, str] = {
     "--model": "--base-model",
+    "--model-dir": "--base-model",
+    "--http-port": "--port",
     "--max-loras": "--max-adapters",
     "--max-cpu-loras": "--max-cpu-adapters",
+    "--tool-call-parser": "--tool-parser",
+    "--enable-prefix-caching": "--prefix-caching",
+    "--no-enable-prefix-caching": "--no-prefix-caching",
 }
-"""vLLM's flag of one value → ours."""
+"""Maps each flag of vLLM or of KServe's `huggingfaceserver` to our flag. The value, if any, is kept."""
+_ALWAYS: Mapping[str, str] = {
+    "--enable-lora": "adapters are always enabled",
+    "--enable-chunked-prefill": "long prompts are always computed in parts",
+    "--enable-auto-tool-choice": "tools are always served",
+    "--disable-log-requests": "prompts and answers are not logged",
+    "--no-enable-log-requests": "prompts and answers are not logged",
+}
+"""Flags for what OneSeek always does; they are ignored."""
+_ENGINE = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "gpu-memory-utilization")
+"""vLLM engine options that nearly every chart passes. All others go into `--engine-options`."""
+_BACKENDS: Mapping[str, list[str]] = {
+    "auto": [],
+    "vllm": ["--engine=vllm"],
+    "huggingface": ["--engine=embedded"],
+}
+"""Maps KServe's names of backends to engines."""
+_PROXY = "TLS is not supported here; put a proxy or gateway in front, and remove the flag"
+_REFUSED: Mapping[str, str] = {
+    "--ssl-certfile": _PROXY,
+    "--ssl-keyfile": _PROXY,
+    "--ssl-ca-certs": _PROXY,
+    "--enable-ssl-refresh": _PROXY,
+    "--trust-remote-code": "code in a model's folder is never run; remove the flag",
+    "--model-id": "models are not downloaded; give a local folder with --model-dir",
+}
 _LISTS: Mapping[str, str] = {
     "--lora-modules": "--adapters",
     "--served-model-name": "--served-model-name",
+    "--model-name": "--served-model-name",
     "--api-key": "--api-keys",
 }
-"""Flags that take several values, one after another → ours, given once for each."""
+"""Maps flags with several values in a row to our flag, which is repeated for each value."""
 
 
 def translate_flags(arguments: Sequence[str]) -> list[str]:
@@ -39,21 +70,31 @@ def translate_flags(arguments: Sequence[str]) -> list[str]:
         translated += ["--base-model", left.pop(0)]
     while left:
         flag, equals, value = left.pop(0).partition("=")
-        if not flag.startswith("--"):
-            translated.append(flag + equals + value)
-            continue
-        flag = flag.replace("_", "-")
-        given = [value] if equals else []
-        if flag == "--enable-lora":
-            _check_enabled(given or _following(left, 1, lambda text: text.lower() in {*_TRUE, *_FALSE}))
-        elif flag in _LISTS:
-            for item in given or _following(left, len(left)):
-                translated += [f"{_LISTS[flag]}={one}" for one in _READERS.get(flag, _same)(item)]
-        elif flag == "--max-model-len":
-            translated += [f"{flag}={_length(item)}" for item in given or _following(left, 1)]
+        if flag.startswith("--"):
+            translated += _translate(flag.replace("_", "-"), [value] if equals else [], left)
         else:
-            translated.append(_RENAMED.get(flag, flag) + equals + value)
+            translated.append(flag + equals + value)
     return translated
+
+
+def _translate(flag: str, given: list[str], left: list[str]) -> list[str]:
+    """One flag with its value, if it was `given` one; other values are taken from `left`."""
+    if flag in _REFUSED:
+        raise SettingsError(flag, _REFUSED[flag])
+    if flag in _ALWAYS:
+        _check_enabled(flag, given or _following(left, 1, lambda text: text.lower() in {*_TRUE, *_FALSE}))
+        return []
+    if flag in _LISTS:
+        items = given or _following(left, len(left))
+        return [f"{_LISTS[flag]}={one}" for item in items for one in _READERS.get(flag, _same)(item)]
+    if flag in ("--max-model-len", "--max-length"):
+        return [f"--max-model-len={_length(item)}" for item in given or _following(left, 1)]
+    if flag == "--backend":
+        return [one for item in given or _following(left, 1) for one in _backend(item)]
+    if (option := flag.removeprefix("--")) in _ENGINE:
+        name = option.replace("-", "_")
+        return [f"--engine-options={name}={item}" for item in given or _following(left, 1)]
+    return ["=".join([_RENAMED.get(flag, flag), *given])]
 
 
 def _following(left: list[str], most: int, fits: Callable[[str], bool] | None = None) -> list[str]:
@@ -64,11 +105,17 @@ def _following(left: list[str], most: int, fits: Callable[[str], bool] | None = 
     return taken
 
 
-def _check_enabled(value: Sequence[str]) -> None:
+def _check_enabled(flag: str, value: Sequence[str]) -> None:
     if value and value[0].lower() in _FALSE:
-        raise SettingsError("--enable-lora", "adapters are always enabled; leave the flag out")
+        raise SettingsError(flag, f"{_ALWAYS[flag]}; remove the flag")
     if value and value[0].lower() not in _TRUE:
-        raise SettingsError("--enable-lora", f"{value[0]!r} is not expected here; the flag takes no value")
+        raise SettingsError(flag, f"unexpected value {value[0]!r}; the flag takes none")
+
+
+def _backend(text: str) -> list[str]:
+    if text not in _BACKENDS:
+        raise SettingsError("--backend", f"{text!r} is not one of {', '.join(_BACKENDS)}")
+    return _BACKENDS[text]
 
 
 def _length(text: str) -> str:
@@ -84,7 +131,12 @@ def _same(item: str) -> list[str]:
 
 
 def _module(item: str) -> list[str]:
-    """`name=path`, or the JSON of an object or a list of objects with `name` and `path`."""
+    """`name=path`, or the JSON of an object or a list of objects with `name` and `path`.
+
+    KServe writes it in quotes for a shell, which a container without one passes on.
+    """
+    if len(item) > 1 and item[0] == item[-1] == "'":
+        item = item[1:-1]
     if not item.lstrip().startswith(("{", "[")):
         if item.strip() and "=" not in item:
             raise _bad_module(item)
@@ -100,7 +152,7 @@ def _module(item: str) -> list[str]:
         if not (isinstance(name, str) and name and isinstance(path, str) and path):
             raise _bad_module(item)
         if unknown := sorted(fields.keys() - {"name", "path", "base_model_name", "is_3d_lora_weight"}):
-            raise SettingsError("--lora-modules", f"{unknown[0]!r} is not a field; give name and path")
+            raise SettingsError("--lora-modules", f"{unknown[0]!r} is not a field; use name and path")
         found.append(f"{name}={path}")
     return found
 

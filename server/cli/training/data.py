@@ -1,4 +1,4 @@
-"""`oneseek data`."""
+"""Implements `oneseek data`, which checks and describes data sets."""
 
 from __future__ import annotations
 
@@ -33,22 +33,23 @@ def check_data(
     near: float = 0.8,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Check data sets line by line: bad JSON, wrong or empty fields, repeats, language, leaks into tests.
+    """Check data sets line by line: bad JSON, wrong or empty fields, duplicates, language, leaks into tests.
 
-    The exit code is 1 where something is wrong. The last line sums up.
+    The exit code is 1 if there is a problem. The last line is a summary.
 
     Parameters
     ----------
     files
-        Data sets for training, in JSON lines: {"instruction", "input", "output"}, {"prompt", "completion"},
-        {"messages": [{"role", "content"}]} or ShareGPT's {"conversations": [{"from", "value"}]}; "system"
-        beside the last, and "id", "source" and "language" beside any.
+        Training data sets in JSON lines: {"instruction", "input", "output"}, {"prompt", "completion"},
+        {"messages": [{"role", "content"}]} or ShareGPT's {"conversations": [{"from", "value"}]}. The last may
+        also have "system", and each may have "id", "source" and "language".
     language
-        What the answers have to be in, such as sv; repeat it where several are right.
+        Expected language of the answers, such as sv. Repeat it to allow several.
     test
-        A data set for tests; repeat it for several. It is checked too, and nothing in it may be trained on.
+        Test data set; repeat it for several. It is checked too, and its examples must not be in the training
+        data.
     near
-        Share of word triples in common, from 0 to 1, from which two examples are near duplicates.
+        Share of common word triples, from 0 to 1, at which two examples count as near duplicates.
     json
         Print one JSON object per line: each problem, then the summary.
     """
@@ -70,16 +71,16 @@ def check_data(
 def show_stats(
     resolved: ResolvedSettings, file: Path, /, *, languages: bool = True, json: Json = False
 ) -> int:
-    """Show how long the examples of a data set are, and which languages they are in.
+    """Show the lengths and languages of a data set's examples.
 
-    Tokens are counted where the settings name a base (--base-model), in its chat template.
+    Counts tokens in the base's chat template if the settings name a base (--base-model).
 
     Parameters
     ----------
     file
         A data set in JSON lines.
     languages
-        Whether to tell the languages, which takes about a millisecond for each example.
+        Detect languages, which takes about a millisecond for each example.
     """
     from adapters.datasets.stats import measure_dataset
     from server.jobs.languages import language_of_text
@@ -113,7 +114,7 @@ def _token_counter(base: Path) -> Callable[[Example], int]:
 
 @contextmanager
 def _reading(size: int) -> Generator[Callable[[int], None]]:
-    """What to tell of bytes that have been read, so that a large file shows progress."""
+    """A progress callback for bytes read, which prints for large files only."""
     from adapters.training.loop.progress import Reporter
 
     with Reporter().stage("MiB read", size // _MIB) as stage:
@@ -143,7 +144,7 @@ def _summary_line(summary: Summary, *, json: bool) -> str:
         return json_format.dumps(told)
     files = "1 file" if summary.files == 1 else f"{summary.files} files"
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.problems.items()))
-    return f"{summary.examples} examples in {files}: {kinds or 'nothing is wrong'}"
+    return f"{summary.examples} examples in {files}: {kinds or 'no problems'}"
 
 
 def _draw(stats: Stats) -> None:

@@ -1,4 +1,4 @@
-"""`oneseek distill`."""
+"""Implements `oneseek distill`, which makes a data set from a teacher's answers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from server.config.values import Raw, SettingsError
 from server.jobs.requests import DistillSource, TrainRequest
 
 EPILOGUE = (
-    "Every answer is kept as it comes: the same command goes on after Ctrl-C or a kill, and asks what is "
-    "missing alone. The file of --config takes these names, and TRL's and axolotl's for those of training."
+    "Each answer is saved as it comes. To continue after Ctrl-C or a crash, run the same command again; it "
+    "asks only what is missing. The file of --config uses these names, or TRL's and axolotl's for training."
 )
 _SHARED = ("base_model", "alias", "version", "questions", "force", "threads")
 _TEACHER, _FILTERS, _TRAINING = (
-    Group(name, sort_key=key) for key, name in enumerate(("Teacher", "Asking and filters", "Training"), 2)
+    Group(name, sort_key=key) for key, name in enumerate(("Teacher", "Questions and filters", "Training"), 2)
 )
 _OWN = (*options_of(DistillSource), *options_of(DistillOptions))
 _GROUPS = (
@@ -38,13 +38,13 @@ _OPTIONS = tuple(option for _, options in _GROUPS for option in options)
 
 
 def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, json: bool) -> int:
-    """Run it; 0 where the data set, and the adapter unless `no_train`, were made."""
+    """Run it; 0 if the data set, and the adapter unless `no_train`, were made."""
     asked_for = values_of(_OPTIONS, given, config, also=_OWN)
     values = asked_for.values
     if values.get("teacher") is None and values.get("external_model") is None:
         raise SettingsError("teacher", "is missing; give http://HOST:PORT/v1, or the folder of a model")
     if values.get("language") is None:
-        raise SettingsError("language", "is missing; say --language en or --language sv")
+        raise SettingsError("language", "is missing; give --language en or --language sv")
     values["language"] = str(values["language"]).lower()
     folders = (values.get(name) or "://" for name in ("teacher", "external_model", "judge"))
     if not no_train or any("://" not in str(one) for one in folders):
@@ -70,7 +70,7 @@ def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, js
 
 _OWN_FLAGS = (
     parameter("config", Path | None, None, "A YAML file with any of these options."),
-    parameter("no_train", bool, False, "Make the data set, and leave the student untrained."),
+    parameter("no_train", bool, False, "Make the data set only, without training."),
 )
 # Without version flags, since --version is its to take.
 app = App(name="distill", help_epilogue=EPILOGUE, version_flags=[])

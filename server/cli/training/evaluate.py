@@ -1,4 +1,4 @@
-"""`oneseek eval`."""
+"""Implements `oneseek eval`, which measures if adapters know their identity."""
 
 from __future__ import annotations
 
@@ -27,32 +27,36 @@ def evaluate(
     record: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     json: Json = False,
 ) -> int:
-    """Measure identity and language fidelity of adapters against the base, with 95% intervals.
+    """Measure identity and language fidelity of adapters, compared with the base, with 95% intervals.
 
-    Asks every adapter and the base the same questions, of which none is in OneSeek's training data, greedily.
-    Without --url it starts the engine in this process, as `oneseek serve` would.
+    Asks each adapter and the base the same questions, with greedy decoding. None of them is in OneSeek's
+    training data. Without --url it starts the engine in this process, as `oneseek serve` would.
 
     Parameters
     ----------
     adapter
-        An alias or alias@version; none takes each alias.
+        An alias or alias@version. Default: every alias.
     language
-        Language of the questions. Default: en and sv. Any other needs --questions.
+        Language of the questions. Default: en and sv. Other languages need --questions.
     questions
-        File of questions in the one --language: a .txt with one a line, a JSON list, or a data set.
+        File of questions in the given --language: a .txt with one per line, a JSON list, or a data set.
     url
-        A running server, such as http://127.0.0.1:8000. Its key is the first of the setting api_keys.
+        A running server, such as http://127.0.0.1:8000. The key to use is the first one in the setting
+        api_keys.
     answers
         Print every answer too.
     record
-        Add the figures to the ledger, an entry for each adapter. Not with --url, where it is not known here
-        which weights answer.
+        Add the results to the ledger, an entry for each adapter. Not with --url, since the weights behind a
+        URL are unknown.
     """
     from server.jobs.evaluation import evaluate_adapters as measure_all
     from server.jobs.evaluation import note
 
     if record and url is not None:
-        raise SettingsError("record", "not with --url: another server's ledger is not written here")
+        raise SettingsError(
+            "record",
+            "cannot be combined with --url, since another server's ledger cannot be written from here",
+        )
     found = measure_all(resolved.settings, url, adapter or (), language or (), questions)
     if record:
         note(resolved.settings, found)

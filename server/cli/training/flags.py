@@ -21,12 +21,12 @@ GROUP = Group("Training", sort_key=2)
 
 @dataclass(frozen=True, slots=True)
 class GivenOptions:
-    """What flags and a file of options ask for."""
+    """The options that flags and a file of options set."""
 
     values: dict[str, object]
-    """By the option's name: flags before the file."""
+    """Maps each option name to its value, from the flags and the config file. Flags take precedence."""
     written: Mapping[str, str]
-    """The file's own words for those that come from it."""
+    """The names in the file of the options that come from it."""
     config: Path | None
 
     def located(self, error: OptionError | SettingsError) -> SettingsError:
@@ -40,7 +40,7 @@ class GivenOptions:
 def values_of(
     options: Sequence[Option], given: Mapping[str, Raw], config: Path | None, *, also: Sequence[Option] = ()
 ) -> GivenOptions:
-    """Every one of `options` that was given.
+    """Return those of `options` that the user has set.
 
     `also` are those of them that `oneseek train identity` does not have. Raises `SettingsError`.
     """
@@ -57,7 +57,9 @@ def values_of(
 def _raw_of_file(
     config: Path, known: Mapping[str, Option], also: Sequence[Option], given: Mapping[str, Raw]
 ) -> tuple[dict[str, tuple[Raw, str]], Mapping[str, str]]:
-    """What the file says, as text, and its words. Raises `SettingsError` with everything that is wrong."""
+    """Return the options in the file as text, and their names in the file. Raises `SettingsError` with
+    everything that is wrong.
+    """
     from adapters.training.finetune.config_names import raise_all, read_training_config
 
     try:
@@ -67,7 +69,7 @@ def _raw_of_file(
         for name, (value, _) in raw.items():
             try:
                 if name not in known:
-                    raise SettingsError(name, "is no option of this verb; leave it out")
+                    raise SettingsError(name, "is not an option of this verb; leave it out")
                 if name not in given:
                     known[name].parse(value, "")
             except SettingsError as error:
@@ -79,13 +81,11 @@ def _raw_of_file(
 
 
 def _print_passed_over(names: list[str]) -> None:
-    print(
-        f"oneseek: passed over, since the adapter does not depend on it: {', '.join(names)}", file=sys.stderr
-    )
+    print(f"oneseek: ignored, since the adapter does not depend on it: {', '.join(names)}", file=sys.stderr)
 
 
 def raw_of(value: object) -> Raw:
-    """A value of YAML, or of a flag, as the text that stands for it."""
+    """Return a value of YAML, or of a flag, as text."""
     if isinstance(value, bool):
         return str(value).lower()
     return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else str(value)
@@ -94,7 +94,9 @@ def raw_of(value: object) -> Raw:
 def verb(
     name: str, run: Callable[..., int], own: Sequence[inspect.Parameter], flags: Sequence[inspect.Parameter]
 ) -> Callable[..., int]:
-    """A verb that takes `own`, `--json` and `flags`, and hands the flags that were given to `run` as text."""
+    """Return a verb with the parameters `own`, `--json` and `flags`. It passes the flags that were set to
+    `run`.
+    """
     own = (*own, inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json))
 
     def made(**given: object) -> int:

@@ -1,4 +1,4 @@
-"""`oneseek train scratch` and `oneseek train continue`."""
+"""Implements `oneseek train scratch` and `oneseek train continue`, which pretrain a base."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from server.jobs.requests import PretrainKind, PretrainRequest
 _OPTIONS = options_of(PretrainOptions)
 _PACKAGES = ("torch", "transformers", "accelerate", "pyarrow", "matplotlib")
 _EPILOGUE = (
-    "--config holds these options under training, the corpora under data (path and weight){more}; flags go "
-    "before it. Ctrl-C saves a checkpoint, and --resume goes on from it. On several GPUs: accelerate launch "
-    "--use_fsdp --fsdp_version 2 -m server train {kind} …"
+    "The file of --config has these options under training, and corpora under data (path and weight){more}; "
+    "flags override it. Ctrl-C saves a checkpoint; continue with --resume. On several GPUs: accelerate "
+    "launch --use_fsdp --fsdp_version 2 -m server train {kind} …"
 )
 
 
@@ -46,16 +46,16 @@ def add_to(kinds: App) -> None:
 
 
 def scratch() -> None:
-    """Make a new base from nothing: an architecture, a tokenizer, and all weights trained on text.
+    """Train a new base from scratch: architecture, tokenizer, and all weights.
 
     The result is a folder in Hugging Face layout that OneSeek serves, and an entry in the ledger.
     """
 
 
 def carry_on() -> None:
-    """Train all weights of a base on from where they are, on text; typically after `oneseek merge`.
+    """Train all weights of an existing base further on text, typically after `oneseek merge`.
 
-    Tokenizer and chat template go along. The result is a folder of its own and an entry in the ledger.
+    Tokenizer and chat template are copied. The result is a new folder and an entry in the ledger.
     """
 
 
@@ -74,7 +74,7 @@ def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
         if config is not None:
             plan = read_plan(config, scratch=kind == "scratch")
         if output is None:
-            raise SettingsError("output", "is missing; name a folder that does not exist")
+            raise SettingsError("output", "is missing; give a folder that does not exist yet")
         options = _options(kind, plan, config, flags)
         asked = PretrainRequest(
             kind=kind,
@@ -124,16 +124,20 @@ def _command(kind: PretrainKind, described: Any) -> Any:
     def command(**given: object) -> int:
         return _run(kind, given)
 
-    several = "Text to learn: .txt, .jsonl (.gz, .zst) or .parquet, or folders of them; PATH=WEIGHT mixes."
+    several = (
+        "Training text: .txt, .jsonl (.gz, .zst) or .parquet, or folders of them. PATH=WEIGHT sets its share."
+    )
     parameters = [
         parameter("config", Path | None, None, "A YAML file with options, corpora and a model."),
         parameter("data", list[str] | None, None, several),
-        parameter("output", Path | None, None, "A new folder for the base."),
-        parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
+        parameter("output", Path | None, None, "New folder for the base."),
+        parameter("resume", bool, False, "Continue an interrupted run with the same options and data."),
         inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
     ]
     if kind == "continue":
-        parameters.insert(0, parameter("base_model", Path | None, None, "Folder of the base to go on with."))
+        parameters.insert(
+            0, parameter("base_model", Path | None, None, "Folder of the base to train further.")
+        )
     defaults = SCRATCH if kind == "scratch" else {}
     options = [
         replace(option, default=defaults.get(option.path, option.default), optional=True)

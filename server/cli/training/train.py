@@ -1,4 +1,4 @@
-"""`oneseek train identity`."""
+"""Implements `oneseek train identity`, which trains an adapter that knows who it is."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from server.config.values import Raw, SettingsError
 from server.jobs.requests import TrainRequest
 
 EPILOGUE = (
-    "The file of --config takes these names, and TRL's and axolotl's for the same; flags go before it. "
-    "Ctrl-C saves a checkpoint, and --resume goes on from it. One process on each GPU: "
+    "The file of --config uses these names, or TRL's and axolotl's; flags override it. "
+    "Ctrl-C saves a checkpoint; continue with --resume. With one process on each GPU: "
     "accelerate launch -m server train identity --language sv"
 )
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "matplotlib")
@@ -26,9 +26,9 @@ _OPTIONS = (*options_of(TrainRequest), *options_of(TrainOptions))
 
 
 def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, json: bool) -> int:
-    """Train an adapter that answers as OneSeek, in one language, on a frozen base.
+    """Train an adapter that answers as OneSeek in one language, on a frozen base.
 
-    What is made becomes a version in the registry, ready to serve, and an entry in the ledger.
+    The adapter becomes a version in the registry, ready to serve, and an entry in the ledger.
     """
     require("training", "train", PACKAGES)
     asked_for = values_of(_OPTIONS, given, config)
@@ -38,7 +38,7 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
     try:
         language = values.pop("language", None)
         if language is None:
-            raise SettingsError("language", "is missing; say --language en or --language sv")
+            raise SettingsError("language", "is missing; give --language en or --language sv")
         language = str(language).lower()
         names = [item.path for item in options_of(TrainRequest)]
         asked = {name: values.pop(name) for name in names if name in values}
@@ -50,9 +50,9 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
 
 _OWN = (
     parameter("config", Path | None, None, "A YAML file with any of these options."),
-    parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
+    parameter("resume", bool, False, "Continue an interrupted run with the same options and data."),
 )
-app = App(name="train", help="Make adapters, and bases.")
+app = App(name="train", help="Train adapters and bases.")
 # Without version flags, since --version is its to take.
 app.command(
     verb("identity", identity, _OWN, [flag(option, GROUP) for option in _OPTIONS]),

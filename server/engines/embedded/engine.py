@@ -1,4 +1,4 @@
-"""The embedded engine as the server sees it: `Engine` over the step loop's thread."""
+"""The embedded engine: implements `Engine` with a step loop that runs in its own thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck
 from server.engines.embedded.runners.protocol import Runner
 from server.engines.embedded.sampling.sampler import Sampler, SamplerState
-from server.engines.embedded.scheduling.limits import SchedulerLimits
+from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits
 from server.engines.embedded.scheduling.scheduler import Scheduler
 from server.engines.embedded.scheduling.step import Sequence as Running
 from server.engines.shared.admission import Admission, check_fits, probe_of
@@ -30,16 +30,16 @@ from server.metrics.engine_state import DeviceInfo, EngineInfo, EngineState, Tie
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:  # it loads llguidance, which most servers never need
+if TYPE_CHECKING:  # imports llguidance, which most servers never need
     from server.engines.embedded.sampling.guided import Guide, Guides
 
 
 class EmbeddedEngine:
-    """One base on one device, with adapters mixed in every batch.
+    """Serves one base on one device. A batch can mix requests with different adapters.
 
-    `open_runner` loads the graph; it runs in a worker thread at `start`. With `check`, each adapter is judged
-    by the CPU's logits before any request may name it. `max_cpu_adapters` counts the adapters whose weights
-    are in memory, those in slots among them; None keeps no others. `hashes` remembers what was verified.
+    `start` calls `open_runner` in a worker thread to load the graph. With `check`, each adapter's logits are
+    compared with the CPU's before requests can use it. `max_cpu_adapters` limits the adapters in memory,
+    including those in slots; None keeps only those in slots. `hashes` caches verified digests.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class EmbeddedEngine:
             max_adapters=max_adapters,
             tiers=("device", "host") if (max_cpu_adapters or 0) > max_adapters else ("device",),
             device=device,
+            kv_block=PAGE,
         )
         self._host = HostWeights(max(0, (max_cpu_adapters or 0) - max_adapters))
         self._hashes = hashes
@@ -98,7 +99,7 @@ class EmbeddedEngine:
         self._loop.start()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """See `Engine.generate`."""
+        """Add `request` to the engine, and yield its answer piece by piece. See `Engine.generate`."""
         stream = self._open(request, await self._guide(request.sampling.grammar))
         try:
             while not stream.done:
@@ -107,15 +108,17 @@ class EmbeddedEngine:
             self._close(stream)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Not served: the graph ends in logits."""
-        raise UnsupportedRequestError("this engine makes no embeddings; the vllm engine does", "model")
+        """Raise `UnsupportedRequestError`: this engine computes logits only, no embeddings."""
+        raise UnsupportedRequestError("the embedded engine makes no embeddings; use the vllm engine", "model")
 
     async def load(self, adapter: Adapter) -> None:
-        """See `Engine.load`. The file is read in a worker thread; the probe is one token."""
+        """Load `adapter` into a slot of the engine, and test it. See `Engine.load`. Reads the file in a
+        worker thread, then generates one token as a probe.
+        """
         await self.residents.load(adapter)
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """See `Engine.unload`."""
+        """Unload the adapter `digest` once no request uses it. See `Engine.unload`."""
         if not keep:
             await self.residents.unload(digest)
             self._host.left(digest, keep=False)
@@ -127,7 +130,7 @@ class EmbeddedEngine:
             self._evicting.discard(digest)
 
     def state(self) -> EngineState:
-        """See `Engine.state`."""
+        """Return a snapshot of the engine's state. See `Engine.state`."""
         if self._loop is None:
             return EngineState(alive=False, progress=0.0)
         resident: dict[str, Tier] = dict.fromkeys(self._host.kept, "host")
@@ -137,14 +140,14 @@ class EmbeddedEngine:
         )
 
     def fail(self, reason: str) -> None:
-        """See `Engine.fail`."""
+        """Mark the engine as dead, and end all its answers. See `Engine.fail`."""
         if self._loop is not None:
             self._loop.abandon()
         self._admission.fail_all(EngineDeadError(reason))
         self.residents.abandon()
 
     async def close(self) -> None:
-        """Fail what runs and release everything."""
+        """Fail running requests and release everything."""
         self._closed = True
         if self._loop is None:
             return
@@ -152,14 +155,14 @@ class EmbeddedEngine:
         await asyncio.to_thread(self._loop.close)
         self.residents.abandon()
 
-    # The outbox of the step loop: called in its thread.
+    # `Outbox`: the step loop calls these in its thread.
 
     def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Hand one step's events over to the event loop, in one call."""
+        """Pass one step's events to the event loop in a single call."""
         self._on_event_loop(lambda: self._dispatch(batch))
 
     def on_death(self, error: EngineDeadError) -> None:
-        """Fail every stream."""
+        """End every answer that is under way with an error."""
 
         def tell() -> None:
             self._admission.fail_all(error)
@@ -169,22 +172,22 @@ class EmbeddedEngine:
 
     def _on_event_loop(self, work: Callable[[], None]) -> None:
         assert self._events is not None
-        with suppress(RuntimeError):  # the event loop has closed; nobody is left to tell
+        with suppress(RuntimeError):  # the event loop has closed, and its streams with it
             self._events.call_soon_threadsafe(work)
 
-    # On the event loop.
+    # Called on the event loop.
 
     def _dispatch(self, batch: Sequence[Delivery]) -> None:
         for sequence, event in batch:
             stream = self._admission.get(sequence.request.request_id)
-            if stream is None or stream.work is not sequence:  # it was cancelled meanwhile
+            if stream is None or stream.work is not sequence:  # the request was cancelled meanwhile
                 continue
             if isinstance(event, EngineError):
                 stream.fail(event)
             else:
                 stream.feed(event)
             if isinstance(event, EngineError) or event.finish_reason is not None:
-                # Now, not when it has been read: a client that stalls holds up nobody.
+                # Free the place before the client has read the answer: slow clients must not block others.
                 self._admission.release(stream)
 
     async def _guide(self, grammar: str) -> Guide | None:
@@ -240,7 +243,7 @@ class EmbeddedEngine:
         await self._probe(digest)
 
     def _drop(self, digest: str) -> asyncio.Future[None]:
-        """Have the engine's thread forget an adapter, after all that it was told before."""
+        """Remove an adapter from the runner, in the engine's thread, after all earlier calls."""
         self._host.left(digest, keep=digest in self._evicting)
 
         def remove(runner: Runner, scheduler: Scheduler) -> None:
@@ -255,7 +258,7 @@ class EmbeddedEngine:
         return self._loop.call(work)
 
     async def _probe(self, digest: str) -> None:
-        """One token with the adapter, before any traffic; ordinary requests run beside it."""
+        """Probe the adapter by generating one token, before requests can use it."""
         request = probe_of(digest, self._tokenizer.bos_id)
         stream = self._open(request, probe=True)
         try:

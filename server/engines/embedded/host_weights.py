@@ -1,4 +1,4 @@
-"""Weights of evicted adapters that stay in host memory, so that the next load reads no file."""
+"""Keeps weights of evicted adapters in host memory, so that loading them again need not read files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adapters.lora.weights import AdapterWeights
 
 
 class HostWeights:
-    """At most `most` evicted adapters, the least recently evicted first to go. On the event loop alone."""
+    """Keeps up to `most` evicted adapters, and drops the oldest. Use it on the event loop only."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -18,21 +18,21 @@ class HostWeights:
 
     @property
     def kept(self) -> Collection[str]:
-        """Digests of what is here and not in a slot."""
+        """Digests of kept adapters that are not in a slot."""
         return self._kept.keys()
 
     def get(self, digest: str) -> AdapterWeights | None:
-        """What is kept of an adapter."""
+        """Return the kept weights of an adapter; None if they are not kept."""
         return self._kept.get(digest)
 
     def loaded(self, digest: str, weights: AdapterWeights) -> None:
-        """The adapter has a slot."""
+        """Note that the adapter now has a slot."""
         self._kept.pop(digest, None)
         if self._most:
             self._resident[digest] = weights
 
     def left(self, digest: str, *, keep: bool) -> None:
-        """The adapter has no slot any more; its weights stay here if they are to be kept."""
+        """Record that the adapter has left its slot. With `keep`, keep its weights in host memory."""
         weights = self._resident.pop(digest, None)
         if keep and weights is not None:
             self._kept[digest] = weights

@@ -1,7 +1,7 @@
-"""The engine's thread: schedule → run → sample → deliver, until told to stop.
+"""The engine's thread: schedule → run → sample → deliver, until it is stopped.
 
-It owns the scheduler, the runner and the sampler; nothing else touches them while it runs. Work reaches it
-as calls put into its inbox, and leaves it as one batch of events for each step.
+It owns the scheduler, the runner and the sampler; no other thread uses them while it runs. Work arrives as
+calls in its inbox, and leaves as one batch of events for each step.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ from server.request import FinishReason, TokenLogprob
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CLOSE_SECONDS = 30.0
-"""How long closing waits for the step under way."""
+"""Seconds that closing waits for the current step."""
 Delivery = tuple[Running, StepEvent | EngineError]
-"""A sequence and what happened to it."""
+"""A sequence, with the event to deliver to its reader."""
 
 
 def _own_fault(sequence: Running, error: Exception) -> EngineError:
-    """What a request is told that the engine failed at, while the others go on; the log has the rest."""
+    """Return the error for a single failed request, and log the details. Other requests continue."""
     if isinstance(error, EngineError):
         return error
-    logger.error("request %s failed in the engine", sequence.request.request_id, exc_info=error)
+    logger.error("request %s failed inside the engine", sequence.request.request_id, exc_info=error)
     return EngineError("the engine failed at this request")
 
 
 class Outbox(Protocol):
-    """Where the thread leaves what it did. Must not block."""
+    """Receiver of the thread's events. Must not block."""
 
     def deliver(self, batch: Sequence[Delivery]) -> None:
-        """What one step did, in any order between requests."""
+        """Receive the events of one step. Different requests can be in any order."""
         ...
 
     def on_death(self, error: EngineDeadError) -> None:
-        """The thread has ended by a fault; nothing more will come."""
+        """Note that the thread has ended with an error. No events follow."""
         ...
 
 
 class StepLoop:
-    """Runs steps in a thread of its own while there is work, and sleeps while there is none."""
+    """Runs steps in its own thread while there is work, and sleeps otherwise."""
 
     def __init__(
         self,
@@ -96,13 +96,13 @@ class StepLoop:
     # Called from any thread.
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the engine's thread."""
         self._alive = True
         self._publish()
         self._thread.start()
 
     def add(self, sequence: Running, state: SamplerState) -> None:
-        """Hand over a request that fits the scheduler's limits."""
+        """Add a request that fits the scheduler's limits."""
 
         def admit() -> None:
             if not self._alive:
@@ -117,7 +117,7 @@ class StepLoop:
         self._post(admit)
 
     def cancel(self, request_id: str) -> None:
-        """Drop a request before the next step; unknown or finished ones are no error."""
+        """Drop a request before the next step. Unknown or finished ones are ignored."""
 
         def drop() -> None:
             if self._alive:
@@ -127,10 +127,7 @@ class StepLoop:
         self._post(drop)
 
     def call(self, work: Callable[[Runner, Scheduler], Result]) -> Future[Result]:
-        """Run `work` in the thread, between steps; cancelling the future before then drops it.
-
-        Its exception goes to the future alone, as does `EngineDeadError` where the thread has ended.
-        """
+        """Run `work` between steps. The future gets its result or error; cancel it to drop the work."""
         future: Future[Result] = Future()
 
         def run() -> None:
@@ -154,32 +151,35 @@ class StepLoop:
         return future
 
     def state(self) -> EngineState:
-        """A snapshot as of the last step, without what is resident."""
+        """A snapshot taken after the last step, without the resident adapters."""
         since = self._busy_since
         progress = 0.0 if since is None else time.perf_counter() - since
         return dataclasses.replace(self._snapshot, alive=self._alive, progress=progress)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread takes work."""
+        """True if the thread accepts work."""
         return self._alive
 
     def abandon(self) -> None:
-        """Take no more work, and end after the step under way, for which nobody waits."""
+        """Accept no more work, and end after the current step, without waiting for it."""
         with self._gate:
             self._closing, self._abandoned, self._alive = True, True, False
         self._wake.set()
 
     def close(self) -> None:
-        """Stop after the step under way and release the runner; leave a step that hangs. Idempotent."""
+        """Stop after the current step and release the runner. Abandon a step that hangs. Idempotent."""
         self._closing = True
         self._wake.set()
         if self._thread.is_alive() and not self._abandoned:
             self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive() and not self._abandoned:
-            logger.error("the engine's step did not end within %g seconds; it is left behind", CLOSE_SECONDS)
+            logger.error(
+                "the engine was stopped while it computed a step, which has not ended after %g seconds",
+                CLOSE_SECONDS,
+            )
 
-    # In the thread.
+    # Called in the thread.
 
     def _post(self, work: Callable[[], None]) -> None:
         self._inbox.append(work)
@@ -194,14 +194,14 @@ class StepLoop:
                 if not self._step():
                     self._wake.wait()
                 self._wake.clear()
-        except BaseException:  # a panic in native code is no `Exception`, and must be told all the same
-            logger.exception("the engine's step failed; the engine stops")
+        except BaseException:  # a panic in native code is not an `Exception`
+            logger.exception("the engine stops: a step failed with an unexpected error")
             fault = EngineDeadError("the engine stopped on an internal error")
         with self._gate:
             self._alive = False
         self._busy_since = None
         self._snapshot = dataclasses.replace(self._snapshot, running={}, waiting={})
-        if fault is not None:  # told only now: whatever got in before is told with the rest
+        if fault is not None:  # only now, to include every request added before
             self._outbox.on_death(fault)
         self._drain()
         self._runner.close()
@@ -241,12 +241,12 @@ class StepLoop:
             return
         try:
             self._observer.step(seconds, batch)
-        except Exception:  # a fault in counting must not end anyone's answer
-            logger.exception("the step's observer failed, and is not called again")
+        except Exception:  # metrics must not end a request
+            logger.exception("recording step metrics failed and is turned off; serving continues")
             self._observer = None
 
     def _run(self, step: Step, batch: list[Delivery]) -> tuple[list[Running], NDArray[np.float32]]:
-        """Run the step's work; the sequences that get a token, and their logits in the same order."""
+        """Run the step. Return the sequences that get a token, and their logits in the same order."""
         runner = self._runner
         for row in step.released:
             runner.release(row)
@@ -260,7 +260,7 @@ class StepLoop:
             except BadLogitsError as error:
                 self._break(chunk.sequence, error.faults[error.rows[0]], batch)
                 continue
-            except (EngineError, ValueError) as error:  # of its scores, or what the runner has refused
+            except (EngineError, ValueError) as error:  # scoring failed, or the runner refused it
                 self._break(chunk.sequence, _own_fault(chunk.sequence, error), batch)
                 continue
             if chunk.final and chunk.sequence.request.sampling.max_tokens > 0:
@@ -276,7 +276,7 @@ class StepLoop:
     def _decode(
         self, sequences: Sequence[Running], batch: list[Delivery]
     ) -> list[tuple[Sequence[Running], NDArray[np.float32]]]:
-        """Compute a token of each in one run; what the runner refuses is found alone, and fails alone."""
+        """Compute a token for each sequence in one run. If it fails, retry each alone to find the fault."""
         if not sequences:
             return []
         rows = [DecodeRow(s.row, s.tokens[s.computed], s.computed, s.adapter_mix) for s in sequences]
@@ -294,7 +294,7 @@ class StepLoop:
         tokens = sequence.tokens[start : start + length]
         top = sequence.request.sampling.prompt_logprobs
         scored = range(0)
-        if start == 0:  # a prompt preempted half-way begins again
+        if start == 0:  # preempted prompts begin again
             self._prompt_scores.pop(sequence.request.request_id, None)
         if top is not None and sequence.generated == 0:
             scored = range(min(length, max(0, sequence.prompt_length - 1 - start)))
@@ -312,7 +312,7 @@ class StepLoop:
         return logits
 
     def _choose(self, sequences: list[Running], logits: NDArray[np.float32], batch: list[Delivery]) -> None:
-        """Sample a token for each sequence; those for which that cannot be done fail, the others go on."""
+        """Sample a token for each sequence. Only sequences with a sampling error fail."""
         while sequences:
             try:
                 states = [self._states[s.request.request_id] for s in sequences]
@@ -331,7 +331,7 @@ class StepLoop:
             return
 
     def _break(self, sequence: Running, fault: EngineError, batch: list[Delivery]) -> None:
-        """End a sequence that cannot go on; nothing of it is kept for reuse."""
+        """End a failed sequence, and do not keep its prefix for reuse."""
         request_id = sequence.request.request_id
         blame = logging.INFO if isinstance(fault, UnsupportedRequestError) else logging.ERROR
         logger.log(blame, "request %s: %s", request_id, fault)
@@ -352,7 +352,7 @@ class StepLoop:
         return StepEvent(choice.token_id, choice.logprob, prompt, reason, stop, completes)
 
     def _finished(self, sequence: Running, token: int) -> tuple[FinishReason | None, int | None, bool]:
-        """Why and by which stop token the text ends here, and whether `token` completes a grammar."""
+        """Return the reason and the stop token that end the text, and if `token` completes a grammar."""
         sampling = sequence.request.sampling
         guide = self._states[sequence.request.request_id].guide
         if guide is not None and guide.complete:
@@ -367,7 +367,7 @@ class StepLoop:
         return None, None, False
 
     def _end_without_token(self, chunk: Chunk, batch: list[Delivery]) -> None:
-        """Close a request that wanted the prompt's logprobs and no token."""
+        """Finish a request with `max_tokens` 0 after its last chunk."""
         sequence = chunk.sequence
         if not chunk.final or sequence.request.sampling.max_tokens > 0 or sequence.row < 0:
             return

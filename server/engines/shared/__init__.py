@@ -1,1 +1,1 @@
-"""What every engine needs, without any engine's own code; only `engines` imports it."""
+"""Code that all engines share, without any engine's own code; only `engines` imports it."""

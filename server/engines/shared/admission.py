@@ -1,4 +1,6 @@
-"""The requests that are live in an engine: how many there may be, and what each holds until it ends."""
+"""Admits requests to an engine up to its limit, and tracks the place in the queue and the adapters that each
+one uses.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ log = logging.getLogger("oneseek.engine")
 
 
 class Admission:
-    """Admits requests and gives back what they hold. Used on the event loop alone.
+    """Admits requests, and releases their places and adapters when they end.
 
-    `at_once` requests run together, and `queue` more may wait; `places` says whose they are. `end` is the
-    engine's own way to end a stream before its time.
+    Use it on the event loop only. `at_once` requests run together, and `queue` more may wait. `places`
+    divides these fairly between clients. `end` is the engine's function to end a stream early.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Admission:
         self._tokenizer = tokenizer
         self._residents = residents
         self._end = end
-        self._live: dict[str, tuple[DeltaStream, Reservation]] = {}
+        self._live: dict[str, tuple[DeltaStream, Reservation[DeltaStream]]] = {}
         self.places = Places(at_once=at_once, queue=queue, withdraw=self._withdraw)
         self.unread = Unread(self._drop)
 
@@ -47,19 +49,21 @@ class Admission:
         return iter([stream for stream, _ in self._live.values()])
 
     def get(self, request_id: str) -> DeltaStream | None:
-        """The live stream of that name."""
+        """Return the running or waiting stream with this request id."""
         found = self._live.get(request_id)
         return found[0] if found is not None else None
 
     def check_room(self, request: GenerationRequest) -> None:
-        """Raise `EngineBusyError` if `request` holds no place and gets none."""
+        """Raise `EngineBusyError` if `request` has no place in the queue and cannot get one."""
         if self.places.find(request.reservation) is None:
             self.places.check(request.fair_share)
 
     def admit(self, work: RequestWork, *, probe: bool = False) -> DeltaStream:
-        """A stream for `work`; a probe may name an adapter that is not open yet, and takes no place.
+        """Admit `work`, and return its stream.
 
-        Raises `AdapterNotLoadedError`, `EngineBusyError`, and `ValueError` for an id in use.
+        With `probe`, this is the engine's own test of an adapter. It needs no free place, and the adapter
+        need not be available to other requests yet. Raises `AdapterNotLoadedError`, `EngineBusyError`, and
+        `ValueError` for an id in use.
         """
         request = work.request
         if request.request_id in self._live:
@@ -76,7 +80,7 @@ class Admission:
         return stream
 
     def release(self, stream: DeltaStream) -> bool:
-        """Give back a stream's place and adapters; False if that was done before."""
+        """Release a stream's place and adapters. Returns False if that was done before."""
         request, began = stream.work.request, stream.work.scheduled
         found = self._live.get(request.request_id)
         if found is None or found[0] is not stream:
@@ -87,17 +91,19 @@ class Admission:
         return True
 
     def fail_all(self, error: EngineError) -> None:
-        """End every live stream with `error`, after what has arrived."""
+        """End every live stream with `error`, after its pending events."""
         for stream in self:
             stream.fail(error)
 
-    def _reservation(self, request: GenerationRequest, probe: bool) -> Reservation:
+    def _reservation(self, request: GenerationRequest, probe: bool) -> Reservation[DeltaStream]:
         if probe:
             return self.places.hold(request.fair_share)
         return self.places.find(request.reservation) or self.places.reserve(request.fair_share)
 
     def _drop(self, stream: DeltaStream) -> None:
-        log.warning("request %s: nobody reads its answer, which is ended", stream.work.request.request_id)
+        log.warning(
+            "ending request %s: its client has stopped reading the answer", stream.work.request.request_id
+        )
         stream.drop()
         self._end(stream)
 
@@ -107,27 +113,28 @@ class Admission:
 
 
 def check_fits(request: GenerationRequest, info: EngineInfo, kv_tokens: int) -> None:
-    """Raise `UnsupportedRequestError` for tokens unknown to the base.
-
-    Raises `ContextExceededError` for more than context or memory hold.
+    """Raise `UnsupportedRequestError` if a token is unknown to the base, and `ContextExceededError` if the
+    request is longer than the context or than the KV memory.
     """
     prompt, wanted = len(request.prompt), request.sampling.max_tokens
     total = prompt + wanted
     if prompt and not 0 <= min(request.prompt) <= max(request.prompt) < info.vocabulary:
         raise UnsupportedRequestError(
-            f"the prompt has a token outside the base's vocabulary of {info.vocabulary}", "prompt"
+            f"the prompt has a token id outside the base's vocabulary of {info.vocabulary} tokens", "prompt"
         )
     if not prompt or total > info.context:
         raise ContextExceededError(describe_context(info.context, prompt, wanted), "max_tokens")
     if total > kv_tokens:
         message = describe_context(kv_tokens, prompt, wanted)
         raise ContextExceededError(
-            f"{message} The KV cache holds no more; --kv-cache-memory gives the server more.", "max_tokens"
+            f"{message} The KV cache is the limit here; an operator can raise kv_cache_memory.", "max_tokens"
         )
 
 
 def probe_of(digest: str, bos_id: int | None) -> GenerationRequest:
-    """A request for one token with the adapter alone, which no other request shares a cache with."""
+    """Return a request that tests an adapter: it generates one token, with no other adapter and no shared
+    prefix cache.
+    """
     return GenerationRequest(
         request_id=f"{PROBE}-{digest}",
         prompt=(bos_id if bos_id is not None else 0,),

@@ -1,11 +1,11 @@
-"""Who is served next: one queue for each share, by its part of the rows and by what it was served.
+"""Decides which waiting request runs next, fairly between shares. A share is all requests with the same key
+and adapter.
 
 The virtual token counter of "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024): a share
-pays for each prompt token that is computed and twice for each token that is generated. One whose queue was
-empty is lifted to the others when it comes back, so that idling earns no credit.
-
-Before the counter comes the part: a share that runs on fewer than `part_of` rows goes before one that has
-its part or more. The counter decides between equals, and over the rows that are left.
+pays for each prompt token that is computed and twice for each token that is generated. If a share's queue was
+empty, its counter is raised to the others' when it sends requests again, so that idling earns no credit. A
+share that runs on fewer than `part_of` rows of the batch comes before all shares that run on as many or more.
+Within both groups, the share with the lowest counter comes first.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ OUTPUT_PRICE = 2
 
 
 def part_of(places: int, shares: int) -> int:
-    """What each of `shares` has for its own of so many places (rows or the queue): at least one."""
+    """Return the number of places that each of `shares` is entitled to, in the batch or in the queue: at
+    least one.
+    """
     return max(1, places // max(1, shares))
 
 
 class RowSeeker(Protocol):
-    """What waits for a row."""
+    """A request that waits for a row of the batch."""
 
     @property
     def share(self) -> Share:
-        """Whose it is."""
+        """The share that the request belongs to."""
         ...
 
     @property
     def name(self) -> str:
-        """Unique among those that wait."""
+        """Id that is unique among the waiting requests."""
         ...
 
     @property
     def held(self) -> bool:
-        """Whether it waits for something other than a row."""
+        """True if the request waits for something other than a row, such as its adapter."""
         ...
 
 
@@ -51,7 +53,7 @@ Waiting = TypeVar("Waiting", bound=RowSeeker)
 
 @dataclass(slots=True, eq=False)
 class ShareQueue(Generic[Waiting]):
-    """One share's queue and its counter."""
+    """The queue of one share, and the work that it has received."""
 
     share: Share
     served: int = 0
@@ -59,7 +61,7 @@ class ShareQueue(Generic[Waiting]):
 
 
 class FairQueue(Generic[Waiting]):
-    """Queues by share. Within a share: first come, first served, those that were put back before."""
+    """A queue for each share. Within a share, requests that were preempted go first, then the oldest."""
 
     def __init__(self) -> None:
         self._shares: dict[Share, ShareQueue[Waiting]] = {}
@@ -69,19 +71,21 @@ class FairQueue(Generic[Waiting]):
         return any(share.queue for share in self._shares.values())
 
     def counts(self) -> dict[Share, int]:
-        """What waits of each share that has any."""
+        """Waiting requests by share. Shares without any are left out."""
         return {share.share: len(share.queue) for share in self._shares.values() if share.queue}
 
     def served(self, share: Share) -> int:
-        """The share's counter."""
+        """Return the share's counter: the tokens that it was served, weighted."""
         return self._share(share).served
 
     def charge(self, share: Share, amount: int) -> None:
-        """A share pays for work; a negative amount gives back what was not done."""
+        """Add work to a share's counter. A negative amount takes back work that was not done."""
         self._share(share).served += amount
 
     def add(self, item: Waiting) -> None:
-        """Queue a newcomer, lifting its share if nothing of it was waiting."""
+        """Queue a new request. If no other request of its share waits, raise the share's counter to the
+        others'.
+        """
         share = self._share(item.share)
         if not share.queue:
             others = [other.served for other in self._shares.values() if other.queue]
@@ -92,23 +96,24 @@ class FairQueue(Generic[Waiting]):
         share.queue[item.name] = item
 
     def put_back(self, item: Waiting) -> None:
-        """Queue what was running before all others of its share."""
+        """Put a request that was running back into the queue, before all others of its share."""
         queue = self._share(item.share).queue
         queue[item.name] = item
         queue.move_to_end(item.name, last=False)
 
     def remove(self, item: Waiting) -> None:
-        """Take one out, to run or to leave."""
+        """Take a request out of the queue, because it runs or was cancelled."""
         share = self._shares[item.share]
         del share.queue[item.name]
         if not share.queue:
             self._last = share
 
     def in_order(self, depth: int, running: Mapping[Share, int], part: int) -> Iterator[Waiting]:
-        """Whom to admit, best first: of shares that run on fewer rows than `part`, then of the others.
+        """Yield the requests to run, best first: those of shares with fewer running rows than `part`, then
+        others.
 
-        Within both, the least served share first; what has no part comes last. Looks at most `depth` deep
-        into each queue, past those that are held.
+        Within both groups, the least served share comes first. Background work comes last. At most `depth`
+        requests of each queue are considered, without those that are held.
         """
 
         def rank(queue: ShareQueue[Waiting]) -> tuple[bool, bool, int]:
@@ -132,5 +137,5 @@ class FairQueue(Generic[Waiting]):
             del self._shares[share]
 
     def known(self) -> list[Share]:
-        """Every share that has a counter."""
+        """All shares that have a counter."""
         return list(self._shares)

@@ -1,9 +1,11 @@
-"""Holds requests back in front of a core that has an order of its own, so that the order is ours.
+"""Queues requests in front of vLLM's engine core, so that OneSeek's fair order applies instead of the core's
+own.
 
-At most `at_once` are inside. Who enters next is decided as in `server.engines.shared.fairness`: a share
-below its part of the rows first, then the least served. A row is kept for a moment for a share that is about
-to come back (`Seats`). What is inside is not put back: a core takes a
-request up again only from its tokens, which for seeds, penalties and grammars is not where it was.
+At most `at_once` requests are inside the core. `server.engines.shared.fairness` chooses the next one. A share
+is all requests with the same API key and adapter. One that runs fewer requests than its fair part comes
+first, then the share that was served least. If a client is expected to send its next request soon, its place
+in the core is kept for a moment (`Seats`). A request inside the core is never put back into the queue. To
+continue it, the core would have only its tokens, not the state of its seed, penalties and grammar.
 """
 
 from __future__ import annotations
@@ -19,32 +21,32 @@ from server.engines.shared.seats import Seats
 from server.request import Share
 
 PATIENCE = 0.05
-"""Seconds for which a row is kept."""
+"""Seconds for which a place in the batch is kept for a client that is expected to send its next request."""
 
 Later = Callable[[float, Callable[[], None]], object]
-"""Calls a function so many seconds later."""
+"""Calls a function after a number of seconds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontTurn:
-    """One request that enters or waits."""
+    """A request that is in the engine's queue."""
 
     name: str
-    """Unique among those that are here."""
+    """Id that is unique among the requests in this queue."""
     share: Share
     prompt: int
-    """Tokens that its share pays for when it enters."""
+    """Number of tokens that the request's share is charged for when the request enters the engine."""
     enter: Callable[[], None]
-    """Called when it enters, unless that is at once."""
+    """Called when the request enters the engine core. Not called if `add` lets it enter at once."""
 
     @property
     def held(self) -> bool:
-        """It waits for nothing but a row."""
+        """True if the request waits for nothing but a free row."""
         return False
 
 
 class FrontQueue:
-    """Who is inside, and who waits outside. Used on the event loop alone."""
+    """Tracks the requests that are inside the core, and those that wait. Use it on the event loop only."""
 
     def __init__(
         self, at_once: int, clock: Callable[[], float] = time.monotonic, later: Later | None = None
@@ -61,14 +63,14 @@ class FrontQueue:
         """True if it will look again, because a row is kept."""
 
     def add(self, turn: FrontTurn) -> bool:
-        """Queue a request; whether it enters at once."""
+        """Queue a request. Return True if it enters the core at once."""
         self._waiting[turn.name] = turn
         self._queue.add(turn)
         self._seats.come(turn.share)
         return self._let_in(turn)
 
     def leave(self, name: str) -> None:
-        """A request has ended, or waits no more; others enter. Idempotent."""
+        """Record that a request has ended or was cancelled, and let waiting requests enter. Idempotent."""
         turn = self._inside.pop(name, None)
         if turn is not None:
             self._rows[turn.share] -= 1
@@ -78,7 +80,7 @@ class FrontQueue:
             self._queue.remove(self._waiting.pop(name))
 
     def served(self, name: str, tokens: int) -> None:
-        """Tokens were generated for a request."""
+        """Record that tokens were generated for a request, which its share is charged for."""
         turn = self._inside.get(name)
         if turn is not None:
             self._queue.charge(turn.share, OUTPUT_PRICE * tokens)
@@ -90,7 +92,7 @@ class FrontQueue:
                 self._queue.forget(share)
 
     def clear(self) -> None:
-        """Forget everything: nothing enters any more."""
+        """Forget all requests. None of them enters the core any more."""
         self._queue = FairQueue[FrontTurn]()
         self._waiting.clear()
         self._inside.clear()
@@ -99,16 +101,18 @@ class FrontQueue:
 
     @property
     def inside(self) -> int:
-        """Requests that have entered and not left."""
+        """Number of requests inside the core."""
         return len(self._inside)
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
+        """Number of requests that wait."""
         return len(self._waiting)
 
     def _let_in(self, newcomer: FrontTurn | None = None) -> bool:
-        """Let enter whoever can; whether `newcomer` did, which is not called back then."""
+        """Let waiting requests enter while there is room. Return True if `newcomer` is among them; its
+        callback is not called then.
+        """
         entered = False
         while self._waiting and len(self._inside) < self._at_once:
             self._seats.expire(self._clock())

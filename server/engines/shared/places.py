@@ -1,13 +1,15 @@
-"""Places of an engine, running and waiting: how many there are, whose they are, and who makes room.
+"""Counts the requests that run or wait in an engine, and decides fairly which one to refuse if it is full.
 
-A place is held from before a request's tokens are known until its answer ends, `n` of them for `n` choices.
-While there are free places anyone may take one. Once there are none, a share (key and adapter) still gets
-its own part of the queue, `part_of(queue, shares that wait)`: the newest waiting request of the share that
-has most beyond its part makes room, and fails as if it had been refused. What has begun to run is never
-ended for another, so if nobody can make room, the queue grows by the newcomer: to at most one for each
-share, or the queue's size again.
+Each running or waiting answer takes a place, so a request with `n` choices takes `n`. It holds them from
+before it is tokenized until its answers end. A share is all requests with the same API key and adapter.
 
-Used on the event loop alone.
+While there are free places, any share can take one. If there are none, each share is still entitled to a
+fair part of the queue: `part_of(queue, shares that wait)`. Then the share that exceeds its part most loses
+its newest waiting request, which fails as if it had been refused. A running request is never ended to make
+room. If no waiting request can be removed, the queue grows beyond its limit: at most by one place for each
+share or by its own size, whichever is more.
+
+Use it on the event loop only.
 """
 
 from __future__ import annotations
@@ -15,34 +17,48 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 from server.engines.shared.fairness import part_of
-from server.engines.shared.stream import DeltaStream
+from server.engines.shared.stream import RequestWork
 from server.errors import EngineBusyError
 from server.request import Share
 
 LONGEST_RETRY = 600.0
-"""Most seconds that a client is asked to stay away."""
+"""Maximum `Retry-After` in seconds."""
 
 _LEARNING = 0.05
-"""Share of the newest request in the mean time that requests run."""
+"""Weight of the newest request in the moving average of running times."""
+
+
+class PlacedStream(Protocol):
+    """An answer that is counted as running or waiting in the engine."""
+
+    @property
+    def work(self) -> RequestWork:
+        """The request that this answer belongs to, and the time at which work on it began."""
+        ...
+
+
+Stream = TypeVar("Stream", bound=PlacedStream)
 
 
 @dataclass(slots=True, eq=False)
-class ShareLoad:
-    """What one share has of the places."""
+class ShareLoad(Generic[Stream]):
+    """The running and waiting requests of one share."""
 
     live: int = 0
-    """All its places."""
+    """Number of places that are reserved for the share."""
     held: int = 0
-    """Of these, those that no request has claimed yet; they wait."""
-    waiting: dict[str, DeltaStream] = field(default_factory=dict[str, DeltaStream])
-    """Request id → what has been claimed and not begun to run, oldest first; see `queued`."""
-    groups: dict[str, Reservation] = field(default_factory=dict[str, "Reservation"])
-    """By name, oldest first."""
+    """Number of reserved places that no answer uses yet."""
+    waiting: dict[str, Stream] = field(default_factory=dict[str, Any])
+    """Maps request ids to answers that use a reserved place but do not run yet, oldest first. See `queued`.
+    """
+    groups: dict[str, Reservation[Stream]] = field(default_factory=dict[str, Any])
+    """Maps the name of each reservation to the reservation itself, oldest first."""
 
     def queued(self) -> int:
-        """Places that wait. What runs by now is taken out first; a share's requests begin in order."""
+        """Number of places of waiting requests. First drops requests that have begun to run from the list."""
         while self.waiting:
             request_id, first = next(iter(self.waiting.items()))
             if first.work.scheduled is None:
@@ -51,19 +67,19 @@ class ShareLoad:
         return self.held + len(self.waiting)
 
 
-class Reservation:
-    """Places for one request of a client, until its streams have ended and it is closed."""
+class Reservation(Generic[Stream]):
+    """The places that one client's request has reserved, until its answers have ended and it is closed."""
 
     __slots__ = ("_places", "begun", "held", "lost", "name", "open", "runs", "share", "streams")
 
-    def __init__(self, places: Places, name: str, share: Share, count: int) -> None:
+    def __init__(self, places: Places[Stream], name: str, share: Share, count: int) -> None:
         self._places = places
         self.name = name
         self.share = share
         self.held = count
         """Places not claimed."""
-        self.streams: dict[str, DeltaStream] = {}
-        """Request id → what holds a claimed place."""
+        self.streams: dict[str, Stream] = {}
+        """Maps each request id to what holds a claimed place."""
         self.open = True
         """True until every place was claimed, or it was closed."""
         self.begun = False
@@ -74,40 +90,42 @@ class Reservation:
         """Why its places went to another."""
 
     def begin(self) -> None:
-        """Count the places as running; raise `EngineBusyError` if they have gone to another.
+        """Count the places as running.
 
-        For work that holds its places without claiming them one by one.
+        For work that uses all its places at once, without claiming them one by one. Raises `EngineBusyError`
+        if they were given to another request.
         """
         if self.lost is not None:
             raise self.lost
         self._places.begin(self)
 
     def close(self) -> None:
-        """Give back every place that is not claimed. Idempotent."""
+        """Release every unclaimed place. Idempotent."""
         self._places.close(self)
 
     @property
     def waits(self) -> bool:
-        """Whether none of it has begun to run."""
+        """True if none of the request's answers has begun to run."""
         if not self.begun:
             self.begun = any(stream.work.scheduled is not None for stream in self.streams.values())
         return not self.begun
 
 
-class Places:
-    """All places: `at_once` requests run together, and `queue` more may wait.
+class Places(Generic[Stream]):
+    """All places of an engine.
 
-    `withdraw` ends a stream whose place has gone to another, with the error.
+    `at_once` requests run together, and `queue` more may wait. `withdraw` ends a stream with an error after
+    its place was given to another request.
     """
 
     def __init__(
-        self, *, at_once: int, queue: int, withdraw: Callable[[DeltaStream, EngineBusyError], None]
+        self, *, at_once: int, queue: int, withdraw: Callable[[Stream, EngineBusyError], None]
     ) -> None:
         self._at_once = at_once
         self._queue = queue
         self._withdraw = withdraw
-        self._shares: dict[Share, ShareLoad] = {}
-        self._reservations: dict[str, Reservation] = {}
+        self._shares: dict[Share, ShareLoad[Stream]] = {}
+        self._reservations: dict[str, Reservation[Stream]] = {}
         self._names = itertools.count(1)
         self._live = self._background = 0
         self.full = self._at_once + self._queue <= 0
@@ -116,30 +134,39 @@ class Places:
 
     @property
     def limit(self) -> int:
-        """How many places there are."""
+        """Maximum number of running and waiting answers together."""
         return self._at_once + self._queue
 
     @property
     def free(self) -> int:
-        """How many of them anyone may take; a full queue has places for who has less than its part."""
+        """Number of further places that any share can take now. If it is 0, shares with less than their fair
+        part still get places.
+        """
         return max(0, self.limit - self._live)
 
     @property
     def live(self) -> int:
-        """Places that are taken, those of the background aside."""
+        """Number of places that are taken, not counting background work."""
         return self._live
+
+    def resize(self, at_once: int) -> None:
+        """Change how many requests run together from now on. Running requests continue."""
+        self._at_once = at_once
+        self.full = self._live >= self.limit
 
     def check(self, share: Share, count: int = 1) -> None:
         """Raise `EngineBusyError` if `reserve` would. Changes nothing."""
         if share.background:
             free = self._at_once + self._queue - self._live - self._background
             if count > free:
-                raise EngineBusyError("the queue is full, which leaves no room for background work", 1.0)
+                raise EngineBusyError("the queue is full, so background work is not accepted", 1.0)
             return
         self.check_all({share: count})
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if `reserve_all` would. Changes nothing. None of them is background."""
+        """Raise `EngineBusyError` if `reserve_all` would raise it. Reserves nothing. None of the requests may
+        be background work.
+        """
         if self._live + sum(counts.values()) <= self._at_once + self._queue:
             return
         part = self._part(counts)
@@ -150,13 +177,13 @@ class Places:
                 live = mine.live if mine is not None else 0
                 retry = self._retry_after(live)
                 raise EngineBusyError(
-                    f"The queue is full, and {live} requests of this key and adapter are running or "
+                    f"The queue is full, and {live} requests with this key and adapter are running or "
                     f"waiting. Retry after {retry:.0f} seconds.",
                     retry_after=retry,
                 )
 
-    def reserve(self, share: Share, count: int = 1) -> Reservation:
-        """Hold `count` places for `share` until they are claimed or given back. Raises as `check` does."""
+    def reserve(self, share: Share, count: int = 1) -> Reservation[Stream]:
+        """Hold `count` places for `share` until they are claimed or given back. Raises `EngineBusyError`."""
         if not share.background:
             return self.reserve_all({share: count})[share]
         self.check(share, count)
@@ -164,32 +191,35 @@ class Places:
         self._open(reservation)
         return reservation
 
-    def reserve_all(self, counts: Mapping[Share, int]) -> dict[Share, Reservation]:
-        """Hold places for several shares, all of them or none. Raises as `check_all` does.
+    def reserve_all(self, counts: Mapping[Share, int]) -> dict[Share, Reservation[Stream]]:
+        """Hold places for several shares, all of them or none. Raises `EngineBusyError`.
 
-        None of them makes room for another: each was found to have its part with all of them in the queue.
+        None of these shares loses a request to another one of them: each has its fair part even with all of
+        them in the queue.
         """
         self.check_all(counts)
-        made: dict[Share, Reservation] = {}
+        made: dict[Share, Reservation[Stream]] = {}
         for share, count in counts.items():
             self._make_room(share, count)
             made[share] = Reservation(self, f"r{next(self._names)}", share, count)
             self._open(made[share])
         return made
 
-    def hold(self, share: Share) -> Reservation:
-        """A place of `share` whether there is one or not: for probes."""
+    def hold(self, share: Share) -> Reservation[Stream]:
+        """Take a place for `share` even if none is free. Used for the engine's own test of an adapter."""
         reservation = Reservation(self, f"r{next(self._names)}", share, 1)
         self._open(reservation)
         return reservation
 
-    def find(self, name: str) -> Reservation | None:
-        """The reservation of that name, if it has a place to claim or has lost them."""
+    def find(self, name: str) -> Reservation[Stream] | None:
+        """Return the reservation called `name`; None if it is unknown or all its places are in use."""
         found = self._reservations.get(name)
         return found if found is not None and (found.held or found.lost is not None) else None
 
-    def claim(self, reservation: Reservation, stream: DeltaStream) -> None:
-        """Have `stream` hold one of the places. Raises `EngineBusyError` if they have gone to another."""
+    def claim(self, reservation: Reservation[Stream], stream: Stream) -> None:
+        """Let `stream` use one of the reserved places. Raises `EngineBusyError` if they were given to another
+        request.
+        """
         if reservation.lost is not None:
             raise reservation.lost
         request_id = stream.work.request.request_id
@@ -199,8 +229,8 @@ class Places:
         load.held -= 1
         reservation.streams[request_id] = load.waiting[request_id] = stream
 
-    def leave(self, reservation: Reservation, stream: DeltaStream, lasted: float | None) -> None:
-        """The stream's place is free. `lasted` is how many seconds it ran, None if it never did."""
+    def leave(self, reservation: Reservation[Stream], stream: Stream, lasted: float | None) -> None:
+        """Free the stream's place. `lasted` is the time that it ran in seconds; None if it never ran."""
         request_id = stream.work.request.request_id
         if lasted is not None:
             self._seconds_per_request += _LEARNING * (lasted - self._seconds_per_request)
@@ -210,20 +240,20 @@ class Places:
             reservation.begun = reservation.begun or lasted is not None
             self._free(reservation, load, 1)
 
-    def begin(self, reservation: Reservation) -> None:
-        """See `Reservation.begin`."""
+    def begin(self, reservation: Reservation[Stream]) -> None:
+        """Count the reserved places as running. See `Reservation.begin`."""
         if not reservation.runs and reservation.held:
             reservation.begun = reservation.runs = True
             self._shares[reservation.share].held -= reservation.held
 
-    def close(self, reservation: Reservation) -> None:
-        """See `Reservation.close`."""
+    def close(self, reservation: Reservation[Stream]) -> None:
+        """Give back the reserved places that no request has used. See `Reservation.close`."""
         reservation.open = False
         self._give_back(reservation)
         if not reservation.streams:
             self._reservations.pop(reservation.name, None)
 
-    def _give_back(self, reservation: Reservation) -> None:
+    def _give_back(self, reservation: Reservation[Stream]) -> None:
         count, reservation.held = reservation.held, 0
         if count:
             load = self._shares[reservation.share]
@@ -231,14 +261,14 @@ class Places:
                 load.held -= count
             self._free(reservation, load, count)
 
-    def _open(self, reservation: Reservation) -> None:
+    def _open(self, reservation: Reservation[Stream]) -> None:
         load = self._shares.setdefault(reservation.share, ShareLoad())
         load.live += reservation.held
         load.held += reservation.held
         load.groups[reservation.name] = self._reservations[reservation.name] = reservation
         self._count(reservation.share, reservation.held)
 
-    def _free(self, reservation: Reservation, load: ShareLoad, count: int) -> None:
+    def _free(self, reservation: Reservation[Stream], load: ShareLoad[Stream], count: int) -> None:
         load.live -= count
         self._count(reservation.share, -count)
         if not reservation.held and not reservation.streams:
@@ -256,7 +286,9 @@ class Places:
             self.full = self._live >= self._at_once + self._queue
 
     def _part(self, shares: Collection[Share]) -> int:
-        """What each of `shares` has for its own of a full queue; nothing as long as nobody else is there."""
+        """Return the places that each of `shares` is entitled to in a full queue; 0 if no other share is
+        there.
+        """
         others = [(other, load) for other, load in self._shares.items() if other not in shares]
         others = [(other, load) for other, load in others if not other.background]
         if not others:
@@ -264,14 +296,16 @@ class Places:
         return part_of(self._queue, len(shares) + sum(load.queued() > 0 for _, load in others))
 
     def _make_room(self, share: Share, count: int) -> None:
-        """Have the newest that wait of those beyond their part make room for `count` places of `share`."""
+        """Make room for `count` places of `share`: end the newest waiting requests of shares with more
+        than their part.
+        """
         while self._live + count > self._at_once + self._queue:
             victim = self._victim(share)
             if victim is None:
                 return
             self._take_back(victim)
 
-    def _victim(self, share: Share) -> Reservation | None:
+    def _victim(self, share: Share) -> Reservation[Stream] | None:
         waiting = {other: load.queued() for other, load in self._shares.items() if not other.background}
         part = part_of(self._queue, len({share, *(other for other, count in waiting.items() if count)}))
         over = [other for other, count in waiting.items() if count > part and other != share]
@@ -281,10 +315,10 @@ class Places:
                     return reservation
         return None
 
-    def _take_back(self, reservation: Reservation) -> None:
+    def _take_back(self, reservation: Reservation[Stream]) -> None:
         retry = self._retry_after(self._shares[reservation.share].live)
         reservation.lost = EngineBusyError(
-            "The queue is full, and this request made room for another key or adapter. "
+            "The queue is full, and this request gave its place to another key or adapter. "
             f"Retry after {retry:.0f} seconds.",
             retry_after=retry,
             gate="queue",
@@ -296,7 +330,9 @@ class Places:
             self._withdraw(stream, reservation.lost)
 
     def _retry_after(self, live: int) -> float:
-        """Seconds until a share of so many places has been served its backlog, from how long requests ran."""
+        """Estimate the seconds until a share that holds this many places has been served, from the time that
+        earlier requests ran.
+        """
         shares = sum(not share.background for share in self._shares)
         rows = part_of(self._at_once, shares)
         return min(LONGEST_RETRY, max(1.0, self._seconds_per_request * live / rows))

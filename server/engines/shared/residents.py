@@ -1,4 +1,6 @@
-"""Which adapters are resident in an engine, what uses each, and the order of loads and unloads."""
+"""Tracks which adapters an engine has loaded and how many requests use each, and puts loads and unloads in
+order.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,17 @@ from server.errors import (
     AdapterUnavailableError,
     EngineDeadError,
     EngineError,
+    NoSlotError,
 )
 from server.request import AdapterMix
 
 
 class Residents:
-    """Loads and unloads one adapter at a time each, and refuses requests for what is not resident.
+    """Loads adapters one after another, and unloads each once no request uses it. Refuses requests for
+    adapters that are not loaded.
 
-    `bring_in` makes an adapter resident and probes it; `drop` has the engine forget a digest, whether it was
-    brought in wholly, in part or not at all. `drop` begins its work when it is called, not when awaited.
+    `bring_in` loads an adapter into the engine and tests it. `drop` removes an adapter from the engine, even
+    if it was loaded only in part or not at all. It begins when it is called, not when it is awaited.
     """
 
     def __init__(
@@ -44,23 +48,25 @@ class Residents:
 
     @property
     def held(self) -> Collection[str]:
-        """See `OpenAdapters.held`."""
+        """Digests of the adapters that take a slot, including those that are being loaded or unloaded. See
+        `OpenAdapters.held`.
+        """
         return self._held
 
     def in_use(self, digest: str) -> bool:
-        """See `OpenAdapters.in_use`."""
+        """True if a running or waiting request uses the adapter. See `OpenAdapters.in_use`."""
         return self._users[digest] > 0
 
     async def load(self, adapter: Adapter) -> None:
-        """See `Engine.load`."""
+        """Load `adapter` into a slot of the engine, and test it. See `Engine.load`."""
         digest = adapter.digest
         async with self._changing[digest]:
             if digest in self.open:
                 return
             if len(self._held) >= self._most:
-                raise AdapterRefusedError(
-                    f"{adapter.full_name}: {len(self._held)} adapters are resident, the most this engine "
-                    "holds; unload one first"
+                raise NoSlotError(
+                    f"{adapter.full_name}: all {len(self._held)} adapter slots of this engine are in use; "
+                    "unload an adapter first"
                 )
             self._held.add(digest)
             try:
@@ -76,7 +82,7 @@ class Residents:
             self.open |= {digest}
 
     async def unload(self, digest: str) -> None:
-        """See `Engine.unload`."""
+        """Unload the adapter `digest` once no request uses it. See `Engine.unload`."""
         async with self._changing[digest]:
             if digest not in self.open:
                 return
@@ -92,7 +98,9 @@ class Residents:
             await asyncio.shield(self._forget(digest))
 
     def take(self, adapter_mix: AdapterMix, *, probe: bool = False) -> None:
-        """A request begins to use `adapter_mix`; `AdapterNotLoadedError` if part of it is not open."""
+        """Note that a request uses the adapters of `adapter_mix`. Raises `AdapterNotLoadedError` if one is
+        not loaded.
+        """
         for digest, _ in adapter_mix:
             if digest not in self.open and not probe:
                 raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded")
@@ -100,7 +108,7 @@ class Residents:
             self._users[digest] += 1
 
     def give_back(self, adapter_mix: AdapterMix) -> None:
-        """The request is done with them."""
+        """Record that a request no longer uses the adapters of `adapter_mix`."""
         for digest, _ in adapter_mix:
             self._users[digest] -= 1
             if not self._users[digest]:
@@ -110,7 +118,9 @@ class Residents:
                     drained.set()
 
     def abandon(self) -> None:
-        """No request runs any more, even where its reader has not noticed: unloads need not wait."""
+        """Record that no request runs any more, even if a reader has not noticed yet. Unloads then need not
+        wait.
+        """
         for drained in self._drained.values():
             drained.set()
         self._drained.clear()
@@ -121,20 +131,24 @@ class Residents:
 
 
 def _seen(dropped: asyncio.Future[None]) -> None:
-    """A dead engine cannot forget; the error that led here says so already."""
+    """Mark the task's error as seen. If an engine is dead, it cannot unload, and its error was reported
+    before.
+    """
     if not dropped.cancelled():
         dropped.exception()
 
 
 def _refusal_kind(error: BaseException) -> type[EngineError]:
-    """What a load that failed is for a request: files to be repaired, a moment to wait, or a refusal."""
+    """Return the type of the error that a request gets if its adapter could not be loaded."""
     if passing_cause(error) is not None:
         return AdapterNotLoadedError
     return AdapterUnavailableError if isinstance(error, FileRefusedError | OSError) else AdapterRefusedError
 
 
 def _refusal(error: BaseException) -> str | None:
-    """Why an adapter cannot be loaded, naming no folder of the host; None where the fault is not its own."""
+    """Return why an adapter cannot be loaded, without any path of the host; None if the adapter is not at
+    fault.
+    """
     if isinstance(error, FileRefusedError):
         return error.public
     if isinstance(error, OSError):

@@ -1,10 +1,11 @@
-"""Rows that are kept for a moment for a share that is about to come back.
+"""Keeps a place in the batch for a moment if a client is expected to send its next request soon.
 
-A client that sends its next request as soon as it has its answer leaves its row empty for a moment. If a
-share beyond its part took the row meanwhile, it would be put back at once. So the row stays empty for up to
-`patience`, if the share has come back so quickly before. What it does not take by then goes to others.
-The idea is that of "Anticipatory scheduling: a disk scheduling framework to overcome deceptive idleness in
-synchronous I/O" (Iyer & Druschel, SOSP 2001).
+A row is a place in the batch. A share is all requests with the same API key and adapter. If a client sends
+its next request as soon as it has its answer, its row is empty only for a moment. Another share that has its
+fair part already could take the row, but would be preempted at once. So the row is kept for up to `patience`
+for a share that has sent its next request so quickly before. After that, any share can take it. The idea is
+that of "Anticipatory scheduling: a disk scheduling framework to overcome deceptive idleness in synchronous
+I/O" (Iyer & Druschel, SOSP 2001).
 """
 
 from __future__ import annotations
@@ -16,28 +17,33 @@ from dataclasses import dataclass, field
 from server.request import Share
 
 MOST_TRUST = 3
-"""Times in a row that a share may fail to come back before no row is kept for it."""
+"""A share may fail to send its next request in time this often in succession before rows are no longer kept
+for it.
+"""
 
 
 @dataclass(slots=True)
 class ShareDepartures:
-    """What is known of a share whose answers end."""
+    """How quickly a share (one API key with one adapter) sends its next request after an answer has ended."""
 
     times: deque[float] = field(default_factory=deque[float])
-    """When each of its answers ended, of those after which it has not come back yet."""
+    """End times of those answers for the share that no further request has followed yet."""
     trust: int = 0
-    """Above 0: it comes back in time."""
+    """How often the next request came in time lately. Rows are kept for the share if this is above 0."""
 
 
 class Seats:
-    """Which shares are expected back. Time has any unit, be it seconds or steps; it never runs backwards."""
+    """Predicts which shares will soon send another request, so that rows of the batch are kept for them.
+
+    Time has any unit, such as seconds or steps.
+    """
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
         self._departures: dict[Share, ShareDepartures] = {}
 
     def expire(self, now: float) -> None:
-        """Give up those that have not come back in time."""
+        """Free the rows that are kept for shares whose next request has not come in time."""
         for share, departures in list(self._departures.items()):
             while departures.times and departures.times[0] + self.patience < now:
                 departures.times.popleft()
@@ -46,27 +52,29 @@ class Seats:
                 del self._departures[share]
 
     def leave(self, share: Share, now: float) -> None:
-        """An answer of `share` has ended."""
+        """Note that an answer for `share` has ended."""
         if not share.background:
             self._departures.setdefault(share, ShareDepartures()).times.append(now)
 
     def come(self, share: Share) -> None:
-        """A request of `share` has come."""
+        """Note that a request of `share` has arrived."""
         departures = self._departures.get(share)
         if departures is not None and departures.times:
             departures.times.popleft()
             departures.trust = min(MOST_TRUST, max(0, departures.trust) + 1)
 
     def expected(self) -> Iterator[tuple[Share, int]]:
-        """Each share that is expected back, with the number of its requests."""
+        """Return the shares that are expected to send requests soon, each with the number of requests."""
         for share, departures in self._departures.items():
             if departures.trust > 0 and departures.times:
                 yield share, len(departures.times)
 
     def kept_from(self, newcomer: Share, part: int, rows: Mapping[Share, int]) -> int:
-        """Free rows that `newcomer` does not get, because they are kept for others within their `part`.
+        """Return the number of free rows that `newcomer` cannot take, because they are kept for shares that
+        have less than their `part`.
 
-        `rows` is what each share runs on. 0 if `newcomer` has less than its part, or if nothing runs.
+        `rows` is the number of rows that each share uses. Returns 0 if `newcomer` itself has less than its
+        part, or if no request runs.
         """
         if not any(rows.values()) or (not newcomer.background and rows.get(newcomer, 0) < part):
             return 0

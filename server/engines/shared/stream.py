@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
 from functools import cached_property
 from typing import Protocol
 
 import msgspec
 
+from server.engines.shared.reader_queue import ReaderQueue
 from server.engines.shared.unread import Unread, size_of
-from server.errors import EngineError, UnreadAnswerError
+from server.errors import EngineError
 from server.request import Delta, FinishReason, GenerationRequest, Timing, TokenLogprob, Usage
 from server.text.detokenizer import TextStream
 from server.text.tokenizer import Tokenizer
 
 PIECE_BYTES = 64 * 1024
-"""Most of what waits that becomes one delta, by `size_of`: a slow client is written to in pieces."""
+"""Maximum size of a delta, by `size_of`. If more text waits for a slow client, it is sent in pieces."""
 
 
 class RequestWork(Protocol):
@@ -25,12 +24,12 @@ class RequestWork(Protocol):
 
     @property
     def request(self) -> GenerationRequest:
-        """What was asked for."""
+        """The request that this stream answers."""
         ...
 
     @property
     def arrived(self) -> float:
-        """When it was admitted, in seconds of `time.perf_counter()`."""
+        """When the request was admitted, in seconds of `time.perf_counter()`."""
         ...
 
     @property
@@ -45,77 +44,66 @@ class RequestWork(Protocol):
 
 
 class StepEvent(msgspec.Struct, frozen=True, gc=False):
-    """What one step of the engine did for one request."""
+    """The result of one step of the engine for one request."""
 
     token_id: int | None
-    """None where no token was asked for (`max_tokens` 0)."""
+    """The token that was generated; None if `max_tokens` is 0."""
     logprob: TokenLogprob | None = None
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
     completes: bool = False
-    """Whether the token is the last of a grammar, which ends the text and, unlike an end token, is shown."""
+    """True if the token is the last of a grammar, which ends the text and, unlike an end token, is shown."""
 
 
 class DeltaStream:
-    """Collects a request's events on the event loop and makes deltas of them, several at once if they wait.
+    """Collects a request's events on the event loop and turns them into deltas; events that wait become one
+    delta.
 
-    Text is made here, not in the engine: the next step runs meanwhile. A stop string is therefore found one
-    step late; the step's extra token is dropped, and the caller cancels the work. What waits is counted by
-    `unread`, the oldest event apart.
+    Tokens are decoded to text here, while the engine runs the next step. A stop string is therefore found one
+    step late. The extra token is dropped, and the caller cancels the work. `unread` counts the bytes of
+    waiting events, as in `ReaderQueue`.
     """
 
     def __init__(self, work: RequestWork, tokenizer: Tokenizer, unread: Unread[DeltaStream]) -> None:
         self.work = work
         self._tokenizer = tokenizer
-        self._unread = unread
         self.done = False
-        """Whether the last delta was made: nothing more will come."""
-        self._events: deque[StepEvent] = deque()
-        self._error: EngineError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        """True if the last delta was made: nothing more will come."""
+        self._events = ReaderQueue[StepEvent](self, unread, _size)
         self._first_token: float | None = None
         self._tokens = 0
+        self._told = False
+        """True once a delta has said how much came from the cache."""
 
     def feed(self, event: StepEvent) -> None:
-        """Add an event; those after an error are dropped. On the event loop."""
-        if self._error is not None:
-            return
+        """Add an event. Events after an error are dropped. Call this on the event loop."""
         if self._first_token is None:
             self._first_token = time.perf_counter()
-        self._events.append(event)
-        if len(self._events) > 1:
-            self._unread.add(self, size_of(event.logprob))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._events.put(event)
 
     def fail(self, error: EngineError) -> None:
-        """End the answer with an error, after what has arrived. On the event loop."""
-        self._error = error
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        """End the answer with an error, after the events that have arrived. Call this on the event loop."""
+        self._events.fail(error)
 
     def drop(self) -> None:
-        """End the answer because nobody reads it; what waits is lost. On the event loop."""
-        self.discard()
-        self.fail(UnreadAnswerError("The answer was not read as fast as it was written, and has been ended."))
+        """End the answer because its client does not read it, and drop pending events. Call this on the event
+        loop.
+        """
+        self._events.drop()
 
     def discard(self) -> None:
-        """Forget what waits: its reader is gone. Idempotent."""
-        self._events.clear()
-        self._unread.forget(self)
+        """Drop pending events, since the reader is gone. Idempotent."""
+        self._events.discard()
 
     async def next(self) -> Delta:
-        """The next delta. Raises the stream's error once the events before it are used up."""
-        while not self._events:
-            if self._error is not None:
-                self.done = True
-                raise self._error
-            self._waiter = asyncio.get_running_loop().create_future()
+        """Return the next delta. Raises the stream's error once all events before it were returned."""
+        if not self._events.items:
             try:
-                await self._waiter
-            finally:
-                self._waiter = None
+                await self._events.wait()
+            except EngineError:
+                self.done = True
+                raise
         return self._delta()
 
     @cached_property
@@ -127,33 +115,42 @@ class DeltaStream:
         )
 
     def _delta(self) -> Delta:
-        if len(self._events) == 1 and self._events[0].finish_reason is None:
-            return self._one(self._events.popleft())
+        waiting = self._events.items
+        if len(waiting) == 1 and waiting[0].finish_reason is None:
+            return self._one(self._events.take())
         return self._several()
 
     def _one(self, event: StepEvent) -> Delta:
-        """What nearly every token becomes."""
+        """Return a delta for a single token, which is the common case."""
         assert event.token_id is not None, "only a last event has no token"
         text, stop = self._text.push(event.token_id)
         self._tokens += 1
         ids, logprobs = (event.token_id,), () if event.logprob is None else (event.logprob,)
-        if stop is None:
+        if stop is None and self._told:
             return Delta(text, ids, logprobs, event.prompt_logprobs)
-        return Delta(text, ids, logprobs, event.prompt_logprobs, "stop", stop, self._end(), self._timing())
+        return Delta(
+            text,
+            ids,
+            logprobs,
+            event.prompt_logprobs,
+            "stop" if stop is not None else None,
+            stop,
+            self._end() if stop is not None else None,
+            self._timing() if stop is not None else None,
+            cached_tokens=self._cached(),
+        )
 
     def _several(self) -> Delta:
         pieces: list[str] = []
         ids: list[int] = []
         logprobs: list[TokenLogprob] = []
-        prompt_logprobs = self._events[0].prompt_logprobs
+        prompt_logprobs = self._events.items[0].prompt_logprobs
         finish: FinishReason | None = None
         stop: str | int | None = None
         size = 0
-        while self._events and finish is None and size < PIECE_BYTES:
-            event = self._events.popleft()
+        while self._events.items and finish is None and size < PIECE_BYTES:
+            event = self._events.take()
             size += size_of(event.logprob)
-            if self._events:
-                self._unread.take(self, size_of(self._events[0].logprob))
             finish, stop = event.finish_reason, event.stop_reason
             if event.token_id is not None:
                 ids.append(event.token_id)
@@ -177,7 +174,15 @@ class DeltaStream:
             stop_reason=stop,
             usage=self._end() if finish is not None else None,
             timing=self._timing() if finish is not None else None,
+            cached_tokens=self._cached(),
         )
+
+    def _cached(self) -> int | None:
+        """Return the number of prompt tokens found in the cache at the first call, and None at later ones."""
+        if self._told:
+            return None
+        self._told = True
+        return self.work.cached
 
     def _end(self) -> Usage:
         self.done = True
@@ -187,3 +192,7 @@ class DeltaStream:
         now = time.perf_counter()
         first = self._first_token or now
         return Timing(self.work.arrived, self.work.scheduled or first, first, now)
+
+
+def _size(event: StepEvent) -> int:
+    return size_of(event.logprob)

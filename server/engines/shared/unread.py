@@ -1,4 +1,6 @@
-"""What streams hold that their clients have not read: how much it is, and whose is dropped beyond that."""
+"""Limits the memory of answers that clients have not read yet, and chooses the answer to drop beyond the
+limit.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +10,38 @@ from typing import Generic, TypeVar
 from server.request import TokenLogprob
 
 STREAM_BYTES = 4 * 1024 * 1024
-"""Most that one answer may hold: some 37,000 tokens, or 1,500 with twenty alternatives each."""
+"""Maximum unread bytes of one answer: some 37,000 tokens, or 1,500 with twenty alternatives each."""
 ALL_BYTES = 32 * 1024 * 1024
-"""Most that all answers of a base may hold together."""
+"""Maximum unread bytes of all answers of a base."""
 
 EVENT_BYTES = 112
-"""One token in memory, measured on CPython 3.11."""
+"""Bytes of one token in memory, measured on CPython 3.11."""
 SCORE_BYTES = 122
-"""One log probability in memory, measured on CPython 3.11."""
+"""Bytes of one log probability in memory, measured on CPython 3.11."""
 
 Holder = TypeVar("Holder")
 
 
 class Unread(Generic[Holder]):
-    """Counts what holders keep for readers who are behind. Used on the event loop alone.
+    """Counts the bytes of answers that clients have not read yet.
 
-    A holder with more than `STREAM_BYTES` is dropped, and the one with the most if all have more than
-    `ALL_BYTES`: `drop` is called with it, and has to `forget` it.
+    Use it on the event loop only. A holder is one answer. If it has more than `STREAM_BYTES`, it is dropped.
+    If all together have more than `ALL_BYTES`, the largest one is dropped. `drop` is called with the holder
+    to drop, and must call `forget` for it.
     """
 
     def __init__(self, drop: Callable[[Holder], None]) -> None:
         self._drop = drop
         self._held: dict[Holder, int] = {}
         self.held = 0
-        """Bytes of all holders."""
+        """Bytes of unread answers of all holders."""
         self.dropped = 0
-        """Holders that were dropped so far."""
+        """Number of holders that were dropped so far."""
 
     def add(self, holder: Holder, size: int) -> None:
-        """`holder` keeps `size` bytes more; it or another may be dropped for it."""
+        """Count `size` more bytes of unread answers for `holder`. If there are too many, drop it or another
+        holder.
+        """
         self.held += size
         held = self._held[holder] = self._held.get(holder, 0) + size
         if held > STREAM_BYTES:
@@ -45,7 +50,7 @@ class Unread(Generic[Holder]):
             self._give_up(max(self._held, key=self._held.__getitem__))
 
     def take(self, holder: Holder, size: int) -> None:
-        """`size` bytes of `holder` have been read."""
+        """Note that `size` bytes of `holder` have been read."""
         self.held -= size
         left = self._held[holder] - size
         if left:
@@ -54,7 +59,7 @@ class Unread(Generic[Holder]):
             del self._held[holder]
 
     def forget(self, holder: Holder) -> None:
-        """`holder` keeps nothing any more. Idempotent."""
+        """Note that `holder` has ended, and keeps no unread bytes. Idempotent."""
         self.held -= self._held.pop(holder, 0)
 
     def _give_up(self, holder: Holder) -> None:
@@ -63,5 +68,5 @@ class Unread(Generic[Holder]):
 
 
 def size_of(logprob: TokenLogprob | None) -> int:
-    """Bytes of one token that waits, about."""
+    """Estimate the bytes of one token that waits to be read."""
     return EVENT_BYTES if logprob is None else EVENT_BYTES + SCORE_BYTES * (1 + len(logprob.top))

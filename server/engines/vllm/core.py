@@ -1,11 +1,11 @@
-"""vLLM's engine core as the core of an engine: the only module that imports vllm.
+"""Implements `Core` with vLLM's engine core. This is the only module that imports vllm.
 
-`AsyncLLM` starts and ends the core and carries adapters to it. Requests and tokens go to and from the core
-directly: text, stop strings and streams are made by the same code for every engine, and what vLLM's own front
-would compute a second time is not computed.
+`AsyncLLM` starts and stops the core and loads adapters. Requests and tokens are exchanged with the core
+directly, without vLLM's front end: OneSeek decodes text, finds stop strings and streams with the same code
+for every engine.
 """
 
-# vLLM is not installed where types are checked, so everything of its is unknown there.
+# vLLM is not installed where types are checked, so its types are unknown there.
 # pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ from server.request import EmbeddingRequest, Sampling, TokenLogprob
 from server.text.tokenizer import Tokenizer
 
 OLDEST, NEWEST = (0, 26), (0, 33)
-"""Versions of vLLM whose engine core this module knows; the versions between them are supported too."""
+"""Oldest and newest supported version of vLLM; the versions between them are supported too."""
 
 WATCH_SECONDS = 0.2
-"""How often the core's life is looked at; vLLM itself tells of its death only after cleaning up."""
+"""Interval of checking that the core is alive. vLLM reports its death only after cleaning up."""
 
 GONE = "the engine has stopped"
 
@@ -80,9 +80,9 @@ def vllm_engine(
     *,
     observer: StepObserver | None = None,
 ) -> CoreEngine:
-    """An engine for `options.base` with room for `adapters` and one more, not yet started.
+    """Create an engine for `options.base`, with slots for `adapters` and one more. It is not started yet.
 
-    Raises `SettingsError` for an option that vLLM does not take, and `EngineError` for a base it cannot run.
+    Raises `SettingsError` for an option that vLLM does not accept, `EngineError` for a base it cannot run.
     """
     check_version(vllm.__version__)
     known = {item.name: item.type for item in dataclasses.fields(AsyncEngineArgs)}
@@ -90,7 +90,7 @@ def vllm_engine(
     try:
         config = AsyncEngineArgs(**args).create_engine_config()
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise EngineError(f"vLLM does not take these options: {_in_brief(error)}") from error
+        raise EngineError(f"vLLM rejects its options under engine: {_in_brief(error)}") from error
     core = VllmCore(
         config, base_digest, tokenizer.eos_ids, log_stats=not args.get("disable_log_stats", False)
     )
@@ -100,9 +100,9 @@ def vllm_engine(
 
 
 class _Taken(asyncio.Queue[Any]):
-    """Where the core's client puts outputs; each is taken at once, not a turn of the event loop later.
+    """The queue of the core's outputs. Passes each output to `take` at once instead of queueing it.
 
-    An error, of the core or of `take`, stays for who waits at the queue.
+    Errors are queued, for the task that waits at the queue.
     """
 
     def __init__(self, take: Callable[[EngineCoreOutputs], None]) -> None:
@@ -110,7 +110,7 @@ class _Taken(asyncio.Queue[Any]):
         self._take = take
 
     def put_nowait(self, item: Any) -> None:
-        """Take an output, keep an error."""
+        """Pass an output to `take`, or queue an error."""
         if isinstance(item, Exception):
             super().put_nowait(item)
         else:
@@ -118,7 +118,7 @@ class _Taken(asyncio.Queue[Any]):
 
 
 class VllmCore:
-    """vLLM's engine core, with adapters as its LoRAs, each named by its digest."""
+    """vLLM's engine core. Adapters are its LoRAs, named by their digests."""
 
     def __init__(
         self, config: VllmConfig, base_digest: str, eos_ids: frozenset[int], *, log_stats: bool
@@ -136,6 +136,7 @@ class VllmCore:
             vocabulary=config.model_config.get_vocab_size(),
             blends=False,
             max_adapters=0 if lora is None else lora.max_cpu_loras or lora.max_loras,
+            at_once=0 if lora is None else lora.max_loras,
             task="embed" if config.model_config.runner_type == "pooling" else "generate",
         )
         self._works: dict[str, tuple[CoreRequest, RequestStateStats]] = {}
@@ -148,15 +149,15 @@ class VllmCore:
 
     @property
     def alive(self) -> bool:
-        """See `Core.alive`."""
+        """True if the core runs. See `Core.alive`."""
         return self._llm is not None and not self._llm.engine_core.resources.engine_dead
 
     def load(self) -> CoreLoad:
-        """See `Core.load`."""
+        """Return the numbers of running and waiting requests in the core. See `Core.load`."""
         cache = self._config.cache_config
         return CoreLoad(
             kv_usage=self._usage,
-            kv_capacity=max(0, (cache.num_gpu_blocks or 0) - 1) * cache.block_size,  # one is never used
+            kv_capacity=max(0, (cache.num_gpu_blocks or 0) - 1) * cache.block_size,  # one stays unused
             prefix_queries=self._prefix_queries,
             prefix_hits=self._prefix_hits,
             preemptions=self._preemptions,
@@ -169,8 +170,8 @@ class VllmCore:
                 AsyncLLM.from_vllm_config, self._config, disable_log_stats=not self._log_stats
             )
         except Exception as error:
-            raise EngineError(f"vLLM did not start: {_in_brief(error)}; its log above says more") from error
-        enable_envs_cache()  # vLLM's counting reads the environment with every token
+            raise EngineError(f"vLLM did not start: {_in_brief(error)}; see its log above") from error
+        enable_envs_cache()  # otherwise vLLM's metrics read the environment for every token
         self._llm = llm
         if self.info.task == "generate":
             llm.engine_core.outputs_queue = _Taken(functools.partial(self._step, llm, listener))
@@ -178,7 +179,7 @@ class VllmCore:
         self._tasks.append(asyncio.create_task(self._watch(listener)))
 
     async def close(self) -> None:
-        """See `Core.close`."""
+        """End the core's process. See `Core.close`."""
         for task in self._tasks:
             task.cancel()
         if self._llm is not None:
@@ -186,7 +187,7 @@ class VllmCore:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def add(self, work: CoreRequest, adapter: int | None) -> None:
-        """See `Core.add`."""
+        """Begin to generate for a request. See `Core.add`."""
         llm = self._running()
         request = self._core_request(llm, work, adapter)
         self._works[work.core_id] = work, RequestStateStats(arrival_time=time.time())
@@ -196,14 +197,14 @@ class VllmCore:
             raise EngineDeadError(GONE) from error
 
     async def abort(self, core_ids: Sequence[str]) -> None:
-        """See `Core.abort`."""
+        """Abort requests. See `Core.abort`."""
         for core_id in core_ids:
             self._works.pop(core_id, None)
         if self.alive:
             await self._running().engine_core.abort_requests_async(list(core_ids))
 
     async def embed(self, request: EmbeddingRequest, adapter: int | None) -> Sequence[float]:
-        """See `Core.embed`."""
+        """Return the embedding of a text. See `Core.embed`."""
         prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt)}
         params = PoolingParams(task="embed", dimensions=request.dimensions)
         lora = None if adapter is None else self._loras[adapter]
@@ -220,7 +221,7 @@ class VllmCore:
         return values
 
     async def add_adapter(self, number: int, digest: str, folder: Path) -> None:
-        """See `Core.add_adapter`."""
+        """Load the adapter in `folder` under a number never used before. See `Core.add_adapter`."""
         lora = self._loras[number] = LoRARequest(lora_name=digest, lora_int_id=number, lora_path=str(folder))
         try:
             await self._running().add_lora(lora)
@@ -230,7 +231,7 @@ class VllmCore:
             raise EngineError(_in_brief(error)) from error
 
     async def remove_adapter(self, number: int) -> None:
-        """See `Core.remove_adapter`. A step under way may bring it back, so it looks that it is gone."""
+        """Remove an adapter. Repeat until it is gone, since a running step may load it again."""
         llm = self._running()
         self._loras.pop(number, None)
         try:
@@ -261,17 +262,17 @@ class VllmCore:
             )
         except (VLLMValidationError, ValueError) as error:
             field = "grammar" if request.sampling.grammar else "body"
-            raise UnsupportedRequestError(f"vLLM refuses the {field}: {_in_brief(error)}", field) from error
+            raise UnsupportedRequestError(f"vLLM rejects the {field}: {_in_brief(error)}", field) from error
 
     async def _follow(self, llm: AsyncLLM, listener: Listener) -> None:
-        """Have the core's outputs read, and taken by `_step`, until it dies."""
+        """Keep vLLM's output handler running, which passes outputs to `_step`, until the core dies."""
         try:
             while True:
                 await llm.engine_core.get_output_async()
         except CoreDeadError:
             listener.on_death(GONE)
         except Exception:
-            log.exception("the engine's output cannot be read")
+            log.exception("reading vLLM's output failed; the engine stops")
             listener.on_death("the engine has failed")
 
     async def _watch(self, listener: Listener) -> None:
@@ -284,14 +285,14 @@ class VllmCore:
         stats = IterationStats() if logger is not None and outputs.outputs else None
         for output in outputs.outputs:
             found = self._works.get(output.request_id)
-            if found is None:  # it was given up meanwhile
+            if found is None:  # it was aborted meanwhile
                 continue
             work, own = found
             if stats is not None:
                 self._measure(stats, work, own, output, outputs.timestamp)
             self._note(work, output, now)
             if output.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
-                listener.gave_up(work, EngineError("the engine gave up this request; it may be sent again"))
+                listener.gave_up(work, EngineError("the engine aborted this request; you can retry it"))
             else:
                 listener.heard(work, _events(work, output), finished=output.finish_reason is not None)
             if output.finish_reason is not None:
@@ -313,7 +314,7 @@ class VllmCore:
         output: EngineCoreOutput,
         timestamp: float,
     ) -> None:
-        """Count for vLLM's own metrics, as its front does."""
+        """Update vLLM's own metrics, as vLLM's front end would. OneSeek does not use that front end."""
         request, name = work.request, work.request.share or None
         stats.update_from_output(output, timestamp, work.prefilling, own, self._lora_states, name)
         if output.finish_reason is not None:
@@ -346,7 +347,7 @@ def _events(work: CoreRequest, output: EngineCoreOutput) -> list[StepEvent]:
     if work.prompt_logprobs and tokens:
         prompt, work.prompt_logprobs = tuple(work.prompt_logprobs), []
     reason = None if finish is None else "length" if finish == FinishReason.LENGTH else "stop"
-    if sampling.max_tokens == 0:  # the core generates one token at least
+    if sampling.max_tokens == 0:  # the core generates at least one token
         return [StepEvent(None, None, prompt, "length")]
     if not tokens:
         return [] if reason is None else [StepEvent(None, None, prompt, reason)]
@@ -365,7 +366,7 @@ def _events(work: CoreRequest, output: EngineCoreOutput) -> list[StepEvent]:
 
 
 def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
-    """vLLM's parameters; stop strings and text are made outside of it."""
+    """Convert to vLLM's parameters, without stop strings and detokenisation, which OneSeek does."""
     most = max(1, sampling.max_tokens)
     stops = sampling.stop_token_ids if sampling.ignore_eos else {*sampling.stop_token_ids, *eos_ids}
     return SamplingParams(
@@ -392,7 +393,7 @@ def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
 
 
 def _in_brief(error: BaseException) -> str:
-    """The error's message on one line, without a traceback that came with it from another process."""
+    """Return the error's message on one line, without the traceback of another process."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines and "Traceback" in str(error) else " ".join(lines)
     return (text or type(error).__name__)[:500]

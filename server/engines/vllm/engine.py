@@ -1,4 +1,4 @@
-"""An engine whose base runs in a core of its own: admission, streams and adapters on this side of it."""
+"""An engine whose base runs in a separate process, the core. Handles admission, streams and adapters."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from server.text.tokenizer import Tokenizer
 log = logging.getLogger("oneseek.vllm")
 
 EMBEDDINGS_PER_SEQUENCE = 4
-"""Texts that may be embedded at once, for each that fits a batch."""
+"""Texts that may be embedded at once, as a multiple of the batch size."""
 
 
 class CoreEngine:
-    """One base in a core, with one adapter at most for each request."""
+    """Serves one base in a core. A request can use at most one adapter."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class CoreEngine:
     ) -> None:
         self._core = core
         self.hashes: HashCache | None = None
-        """What was verified before; None hashes the weights at every load."""
+        """Cache of verified hashes; None hashes the weights at every load."""
         self.info = core.info
         self._base = base
         self._tokenizer = tokenizer
@@ -62,12 +62,12 @@ class CoreEngine:
         self.places = self._admission.places
         self._front = FrontQueue(at_once)
         self._running: dict[str, DeltaStream] = {}
-        """By the core's names."""
+        """Maps each id of a request in the core to its stream."""
         self._embedding = 0
         self._names = itertools.count(1)
         self._adapter_numbers = itertools.count(1)
         self._numbers: dict[str, int] = {}
-        """Digest → the core's number of the adapter."""
+        """Maps each digest of an adapter to its number in the core."""
         self._copies = tempfile.TemporaryDirectory(prefix="oneseek-adapters-")
         self._aborts: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,12 +77,12 @@ class CoreEngine:
         self._slowest_step = 0.0
 
     async def start(self) -> None:
-        """See `Engine.start`."""
+        """Load the base and be ready to generate. See `Engine.start`."""
         await self._core.start(self)
         self._started = True
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """See `Engine.generate`."""
+        """Add `request` to the engine, and yield its answer piece by piece. See `Engine.generate`."""
         stream = await self._open(request)
         try:
             while not stream.done:
@@ -91,17 +91,19 @@ class CoreEngine:
             self._close(stream)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """See `Engine.embed`."""
+        """Return the vector of a text, of unit length. See `Engine.embed`."""
         self._check_alive()
         if self.info.task != "embed":
             raise UnsupportedRequestError(
-                "this base generates text; for embeddings serve one that makes them, "
+                "this base generates text; for embeddings, serve an embedding model, "
                 "with engine.runner: pooling",
                 "model",
             )
         most = self._core.at_once * EMBEDDINGS_PER_SEQUENCE
         if self._embedding >= most:
-            raise EngineBusyError(f"{most} texts are being embedded, the most this server takes", 1.0)
+            raise EngineBusyError(
+                f"{most} texts are being embedded, the server's maximum; retry shortly", 1.0
+            )
         self.residents.take(request.adapter_mix)
         self._embedding += 1
         try:
@@ -111,17 +113,21 @@ class CoreEngine:
             self.residents.give_back(request.adapter_mix)
 
     async def load(self, adapter: Adapter) -> None:
-        """See `Engine.load`. The files are read and checked in a worker thread; the probe is one token."""
+        """Load `adapter` into a slot of the engine, and test it. See `Engine.load`. Reads and checks the
+        files in a worker thread, then generates one token.
+        """
         self._check_alive()
         await self.residents.load(adapter)
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """See `Engine.unload`. The slots are vLLM's places in host memory, so nothing is kept beside them."""
+        """Unload the adapter `digest` once no request uses it. See `Engine.unload`. `keep` is ignored, since
+        vLLM's slots are in host memory already.
+        """
         self._check_alive()
         await self.residents.unload(digest)
 
     def state(self) -> EngineState:
-        """See `Engine.state`."""
+        """Return a snapshot of the engine's state. See `Engine.state`."""
         if not self._started or self._dead is not None or not self._core.alive:
             return EngineState(alive=False, progress=0.0)
         running, waiting = Counter[str](), Counter[str]()
@@ -145,11 +151,11 @@ class CoreEngine:
         )
 
     def fail(self, reason: str) -> None:
-        """See `Engine.fail`."""
+        """Mark the engine as dead, and end all its answers. See `Engine.fail`."""
         self.on_death(reason)
 
     async def close(self) -> None:
-        """See `Engine.close`."""
+        """Abort running requests, and release everything that the engine holds. See `Engine.close`."""
         self.on_death("the server is shutting down")
         for task in self._tasks:
             task.cancel()
@@ -157,7 +163,7 @@ class CoreEngine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._copies.cleanup()
 
-    # What the core tells.
+    # `Listener`: events of the core.
 
     def heard(self, work: CoreRequest, events: Sequence[StepEvent], *, finished: bool) -> None:
         """Hand a request's events to its stream."""
@@ -167,8 +173,8 @@ class CoreEngine:
         for event in events:
             stream.feed(event)
         self._front.served(work.core_id, len(events))
-        if finished and self._running.pop(work.core_id, None) is not None:  # it may have been dropped
-            # Now, not when it has been read: a client that stalls holds up nobody.
+        if finished and self._running.pop(work.core_id, None) is not None:  # else dropped by `feed`
+            # Before the client has read the answer: slow clients must not block others.
             self._admission.release(stream)
             self._front.leave(work.core_id)
 
@@ -181,7 +187,7 @@ class CoreEngine:
             self._front.leave(work.core_id)
 
     def on_step(self, batch: int) -> None:
-        """Note the time of a step."""
+        """Record the time of an engine step."""
         now = time.perf_counter()
         if batch:
             self._slowest_step = max(self._slowest_step, now - self._last_step)
@@ -190,7 +196,7 @@ class CoreEngine:
         self._last_step = now
 
     def on_death(self, why: str) -> None:
-        """Fail every stream."""
+        """End every answer that is under way with an error."""
         if self._dead is None:
             self._dead = why
             self._running.clear()
@@ -218,7 +224,7 @@ class CoreEngine:
         return stream
 
     async def _send_in_turn(self, stream: DeltaStream, work: CoreRequest) -> None:
-        """Begin a request that has waited; what goes wrong is what its reader gets."""
+        """Start a request that has waited in the queue. Errors are raised to the reader of its stream."""
         if stream is not self._admission.get(work.request.request_id):  # it was given up meanwhile
             return
         try:
@@ -227,7 +233,7 @@ class CoreEngine:
         except EngineError as error:
             stream.fail(error)
         except Exception:
-            log.exception("request %s could not begin", work.request.request_id)
+            log.exception("vLLM did not accept request %s", work.request.request_id)
             stream.fail(EngineError("the engine failed at this request"))
 
     async def _send(self, stream: DeltaStream, work: CoreRequest) -> None:
@@ -242,17 +248,24 @@ class CoreEngine:
 
     def _check(self, request: GenerationRequest) -> None:
         if self.info.task != "generate":
-            raise UnsupportedRequestError("this base makes embeddings, not text", "model")
+            raise UnsupportedRequestError(
+                "the base of this model makes embeddings and cannot generate text; use another model", "model"
+            )
         if len(request.adapter_mix) > 1 or any(weight != 1.0 for _, weight in request.adapter_mix):
-            raise UnsupportedRequestError("this engine serves one adapter at a time, unweighted", "model")
+            raise UnsupportedRequestError(
+                "this engine does not support blends; name a single adapter without a weight", "model"
+            )
         sampling = request.sampling
         for name, given in (("min_tokens", sampling.min_tokens), ("ignore_eos", sampling.ignore_eos)):
             if sampling.grammar and given:
-                raise UnsupportedRequestError(f"this engine takes no {name} beside a grammar", name)
+                raise UnsupportedRequestError(
+                    f"this engine does not support {name} together with a grammar; remove one of the two",
+                    name,
+                )
         check_fits(request, self.info, self._core.load().kv_capacity or self.info.context)
 
     def _close(self, stream: DeltaStream) -> None:
-        """Give back a stream's place; the core is told where it does not know that the stream has ended."""
+        """Release a stream's place in the queue. If its request still runs in vLLM's core, abort it."""
         stream.discard()
         self._admission.release(stream)
         work = stream.work
@@ -284,11 +297,15 @@ class CoreEngine:
         folder = self._folder(number)
 
         def copy() -> None:
-            # Only here: vLLM serves bases of which no adapter can be read.
+            # Not earlier: vLLM also serves bases for which no adapter can be read.
             shape = ModelShape.read(self._base)
-            weights = read_adapter(
-                adapter.path, shape, self._core.max_rank, digest=adapter.digest, hashes=self.hashes
-            )
+            weights = read_adapter(adapter.path, shape, digest=adapter.digest, hashes=self.hashes)
+            rank = max(low.rank for low in weights.modules.values())
+            if rank > self._core.max_rank:
+                raise ValueError(
+                    f"the adapter's rank is {rank}, and vLLM was started for {self._core.max_rank}: "
+                    f"set max_lora_rank to {rank} or more"
+                )
             write_plain(weights, folder)
 
         await asyncio.to_thread(copy)
@@ -297,7 +314,7 @@ class CoreEngine:
         await self._probe(adapter.digest)
 
     async def _probe(self, digest: str) -> None:
-        """One token, or one vector, with the adapter, before any traffic."""
+        """Generate one token, or embed one text, with the adapter before requests can use it."""
         request = probe_of(digest, self._tokenizer.bos_id)
         if self.info.task == "embed":
             text = EmbeddingRequest(

@@ -1,4 +1,4 @@
-"""The rows of vLLM's log probabilities as ours; no tensors."""
+"""Converts rows of vLLM's log probabilities, given as lists, to `TokenLogprob`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from server.request import TokenLogprob
 def read_logprobs(
     ids: list[list[int]], scores: list[list[float]], ranks: list[int], most: int
 ) -> list[TokenLogprob]:
-    """Rows of (the token itself, then the likeliest ones) as log probabilities with `most` alternatives.
+    """Convert rows of log probabilities, each with at most `most` alternatives.
 
-    `ranks` are those of the tokens themselves.
+    In each row, the sampled or prompt token comes first, then the likeliest tokens. `ranks` holds the ranks
+    of the first tokens.
     """
     likeliest = slice(1, most + 1)
     return [

@@ -1,4 +1,4 @@
-"""What an operator decides about vLLM, as the arguments of its `AsyncEngineArgs`. Does not import vllm."""
+"""An operator's options for vLLM, and the arguments of `AsyncEngineArgs`. Does not import vllm."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from adapters.lora.manifest import Adapter
 from server.config.values import SettingsError, closest
 
 MOST_SLOTS = 16
-"""Adapters that one batch can mix if the settings name no number: each slot takes GPU memory."""
+"""Default maximum of adapters in one batch. Each slot takes GPU memory."""
 HELD = 64
-"""Adapters held in host memory if the settings name no number; others are loaded when asked for."""
+"""Default number of adapters held in host memory. Others are loaded on demand."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for `max_lora_rank`."""
+"""Values that vLLM accepts for `max_lora_rank`."""
 
 _OWNED: Mapping[str, str] = {
-    "model": "name the base with base_model",
+    "model": "use base_model",
     "tokenizer": "the base's own tokenizer is used",
-    "skip_tokenizer_init": "leave it out; grammars need the tokenizer",
-    "served_model_name": "the base's folder names it",
-    "lora_modules": "list adapters under adapters",
-    "default_mm_loras": "only text is served",
+    "skip_tokenizer_init": "remove it; grammars need the tokenizer",
+    "served_model_name": "it comes from the base's folder",
+    "lora_modules": "use the setting adapters",
+    "default_mm_loras": "only text is supported",
     "api_key": "use api_keys",
-    "host": "use host, outside engine",
-    "port": "use port, outside engine",
-    "enable_log_requests": "requests are logged by their ids only",
+    "host": "use the setting host instead",
+    "port": "use the setting port instead",
+    "enable_log_requests": "use log_requests and log_content instead",
 }
-"""Options that would fight with OneSeek's own, and what to do instead."""
+"""vLLM options that conflict with OneSeek's own → what to do instead."""
 
 _OURS: Mapping[str, str] = {
     "max_num_seqs": "max_num_seqs",
@@ -45,12 +45,12 @@ _OURS: Mapping[str, str] = {
     "max_cpu_loras": "max_cpu_adapters",
     "max_lora_rank": "max_lora_rank",
 }
-"""vLLM's name → the setting of ours that says the same."""
+"""Maps an option of vLLM to OneSeek's setting for the same thing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmOptions:
-    """What an operator decides; None leaves a value to vLLM."""
+    """Options of the vLLM engine. None leaves a value to vLLM."""
 
     base: Path
     base_name: str
@@ -60,21 +60,21 @@ class VllmOptions:
     kv_bytes: int | None = None
     prefix_caching: bool = True
     max_adapters: int | None = None
-    """Adapters that one batch can mix."""
+    """Maximum number of adapters in one batch."""
     max_cpu_adapters: int | None = None
-    """Adapters that are held at once, in host memory."""
+    """Maximum number of adapters held in host memory."""
     max_lora_rank: int | None = None
     max_queue: int = 256
     drain_seconds: float = 30.0
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
-    """vLLM's own options by its own names, each value as YAML text."""
+    """Other vLLM options by their names, each value as YAML text."""
 
 
 def prepare_environment(environ: MutableMapping[str, str], log_level: str) -> None:
-    """Set what vLLM reads from the environment, before it is imported.
+    """Set environment variables for vLLM. Call this before it is imported.
 
-    It reports nothing to anyone and downloads nothing. Its core is a process of its own making rather than a
-    copy of this one, whose sockets and threads a copy would share. What is set already stays.
+    Usage reports and downloads are switched off. vLLM's processes are spawned, since forked ones would share
+    this process's sockets and threads. Variables that are set already are kept, but for usage reports.
     """
     environ["VLLM_NO_USAGE_STATS"] = environ["DO_NOT_TRACK"] = "1"
     environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -85,10 +85,10 @@ def prepare_environment(environ: MutableMapping[str, str], log_level: str) -> No
 def engine_args(
     options: VllmOptions, adapters: Sequence[Adapter], known: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Arguments for `AsyncEngineArgs`, whose fields and their types are `known`.
+    """Build the arguments for `AsyncEngineArgs`. `known` maps its fields to their types.
 
-    Slots and rank are sized by `adapters`, with one slot spare for a version that takes another's place.
-    Raises `SettingsError` for an option that vLLM has not, that is not YAML, or that OneSeek decides.
+    Slots and rank are derived from `adapters`, with a spare slot for replacing an adapter by a new version.
+    Raises `SettingsError` for an option that vLLM does not have, is not YAML, or belongs to OneSeek.
     """
     extra = {name: _value(name, text, known) for name, text in options.extra.items()}
     args: dict[str, Any] = {
@@ -112,7 +112,10 @@ def engine_args(
         if value is None:
             continue
         if name in extra:
-            raise SettingsError(f"engine.{name}", f"is set, and so is {_OURS[name]}; keep one of the two")
+            raise SettingsError(
+                f"engine.{name}",
+                f"cannot be combined with {_OURS[name]}, which means the same; remove one of the two",
+            )
         args[name] = value
     args |= extra
     if args["enable_lora"]:
@@ -133,21 +136,23 @@ def _sized(adapters: Sequence[Adapter], args: dict[str, Any]) -> dict[str, Any]:
 def _value(name: str, text: str, known: Mapping[str, Any]) -> Any:
     setting = f"engine.{name}"
     if name in _OWNED:
-        raise SettingsError(setting, f"is decided by OneSeek: {_OWNED[name]}")
+        raise SettingsError(setting, f"is not available here: {_OWNED[name]}")
     if name not in known:
         raise SettingsError(setting, f"is not an option of this vLLM{closest(name, known)}")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise SettingsError(setting, f"{text!r} is not YAML; write 2, true, {{a: b}}…") from None
+        raise SettingsError(
+            setting, f"{text!r} is not valid YAML; use a value such as 2, true or {{a: b}}"
+        ) from None
     try:
         return _typed(known[name], value)
     except (TypeError, ValueError) as error:
-        raise SettingsError(setting, f"does not fit: {' '.join(str(error).split())[:300]}") from None
+        raise SettingsError(setting, f"is not valid for vLLM: {' '.join(str(error).split())[:300]}") from None
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """A mapping where vLLM wants one of its configuration classes, as that class."""
+    """Convert a mapping to vLLM's configuration class if the field's type is such a class."""
     for kind in (hint, *typing.get_args(hint)):
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
             return kind(**value)

@@ -1,6 +1,6 @@
-"""A base in a process of its own, as an engine sees it: what is asked of it, and what it tells.
+"""Interfaces between an engine and a core, which runs a base in a separate process.
 
-`server.engines.vllm.engine` is the engine over it, `server.engines.vllm.core` vLLM's core.
+`server.engines.vllm.engine` is the engine, and `server.engines.vllm.core` implements `Core` with vLLM.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from server.request import EmbeddingRequest, GenerationRequest, TokenLogprob
 
 @dataclass(slots=True, eq=False)
 class CoreRequest:
-    """One request on its way through the core, which changes it."""
+    """A request in the core, which updates its fields."""
 
     request: GenerationRequest
     core_id: str
-    """Its name in the core; never used again, as a request's own may be."""
+    """Id of the request in the core. Unlike the request's own id, it is never reused."""
     arrived: float
     scheduled: float | None = None
     cached: int = 0
@@ -32,48 +32,48 @@ class CoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class CoreLoad:
-    """How busy a core is."""
+    """The numbers of running and waiting requests in vLLM's core."""
 
     kv_usage: float
-    """From 0 to 1."""
+    """Share of the KV cache in use, 0 to 1."""
     kv_capacity: int
-    """Tokens."""
+    """Capacity of the KV cache in tokens."""
     prefix_queries: int
     prefix_hits: int
     preemptions: int
 
 
 class Listener(Protocol):
-    """Told on the event loop of what a core does."""
+    """Receives a core's events, on the event loop."""
 
     def heard(self, work: CoreRequest, events: Sequence[StepEvent], *, finished: bool) -> None:
-        """A step has done this for a request."""
+        """Receive the events of a step for one request. `finished`: they are the last."""
         ...
 
     def gave_up(self, work: CoreRequest, error: EngineError) -> None:
-        """The core ends a request with an error."""
+        """Note that the core has ended a request with an error."""
         ...
 
     def on_step(self, batch: int) -> None:
-        """A step that worked on `batch` requests is over."""
+        """Note the end of a step that worked on `batch` requests."""
         ...
 
     def on_death(self, why: str) -> None:
-        """The core will do nothing any more."""
+        """Note that the core has died, for the reason `why`. It takes no more work."""
         ...
 
 
 class Core(Protocol):
-    """A base in a process of its own. Its methods raise the errors of `server.engines.base`."""
+    """A base that runs in a separate process. Its methods raise the errors of `server.engines.base`."""
 
     @property
     def info(self) -> EngineInfo:
-        """What never changes."""
+        """Constant properties of the core."""
         ...
 
     @property
     def at_once(self) -> int:
-        """Most requests in one batch."""
+        """Maximum number of requests in a batch."""
         ...
 
     @property
@@ -83,15 +83,15 @@ class Core(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """True if the core runs."""
         ...
 
     def load(self) -> CoreLoad:
-        """How busy it is."""
+        """Return how busy the core is."""
         ...
 
     async def start(self, listener: Listener) -> None:
-        """Load the base and be ready."""
+        """Start the process and load the base. Events go to `listener`."""
         ...
 
     async def close(self) -> None:
@@ -99,21 +99,21 @@ class Core(Protocol):
         ...
 
     async def add(self, work: CoreRequest, adapter: int | None) -> None:
-        """Begin a request, with the adapter of that number."""
+        """Begin a request. `adapter` is the number of its adapter; None: the base alone."""
         ...
 
     async def abort(self, core_ids: Sequence[str]) -> None:
-        """Give up requests."""
+        """Abort requests."""
         ...
 
     async def embed(self, request: EmbeddingRequest, adapter: int | None) -> Sequence[float]:
-        """The text's vector."""
+        """Return the embedding of a text."""
         ...
 
     async def add_adapter(self, number: int, digest: str, folder: Path) -> None:
-        """Load the plain adapter in `folder` under a number that was never used before."""
+        """Load the adapter in `folder`, as `write_plain` saves it, under a number never used before."""
         ...
 
     async def remove_adapter(self, number: int) -> None:
-        """Forget it, wholly."""
+        """Remove an adapter from the core's memory."""
         ...

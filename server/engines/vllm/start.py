@@ -23,24 +23,24 @@ _METRICS = VllmCollector()
 
 
 def judge(environ: Mapping[str, str]) -> Suitability:
-    """vLLM suits a machine that has an NVIDIA GPU and vLLM."""
+    """Report that vLLM can run if it is installed and the machine has an NVIDIA GPU."""
     gpus = count_gpus(environ)
     if not gpus:
-        return Suitability(False, "no NVIDIA GPU is seen")
+        return Suitability(False, "no NVIDIA GPU is visible")
     if importlib.util.find_spec("vllm") is None:
         remedy = "vLLM is not installed, so the GPU stays idle: pip install 'oneseek[vllm]'"
-        return Suitability(False, f"{gpus} NVIDIA GPU(s), but no vLLM", remedy)
+        return Suitability(False, f"{gpus} NVIDIA GPU(s), but vLLM is not installed", remedy)
     return Suitability(True, f"{gpus} NVIDIA GPU(s)")
 
 
 def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
-    """vLLM on the base, not yet started. Raises `SettingsError` and `EngineError`."""
+    """Create the vLLM engine for the base, not yet started. Raises `SettingsError` or `EngineError`."""
     _refuse_embedded_settings(settings)
     if importlib.util.find_spec("vllm") is None:
         raise SettingsError("engine.kind", "'vllm' is not installed here: pip install 'oneseek[vllm]'")
     refuse_other_weights(setup.base)
     prepare_environment(setup.environ, settings.log_level)
-    setup.narrate("loading vLLM; with the base, this takes a minute or more")
+    setup.narrate("loading vLLM and the base; this takes a minute or more")
     from server.engines.vllm.core import vllm_engine
 
     options = VllmOptions(
@@ -65,30 +65,30 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
 
 
 def refuse_other_weights(base: Path) -> None:
-    """Raise `EngineError` if vLLM would read other files than those that the base's digest covers."""
+    """Raise `EngineError` if vLLM would read weight files that the base's digest does not cover."""
     expected = {path.name for path in weight_files(base)}
     found = {name for name in every_safetensors(base) if not name.startswith("consolidated")}
     if found != expected:
         other = sorted(found ^ expected)[0]
         raise EngineError(
-            f"{base}: the base is {', '.join(sorted(expected)[:3])}, and vLLM would read other files too or "
-            f"instead, such as {other}. Keep one set of weights in the folder, with its index"
+            f"{base}: the base's weights are {', '.join(sorted(expected)[:3])}, but vLLM would also read "
+            f"{other}. Keep one set of weights in the folder, with its index"
         )
 
 
 def collectors() -> Sequence[Collector]:
-    """vLLM's own metrics, which all of its engines in a process share."""
+    """Return the collectors of vLLM's own metrics, which all its engines in a process share."""
     return (_METRICS,)
 
 
 def _refuse_embedded_settings(settings: Settings) -> None:
     remedies = {
-        "quantize": "vLLM's own is quantization, under engine",
-        "device": "vLLM finds its devices; CUDA_VISIBLE_DEVICES narrows them",
-        "dtype": "vLLM's own is dtype, under engine",
-        "prefill_dtype": "vLLM's own is dtype, under engine",
-        "threads": "vLLM's own are environment variables, such as OMP_NUM_THREADS",
-        "prefill_chunk": "vLLM's own is long_prefill_token_threshold, under engine",
+        "quantize": "set quantization under engine instead",
+        "device": "set the variable CUDA_VISIBLE_DEVICES instead",
+        "dtype": "set dtype under engine instead",
+        "prefill_dtype": "set dtype under engine instead",
+        "threads": "set environment variables such as OMP_NUM_THREADS instead",
+        "prefill_chunk": "set long_prefill_token_threshold under engine instead",
     }
     plain = Settings()
     for name, remedy in remedies.items():

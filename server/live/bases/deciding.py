@@ -1,4 +1,4 @@
-"""Which base a question means, if a server has several: by name, else by the language that is decided on."""
+"""Choose the base for a question if a server has several: by name, else by the detected language."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.live.bases.languages import LanguageRouting, ServedNames
 
 
 def decide(question: RouteQuery, routing: LanguageRouting) -> tuple[int, Route]:
-    """The place of the base that answers, and the route.
+    """The index of the base that answers, and the route.
 
     Raises `UnknownNameError`, `SelectionError`, and `SettingsError` as the routers do.
     """
@@ -23,7 +23,7 @@ def decide(question: RouteQuery, routing: LanguageRouting) -> tuple[int, Route]:
 
 
 def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, RouteQuery]:
-    """The place of the base that header or model name, or None; and the question that is left for it.
+    """The index of the base that the header or `model` names (None without one), and the remaining query.
 
     Raises `UnknownNameError`, and `SelectionError` for a blend over several bases.
     """
@@ -37,12 +37,12 @@ def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, Ro
 
 
 def owner_of(route: Route, known: ServedNames) -> int:
-    """The place of the base that a route over all bases means."""
+    """The index of the base that a route over all bases leads to."""
     return known.index_of(route.target[0][0] if route.target else route.base or "base") or 0
 
 
 def asked_base(asked: str, field: str, known: ServedNames) -> int | None:
-    """The place of the base that `asked` names; None if it leaves that open.
+    """The index of the base that `asked` names; None if it names none.
 
     Raises `UnknownNameError`, and `SelectionError` for a blend over several bases.
     """
@@ -70,12 +70,14 @@ def asked_base(asked: str, field: str, known: ServedNames) -> int | None:
             for place, name in places.items()
             if place is not None
         )
-        raise SelectionError(asked, f"a blend is made on one base, and this names {listed}", field)
+        raise SelectionError(
+            asked, f"all adapters of a blend must be on one base, but these are {listed}", field
+        )
     return next(iter(places))
 
 
 def place_of(name: str, known: ServedNames) -> int | None:
-    """The place of the base that a single name is on, or None."""
+    """The index of the base that has a single name, or None."""
     base, rest = split_base(name)
     if base is None:
         return known.index_of(rest)

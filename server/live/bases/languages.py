@@ -9,29 +9,43 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import UnknownAdapterError
+from adapters.lora.manifest import Adapter
 from adapters.registry.served import ServedAdapters
 from adapters.registry.snapshot import Snapshot
 from server.config.settings import RoutingOptions
 from server.config.values import SettingsError, closest
 
 if TYPE_CHECKING:
+    from routing.detect import Detector
     from routing.route import Router
     from routing.settings import RoutingSettings
+    from routing.topics.model import TopicModel
+
+
+_PASSED_ON = (
+    *("threshold", "undecided", "unsupported"),
+    *("sure", "other_prior", "stay", "history", "hint"),
+)
+"""Settings that are passed to routing under the same name."""
+_INTRODUCTION = "en"
+"""The language whose adapter answers a message without any evidence, unless `routing.default` is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedNames:
-    """Every name of every base at one moment; what routing is given if a server has several."""
+    """A snapshot of all names of all bases, for routing on a server with several bases."""
 
     snapshots: tuple[Snapshot, ...]
-    """One for each base, the default one first."""
+    """Snapshot of each base, the default base first."""
     languages: Mapping[str, str]
-    """Language code → the alias or the base that answers it."""
+    """Maps each language code to the alias or base that answers it."""
 
     def index_of(self, name: str) -> int | None:
-        """The place of the base that `name` is, or that its adapter is on; None if it is not known.
+        """Return the index of the base that serves `name`: a base's name, an adapter's, or a language code.
+        None if the name is unknown.
 
-        An alias goes before a base's name, and that before the short name of a language.
+        If `name` fits several, an adapter's alias takes precedence over a base's name, and both over a
+        language code.
         """
         asked = name.strip().lower()
         alias = asked.partition("@")[0].strip()
@@ -39,7 +53,7 @@ class ServedNames:
             if alias in names.by_alias:
                 return index
         for index, names in enumerate(self.snapshots):
-            if asked == names.base_name.lower():
+            if _is_name_of(names, asked):
                 return index
         if asked == "base":
             return 0
@@ -47,35 +61,35 @@ class ServedNames:
         return None if meant is None or meant.lower() == alias else self.index_of(meant)
 
     def meaning(self, name: str) -> str:
-        """`name`, or the base that it means as the short name of a language."""
+        """Return the base's name if `name` is a language code that means a base, else `name`."""
         meant = self.languages.get(name.strip().lower())
         index = self.index_of(name) if meant is not None else None
         return name if meant is None or index is None or self.snapshots[index].is_adapter(name) else meant
 
     def named_base(self, name: str) -> int | None:
-        """The place of the base with this name, or None."""
+        """The index of the base with this name, or None."""
         asked = name.strip().lower()
         if asked == "base":
             return 0
-        found = (index for index, names in enumerate(self.snapshots) if names.base_name.lower() == asked)
+        found = (index for index, names in enumerate(self.snapshots) if _is_name_of(names, asked))
         return next(found, None)
 
     def is_adapter(self, name: str) -> bool:
-        """Whether an adapter of any base has this name."""
+        """True if an adapter of any base has this name."""
         index = self.index_of(name)
         return index is not None and self.snapshots[index].is_adapter(name)
 
     def is_base(self, name: str) -> bool:
-        """Whether it is a base's name, `base`, or a language that a base alone answers."""
+        """True for a base's name, `base`, or a language that a base itself answers."""
         index = self.index_of(name)
         return index is not None and not self.snapshots[index].is_adapter(name)
 
 
 class LanguageRouting:
-    """One router that decides over the languages of every base, and one for each base by itself.
+    """A router over the languages of all bases, and one for each base.
 
-    With one base these are the same. `configured` is language code → alias or base's name; `default` is the
-    alias or the base that answers if nothing else decides.
+    With one base, the two are the same. `configured`: language code → alias or base's name. `default`: the
+    alias or base that answers if nothing else decides.
     """
 
     def __init__(
@@ -94,33 +108,43 @@ class LanguageRouting:
 
     @property
     def server(self) -> Router:
-        """Decides for all bases. Raises `SettingsError` for a configured language that is not detectable."""
+        """The router over all bases. Raises `SettingsError` for a configured language without detection."""
         return self._made()[0]
 
     def own(self, index: int) -> Router:
-        """Decides among the adapters of one base alone. Raises as `server` does."""
+        """Return the router over the adapters of one base. Raises `SettingsError`, as `server` does."""
         return self._made()[1][index]
 
     def renew(self, index: int) -> Router:
-        """Routers for the languages that there are now, which takes a moment; `own` of a base. Raises so."""
+        """Make routers for the current languages, which takes a moment. Raises `SettingsError`."""
         with self._lock:
             self._routers = self._make()
             return self._routers[1][index]
 
     def names(self) -> ServedNames:
-        """Every name at this moment."""
+        """A snapshot of all names."""
         return ServedNames(tuple(served.snapshot for served in self._served), self.languages())
 
     def languages(self) -> dict[str, str]:
-        """Language code → the alias or the base that answers: as configured, else the only one."""
+        """Maps each language code to the alias or base that answers: the configured one, else the only
+        one.
+        """
         return _spoken(self._served, self._configured)
 
+    def check_weights(self) -> None:
+        """Raise `SettingsError` if `routing.weights` has a language that no adapter here answers."""
+        spoken = {*self.languages(), *_contested(self._served, self._configured)}
+        for code in self._options.weights:
+            if code not in spoken:
+                known = ", ".join(sorted(spoken)) or "none"
+                raise SettingsError("routing.weights", f"no adapter speaks {code!r}; languages here: {known}")
+
     def describe_contested(self) -> list[str]:
-        """A note for each language that is spoken on several bases, and is configured for none."""
+        """A note for each language with adapters on several bases and no configured choice."""
         contested = _contested(self._served, self._configured).items()
         return [
-            f"adapters on several bases speak {code} ({', '.join(found)}), so none is chosen; say which "
-            f"with --routing-languages {code}={found[0]}"
+            f"several bases have adapters for {code} ({', '.join(found)}), so none gets it; choose one, "
+            f"such as --routing-languages {code}={found[0]}"
             for code, found in contested
         ]
 
@@ -136,35 +160,61 @@ class LanguageRouting:
 
         every = routing_settings(self.languages(), self._options, self._default)
         detector = ProfileDetector(every)
-        server = Router(every, detector)
+        server = Router(every, detector, self._topics(self._served, detector))
         if len(self._served) == 1:
             return server, (server,)
         single = (
             routing_settings(served.languages(), self._options, self._default) for served in self._served
         )
-        return server, tuple(Router(own, detector) for own in single)
+        return server, tuple(
+            Router(own, detector, self._topics([served], detector))
+            for own, served in zip(single, self._served, strict=True)
+        )
+
+    def _topics(self, bases: Sequence[ServedAdapters], detector: Detector) -> TopicModel | None:
+        """Topics from adapters with example questions; None if there are none, or topics are disabled."""
+        from routing.topics.model import AdapterTopic, TopicModel
+
+        adapters = [one for served in bases for one in served.snapshot.topics().values()]
+        if not adapters or not self._options.topics:
+            return None
+        return TopicModel(
+            [AdapterTopic(one.alias, one.examples, _answered(one, detector)) for one in adapters]
+        )
+
+
+def _answered(adapter: Adapter, detector: Detector) -> frozenset[str]:
+    """Languages of a topic: its adapter's own, else those of at least a tenth of its examples; empty: any."""
+    from routing.settings import detection_code
+
+    if adapter.language is not None:
+        return frozenset({detection_code(adapter.language)})
+    found = [detector.detect((question,)).language for question in adapter.examples]
+    return frozenset(code for code in found if code is not None and found.count(code) * 10 >= len(found))
 
 
 def routing_settings(
     spoken: Mapping[str, str], options: RoutingOptions, default: str | None
 ) -> RoutingSettings:
-    """What routing is told: a row for each language of `spoken`, and whatever the settings say.
+    """The router's settings: a row for each language in `spoken`, and the values from the settings.
 
-    A language that detection does not know gets no row; its adapter can still be asked for by name.
+    A language without detection gets no row; requests can still name its adapter.
     """
-    from routing.settings import LanguageRow, RoutingSettings
+    from routing.settings import LanguageRow, RoutingSettings, detection_code
 
     for code in options.languages:
         if not _detectable(code):
-            raise SettingsError("routing.languages", f"{code!r} is a language that detection does not know")
-    rows = tuple(LanguageRow(code, name) for code, name in spoken.items() if _detectable(code))
+            raise SettingsError("routing.languages", f"{code!r} is not a language that detection supports")
+    rows = tuple(
+        LanguageRow(code, name, options.weight(code)) for code, name in spoken.items() if _detectable(code)
+    )
     given: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in ("threshold", "undecided", "unsupported")
-        if getattr(options, name) is not None
+        name: getattr(options, name) for name in _PASSED_ON if getattr(options, name) is not None
     }
     if default is not None:
         given["default"] = default
+    introduced = (name for code, name in spoken.items() if detection_code(code) == _INTRODUCTION)
+    given["without_evidence"] = next(introduced, None)
     try:
         return RoutingSettings(languages=rows, **given)
     except ValueError as error:
@@ -174,7 +224,7 @@ def routing_settings(
 def place_names(
     options: RoutingOptions, bases: Sequence[ServedAdapters]
 ) -> tuple[dict[str, tuple[int, str]], str | None]:
-    """Whom the settings mean: language code → (place of the base, alias or base's name), and the default.
+    """Resolve the settings: language code → (index of the base, alias or base's name), and the default.
 
     Raises `SettingsError`.
     """
@@ -192,7 +242,9 @@ def _placed(setting: str, name: str, bases: Sequence[ServedAdapters]) -> tuple[i
     looked = [(i, one) for i, one in enumerate(bases) if not colon or one.base_name.lower() == base.lower()]
     if not looked:
         others = ", ".join(one.base_name for one in bases)
-        raise SettingsError(setting, f"{name!r} names the base {base!r}, which is not served; use {others}")
+        raise SettingsError(
+            setting, f"{name!r} names the base {base!r}, which is not served here; use {others}"
+        )
     for index, served in looked:
         if served.is_adapter(alias):
             return index, served.active(alias).alias
@@ -202,8 +254,13 @@ def _placed(setting: str, name: str, bases: Sequence[ServedAdapters]) -> tuple[i
     hints = difflib.get_close_matches(alias, [one for _, served in looked for one in served.aliases()])
     if setting == "routing.default":
         hint = closest(alias, [*(one for _, served in looked for one in served.aliases()), "base"])
-        raise SettingsError(setting, f"{name!r} is no adapter that is served here{hint}")
+        raise SettingsError(setting, f"adapter {name!r} is not served here{hint}")
     raise SettingsError(setting, str(UnknownAdapterError(name, hints)))
+
+
+def _is_name_of(names: Snapshot, asked: str) -> bool:
+    """True if `asked`, in lower case, is a public name of the base."""
+    return any(asked == name.lower() for name in (names.base_name, *names.base_aliases))
 
 
 def _spoken(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -> dict[str, str]:
@@ -213,7 +270,7 @@ def _spoken(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -> d
 
 
 def _contested(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -> dict[str, list[str]]:
-    """Language code → an alias of each base, where several bases have one."""
+    """Maps each language code to one alias of each base, for languages that several bases have."""
     if len(bases) == 1:
         return {}
     speakers: dict[str, list[str]] = {}
@@ -225,8 +282,8 @@ def _contested(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -
 
 
 def _detectable(code: str) -> bool:
-    from routing.profiles import profiled_languages
-    from routing.scripts import LATIN, script_of
+    from routing.evidence.profiles import profiled_languages
+    from routing.reading.scripts import LATIN, script_of
     from routing.settings import detection_code
 
     code = detection_code(code)

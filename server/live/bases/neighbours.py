@@ -1,4 +1,4 @@
-"""The other bases of a server: what a base does not take from them while it serves."""
+"""The other bases of a server, for checks that names and adapters do not collide."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adapters.registry.served import ServedAdapters
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another base."""
+    """Another base of the same server."""
 
     base: FoundBase
     served: ServedAdapters
@@ -27,7 +27,7 @@ class Neighbour:
         return ServedBase.read(self.base, self.served.base_digest)
 
     def fits(self, folder: Path) -> bool:
-        """Whether the adapter in `folder` could be served on it. Reads the adapter."""
+        """True if the adapter in `folder` fits this base. Reads the adapter."""
         try:
             read_named(str(folder), self._fit)
         except (FileRefusedError, ValueError):
@@ -36,29 +36,29 @@ class Neighbour:
 
 
 class Neighbours:
-    """All bases of a server but one."""
+    """All bases of a server except the one that is being changed."""
 
     def __init__(self, others: Sequence[Neighbour] = ()) -> None:
         self._others = tuple(others)
 
     def folders(self) -> Collection[Path]:
-        """What they serve from disk."""
+        """Adapters that the server's other bases serve from disk."""
         return {adapter.path for other in self._others for adapter in other.served.adapters()}
 
     def speak(self, language: str) -> bool:
-        """Whether any adapter of theirs speaks it."""
+        """True if another base has an adapter for the language."""
         return any(
             language in one.served.languages() or language in one.served.contested_languages()
             for one in self._others
         )
 
     def fit(self, folder: Path) -> list[str]:
-        """The bases that the adapter in `folder` could be served on. Reads the adapter for each of them."""
+        """The bases that the adapter in `folder` fits. Reads the adapter for each of them."""
         folder = folder if folder.is_dir() else folder.parent
         return [other.served.base_name for other in self._others if other.fits(folder)]
 
     def ambiguous(self, adapter: Adapter) -> str | None:
-        """Why it is served on none, if others fit it as well."""
+        """Why an adapter is not served if it fits other bases too; else None."""
         digests = {other.served.base_digest for other in self._others}
         if not self._others or (adapter.base_digest is not None and adapter.base_digest not in digests):
             return None
@@ -66,15 +66,15 @@ class Neighbours:
         if not others:
             return None
         return (
-            f"{adapter.full_name} fits several bases, {', '.join(others)} among them, and is served on none: "
-            f"name it under bases.NAME.adapters, and start again"
+            f"not serving {adapter.full_name}: it fits several bases, {', '.join(others)} among them; "
+            f"list it under bases.NAME.adapters of one base, and restart"
         )
 
     def guard(self, alias: str) -> None:
-        """Raise `AdapterRejectedError` if another base has the alias, or is called so."""
+        """Raise `AdapterRejectedError` if another base has the alias, or has it as its name."""
         for other in self._others:
             name = other.served.base_name
             if alias.lower() in other.served.snapshot.by_alias or alias.lower() == name.lower():
                 raise AdapterRejectedError(
-                    f"the alias {format_value(alias)} is taken on the base {name}; choose another"
+                    f"the alias {format_value(alias)} is in use on the base {name}; choose another"
                 )

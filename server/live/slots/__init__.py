@@ -1,1 +1,1 @@
-"""Which adapters are in the engine's slots, without deciding who answers; `live` imports it."""
+"""Which adapters are in the engine's slots, without routing; `live` imports it."""

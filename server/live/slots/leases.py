@@ -1,4 +1,4 @@
-"""What keeps the adapters of a request in the engine, and what it waits with until they are there."""
+"""Leases, which keep a request's adapters in the engine, and tickets, which wait for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from adapters.lora.manifest import Adapter
 
 
 class Lease:
-    """Keeps adapters in the engine until the engine itself counts their use, or the request ends."""
+    """Keeps a request's adapters in the engine until the engine has begun the request and keeps them itself,
+    or until the request ends.
+    """
 
     __slots__ = ("_digests", "_give_back", "_uses", "open", "waited")
 
@@ -22,16 +24,16 @@ class Lease:
         self._give_back = give_back
         self._uses = 1
         self.waited = waited
-        """Seconds until all were there; 0 if they were."""
+        """Seconds that the request waited for its adapters; 0 if all were resident."""
         self.open = True
-        """Whether it holds anything. No call: it is looked at for every request."""
+        """True if adapters are held. A plain attribute, since every request reads it."""
 
     def expect(self, uses: int) -> None:
-        """So many generations will begin under it."""
+        """Set how many generations will begin with this lease."""
         self._uses = uses
 
     def begun(self) -> None:
-        """One of them is in the engine."""
+        """Note that the engine has started one of them."""
         self._uses -= 1
         if self._uses <= 0:
             self.close()
@@ -45,20 +47,20 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class SlotTicket:
-    """One wait for adapters that are not all in the engine."""
+    """A request's wait for adapters that are not all resident."""
 
     adapters: Mapping[str, Adapter]
-    """By digest."""
+    """The leased adapters by digest."""
     keeps: bool
-    """Whether it gets a lease, and not just a look."""
+    """True if the adapters are kept for a lease; False to load them only."""
     done: asyncio.Future[None]
     own: list[str] = field(default_factory=list[str])
-    """Digests that are held for it while the others are loaded."""
+    """Digests that are held while the other adapters are loaded."""
     began: float = field(default_factory=time.monotonic)
     blocked: float | None = None
-    """Since when every slot that could make way has been in use."""
+    """Time since which no slot could be freed, because all are in use."""
 
     @property
     def granted(self) -> bool:
-        """Whether it has what it waited for."""
+        """True if all adapters of the lease are in the engine."""
         return self.done.done() and not self.done.cancelled() and self.done.exception() is None

@@ -1,9 +1,9 @@
-"""Which adapters are resident in the engine: loaded when asked for, evicted least recently used.
+"""Decides which adapters are in the engine: loads them on request, and evicts the least recently used ones.
 
-A request whose adapters are all there gets them at once. Any other waits in one line, first come first
-served, and one adapter is loaded at a time, for all who wait for it. An adapter is never evicted while a
-request needs it; if all slots are in use for `CLOSE_AFTER`, one of them is given to no new request, so that
-neither hot nor cold adapters starve. Every wait ends after `PATIENCE`.
+A request whose adapters are all resident gets them at once. Others wait in one queue, first come, first
+served. One adapter is loaded at a time, for all requests that wait for it. An adapter is never evicted while
+a request needs it. If all slots are in use for `CLOSE_AFTER`, one of them accepts no new requests, so that
+cold adapters do not starve. Every wait ends after `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from adapters.lora.manifest import Adapter
@@ -21,8 +21,10 @@ from server.errors import (
     AdapterRefusedError,
     AdaptersBusyError,
     AdapterUnavailableError,
+    AdapterUnknownError,
     EngineDeadError,
     EngineError,
+    NoSlotError,
     UnsupportedRequestError,
 )
 from server.live.slots.leases import Lease, SlotTicket
@@ -33,15 +35,15 @@ from server.metrics.metrics import Metrics
 PATIENCE = 30.0
 """Seconds that a request waits for an adapter."""
 CLOSE_AFTER = 1.0
-"""Seconds that the first in line waits for an idle slot, before one in use takes no new requests."""
+"""Seconds that the first in the queue waits for an idle slot before a slot in use accepts no new requests."""
 LOOK_SECONDS = 0.01
-"""Between two looks at whether the engine has finished with an adapter."""
+"""Seconds between checks whether the engine still uses an adapter."""
 
 log = logging.getLogger("oneseek.residency")
 
 
 class Residency:
-    """The adapters of one engine. Used on the event loop alone."""
+    """Loads and evicts the adapters of one engine. Use it on the event loop only."""
 
     def __init__(self, engine: Engine, metrics: Metrics, priorities: Priorities) -> None:
         self._engine = engine
@@ -54,28 +56,44 @@ class Residency:
         self._loading: str | None = None
         self._unloading: set[asyncio.Task[None]] = set()
         self.on_damage: Callable[[Adapter, str], None] | None = None
-        """Called for an adapter whose files turn out not to be what was accepted, with the reason."""
+        """Called with an adapter whose files have changed since they were accepted, and the reason."""
+        self.on_refusal: Callable[[Adapter], Awaitable[bool]] | None = None
+        """Called with an adapter that the engine refuses and never held. True if it has lost its name."""
+        self._accepted: set[str] = set()
+        """Digests that the engine has held."""
 
     async def load_first(self) -> None:
-        """Load what goes first, as far as the slots reach; what the engine refuses is logged by name."""
-        await self.load_all(self.priorities.first(self._slots.count))
+        """Load adapters with priority into the slots. Log those that the engine cannot load."""
+        tried: set[str] = set()
+        while True:  # what the engine refuses may leave its name to another version
+            wanted = [one for one in self.priorities.first(self._slots.count) if one.digest not in tried]
+            if not wanted:
+                return
+            tried |= {adapter.digest for adapter in wanted}
+            await self.load_all(wanted)
+
+    @property
+    def has_free_slot(self) -> bool:
+        """True if an adapter can be loaded without evicting another."""
+        return self._slots.free
 
     async def load_all(self, adapters: Iterable[Adapter]) -> None:
-        """Make `adapters` resident, one after the other; what the engine refuses is logged by name."""
+        """Load `adapters` one after the other. Log those that the engine cannot load."""
         for adapter in adapters:
             with suppress(AdapterNotLoadedError, AdapterRefusedError):
                 await self.ensure(adapter)
 
     async def ensure(self, adapter: Adapter) -> None:
-        """Return once `adapter` is resident. It may be evicted again. Raises as `acquire` does."""
+        """Wait until `adapter` is in the engine. It may be evicted later. Raises the errors of `acquire`."""
         await self._have({adapter.digest: adapter}, keeps=False)
 
     async def acquire(self, adapters: Sequence[Adapter]) -> Lease:
-        """Return once all of `adapters` are resident; they stay until the lease is closed.
+        """Wait until all of `adapters` are resident. They stay resident until the lease is closed.
 
-        Raises `AdapterUnavailableError` if one has a `problem`, `AdapterRefusedError` if the engine refuses
-        it, `AdaptersBusyError` if no slot came free within `PATIENCE`, `AdapterNotLoadedError` if its load
-        takes longer (it goes on), and `UnsupportedRequestError` for more adapters than there are slots.
+        Raises `AdapterUnavailableError` if one has a `problem`, `AdapterRefusedError` if the engine cannot
+        load it, `AdaptersBusyError` if no slot became free within `PATIENCE`, `AdapterNotLoadedError` if
+        loading takes longer (it continues in the background), and `UnsupportedRequestError` for more adapters
+        than slots.
         """
         began = time.monotonic()
         wanted = {adapter.digest: adapter for adapter in adapters}
@@ -86,12 +104,12 @@ class Residency:
         """Raise `AdaptersBusyError` if keeping `adapter` would leave no slot to the others."""
         if not self._slots.spare(adapter.digest):
             raise AdaptersBusyError(
-                f"the {self._slots.count} slots are taken by pinned adapters and versions on trial: raise "
-                f"max_adapters to have {adapter.full_name} as well"
+                f"pinned adapters and versions on trial hold all {self._slots.count} slots; raise "
+                f"max_adapters to load {adapter.full_name} as well"
             )
 
     def unload_later(self, adapter: Adapter) -> None:
-        """Have the engine drop it once no request uses it."""
+        """Unload an adapter from the engine once no request uses it."""
 
         async def unload() -> None:
             with suppress(EngineError):
@@ -102,12 +120,12 @@ class Residency:
         task.add_done_callback(self._unloading.discard)
 
     def close(self) -> None:
-        """Wait for nothing that is yet to be loaded or dropped."""
+        """Cancel all pending loads and unloads."""
         for task in (*self._unloading, *filter(None, [self._worker])):
             task.cancel()
 
     async def _have(self, wanted: Mapping[str, Adapter], *, keeps: bool) -> bool:
-        """Return once all are there, each held once if it `keeps` them; False if that took a wait."""
+        """Wait until all are resident; hold each if `keeps`. Returns False if that took a wait."""
         for adapter in wanted.values():
             if adapter.problem is not None:
                 # First: whatever is resident under a digest, nothing stands in for a damaged version.
@@ -131,14 +149,14 @@ class Residency:
         return False
 
     def _check_slots(self, digests: Collection[str]) -> None:
-        """Raise for what no waiting brings about."""
+        """Raise if waiting cannot help."""
         if not self._slots.count:
-            raise AdapterRefusedError("this engine was started without room for adapters")
+            raise NoSlotError("this engine was started without slots for adapters")
         most = self._slots.most_with(digests)
         if len(digests) > most:
             raise UnsupportedRequestError(
-                f"A blend of {len(digests)} adapters needs as many slots, and it can have {most} here: the "
-                "server's max_adapters, without the slots of other pinned adapters.",
+                f"A blend of {len(digests)} adapters needs as many slots, but only {most} are available "
+                "(max_adapters, minus pinned adapters). Use fewer adapters.",
                 "model",
             )
 
@@ -154,12 +172,12 @@ class Residency:
         if self._loading in ticket.adapters or any(self._slots.leaving(one.digest) for one in missing):
             raise AdapterNotLoadedError(f"adapter {names} is not loaded yet")
         raise AdaptersBusyError(
-            f"All {self._slots.count} slots for adapters are in use, and none came free for {names} within "
+            f"All {self._slots.count} adapter slots are in use, and none became free for {names} within "
             f"{PATIENCE:g} seconds."
         )
 
     def _leave(self, ticket: SlotTicket) -> None:
-        """Its wait has ended without success, or its client has gone."""
+        """Remove a ticket whose wait has failed or whose client has disconnected."""
         if ticket in self._line:
             self._line.remove(ticket)
         elif ticket.keeps and ticket.granted:  # in the very moment in which it was given up
@@ -179,7 +197,7 @@ class Residency:
             self._changed.set()
 
     async def _work(self) -> None:
-        """Serve the line until it is empty."""
+        """Load adapters for the waiting requests until none waits."""
         try:
             while self._line:
                 self._changed.clear()
@@ -191,8 +209,8 @@ class Residency:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
         except Exception:
-            log.exception("adapters could not be brought in")
-            self._fail(list(self._line), EngineError("the engine failed at bringing in an adapter"))
+            log.exception("loading adapters into the engine failed; the requests that wait for them fail")
+            self._fail(list(self._line), EngineError("the engine failed to load an adapter"))
         finally:
             self._slots.closing = None
             for ticket in self._line:  # cancelled: nobody serves them any more
@@ -201,7 +219,7 @@ class Residency:
             self._line = []
 
     def _grant(self) -> None:
-        """Let everyone go whose adapters are all there."""
+        """Finish all tickets whose adapters are all resident."""
         for ticket in [one for one in self._line if all(map(self._slots.available, one.adapters))]:
             self._line.remove(ticket)
             if ticket.keeps:
@@ -211,14 +229,14 @@ class Residency:
             ticket.done.set_result(None)
 
     def _next(self) -> SlotTicket | None:
-        """The first in line for whom something can be done: what is being unloaded has to go first."""
+        """The first ticket that can make progress. Unloads in progress must finish first."""
         for ticket in self._line:
             if not any(map(self._slots.leaving, ticket.adapters)):
                 return ticket
         return None
 
     async def _advance(self, ticket: SlotTicket) -> bool:
-        """One step for a ticket: a load, or an eviction. False if it has to wait for a slot."""
+        """Make one step for a ticket: a load or an eviction. Returns False if it must wait for a slot."""
         self._hold(ticket)
         missing = [digest for digest in ticket.adapters if not self._slots.available(digest)]
         if self._slots.closing in missing and self._slots.closing in self._engine.residents.open:
@@ -238,7 +256,7 @@ class Residency:
         return False
 
     def _hold(self, ticket: SlotTicket) -> None:
-        """Keep what is there already for this ticket, and for no other in line: none waits for another."""
+        """Hold resident adapters for this ticket only, so that tickets cannot deadlock."""
         for other in self._line:
             if other is not ticket and other.own:
                 self._let_go(other)
@@ -258,13 +276,13 @@ class Residency:
         self._metrics.evictions.labels(self.priorities.alias_of(digest)).inc()
 
     async def _load(self, adapter: Adapter) -> None:
-        """Load it for everyone who waits for it; they get its error if that fails."""
+        """Load the adapter for all requests that wait for it. If that fails, all of them get the error."""
         self._slots.closing = None
         self._loading = adapter.digest
         try:
             await self._load_counted(adapter)
         except Exception as error:
-            if isinstance(error, AdapterRefusedError) and not self._slots.free:
+            if isinstance(error, NoSlotError) and not self._slots.free:
                 return  # something else took the slot meanwhile
             self._fail([one for one in self._line if adapter.digest in one.adapters], error)
         else:
@@ -280,18 +298,33 @@ class Residency:
                 ticket.done.set_exception(error)
                 ticket.done.exception()  # seen, even if who waited has gone
 
+    async def _has_lost_its_name(self, adapter: Adapter, error: AdapterRefusedError) -> bool:
+        """True if nothing is served under the name of what was refused any more."""
+        if isinstance(error, NoSlotError):
+            return False
+        if isinstance(error, AdapterUnavailableError):
+            if self.on_damage is not None:
+                self.on_damage(adapter, str(error))
+            return False
+        held = adapter.digest in self._accepted
+        return not held and self.on_refusal is not None and await self.on_refusal(adapter)
+
     async def _load_counted(self, adapter: Adapter) -> None:
         started = time.perf_counter()
         outcome = "failed"
+        kept = self._engine.state().resident.get(adapter.digest) == "host"
         with self._metrics.using(adapter):
             try:
                 await self._engine.load(adapter)
                 outcome = "ok"
+                self._accepted.add(adapter.digest)
             except AdapterRefusedError as error:
                 outcome = "refused"
-                log.warning("adapter %s is not served: %s", adapter.full_name, error)
-                if isinstance(error, AdapterUnavailableError) and self.on_damage is not None:
-                    self.on_damage(adapter, str(error))
+                log.warning(
+                    "the engine refused to load adapter %s", error
+                )  # its message begins with the name
+                if await self._has_lost_its_name(adapter, error):
+                    raise AdapterUnknownError(str(error)) from error
                 raise
             except EngineDeadError:
                 outcome = "engine_dead"
@@ -300,4 +333,5 @@ class Residency:
                 outcome = "cancelled"
                 raise
             finally:
-                self._metrics.record_load(adapter.alias, outcome, time.perf_counter() - started)
+                seconds, base = time.perf_counter() - started, self.priorities.served.base_name
+                self._metrics.record_load(adapter, outcome, seconds, base, "activate" if kept else "load")

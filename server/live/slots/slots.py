@@ -1,6 +1,6 @@
-"""Who holds which adapter in the engine, and which one makes way: least recently used, never one in use.
+"""Slots of the engine: which adapter each holds, and which one to evict (least recently used, never in use).
 
-Knows no loads and no waiting; `server.live.slots.residency` does that.
+Pure bookkeeping; `server.live.slots.residency` loads and waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from server.live.slots.priorities import Priorities
 
 
 class Slots:
-    """The slots of one engine. Used on the event loop alone."""
+    """The slots of one engine. Use it on the event loop only."""
 
     def __init__(self, engine: Engine, priorities: Priorities) -> None:
         self._engine = engine
@@ -22,67 +22,67 @@ class Slots:
         self._used: dict[str, int] = {}
         self._clock = 0
         self.closing: str | None = None
-        """What is given to no new request, so that its slot comes free."""
+        """Adapter that accepts no new requests, so that its slot becomes free."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of adapter slots in the engine."""
         return self._engine.info.max_adapters
 
     @property
     def free(self) -> bool:
-        """Whether one is empty; an adapter on its way in or out still takes its own."""
+        """True if a slot is empty. An adapter that is being loaded or unloaded still takes one."""
         return len(self._engine.residents.held) < self.count
 
     def available(self, digest: str) -> bool:
-        """Whether a request can have it at once."""
+        """True if the adapter is in the engine and accepts requests."""
         return digest in self._engine.residents.open and digest != self.closing
 
     def leaving(self, digest: str) -> bool:
-        """Whether it is being unloaded: it can be loaded again once it has gone."""
+        """True if the adapter is being unloaded. It can be loaded again after that."""
         residents = self._engine.residents
         return digest in residents.held and digest not in residents.open
 
     def take(self, digest: str) -> None:
-        """A request begins to need it."""
+        """Record that a request needs the adapter."""
         self._leases[digest] += 1
         self.touch(digest)
 
     def give_back(self, digest: str) -> None:
-        """The request needs it no longer, or the engine itself counts the use by now."""
+        """Note that the request no longer needs it, or that the engine now counts the use itself."""
         self._leases[digest] -= 1
         if not self._leases[digest]:
             del self._leases[digest]
 
     def touch(self, digest: str) -> None:
-        """It was used just now."""
+        """Record that the adapter was just used."""
         self._clock += 1
         self._used[digest] = self._clock
 
     def in_use(self, digest: str) -> bool:
-        """Whether a request needs it, before the engine or in it."""
+        """True if a request needs it, waiting or in the engine."""
         return self._leases[digest] > 0 or self._engine.residents.in_use(digest)
 
     def spare(self, digest: str) -> bool:
-        """Whether `digest` can be kept for good and a slot is left for others."""
+        """True if `digest` can stay resident for good and others still have a slot."""
         return len(self._priorities.kept() | {digest}) < self.count
 
     def most_with(self, digests: Collection[str]) -> int:
-        """How many slots a request for `digests` can ever have together."""
+        """Maximum number of slots for a request for `digests`."""
         pinned = {adapter.digest for adapter in self._priorities.pinned_adapters()}
         return self.count - len(pinned.difference(digests))
 
     def victim(self, needed: Collection[str]) -> str | None:
-        """The idle adapter that makes way for what needs `needed`; None if all are in use."""
+        """The idle adapter to evict for a request for `needed`; None if all are in use."""
         return self._first(needed, lambda digest: not self.in_use(digest))
 
     def close_one(self, needed: Collection[str]) -> None:
-        """Give an adapter that is in use to no new request, so that its slot comes free."""
+        """Choose an adapter in use that accepts no new requests, so that its slot becomes free."""
         if self.closing is None:
             self.closing = self._first(needed, lambda _: True)
 
     def _first(self, needed: Collection[str], suits: Callable[[str], bool]) -> str | None:
-        """The least recently used of those that suit, preferred ones last."""
+        """The least recently used of the suitable adapters; preferred ones last."""
         here = self._engine.residents.open
         self._used = {digest: at for digest, at in self._used.items() if digest in here}
         kept = self._priorities.kept()

@@ -1,1 +1,3 @@
-"""One question to several voices and what they agree on, without endpoints; `api` imports it."""
+"""Asks several voices (the models that answer one question together) and finds their consensus; `api`
+imports it.
+"""

@@ -1,9 +1,9 @@
-"""How alike two texts are: chrF (Popović, 2015), made symmetric.
+"""Similarity of two texts: chrF (Popović, 2015), made symmetric.
 
-chrF compares the character n-grams of a text with those of a reference, white space aside, for n from 1 to 6:
-the F-score of the mean precision and the mean recall, recall counting twice (beta 2). Which of two answers is
-the reference is arbitrary, so the two directions are averaged. The value is from 0 to 1; sacrebleu's chrF2 is
-100 times one direction.
+chrF compares the character n-grams of a text with those of a reference, without white space, for n from 1 to
+6. It is the F-score of their mean precision and mean recall, and recall counts twice (beta 2). Which of two
+answers is the reference is arbitrary, so the two directions are averaged. The value is from 0 to 1;
+sacrebleu's chrF2 is 100 times one direction.
 
 It measures wording: answers that say the same in other words score low, and a "not" changes little.
 """
@@ -16,20 +16,20 @@ from collections.abc import Sequence
 ORDERS = range(1, 7)
 BETA_SQUARED = 4.0
 MAX_CHARACTERS = 8192
-"""Characters of a text that are compared, from its beginning: the work grows with them."""
+"""Number of characters to compare, from the beginning of a text; this limits the work."""
 
 Grams = Sequence[Counter[str]]
-"""How often each n-gram occurs, one counter for each of `ORDERS`."""
+"""The frequency of each n-gram of a text, with one counter for each of `ORDERS`."""
 
 
 def character_grams(text: str) -> Grams:
-    """The n-grams of the first `MAX_CHARACTERS` characters of `text`, without white space."""
+    """Count the n-grams of the first `MAX_CHARACTERS` characters of `text`, without white space."""
     signs = "".join(text[:MAX_CHARACTERS].split())
     return [Counter(signs[start : start + n] for start in range(len(signs) - n + 1)) for n in ORDERS]
 
 
 def chrf(hypothesis: Grams, reference: Grams) -> float:
-    """chrF of one direction, 0 to 1. Orders that one of the texts is too short for do not count."""
+    """Return chrF in one direction, 0 to 1. N-grams that are longer than one of the texts do not count."""
     precision = recall = orders = 0.0
     for ours, theirs in zip(hypothesis, reference, strict=True):
         total, expected = ours.total(), theirs.total()
@@ -45,7 +45,7 @@ def chrf(hypothesis: Grams, reference: Grams) -> float:
 
 
 def agreement(one: Grams, other: Grams) -> float:
-    """The mean of both directions, 0 to 1; two texts without any characters agree."""
+    """Return the mean chrF of both directions, 0 to 1. Two texts without any characters get 1."""
     if not one[0] and not other[0]:
         return 1.0
     return (chrf(one, other) + chrf(other, one)) / 2

@@ -1,49 +1,52 @@
-"""What several answers agree on: pairs, clusters, who dissents, and the answer in the middle.
+"""Consensus of several answers: pairs, clusters, dissenters, and the medoid (the most central answer).
 
-Answers are compared within a language only. Pure, but for `find_consensus`, which works apart from the event
-loop: the work grows with the answers.
+Answers are compared within a language only. Pure: `comparing` finds how far they agree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 
 import msgspec
 
-from server.serving.one_thread import OneThread
-from server.serving.voices.agreement import agreement, character_grams
-
-MEASURE = "chrF"
-AGREES = 0.4
-"""Agreement from which two answers are of one cluster."""
 _DIGITS = 4
 
 Agreements = Mapping[tuple[int, int], float]
-"""Two voices, the lower number first → how far they agree; only those that are comparable."""
+"""The agreement of each pair of answers, by their indices, the lower one first. Comparable pairs only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The measure by which the answers were compared."""
+
+    name: str
+    threshold: float
+    """Agreement at or above which two answers are in one cluster."""
+    base: str | None = None
+    """The base whose vectors were compared, if any were."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedAnswer:
-    """An answer that takes part."""
+    """One model's answer, to be compared with others."""
 
     voice: int
-    """Its number."""
+    """Index of the model that gave the answer."""
     language: str | None
-    """Language that it is compared in; None if nothing in it tells one."""
+    """The answer's language; None if that is uncertain."""
     text: str
 
 
 class AnswerPair(msgspec.Struct, frozen=True, kw_only=True):
-    """Two answers."""
+    """Two answers and their agreement."""
 
     voices: tuple[int, int]
     comparable: bool
     """False for answers in different languages."""
     agreement: float | None
-    """0 to 1; None if not comparable."""
+    """Agreement, 0 to 1; None if not comparable."""
 
 
 class LanguageConsensus(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,62 +55,58 @@ class LanguageConsensus(msgspec.Struct, frozen=True, kw_only=True):
     language: str | None
     voices: tuple[int, ...]
     agreement: float | None
-    """Mean over the pairs; None for one answer."""
+    """Mean agreement over all pairs; None for one answer."""
     clusters: tuple[tuple[int, ...], ...]
-    """Voices that all agree with each other, the largest cluster first."""
+    """Clusters of models whose answers all agree, the largest cluster first."""
     dissenting: tuple[int, ...]
-    """Voices outside the largest cluster, if it is larger than every other."""
+    """The models whose answers are outside the largest cluster, if there is a single largest one."""
     medoid: int
-    """The voice whose answer agrees most with the others."""
+    """The model whose answer agrees most with the others."""
 
 
 class Consensus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answers agree on. Without any answer, medoid and answer are None."""
+    """The consensus of all answers. If there is no answer, medoid and answer are None."""
 
     measure: str
+    """`chrF`, or `cosine` of vectors."""
+    base: str | None
+    """The base whose vectors were compared; None for `chrF`."""
     threshold: float
-    """Agreement from which two answers are of one cluster."""
+    """Agreement at or above which two answers are in one cluster."""
     agreement: float | None
-    """Mean over all comparable pairs; None without any."""
+    """Mean agreement over all comparable pairs; None without any."""
     pairs: tuple[AnswerPair, ...]
     languages: tuple[LanguageConsensus, ...]
     """The language with most answers first."""
     clusters: tuple[tuple[int, ...], ...]
     dissenting: tuple[int, ...]
-    """Those that dissent in their language."""
+    """The models whose answers dissent from the others in the same language."""
     medoid: int | None
-    """That of the first language."""
+    """The model whose answer agrees most with the others in the first language."""
     answer: str | None
-    """The medoid's text."""
+    """Text of the answer that agrees most with the others."""
     reason: str
-    """What was found, in one sentence."""
+    """The result in one sentence."""
 
 
-async def find_consensus(answers: Sequence[ComparedAnswer], aside: OneThread) -> Consensus:
-    """Compare `answers`; each text and each pair is worked on in a turn of its own."""
-    grams = {one.voice: await aside.run(partial(character_grams, one.text)) for one in answers}
-    found: dict[tuple[int, int], float] = {}
-    for one, other in combinations(answers, 2):
-        if one.language == other.language:
-            compare = partial(agreement, grams[one.voice], grams[other.voice])
-            found[one.voice, other.voice] = await aside.run(compare)
-    return build_consensus(answers, found)
-
-
-def build_consensus(answers: Sequence[ComparedAnswer], agreements: Agreements) -> Consensus:
-    """The consensus of `answers`, in the order of their voices, whose pairs agree so far."""
+def build_consensus(answers: Sequence[ComparedAnswer], agreements: Agreements, measure: Measure) -> Consensus:
+    """Compute the consensus of `answers`, which are in the order of the models, by `measure`."""
     groups: dict[str | None, list[int]] = {}
     for one in answers:
         groups.setdefault(one.language, []).append(one.voice)
     languages = sorted(
-        (_of_language(language, voices, agreements) for language, voices in groups.items()),
+        (
+            _of_language(language, voices, agreements, measure.threshold)
+            for language, voices in groups.items()
+        ),
         key=lambda group: (-len(group.voices), -(group.agreement or 0.0), group.voices),
     )
     medoid = languages[0].medoid if languages else None
     pairs = [(one.voice, other.voice) for one, other in combinations(answers, 2)]
     return Consensus(
-        measure=MEASURE,
-        threshold=AGREES,
+        measure=measure.name,
+        base=measure.base,
+        threshold=measure.threshold,
         agreement=_mean(list(agreements.values())),
         pairs=tuple(
             AnswerPair(voices=pair, comparable=pair in agreements, agreement=_rounded(agreements.get(pair)))
@@ -122,8 +121,10 @@ def build_consensus(answers: Sequence[ComparedAnswer], agreements: Agreements) -
     )
 
 
-def _of_language(language: str | None, voices: Sequence[int], agreements: Agreements) -> LanguageConsensus:
-    clusters = form_clusters(voices, agreements)
+def _of_language(
+    language: str | None, voices: Sequence[int], agreements: Agreements, threshold: float
+) -> LanguageConsensus:
+    clusters = form_clusters(voices, agreements, threshold)
     return LanguageConsensus(
         language=language,
         voices=tuple(voices),
@@ -134,8 +135,10 @@ def _of_language(language: str | None, voices: Sequence[int], agreements: Agreem
     )
 
 
-def form_clusters(voices: Sequence[int], agreements: Agreements) -> tuple[tuple[int, ...], ...]:
-    """Clusters of `voices` by complete linkage: within one, every two agree by at least `AGREES`.
+def form_clusters(
+    voices: Sequence[int], agreements: Agreements, threshold: float
+) -> tuple[tuple[int, ...], ...]:
+    """Cluster `voices` (models) by complete linkage: in a cluster, every two agree by at least `threshold`.
 
     The two clusters whose least agreement is highest are joined first. Returns the largest first.
     """
@@ -146,14 +149,14 @@ def form_clusters(voices: Sequence[int], agreements: Agreements) -> tuple[tuple[
             for i, j in combinations(range(len(clusters)), 2)
         }
         (i, j), least = max(links.items(), key=lambda link: link[1])
-        if least < AGREES:
+        if least < threshold:
             break
         clusters[i] = sorted(clusters[i] + clusters.pop(j))
     return tuple(sorted(map(tuple, clusters), key=lambda cluster: (-len(cluster), cluster)))
 
 
 def _dissenting(clusters: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Nobody, unless one cluster is larger than all others: else there is nothing to dissent from."""
+    """Return the models outside the largest cluster; empty if two clusters are equally large."""
     if len(clusters) < 2 or len(clusters[0]) == len(clusters[1]):
         return ()
     return tuple(sorted(voice for cluster in clusters[1:] for voice in cluster))
@@ -178,12 +181,12 @@ def _reason(languages: Sequence[LanguageConsensus]) -> str:
         if len(languages) == 1:
             return "Only one voice answered, so there is nothing to compare."
         spoken = ", ".join(map(_spoken, languages))
-        return f"Each answer is in a language of its own ({spoken}), so none can be compared."
+        return f"Each answer is in a different language ({spoken}), so they cannot be compared."
     compared = "; ".join(_finding(group) for group in languages if len(group.voices) > 1)
     alone = [group for group in languages if len(group.voices) == 1]
     if alone:
         rest = ", ".join(f"voice {group.voices[0]} ({_spoken(group)})" for group in alone)
-        compared += f"; {rest} is compared with none, being alone in its language"
+        compared += f"; {rest} is not compared, since no other answer is in its language"
     return f"{compared}."
 
 

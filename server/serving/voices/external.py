@@ -1,8 +1,8 @@
-"""OpenAI-compatible services beside this server's own voices: one question, one streamed answer.
+"""Asks OpenAI-compatible services the same question as this server's own models, and streams their answers.
 
-Only services that the operator has configured are asked, and only by their names. No redirect is followed, no
-cookie is kept, an answer is bounded in bytes and in time, and what a service says of an error is not passed
-on: some repeat a part of the key in it.
+Only configured services are used, by their names. Redirects are not followed, cookies are not kept, and
+answers are limited in bytes and time. A service's own error message is not passed on, because some repeat a
+part of the key.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ if TYPE_CHECKING:  # servers without external services never load it
     import httpx2
 
 MAX_ANSWER = 4 * 1024 * 1024
-"""Bytes of a service's answer, events and all."""
+"""Maximum size of a service's answer in bytes, including its events."""
 MAX_CONNECTIONS = 32
-"""Questions that are with all services at once; more wait, within their timeouts."""
+"""Maximum number of concurrent questions to all services; others wait, within their timeouts."""
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 log = logging.getLogger("oneseek.external")
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalQuestion:
-    """What every service is asked."""
+    """The question that is sent to every service."""
 
     messages: list[dict[str, Any]]
-    """OpenAI's."""
+    """The conversation as messages in OpenAI's format."""
     fields: Mapping[str, Any]
-    """OpenAI's sampling fields that the request has."""
+    """The request's sampling fields that OpenAI's API has."""
 
 
 class _Message(msgspec.Struct):
@@ -71,7 +73,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ExternalModel:
-    """One service."""
+    """The client of one service."""
 
     def __init__(self, options: ExternalModelOptions, key: str | None, client: httpx2.AsyncClient) -> None:
         self.name = options.name
@@ -87,31 +89,38 @@ class ExternalModel:
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key}"
 
-    async def answer(self, question: ExternalQuestion) -> AsyncGenerator[Delta, None]:
-        """The service's answer as it comes. Raises `ApiError`: 502 if it fails, 504 if it takes too long."""
+    async def answer(
+        self, question: ExternalQuestion, headers: Mapping[str, str] = _NO_HEADERS
+    ) -> AsyncGenerator[Delta, None]:
+        """Stream the service's answer. `headers` are added to the request.
+
+        Raises `ApiError`: 502 if it fails, 504 if it takes too long.
+        """
         import httpx2
 
         arrived = time.perf_counter()
         try:
-            async with asyncio.timeout(self._options.timeout), self._asked(question) as response:
+            async with asyncio.timeout(self._options.timeout), self._asked(question, headers) as response:
                 reader = _AnswerReader(arrived)
                 async for data in self._payloads(response):
                     delta = self._read(reader, data)
                     if delta is not None:
                         yield delta
                 if reader.finish_reason is None:
-                    raise self._failed("ended its answer before it was whole")
+                    raise self._failed("the service ended the connection before its answer was complete")
                 yield reader.last()
         except (TimeoutError, httpx2.TimeoutException):
             message = f"{self.name} did not answer within {self._options.timeout:g} seconds."
             reply = ErrorReply(504, message, type="server_error", code="external_model_timeout")
             raise ApiError(reply) from None
         except httpx2.HTTPError as error:
-            log.warning("external model %s failed: %s", self.name, type(error).__name__)
-            raise self._failed("could not be reached, or broke off") from None
+            log.warning("calling the external model %s failed: %s", self.name, type(error).__name__)
+            raise self._failed("the service could not be reached, or the connection broke") from None
 
     @asynccontextmanager
-    async def _asked(self, question: ExternalQuestion) -> AsyncGenerator[httpx2.Response]:
+    async def _asked(
+        self, question: ExternalQuestion, headers: Mapping[str, str]
+    ) -> AsyncGenerator[httpx2.Response]:
         body = {
             "model": self._options.model,
             "messages": question.messages,
@@ -120,13 +129,15 @@ class ExternalModel:
             "stream_options": {"include_usage": True},
         }
         async with self._client.stream(
-            "POST", self._url, content=_encode(body), headers=self._headers
+            "POST", self._url, content=_encode(body), headers={**headers, **self._headers}
         ) as response:
             if response.status_code != 200:
-                log.warning("external model %s answered with status %d", self.name, response.status_code)
-                raise self._failed(f"answered with status {response.status_code}")
+                log.warning(
+                    "the external model %s answered with HTTP status %d", self.name, response.status_code
+                )
+                raise self._failed(f"the service answered with status {response.status_code}")
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise self._failed("compressed its answer although it was asked not to")
+                raise self._failed("the service sent a compressed answer although the request forbids it")
             yield response
 
     async def _payloads(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
@@ -136,7 +147,7 @@ class ExternalModel:
         async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > MAX_ANSWER:
-                raise self._failed(f"sent more than {MAX_ANSWER} bytes")
+                raise self._failed(f"the service sent an answer larger than {MAX_ANSWER} bytes")
             pending += chunk
             if streams:
                 *lines, pending = pending.split(b"\n")
@@ -153,15 +164,15 @@ class ExternalModel:
         try:
             return reader.read(_decode(data))
         except (msgspec.DecodeError, ValueError, RecursionError):
-            raise self._failed("sent what is not a chat completion") from None
+            raise self._failed("the service sent an answer that is not a chat completion") from None
 
     def _failed(self, why: str) -> ApiError:
-        message = f"{self.name} {why}."
+        message = f"{self.name}: {why}."
         return ApiError(ErrorReply(502, message, type="server_error", code="external_model_failed"))
 
 
 class _AnswerReader:
-    """Follows one answer. `arrived` is when it was asked for, in seconds of `time.perf_counter()`."""
+    """Converts one answer to deltas. `arrived`: start of the request in seconds of `time.perf_counter()`."""
 
     def __init__(self, arrived: float) -> None:
         self.finish_reason: FinishReason | None = None
@@ -170,7 +181,7 @@ class _AnswerReader:
         self._first: float | None = None
 
     def read(self, chunk: _Chunk) -> Delta | None:
-        """What the text grew by. Raises `ValueError` for an answer that was withheld."""
+        """The new text in an event. Raises `ValueError` for an answer that the service withheld."""
         if chunk.usage is not None:
             self._usage = Usage(max(0, chunk.usage.prompt_tokens), 0, max(0, chunk.usage.completion_tokens))
         if not chunk.choices:
@@ -187,25 +198,25 @@ class _AnswerReader:
         return Delta(message.content)
 
     def last(self) -> Delta:
-        """The end, with what the service says of tokens."""
+        """The last delta, with the service's token counts."""
         now = time.perf_counter()
         timing = Timing(self._arrived, self._arrived, self._first or now, now)
         return Delta("", finish_reason=self.finish_reason, usage=self._usage, timing=timing)
 
 
 class ExternalModels:
-    """All services of a server. Names are the same in upper and lower case."""
+    """All services of a server. Names are case-insensitive."""
 
     def __init__(self, models: Mapping[str, ExternalModel], client: httpx2.AsyncClient | None) -> None:
         self._models = models
         self._client = client
 
     def find(self, name: str) -> ExternalModel | None:
-        """The service that a request calls `name`."""
+        """Return the service called `name`; None if it is not configured."""
         return self._models.get(name.strip().lower())
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close all connections to the services."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -216,7 +227,7 @@ NO_EXTERNAL_MODELS = ExternalModels({}, None)
 def open_external_models(
     options: Mapping[str, ExternalModelOptions], environ: Mapping[str, str]
 ) -> ExternalModels:
-    """The services, with their keys from `environ`; nothing is connected yet. Raises `SettingsError`."""
+    """Open the services with their keys from `environ`, without connecting. Raises `SettingsError`."""
     if not options:
         return NO_EXTERNAL_MODELS
     keys = {name: one.read_key(environ) for name, one in options.items()}

@@ -1,4 +1,5 @@
-"""All voices that one question goes to: their places are held together, and each answers or fails alone."""
+"""Asks all voices (the models that answer one question together). Places in the queue are reserved for all of
+them or none. If one model fails, the others still answer."""
 
 from __future__ import annotations
 
@@ -9,22 +10,23 @@ from contextlib import aclosing
 
 from server.exchange import Exchange
 from server.metrics.metrics import Metrics
-from server.request import Delta
+from server.request import Delta, Deltas
+from server.serving.fan_in import gather_arrivals
 from server.serving.gate import Gate, hold_together
 from server.serving.voices.voice import LocalVoice, Voice
 
 VoiceEvents = AsyncGenerator[list[tuple[int, Delta | Exception]]]
-"""What has come from the voices, each with its number: a piece of its answer, or what kept it from more."""
+"""Events of the models that answer, each with the model's index: a piece of its answer, or its error."""
 
 
 async def load_bases(voices: Sequence[LocalVoice]) -> None:
-    """Load those bases of `voices` that are loaded on demand. Raises `BaseNotLoadedError`."""
+    """Load those bases of the models in `voices` that are loaded on demand. Raises `BaseNotLoadedError`."""
     for service in {voice.service.runtime.name: voice.service for voice in voices}.values():
         await service.generation.ready()
 
 
 def hold_places(exchange: Exchange, voices: Sequence[LocalVoice]) -> None:
-    """Hold a place for each of `voices` until the request ends, all or none. Raises `EngineBusyError`."""
+    """Reserve a place in the queue for each model in `voices`, all or none. Raises `EngineBusyError`."""
     wanted: dict[Gate, list[str]] = {}
     for voice in voices:
         wanted.setdefault(voice.service.generation.gate, []).append(voice.resolution.share)
@@ -34,7 +36,7 @@ def hold_places(exchange: Exchange, voices: Sequence[LocalVoice]) -> None:
 
 
 def count_voices(exchange: Exchange, voices: Sequence[Voice]) -> None:
-    """From now on the request is counted by its voices."""
+    """From now on, count the request once for each model."""
     exchange.voices += [voice.exchange for voice in voices]
     for voice in voices:
         if isinstance(voice, LocalVoice):
@@ -42,48 +44,35 @@ def count_voices(exchange: Exchange, voices: Sequence[Voice]) -> None:
 
 
 async def run_voices(exchange: Exchange, voices: Sequence[Voice], metrics: Metrics) -> VoiceEvents:
-    """Have all of them answer at the same time, those of one engine in one batch.
+    """Let all models answer at the same time, those of one engine in one batch.
 
-    A voice that fails is one event with its error; the others go on. Closing this ends all of them.
+    If a model fails, an event with its error follows and the others continue. Closing the generator ends all
+    of them.
     """
-    arrivals: asyncio.Queue[tuple[int, Delta | Exception] | None] = asyncio.Queue()
     exchange.generating = True
-    tasks = [
-        asyncio.create_task(_listen(index, voice, arrivals, metrics)) for index, voice in enumerate(voices)
-    ]
-    try:
-        left = len(tasks)
-        while left:
-            batch = [await arrivals.get()]
-            while not arrivals.empty():
-                batch.append(arrivals.get_nowait())
-            events = [item for item in batch if item is not None]
-            left -= len(batch) - len(events)
-            if events:
-                yield events
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    answers = [_answer(voice, metrics) for voice in voices]
+    async with aclosing(gather_arrivals(answers)) as arrivals:
+        async for batch in arrivals:
+            events: list[tuple[int, Delta | Exception]] = []
+            for number, item in batch:
+                if isinstance(item, Exception):
+                    events.append((number, item))
+                else:
+                    events += [(number, delta) for _, delta in item]
+            yield events
 
 
-async def _listen(
-    index: int,
-    voice: Voice,
-    arrivals: asyncio.Queue[tuple[int, Delta | Exception] | None],
-    metrics: Metrics,
-) -> None:
+async def _answer(voice: Voice, metrics: Metrics) -> Deltas:
+    """Yield the pieces of one model's answer. Record when it ended, and count it as cancelled if that was
+    before it began.
+    """
     try:
         async with aclosing(voice.answer()) as stream:
             async for deltas in stream:
-                for _, delta in deltas:
-                    arrivals.put_nowait((index, delta))
-    except asyncio.CancelledError:
+                yield deltas
+    except (asyncio.CancelledError, GeneratorExit):
         if not voice.exchange.generating:  # what was generated is counted where it ends
             metrics.cancelled.labels(voice.exchange.cancel_reason).inc()
         raise
-    except Exception as error:
-        arrivals.put_nowait((index, error))
     finally:
         voice.exchange.ended = voice.exchange.ended or time.perf_counter()
-        arrivals.put_nowait(None)

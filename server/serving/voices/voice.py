@@ -1,52 +1,60 @@
-"""One voice: what answers under one name, local or external, as a stream of deltas."""
+"""Defines voices: models that answer one question together. Each is a local adapter or an external
+service.
+"""
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from routing.selection import is_automatic, split_base
-from server.exchange import Exchange
-from server.request import Deltas, Sampling, Timing, Usage
+from server.exchange import AnswerRecord, Exchange
+from server.request import Delta, Deltas, Sampling, Timing, Usage
 from server.serving.generation import Decision
+from server.serving.kept import end_record, keep_content
 from server.serving.receipt import Receipt, ReceiptDraft
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService
 from server.serving.voices.external import ExternalModel, ExternalQuestion
 
 LOCAL, EXTERNAL = "local", "external"
+_UNTRACED: Mapping[str, str] = {}
 
 
 class Voice(Protocol):
-    """What answers."""
+    """The interface of a voice, a model that answers a question together with others."""
 
     @property
     def exchange(self) -> Exchange:
-        """By which it is counted."""
+        """The exchange that this model's answer is counted with."""
         ...
 
     @property
     def asked(self) -> list[str]:
-        """The names in the request that mean it."""
+        """The names in the request that stand for this model."""
         ...
 
     @property
     def name(self) -> str:
-        """Who answers, in full."""
+        """The model's full name."""
         ...
 
     @property
     def kind(self) -> str:
-        """`LOCAL` or `EXTERNAL`."""
+        """`LOCAL` for a model of this server, `EXTERNAL` for a service."""
         ...
 
     def answer(self) -> Deltas:
-        """Its answer. Closing it ends the work; raises whatever keeps it from answering."""
+        """Stream the model's answer. Closing this ends the work. Raises the error that prevents the
+        answer.
+        """
         ...
 
     def complete_receipt(self, usage: Usage, timing: Timing | None) -> Receipt | None:
-        """The receipt of an answer that has ended; None if it was not made here."""
+        """The receipt of a finished answer; None for an external service."""
         ...
 
 
@@ -59,48 +67,54 @@ class LocalVoice:
     decision: Decision
     asked: list[str]
     prompt: tuple[int, ...] = ()
-    """The question in its base's tokens; empty until it is known."""
+    """Token ids of the question; empty until it is tokenized."""
     sampling: Sampling | None = None
     refusal: Exception | None = None
-    """Why its base cannot take the question."""
+    """The error if the model's base cannot answer the question."""
     kind: str = field(default=LOCAL, init=False)
 
     @property
     def resolution(self) -> Resolution:
-        """Who answers."""
+        """The decision that chose this adapter."""
         return self.decision.resolution
 
     @property
     def name(self) -> str:
-        """See `Voice.name`."""
+        """The full name of the model that answers. See `Voice.name`."""
         return self.resolution.name
 
     @property
     def chosen_here(self) -> bool:
-        """True if the server chose who answers, by language or because the alias's requests are divided."""
+        """True if the server chose the adapter, by language or by a split of the alias."""
         automatic = all(is_automatic(split_base(name)[1]) for name in self.asked)
         return automatic or self.resolution.chosen is not None
 
     def same_as(self, other: LocalVoice) -> bool:
-        """True if both are the same weights on the same base."""
+        """True if this voice and `other` have the same weights on the same base."""
         mine, theirs = self.resolution.adapter_mix, other.resolution.adapter_mix
         return self.service is other.service and mine == theirs
 
     async def answer(self) -> Deltas:
-        """See `Voice.answer`."""
+        """Stream the answer of this model. See `Voice.answer`."""
         if self.refusal is not None:
             raise self.refusal
-        assert self.sampling is not None, "a voice answers once it has its prompt"
+        assert self.sampling is not None, "the voice has no prompt yet"
         generation, sampling = self.service.generation, self.sampling
         resolution = await generation.bring_in(self.exchange, self.decision)
         self.decision = Decision(resolution, self.decision.parts)
         deltas = generation.generate(self.exchange, resolution, [self.prompt], [sampling], 1)
-        async with aclosing(deltas):
-            async for items in deltas:
-                yield items
+        try:
+            async with aclosing(deltas):
+                async for items in deltas:
+                    yield items
+        finally:
+            if self.exchange.lease is not None:
+                self.exchange.lease.close()
 
     def complete_receipt(self, usage: Usage, timing: Timing | None) -> Receipt:
-        """See `Voice.complete_receipt`."""
+        """Return the receipt of a finished answer; None for an external service. See
+        `Voice.complete_receipt`.
+        """
         runtime = self.service.runtime
         draft = ReceiptDraft(self.exchange, self.resolution, runtime.name, runtime.info.base_digest)
         return draft.complete([usage], [timing])
@@ -108,7 +122,7 @@ class LocalVoice:
 
 @dataclass(slots=True, eq=False)
 class ExternalVoice:
-    """A service that the operator has configured. It takes no place in an engine."""
+    """A configured external service. It takes no place in an engine's queue."""
 
     model: ExternalModel
     exchange: Exchange
@@ -118,25 +132,42 @@ class ExternalVoice:
 
     @property
     def name(self) -> str:
-        """See `Voice.name`."""
+        """The full name of the model that answers. See `Voice.name`."""
         return self.model.name
 
-    async def answer(self) -> Deltas:
-        """See `Voice.answer`."""
-        async with aclosing(self.model.answer(self.question)) as deltas:
-            async for delta in deltas:
-                yield [(0, delta)]
+    def answer(self) -> Deltas:
+        """Stream the answer of this model. See `Voice.answer`."""
+        content = self.exchange.content
+        return self._answer() if content is None else keep_content(self._answer(), content)
+
+    async def _answer(self) -> Deltas:
+        record = AnswerRecord()
+        self.exchange.answers.append(record)
+        last: Delta | None = None
+        try:
+            with self._traced() as headers:
+                async with aclosing(self.model.answer(self.question, headers)) as deltas:
+                    async for last in deltas:
+                        record.first = record.first or time.perf_counter()
+                        yield [(0, last)]
+        finally:
+            end_record(record, last)
+
+    def _traced(self) -> AbstractContextManager[Mapping[str, str]]:
+        """Headers that pass the request's trace on to the service, if it is traced."""
+        trace = self.exchange.trace
+        return nullcontext(_UNTRACED) if trace is None else trace.call(self.model.name)
 
     def complete_receipt(self, usage: Usage, timing: Timing | None) -> None:
-        """None: what made the answer is not known here."""
+        """Return None: only answers of this server's own models have receipts."""
         return
 
 
 def seat(voices: list[LocalVoice], voice: LocalVoice) -> LocalVoice | None:
-    """Add `voice`, unless its weights are among `voices`.
+    """Add `voice` to `voices`, unless a model with the same weights is there already.
 
-    If the server chose one of the two, they become one voice under both names. Otherwise the request names
-    one voice twice: returns the voice that has it.
+    If the server chose the adapter of one of the two, they become one voice with both names. Otherwise the
+    request names the same model twice, and the voice that is there already is returned.
     """
     twin = next((one for one in voices if one.same_as(voice)), None)
     if twin is None:

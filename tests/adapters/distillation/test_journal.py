@@ -79,7 +79,7 @@ def test_another_run_in_the_same_folder_is_refused_by_name(
 
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps({"instruction": "Vem?"}) + "\n", encoding="utf-8")
-    with pytest.raises(JournalError, match="is no journal of answers"), open_journal(tmp_path, ASKED):
+    with pytest.raises(JournalError, match=FILE), open_journal(tmp_path, ASKED):
         pass
     assert json.loads((tmp_path / FILE).read_text(encoding="utf-8")) == {"instruction": "Vem?"}
 

@@ -68,5 +68,5 @@ def test_whole_characters_are_not(tmp_path: Path, text: str, value: str) -> None
 def test_a_key_that_stands_twice_among_many_costs_no_more_than_the_rest(tmp_path: Path) -> None:
     keys = ", ".join(f'"k{number}": 0' for number in range(200_000))
     (tmp_path / "file.json").write_text(f'{{{keys}, "k199999": 1}}', "ascii")
-    with pytest.raises(FileRefusedError, match="'k199999' stands twice"):
+    with pytest.raises(FileRefusedError, match="'k199999'"):
         read_object(tmp_path / "file.json", 1 << 23, FileRefusedError)

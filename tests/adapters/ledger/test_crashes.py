@@ -25,21 +25,33 @@ KILLS = 200
 IN_ONE_LEDGER = 10
 SIDE_BY_SIDE = 2
 
-WRITER = """
-import sys
+WRITERS = """
+import os, sys
 from pathlib import Path
 from adapters.ledger import Ledger, Record
-ledger = Ledger.open(Path(sys.argv[1]))
-number = 0
-while True:
-    number += 1
-    if number % 7 == 0:
-        ledger.rotate()
-        continue
-    long = "x" * 50_000 if number % 5 == 0 else ""
-    entry = ledger.append(Record(action="train", subject="a@v1", details={"long": long}))
-    print(entry.sequence, flush=True)
+
+def write(folder, said):
+    ledger = Ledger.open(Path(folder))
+    number = 0
+    while True:
+        number += 1
+        if number % 7 == 0:
+            ledger.rotate()
+            continue
+        long = "x" * 50_000 if number % 5 == 0 else ""
+        entry = ledger.append(Record(action="train", subject="a@v1", details={"long": long}))
+        print(entry.sequence, file=said, flush=True)
+
+for line in sys.stdin:
+    folder, said = line.rstrip().split("\\t")
+    writer = os.fork()
+    if not writer:
+        with open(said, "w") as file:
+            write(folder, file)
+    print(writer, flush=True)
+    print(os.waitpid(writer, 0)[1], flush=True)
 """
+"""Forks a writer for each line, so that none waits for Python; prints its id, and then its status."""
 
 
 class Killed(BaseException):
@@ -50,30 +62,46 @@ def kill_again_and_again(folder: Path, times: int, seed: int) -> list[str]:
     """Start a writer, kill it at a random moment, judge what it left; the states that were seen."""
     chance = random.Random(seed)
     ledger, states, acknowledged = Ledger.open(folder), list[str](), 0
-    for _ in range(times):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert writer.stdout is not None
-        assert writer.stderr is not None
-        first = writer.stdout.readline() if chance.random() < 0.9 else ""
+    writers = subprocess.Popen(
+        [sys.executable, "-c", WRITERS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert writers.stdin is not None
+    assert writers.stdout is not None
+    for number in range(times):
+        said = folder.with_name(f"{folder.name}-{number}.said")
+        print(folder, said, sep="\t", file=writers.stdin, flush=True)
+        writer = int(writers.stdout.readline())
+        if chance.random() < 0.9:
+            wait_for_text(said)
         time.sleep(chance.random() * 0.03)
-        writer.send_signal(signal.SIGKILL)
-        said, wrong = writer.communicate(timeout=30)
-        assert wrong == ""
-        acknowledged = max([acknowledged, *map(int, (first + said).split("\n")[:-1])])
+        os.kill(writer, signal.SIGKILL)
+        assert int(writers.stdout.readline()) == signal.SIGKILL
+        lines = said.read_text("utf-8").split("\n")[:-1] if said.exists() else []
+        acknowledged = max([acknowledged, *map(int, lines)])
         verdict = ledger.verify()
         states.append(verdict.state)
         assert verdict.state != "tampered", verdict.faults
         assert verdict.count >= acknowledged
         if chance.random() < 0.2 and verdict.state == "repairable":
             assert ledger.repair().state == "intact"
+    _, wrong = writers.communicate(timeout=30)
+    assert wrong == ""
     assert ledger.append(record()).sequence > acknowledged
     assert ledger.verify().state == "intact"
     return states
+
+
+def wait_for_text(file: Path) -> None:
+    """Wait until something was written to `file`. Raises `TimeoutError` after 30 seconds."""
+    deadline = time.monotonic() + 30
+    while not (file.exists() and file.stat().st_size):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing was written to {file}")
+        time.sleep(0.001)
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     for data, reason in (
         (encrypted, "passphrase"),
         (other, "passphrase"),
-        (b"junk", "no private key in PEM"),
+        (b"junk", "private key in PEM"),
     ):
         key.write_bytes(data)
         with pytest.raises(LedgerError, match=reason) as caught:
@@ -67,7 +67,7 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ledger.verify(tmp_path / "other.pem")
     with pytest.raises(LedgerError, match="cannot be read"):
         ledger.verify(tmp_path / "missing.pem")
-    with pytest.raises(LedgerError, match="no public key in PEM"):
+    with pytest.raises(LedgerError, match="public key in PEM"):
         ledger.verify(key)
 
 

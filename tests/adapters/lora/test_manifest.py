@@ -75,10 +75,10 @@ def test_a_recorded_digest_is_checked(make_adapter: Callable[..., Path]) -> None
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
-        ({"alias": "base"}, "alias = 'base': the alias 'base' is reserved"),
-        ({"alias": "a@b"}, "alias = 'a@b': 'a@b' is no alias"),
+        ({"alias": "base"}, "alias = 'base':"),
+        ({"alias": "a@b"}, "alias = 'a@b':"),
         ({"alias": 3}, "alias = 3: is not text"),
-        ({"version": "latest"}, "version = 'latest': 'latest' is no version"),
+        ({"version": "latest"}, "version = 'latest':"),
         ({"language": "swedish"}, "language = 'swedish'"),
         ({"digest": "abc"}, "digest = 'abc'"),
         ({"base_digest": "sha256:" + "A" * 64}, "base_digest"),
@@ -94,7 +94,7 @@ def test_a_bad_field_is_refused_by_name(
 
 
 def test_a_name_that_is_passed_is_the_callers_mistake(make_adapter: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match="'a/b' is no alias"):
+    with pytest.raises(ValueError, match="'a/b'"):
         read_manifest(make_adapter(), alias="a/b")
 
 
@@ -107,3 +107,19 @@ def test_a_folder_whose_name_is_no_alias_asks_for_one(name: str, make_adapter: C
 def test_wrong_tensors_are_refused_at_once(make_adapter: Callable[..., Path]) -> None:
     with pytest.raises(AdapterError, match="surprise"):
         read_manifest(make_adapter(tensors={"surprise": np.zeros(1)}))
+
+
+def test_examples_are_read_and_are_no_part_of_the_digest(make_adapter: Callable[..., Path]) -> None:
+    folder = make_adapter("kitchen-v1", manifest={"examples": ["how do I cook rice"]})
+    found = read_manifest(folder)
+    assert found.examples == ("how do I cook rice",)
+    assert found.digest == read_manifest(folder, fields={}).digest
+
+
+@pytest.mark.parametrize("examples", ["how", [], [1], [" "], ["x" * 501], ["x"] * 501])
+def test_examples_that_are_no_questions_are_refused(
+    make_adapter: Callable[..., Path], examples: object
+) -> None:
+    with pytest.raises(AdapterError) as refused:
+        read_manifest(make_adapter("kitchen-v1", manifest={"examples": examples}))
+    assert "examples" in str(refused.value)

@@ -144,7 +144,7 @@ def test_what_is_dropped_depends_on_the_seed_alone(base: Path, loras: list[Path]
     [
         ({"method": "cat"}, "method is 'cat'"),
         ({"density": 0.0}, "density is 0"),
-        ({"method": "ties", "rank": 4}, "rank goes with method svd"),
+        ({"method": "ties", "rank": 4}, "--rank"),
         ({"rank": 1000}, "rank is 1000"),
     ],
 )

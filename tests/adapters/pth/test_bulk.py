@@ -13,18 +13,12 @@ from safetensors.numpy import load_file, save_file
 from adapters.errors import LedgerError, RegistryError
 from adapters.ledger import Ledger
 from adapters.lora.manifest import read_fields
-from adapters.lora.shape_check import ModelShape
 from adapters.pth import bulk, conversion
 from adapters.pth.bulk import BulkImport, ImportOutcome, NamesGiven
 from adapters.pth.folder import find_candidates
 from adapters.registry.registry import Base, Registry
 
 Make = Callable[..., Path]
-
-
-@pytest.fixture
-def base(shape: ModelShape) -> Base:
-    return Base(name="tiny", digest="sha256:" + "0" * 64, shape=shape)
 
 
 @pytest.fixture

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.errors import AdapterError, RegistryError, format_value
+from adapters.errors import AdapterError, format_value
 from adapters.ledger import Ledger
 from adapters.lora.config import LoraConfig
 from adapters.lora.digest import adapter_digest
@@ -26,36 +23,10 @@ from adapters.lora.manifest import read_fields
 from adapters.lora.weights import ModelShape, read_adapter
 from adapters.pth.conversion import DEFAULT_ALPHA, ConversionLimits, ConversionResult, convert_file
 from adapters.pth.importer import import_pickle
-from adapters.pth.unpickle import RefusedError, main, map_factors
+from adapters.pth.unpickle import RefusedError, map_factors
 from adapters.pth.unpickle import extract_lora as convert_here
 from adapters.registry.registry import Base, Registry
-
-FULL = "base_model.model.model.layers.{layer}.self_attn.{module}.lora_{half}.weight"
-SIZES = {"q_proj": 32, "v_proj": 16}
-Tensors = dict[str, torch.Tensor]
-
-
-def lora(
-    name: str = FULL, rank: int = 4, *, turned: bool = False, dtype: torch.dtype = torch.float32
-) -> Tensors:
-    """q_proj and v_proj of two layers under names made by `name`."""
-    made = torch.Generator().manual_seed(1)
-    found: Tensors = {}
-    for layer in range(2):
-        for module, out in SIZES.items():
-            for half, size in (("A", (rank, 32)), ("B", (out, rank))):
-                tensor = torch.randn(size, generator=made).to(dtype)
-                key = name.format(layer=layer, module=module, half=half)
-                found[key] = tensor.T.contiguous() if turned else tensor
-    return found
-
-
-def saved(folder: Path, document: object, name: str = "oneseek-7b-zero-v1.1.pth", **said: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(document, folder / name)
-    if said:
-        (folder / name).with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
-    return folder / name
+from tests.adapters.pth.pickles import FULL, Q, Tensors, V, beside_peft, converted, lora, saved
 
 
 def written(found: Mapping[str, Any], folder: Path) -> Tensors:
@@ -131,20 +102,23 @@ def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
     [
         (
             {"model.layers.0.self_attn.q_proj.weight": torch.ones(2, 2)},
-            "is a whole model's weights and no adapter",
+            "whole model's weights",
         ),
-        ({"state_dict": {"lm_head.weight": torch.ones(2, 2)}}, "is a whole model's weights"),
-        ({"x": torch.ones(2)}, "holds no LoRA weights .but 'x'."),
-        ({"loss": 4.48}, "holds no LoRA weights .but nothing."),
-        ([torch.ones(2)], "holds a list, and not tensors by name"),
+        ({"state_dict": {"lm_head.weight": torch.ones(2, 2)}}, "whole model's weights"),
+        ({"x": torch.ones(2)}, "LoRA weight .*'x'"),
+        ({"loss": 4.48}, "LoRA weight .*nothing"),
+        ([torch.ones(2)], "holds a list"),
         ({"a": lora(), "b": lora()}, "several sets of LoRA weights"),
         ({**lora(), **lora(FULL.replace(".weight", ".other.weight"))}, "twice"),
-        (dict(list(lora().items())[:-1]), "only one half of model.layers.1.self_attn.v_proj"),
-        ({**lora(), "base_model.model.lm_head.lora_A.weight": torch.ones(4, 4)}, "no part of a plain LoRA"),
-        ({**lora(), "x.q_proj.lora_magnitude_vector": torch.ones(4)}, "no part of a plain LoRA"),
-        ({**lora(), "x.modules_to_save.weight": torch.ones(4)}, "no part of a plain LoRA"),
-        ({key: tensor.to(torch.int8) for key, tensor in lora().items()}, "factors of type torch.int8"),
-        ({key: tensor[:, :3] for key, tensor in lora().items()}, "no common rank"),
+        (
+            dict(list(lora().items())[:-1]),
+            "only one of the two LoRA matrices of model.layers.1.self_attn.v_proj",
+        ),
+        ({**lora(), "base_model.model.lm_head.lora_A.weight": torch.ones(4, 4)}, "part of a plain LoRA"),
+        ({**lora(), "x.q_proj.lora_magnitude_vector": torch.ones(4)}, "part of a plain LoRA"),
+        ({**lora(), "x.modules_to_save.weight": torch.ones(4)}, "part of a plain LoRA"),
+        ({key: tensor.to(torch.int8) for key, tensor in lora().items()}, "torch.int8"),
+        ({key: tensor[:, :3] for key, tensor in lora().items()}, "common rank"),
         ({key: tensor.flatten() for key, tensor in lora().items()}, "not matrices"),
     ],
 )
@@ -182,19 +156,19 @@ def test_a_hostile_pickle_is_refused_and_not_run(form: str, tmp_path: Path) -> N
     with pytest.raises(AdapterError) as caught:
         convert_file(file, tmp_path / "out")
     assert not mark.exists()
-    expected = {"torch": "None of it was run", "protocol 4": "None of it was run", "hidden": "one data.pkl"}
+    expected = {"torch": "It was not loaded", "protocol 4": "It was not loaded", "hidden": "one data.pkl"}
     assert expected.get(form, "not the zip format") in str(caught.value)
     if form == "torch":
-        assert re.search(r"asks for '(posix|nt)\.mkdir' while", str(caught.value))
+        assert re.search(r"asks for '(posix|nt)\.mkdir'", str(caught.value))
 
 
 def test_limits_hold(tmp_path: Path) -> None:
     file = saved(tmp_path, lora())
     for limits, said in (
-        (ConversionLimits(file_bytes=1000), "unfolds to more than 1000 bytes"),
-        (ConversionLimits(tensors=7), "holds 8 tensors, and at most 7 are read"),
-        (ConversionLimits(tensor_bytes=100), "bytes of tensors, and at most 100"),
-        (ConversionLimits(pickle_bytes=10), "a pickle of more than 10 bytes"),
+        (ConversionLimits(file_bytes=1000), "1000 bytes"),
+        (ConversionLimits(tensors=7), r"8 tensors.* 7"),
+        (ConversionLimits(tensor_bytes=100), "at most 100"),
+        (ConversionLimits(pickle_bytes=10), "more than 10 bytes"),
     ):
         with pytest.raises(RefusedError, match=said):
             convert_here(file, tmp_path, limits)
@@ -227,10 +201,6 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
         convert_file(tmp_path / "c.pth", tmp_path / "out")
 
 
-def converted(tmp_path: Path, document: object, alpha: float | None = None, **said: Any) -> ConversionResult:
-    return convert_file(saved(tmp_path / "weights", document, **said), tmp_path / "out", alpha=alpha)
-
-
 def config(found: ConversionResult) -> dict[str, Any]:
     return json.loads((found.folder / "adapter_config.json").read_text(encoding="utf-8"))
 
@@ -261,10 +231,7 @@ def test_what_the_json_says_is_kept(tmp_path: Path) -> None:
 def test_alpha_is_said_taken_or_passed(tmp_path: Path) -> None:
     silent = converted(tmp_path / "a", lora())
     assert config(silent)["lora_alpha"] == DEFAULT_ALPHA
-    assert (
-        "neither oneseek-7b-zero-v1.1.pth nor a .json beside it says lora_alpha: 32 is taken"
-        in silent.warnings[0]
-    )
+    assert "lora_alpha: using 32" in silent.warnings[0]
     inside = converted(tmp_path / "b", {"state_dict": lora(), "config": {"lora_alpha": 12}})
     assert (config(inside)["lora_alpha"], inside.warnings) == (12, ())
     passed = converted(tmp_path / "c", lora(), alpha=7.5, lora_config={"lora_alpha": 16})
@@ -286,11 +253,12 @@ def test_ranks_are_what_the_shapes_say(tmp_path: Path) -> None:
     found = converted(tmp_path, mixed, r=8, alpha=16)
     assert config(found)["r"] == 4
     assert config(found)["rank_pattern"] == {"model.layers.1.self_attn.q_proj": 2}
-    assert "the rank is said to be 8; oneseek-7b-zero-v1.1.pth holds [2, 4]" in found.warnings[0]
+    assert "rank 8" in found.warnings[0]
+    assert "[2, 4]" in found.warnings[0]
 
 
 def test_a_part_of_what_was_trained_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="its training updated o_proj too"):
+    with pytest.raises(AdapterError, match="o_proj"):
         converted(tmp_path, lora(), target_modules=["q_proj", "o_proj"], alpha=1)
 
 
@@ -334,15 +302,10 @@ def test_a_gpt2s_adapter_is_converted_too(name: str, tmp_path: Path) -> None:
 
 def test_a_part_of_a_gpt2s_adapter_is_refused(tmp_path: Path) -> None:
     tensors = {name: value for name, value in gpt2_lora().items() if "c_attn" not in name}
-    with pytest.raises(AdapterError, match="its training updated c_attn too"):
+    with pytest.raises(AdapterError, match="c_attn"):
         converted(tmp_path, tensors, target_modules=["c_attn", "c_proj", "c_fc"])
     with pytest.raises(AdapterError, match="whole model"):
         convert_file(saved(tmp_path / "whole", {"transformer.wte.weight": torch.ones(4, 4)}), tmp_path / "x")
-
-
-@pytest.fixture
-def base(shape: ModelShape) -> Base:
-    return Base(name="tiny", digest="sha256:" + "0" * 64, shape=shape)
 
 
 def test_an_import_is_a_version_with_its_origin(tmp_path: Path, base: Base) -> None:
@@ -369,73 +332,6 @@ def test_an_adapter_pth_is_named_by_its_folder(tmp_path: Path, base: Base) -> No
     assert import_pickle(registry, file, base=base).added.adapter.full_name == "oneseek-7b-zero@v1.2"
     named = import_pickle(registry, file, base=base, alias="mine", version="v3", language="sv").added.adapter
     assert (named.full_name, named.language) == ("mine@v3", "sv")
-
-
-PEFT = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
-
-
-def beside_peft(folder: Path, tensors: Tensors, **config: Any) -> Path:
-    """adapter_model.bin as PEFT saves it, with its config."""
-    file = saved(folder, tensors, "adapter_model.bin")
-    (folder / "adapter_config.json").write_text(json.dumps({**PEFT, **config}), encoding="utf-8")
-    return file
-
-
-Q, V = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj"
-
-
-@pytest.mark.parametrize(
-    ("change", "scalings"),
-    [
-        ({}, (2.0, 2.0)),
-        ({"use_rslora": True}, (4.0, 4.0)),
-        ({"alpha_pattern": {"v_proj": 64, r"layers\.1\..*": 1}}, (2.0, 16.0)),
-    ],
-)
-def test_pefts_own_config_is_what_counts(
-    change: Mapping[str, Any], scalings: tuple[float, float], tmp_path: Path, base: Base
-) -> None:
-    file = beside_peft(tmp_path / "mine-v2-SV", lora(), **change)
-    found = import_pickle(Registry(tmp_path / "home"), file, base=base)
-    assert found.warnings == ()
-    assert (found.added.adapter.full_name, found.added.adapter.language) == ("mine-sv@v2", "sv")
-    read = LoraConfig.read(found.added.adapter.path)
-    assert (read.scaling_of(Q), read.scaling_of(V)) == scalings
-
-
-def test_weights_that_are_not_pefts_config_are_refused(tmp_path: Path, base: Base) -> None:
-    file = beside_peft(tmp_path / "mine", lora(), target_modules=["q_proj", "v_proj", "o_proj"])
-    with pytest.raises(AdapterError, match="o_proj is missing"):
-        import_pickle(Registry(tmp_path / "home"), file, base=base)
-    assert not list((tmp_path / "home" / "registry").glob("*/*"))
-
-
-VARIANTS: list[dict[str, Any]] = [
-    {"init_lora_weights": "pissa"},
-    {"use_dora": True},
-    {"modules_to_save": ["lm_head"]},
-    {"bias": "all"},
-    {"trainable_token_indices": [1, 2]},
-]
-
-
-@pytest.mark.parametrize("change", VARIANTS, ids=lambda change: next(iter(change)))
-def test_a_conversion_refuses_what_a_folder_is_refused_for(change: dict[str, Any], tmp_path: Path) -> None:
-    """In PEFT's config, in the .json of a training, and in the pickle itself."""
-    (field,) = change
-    with pytest.raises(AdapterError, match=field):
-        convert_file(beside_peft(tmp_path / "a", lora(), **change), tmp_path / "out")
-    with pytest.raises(AdapterError, match=field):
-        converted(tmp_path / "b", lora(), lora_config={"lora_alpha": 8, **change})
-    if field in ("init_lora_weights", "trainable_token_indices"):
-        with pytest.raises(AdapterError, match=field):
-            converted(tmp_path / "c", {"state_dict": lora(), "config": {"lora_alpha": 8, **change}})
-
-
-def test_pefts_own_folder_needs_no_conversion(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(AdapterError, match=f"oneseek adapters add {tmp_path}"):
-        convert_file(tmp_path / "adapter_model.safetensors", tmp_path / "out")
 
 
 def test_a_metric_is_not_taken_for_a_setting(tmp_path: Path) -> None:
@@ -466,76 +362,3 @@ def test_a_folder_for_another_base_is_refused_as_a_pickle_too(tmp_path: Path, ba
     )
     with pytest.raises(AdapterError, match="another base"):
         import_pickle(Registry(tmp_path / "home"), file, base=base)
-
-
-def test_without_torch_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(name: str) -> None:
-        assert name == "torch"
-
-    monkeypatch.setattr("importlib.util.find_spec", nothing)
-    with pytest.raises(RegistryError, match=r"pip install 'oneseek\[train\]'"):
-        convert_file(saved(tmp_path, lora()), tmp_path / "out")
-
-
-def test_torch_reads_weights_alone_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
-
-    def load(_file: Path, **options: Any) -> object:
-        asked.append(options)
-        raise pickle.UnpicklingError("unsupported global")
-
-    file = saved(tmp_path, lora())
-    monkeypatch.setattr(torch, "load", load)
-    with pytest.raises(RefusedError, match="cannot be read as weights alone"):
-        convert_here(file, tmp_path, ConversionLimits())
-    assert [options["weights_only"] for options in asked] == [True]
-
-
-@pytest.mark.parametrize("version", ["2.9.1", "2.6.0+cpu", "1.13.1"])
-def test_a_torch_whose_weights_only_can_be_deceived_reads_nothing(
-    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = saved(tmp_path, lora())
-    monkeypatch.setattr(torch, "__version__", version)
-    with pytest.raises(RefusedError, match=re.escape(version)):
-        convert_here(file, tmp_path, ConversionLimits())
-
-
-def test_the_process_that_reads_a_pickle_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if sys.platform == "win32":
-        pytest.skip("no such bounds here")
-    import resource
-
-    bounds: dict[int, int] = {}
-
-    def setrlimit(kind: int, pair: tuple[int, int]) -> None:
-        bounds[kind] = pair[0]
-
-    monkeypatch.setattr(resource, "setrlimit", setrlimit)
-    file = saved(tmp_path, lora())
-    limits = ConversionLimits(seconds=7, tensor_bytes=1 << 20, memory_bytes=1 << 30)
-    assert main([str(file), str(tmp_path), json.dumps(asdict(limits))]) == 0
-    assert bounds[resource.RLIMIT_CPU] == 7
-    assert bounds[resource.RLIMIT_FSIZE] == (1 << 20) + (64 << 20)
-    assert bounds[resource.RLIMIT_CORE] == 0
-    if Path("/proc/self/statm").exists():
-        assert 1 << 30 < bounds[resource.RLIMIT_AS] < 1 << 44
-
-
-def test_the_process_that_reads_a_pickle_has_no_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[Mapping[str, str]] = []
-
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
-        given.append(options["env"])
-        return subprocess.CompletedProcess(command, 1, b"", b"stopped")
-
-    file = saved(tmp_path, lora())
-    monkeypatch.setenv("ONESEEK_API_KEYS", "secret")
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(AdapterError, match="stopped"):
-        convert_file(file, tmp_path / "out")
-    assert "secret" not in given[0].values()
-    assert "PATH" in given[0]

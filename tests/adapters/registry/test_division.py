@@ -114,11 +114,11 @@ def test_a_version_with_a_share_is_not_retired(registry: Registry) -> None:
     registry.shadow("zero@v1.2", 5)
     for name in ("zero@v1.1", "zero@v1.2"):
         for delete in (False, True):
-            with pytest.raises(RegistryError, match=r"has a share of the requests .* settle zero first"):
+            with pytest.raises(RegistryError, match=r"has a share of the requests .* settle zero"):
                 registry.retire(name, delete=delete)
     registry.settle("zero")
     registry.retire("zero@v1.1")
-    with pytest.raises(RegistryError, match=r"zero@v1\.1 is retired: promote it, or name one that is served"):
+    with pytest.raises(RegistryError, match=r"zero@v1\.1 is retired"):
         registry.canary("zero", {"v1.0": 90, "v1.1": 10})
     with pytest.raises(RegistryError, match=r"zero@v1\.1 is retired"):
         registry.shadow("zero@v1.1", 10)
@@ -130,7 +130,7 @@ def test_what_does_not_fit_changes_nothing(registry: Registry, ledger: Ledger) -
         registry.canary("zero", {"v1.0": 90, "v1.1": 20})
     with pytest.raises(RegistryError, match="name a version twice"):
         registry.canary("zero", {"v1.0": 90, "v1.1": 5, "V1.1": 5})
-    with pytest.raises(RegistryError, match="names a version, and canary takes an alias"):
+    with pytest.raises(RegistryError, match=r"zero@v1\.0"):
         registry.canary("zero@v1.0", {"v1.0": 90, "v1.1": 10})
     with pytest.raises(UnknownAdapterError, match=r"Did you mean zero@v1\.\d"):
         registry.canary("zero", {"v1.0": 90, "v1.9": 10})
@@ -138,9 +138,9 @@ def test_what_does_not_fit_changes_nothing(registry: Registry, ledger: Ledger) -
         registry.settle("one")
     with pytest.raises(RegistryError, match="share is 101: give a percentage above 0 and at most 100"):
         registry.shadow("zero@v1.1", 101)
-    with pytest.raises(RegistryError, match=r"zero@v1\.0 answers requests already"):
+    with pytest.raises(RegistryError, match=r"zero@v1\.0 already answers requests"):
         registry.shadow("zero@v1.0", 10)
-    with pytest.raises(RegistryError, match="names no version"):
+    with pytest.raises(RegistryError, match="zero@VERSION"):
         registry.shadow("zero", 10)
     assert len(list(ledger.entries())) == count
     assert (shares(registry), shadowed(registry)) == ({}, {})

@@ -59,7 +59,7 @@ def test_a_config_without_weights_is_passed_over_and_said(root: Path, shipped: P
     make_base(root / BASES[3][0])
     base = find_base(root, shipped=shipped)
     assert base.name == "mistral-7b-instruct"
-    assert "models/oneseek-7b-zero passed over: no weights" in base.reason
+    assert BASES[0][0] in base.reason
 
 
 def test_a_pickled_base_is_never_passed_over(root: Path, shipped: Path, make_base: Make) -> None:
@@ -107,7 +107,7 @@ def test_a_base_behind_a_link_must_be_named(
     link = root / BASES[3][0]
     link.parent.mkdir(parents=True)
     link.symlink_to(outside, target_is_directory=True)
-    with pytest.raises(BaseModelError, match="leads out of"):
+    with pytest.raises(BaseModelError, match="link that leads"):
         find_base(root, shipped=shipped)
     assert find_base(root, link, shipped=shipped).path == link
 
@@ -173,7 +173,7 @@ def test_a_bad_adapter_is_reported_and_the_others_serve(
         "home/registry/zero/latest",
         "lora_adapters/bad/adapter_config.json",
     ]
-    assert "'latest' is no version" in str(result.refused[0])
+    assert "'latest'" in str(result.refused[0])
 
 
 def test_an_adapter_of_another_base_is_reported(
@@ -197,7 +197,7 @@ def test_a_bad_adapter_that_is_named_is_raised(root: Path, shipped: Path, make_a
     with pytest.raises(AdapterError, match="is not a folder"):
         found(root, shipped, str(root / "nowhere"))
     for name in ("base", "a/b", "", "a@latest"):
-        with pytest.raises(ValueError, match=r"is no alias|is reserved|is no version"):
+        with pytest.raises(ValueError, match=repr(name.partition("@")[2] or name)):
             found(root, shipped, f"{name}={bad}")
 
 
@@ -225,7 +225,7 @@ def test_no_link_leads_out(
     result = found(root, shipped)
     assert [adapter.alias for adapter in result.adapters] == ["zero-en", "zero-sv"]
     assert len(result.refused) == 1
-    assert "leads out of" in str(result.refused[0])
+    assert "link that leads" in str(result.refused[0])
     assert str(tmp_path) not in result.refused[0].public
 
 
@@ -257,7 +257,7 @@ def test_hugging_faces_cache_may_be_named(
     weights.resolve().rename(tmp_path / "elsewhere")
     weights.unlink()
     weights.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(AdapterError, match="leads out of"):
+    with pytest.raises(AdapterError, match="link that leads"):
         found(root, shipped, f"mine={snapshot}")
 
 

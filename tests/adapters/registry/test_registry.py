@@ -144,7 +144,7 @@ def test_adding_again_changes_nothing(zero: Registry, base: Base, make_adapter: 
         ({}, {f"{NAME}.lora_A.weight": np.ones((4, 31), np.float32)}, r"has shape \[4, 31\]"),
         ({}, {f"{NAME}.lora_A.weight": None, f"{NAME}.lora_B.weight": None}, "holds only part of"),
         ({}, {"surprise": np.ones(1, np.float32)}, "surprise"),
-        ({"alias": "a/b"}, {}, "is no alias"),
+        ({"alias": "a/b"}, {}, "'a/b'"),
     ],
 )
 def test_what_is_refused_changes_nothing(
@@ -166,7 +166,7 @@ def test_what_is_refused_changes_nothing(
 def test_no_effect_another_base_and_a_high_rank_are_refused(
     registry: Registry, base: Base, make_adapter: Make
 ) -> None:
-    with pytest.raises(AdapterError, match="it was made for another base than tiny"):
+    with pytest.raises(AdapterError, match=f"tiny, {base.digest}"):
         registry.add(make_adapter("a-v1", manifest={"base_digest": OTHER}), base=base)
     with pytest.raises(AdapterError, match="every update is zero"):
         registry.add(make_adapter("b-v1", config={"lora_alpha": 0}), base=base)
@@ -263,6 +263,26 @@ def test_retire(zero: Registry, tmp_path: Path) -> None:
         zero.listing().find("zero")
 
 
+def test_adding_a_retired_version_serves_it_again_if_its_alias_stands_for_nothing(
+    registry: Registry, ledger: Ledger, base: Base, make_adapter: Make
+) -> None:
+    first, second = (make_adapter(f"zero-v1.{number}", tensors=scaled(number + 1)) for number in range(2))
+    for folder in (first, second):
+        registry.add(folder, base=base)
+    registry.retire("zero@v1.1")
+    again = registry.add(second, base=base)
+    assert (again.new, again.active, again.stands) == (False, False, "zero@v1.0"), "it waits for promote"
+    registry.retire("zero@v1.0")
+    assert registry.listing().active("zero") is None
+    again = registry.add(second, base=base)
+    assert (again.new, again.active, again.stands) == (False, True, "zero@v1.1")
+    assert active(registry) == "v1.1"
+    assert records(ledger)[-1].action == "promote"
+    (registry.folder / "active.json").unlink()
+    registry.repair()
+    assert active(registry) == "v1.1"
+
+
 def test_a_deleted_version_leaves_its_name_free(zero: Registry, base: Base, make_adapter: Make) -> None:
     zero.retire("zero@v1.1", delete=True)
     assert zero.add(make_adapter("9/zero-v1.1", tensors=scaled(9)), base=base).new
@@ -274,9 +294,9 @@ def test_names_that_lead_nowhere(zero: Registry) -> None:
         zero.promote("zero@v1.11")
     with pytest.raises(UnknownAdapterError, match=r"Did you mean zero\?"):
         zero.rollback("zeros")
-    with pytest.raises(RegistryError, match="say promote zero@VERSION"):
+    with pytest.raises(RegistryError, match="promote zero@VERSION"):
         zero.promote("zero")
-    with pytest.raises(RegistryError, match="rollback takes an alias"):
+    with pytest.raises(RegistryError, match=r"zero@v1\.0"):
         zero.rollback("zero@v1.0")
 
 

@@ -87,10 +87,10 @@ def test_close_names_are_a_hint(name: str, hint: str) -> None:
 )
 def test_a_hostile_name_is_answered_shortly_and_soon(name: str) -> None:
     known = served(*(adapter(f"adapter-number-{i}") for i in range(1000)), EN)
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(UnknownAdapterError) as caught:
         known.resolve(name)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
     assert len(str(caught.value)) < 250
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()
@@ -139,7 +139,7 @@ def test_short_names() -> None:
 
 @pytest.mark.parametrize("name", ["base", "auto", "a@b", "a/b"])
 def test_a_short_name_is_a_name(name: str) -> None:
-    with pytest.raises(ValueError, match=r"is reserved|is no alias"):
+    with pytest.raises(ValueError, match=repr(name)):
         ServedAdapters([EN], base_digest=BASE, short_names={name: "zero"})
 
 
@@ -175,9 +175,7 @@ def test_a_new_version_waits_until_it_is_activated() -> None:
 
 def test_another_base_is_rejected() -> None:
     other = adapter("zero", base="sha256:" + "c" * 64)
-    with pytest.raises(
-        AdapterRejectedError, match=r"zero@v1 was made for the base sha256:c+, and oneseek-mini is"
-    ):
+    with pytest.raises(AdapterRejectedError, match=r"zero@v1 .* sha256:c+, .*oneseek-mini"):
         served(other)
     served(replace(other, base_digest=None))
 
@@ -199,13 +197,13 @@ def test_a_name_that_is_none_is_rejected(name: str) -> None:
 
 def test_removing() -> None:
     known = served(EN, EN2, SV, sv="zero-sv")
-    with pytest.raises(AdapterRejectedError, match=r"zero@v1\.10 is active: activate another first"):
+    with pytest.raises(AdapterRejectedError, match=r"zero@v1\.10 is the active version"):
         known.remove("zero@v1.10")
     with pytest.raises(AdapterRejectedError, match="not a full name"):
         known.remove("zero")
     with pytest.raises(UnknownAdapterError):
         known.remove("zero@v7")
-    with pytest.raises(AdapterRejectedError, match="sv is configured to mean"):
+    with pytest.raises(AdapterRejectedError, match=r"Zero-SV@v1\.1-SV.* sv "):
         known.remove("zero-sv@v1.1-SV")
     assert known.remove("ZERO@V1.9") is EN
     assert known.remove("zero@v1.10") is EN2, "the last version goes with its alias"

@@ -128,7 +128,7 @@ def silent(until: threading.Event) -> Answer:
     """Nothing at all."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        until.wait(5)
+        until.wait(30)
         handler.close_connection = True
 
     return answer

@@ -184,7 +184,7 @@ def test_a_slow_host_is_given_up(door: Door, web: WebHost, monkeypatch: pytest.M
     web.answers["/b"] = silent(ended)
     assert door.refused(f"{web.url}/b").failure == "timeout"
     ended.set()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
 
 
 def test_a_full_disk_is_no_fault_of_the_url(door: Door, web: WebHost, make_adapter: Make) -> None:

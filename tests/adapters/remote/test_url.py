@@ -29,7 +29,7 @@ SAME = {
     ],
     "http://127.0.0.1:9000/a": ["http://127.0.0.1:9000/a/"],
     "http://localhost/a": ["http://LOCALHOST.:80/a"],
-    "gs://my_bucket/a": ["gs://my_bucket/a/"],
+    "gs://my_bucket/a": ["gs://my_bucket/a/", "gcs://my_bucket/a", "GCS://my_bucket/a/"],
     "hf://org/name@main/sub": ["HF://org/name@main/sub/"],
 }
 

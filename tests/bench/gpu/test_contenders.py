@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bench.gpu.contenders import Contenders
-from bench.gpu.scenarios import ADAPTERS
+from bench.gpu.models import ADAPTERS
 
 SETTINGS: dict[str, Any] = {
     "prompt": 512,

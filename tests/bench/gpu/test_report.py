@@ -131,13 +131,13 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
     saved = record(tmp_path, [])
     saved.check(SETTINGS, saved.host)
-    with pytest.raises(ValueError, match="has prompt 512, not 64"):
+    with pytest.raises(ValueError, match=r"prompt 512.* 64"):
         saved.check(SETTINGS | {"prompt": 64}, saved.host)
-    with pytest.raises(ValueError, match="is of oneseek 'abc', this is 'def'"):
+    with pytest.raises(ValueError, match=r"oneseek 'abc'.*'def'"):
         saved.check(SETTINGS, saved.host | {"oneseek": "def"})
     for text in ("[]", "{}", "half a li"):
         (tmp_path / "other.json").write_text(text)
-        with pytest.raises(ValueError, match="no result file"):
+        with pytest.raises(ValueError, match=r"other\.json"):
             ResultFile.load(tmp_path / "other.json")
 
 

@@ -57,6 +57,8 @@ class Served:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--server-python", default=".venv/bin/python", help="what runs the server")
+    parser.addoption("--vllm-python", default="", help="has vLLM, for its client")
+    parser.addoption("--inference-perf-python", default="", help="has inference-perf")
 
 
 def pytest_configure(config: pytest.Config) -> None:

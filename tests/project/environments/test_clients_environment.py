@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.bench.live import environment as llama
 from tests.clients import clients, environment, table
 
-LOCKS = ("clients.lock", "clients-openai3.lock", "clients-heavy.lock")
+LOCKS = (
+    *map(environment.lock, (environment.LIGHT, environment.OPENAI3, environment.HEAVY, environment.PERF)),
+    llama.LOCK,
+)
 
 
-@pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_holds_hashes_and_no_addresses(name: str) -> None:
-    text = (environment.HERE / name).read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_a_lock_holds_hashes_and_no_addresses(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     pins = re.split(r"\n(?=\S)", text.strip())
     assert all(re.match(r"[\w.-]+==\S+", pin) and "--hash=sha256:" in pin for pin in pins)
     assert "://" not in text
@@ -59,6 +64,20 @@ def test_every_change_of_what_is_installed_makes_another_environment(
 def test_the_light_environment_has_no_torch() -> None:
     lock = environment.lock(environment.LIGHT).read_text(encoding="utf-8")
     assert not re.search(r"^(torch|transformers|onnxruntime|pandas|nvidia-\S+)==", lock, re.MULTILINE)
+
+
+def test_inference_perf_has_a_newer_python_or_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = environment.newer_python()
+    if found is not None:
+        wanted = f"import sys; assert sys.version_info >= {environment.PERF_PYTHON}"
+        assert subprocess.run([found, "-c", wanted], check=False).returncode == 0
+    monkeypatch.setattr(environment, "PERF_PYTHON", (99, 0))
+    assert environment.newer_python() is None
+    monkeypatch.setattr("sys.argv", ["environment", "--inference-perf", "--cache", str(tmp_path)])
+    environment.main()
+    assert list(tmp_path.iterdir()) == [], "nothing is made"
 
 
 def test_the_document_has_the_versions_of_the_locks() -> None:

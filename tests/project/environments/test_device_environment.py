@@ -63,11 +63,11 @@ def test_a_driver_that_the_machine_names_is_taken(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("machine", "release", "told"),
     [
-        ("aarch64", {"ID": "debian"}, "is for Linux on x86_64; this is linux on aarch64"),
+        ("aarch64", {"ID": "debian"}, "x86_64.*aarch64"),
         (
             "x86_64",
             {"ID": "fedora", "PRETTY_NAME": "Fedora Linux 42"},
-            "Fedora Linux 42 is not Debian",
+            "Fedora Linux 42",
         ),
     ],
 )
@@ -95,5 +95,5 @@ def test_without_a_network_it_says_what_would_do_instead(
     release = {"ID": "debian", "VERSION_CODENAME": "bookworm"}
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
     (tmp_path / "dpkg-deb").touch(0o755)
-    with pytest.raises(SystemExit, match=r"Could not resolve(?s:.*)install Mesa 25 or later"):
+    with pytest.raises(SystemExit, match=r"Could not resolve(?s:.*)Mesa 25"):
         mesa.unpack(tmp_path / "mesa")

@@ -12,6 +12,7 @@ from tree_sitter import Language, Node, Parser
 
 from server.__main__ import main
 from server.engines.embedded.runners.device.flavours import PINNED
+from server.engines.embedded.runners.windowsml.catalogue import PINNED as CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "deploy" / "windows" / "serve.ps1"
@@ -72,6 +73,12 @@ def test_nothing_that_only_newer_versions_have() -> None:
 def test_it_installs_the_pinned_flavours(flavour: str, version: str) -> None:
     assert f"'{flavour}=={version}'" in SCRIPT
     assert f"'{flavour}'" in SCRIPT, "and removes it before another"
+
+
+def test_windows_mls_catalogue_is_the_pinned_one_and_for_its_device_alone() -> None:
+    assert f"$catalogue = 'windowsml=={CATALOGUE}'" in SCRIPT
+    asking = SCRIPT.index("if ($device -eq 'windowsml' -and $listed -ne $catalogue)")
+    assert SCRIPT.index("Invoke-Pip install --quiet --no-deps $catalogue") > asking
 
 
 def test_every_pip_command_is_checked() -> None:

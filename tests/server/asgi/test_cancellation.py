@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import pytest
 
 from adapters.lora.manifest import Adapter
 from server.config.settings import Settings
+from server.grammar.service import Grammars
+from server.text.tokenizer import Tokenizer
 from tests.server.http_server import SV, Serving, eventually, make_app, served
 
 pytestmark = pytest.mark.slow
@@ -25,19 +27,13 @@ pytestmark = pytest.mark.slow
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 EMBEDDINGS, TOKENIZE, LEGACY = "/v1/embeddings", "/tokenize", "/inference/oneseek"
 COLD = f"{SV}@v1.0"
-SECONDS = 2.0
-"""About how long the slow template takes at least."""
-SLOW = (
-    "{% if 'LOOP' in messages[0]['content'] %}"
-    "{% for i in range(250) %}{% for j in range(100000) %}{% endfor %}{% endfor %}{% endif %}"
-)
-LONG = "LOOP " + "Vem är du? " * 400
+LONG = "Vem är du? " * 400
 """Too long to be tokenised on the event loop."""
 
 
 @dataclass
 class SlowServer:
-    """A server with an adapter that does not come in before it is released."""
+    """A server that loads a cold adapter, tokenises a long text or tries a grammar once it is released."""
 
     serving: Serving
     released: threading.Event
@@ -62,25 +58,25 @@ class SlowServer:
 Hold = Callable[..., AbstractContextManager[SlowServer]]
 
 
-@pytest.fixture(scope="module")
-def slow_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.mktemp("slow") / "base"
-    shutil.copytree(tiny_base, base)
-    config = json.loads((base / "tokenizer_config.json").read_text())
-    config["chat_template"] = SLOW + config["chat_template"]
-    (base / "tokenizer_config.json").write_text(json.dumps(config))
-    return base
-
-
 @pytest.fixture
 def hold(
-    slow_base: Path, voices: Mapping[str, Adapter], graphs: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path, voices: Mapping[str, Adapter], graphs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Hold:
     @contextmanager
     def begin(**given: Any) -> Generator[SlowServer]:
         settings = Settings(port=0, max_num_seqs=2, log_level="critical", drain_seconds=1, **given)
-        made = make_app(slow_base, voices, graphs, settings)
+        made = make_app(tiny_base, voices, graphs, settings)
         load, released = made.engine.load, threading.Event()
+
+        def hold_up(owner: type, name: str, slow: Callable[[Any], bool]) -> None:
+            work = getattr(owner, name)
+
+            def held(self: object, first: Any, *given: Any, **named: Any) -> Any:
+                if slow(first):
+                    released.wait(60)
+                return work(self, first, *given, **named)
+
+            monkeypatch.setattr(owner, name, held)
 
         async def slow_load(adapter: Adapter) -> None:
             if adapter.full_name == COLD:
@@ -88,6 +84,8 @@ def hold(
             await load(adapter)
 
         monkeypatch.setattr(made.engine, "load", slow_load)
+        hold_up(Tokenizer, "chat", lambda messages: LONG in str(messages))
+        hold_up(Grammars, "_try", lambda _: True)
         with served(made, settings, voices) as serving:
             try:
                 yield SlowServer(serving, released)
@@ -125,9 +123,7 @@ def request(path: str, model: str, text: str, *, part: float = 1.0, **more: Any)
     return path, "\r\n".join([*lines, "", ""]).encode(), content[: int(len(content) * part)]
 
 
-ENDLESS = {"type": "integer", "multipleOf": 9999991}
-"""Takes a second to be tried, on a quiet machine too."""
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": ENDLESS}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "integer"}}}
 PHASES: dict[str, Parts] = {
     **{
         f"body{path}": request(path, SV, "Vem är du?", part=0.5)
@@ -152,11 +148,12 @@ def test_time_runs_from_the_headers_on(hold: Hold, phase: str) -> None:
     with hold(request_timeout=0.3) as slow, connect(slow.serving) as connection:
         began = time.monotonic()
         connection.sendall(head + content)
-        reply = connection.recv(65536).decode()
-        assert 0.25 < time.monotonic() - began < SECONDS / 2
+        reply = HTTPResponse(connection)
+        reply.begin()
+        assert time.monotonic() - began > 0.25
         status, code = (408, "request_timeout") if late else (504, "timeout")
-        assert reply.startswith(f"HTTP/1.1 {status} ")
-        assert json.loads(reply.partition("\r\n\r\n")[2])["error"]["code"] == code
+        assert reply.status == status
+        assert json.loads(reply.read())["error"]["code"] == code
         assert eventually(lambda: slow.given_up(path, status) == 1, 20)
         assert slow.count('oneseek_cancelled_total{reason="timeout"}') == 1
         assert slow.count(f'oneseek_rejected_total{{reason="{code}"}}') == 1
@@ -170,12 +167,9 @@ def test_a_client_that_leaves_ends_its_request(hold: Hold, phase: str) -> None:
         with connect(slow.serving) as connection:
             connection.sendall(head + content)
             time.sleep(0.2)
-        began = time.monotonic()
         assert eventually(lambda: slow.given_up(path, 499) == 1, 20)
-        assert time.monotonic() - began < SECONDS / 2
         assert slow.count('oneseek_cancelled_total{reason="disconnect"}') == 1
-        if phase.startswith("load"):
-            slow.release()
+        slow.release()
         assert eventually(lambda: slow.tasks() <= before, 20)
         state = slow.serving.engine.state()
         assert (dict(state.running), dict(state.waiting)) == ({}, {})

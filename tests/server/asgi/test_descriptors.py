@@ -72,7 +72,7 @@ def test_without_descriptors_those_who_are_connected_are_answered(
 
         assert eventually(is_answered, 20)
         assert client.post("/v1/completions", json=ASK).status_code == 200
-        assert eventually(lambda: "there are file descriptors again" in server.log.read_text())
+        assert eventually(lambda: "file descriptors are available again" in server.log.read_text())
     log = server.log.read_text()
     assert "Traceback" not in log
-    assert log.count("no file descriptor is left") == log.count("there are file descriptors again") == 1
+    assert log.count("out of file descriptors") == log.count("file descriptors are available again") == 1

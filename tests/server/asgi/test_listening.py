@@ -118,9 +118,7 @@ def test_a_graph_that_cannot_be_opened_is_one_line(
     arguments = ["--port", "0", "--home", str(tmp_path), "--base-model", str(tiny_base)]
     assert main(["serve", *arguments]) == 1
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.getMessage().startswith(
-        "the engine cannot open the graph with 96 rows of 256 tokens: no room"
-    )
+    assert all(part in record.getMessage() for part in ("96 rows", "256 tokens", "no room"))
 
 
 def test_names_with_several_addresses_are_bound_at_each_that_the_machine_has() -> None:
@@ -133,5 +131,5 @@ def test_names_with_several_addresses_are_bound_at_each_that_the_machine_has() -
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(OSError, match=r"cannot listen on 203\.0\.113\.7:0: .*; give another --host"):
+    with pytest.raises(OSError, match=r"203\.0\.113\.7:0: .*--host"):
         bind("203.0.113.7", 0)

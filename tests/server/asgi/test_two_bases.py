@@ -16,7 +16,7 @@ from adapters.registry.intake import Base
 from adapters.registry.registry import Registry
 from bench.random_model import DecoderShape, write_model
 from server.config.bases import BaseOptions
-from server.config.engine import EngineOptions
+from server.config.sections import EngineOptions
 from server.config.settings import RoutingOptions
 from server.config.values import SettingsError
 from server.errors import EngineError
@@ -63,7 +63,7 @@ def server(two: TwoBases) -> Iterator[TwoServing]:
         (ENGLISH, f"north:{SV}=0.5", NORTH, f"{SV}@v1=0.5"),
         (ENGLISH, "north:auto", NORTH, "base"),
         (SWEDISH, "north:oneseek", NORTH, f"{SV}@v1"),
-        ("12345", "oneseek", SOUTH, "base"),
+        ("12345", "oneseek", SOUTH, "south-en@v1"),
     ],
 )
 def test_who_answers(server: TwoServing, text: str, model: str, base: str, adapter: str) -> None:
@@ -383,7 +383,7 @@ def test_one_base_makes_room_for_the_other(two: TwoBases, tmp_path: Path) -> Non
             {"gpu_memory_utilization": 0.5, "engine": EngineOptions(kind="embedded")},
             "bases.north.engine.options",
         ),
-        ({"max_model_len": 999}, "the base north"),
+        ({"max_model_len": 999}, "base north"),
     ],
 )
 def test_an_error_of_a_base_says_which(

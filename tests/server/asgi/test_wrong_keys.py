@@ -79,9 +79,9 @@ def test_tenants_keys_do_not_open_the_metrics(
 
 def test_many_wrong_keys_are_429_and_a_right_one_still_passes(serving: Serving) -> None:
     for path in ("/v1/models", "/metrics", "/admin/adapters"):
-        statuses = [ask(serving, path, f"guess-{number}").status_code for number in range(BURST + 5)]
-        assert statuses[-1] == 429
-        assert set(statuses) <= {401, 429}
+        # A slow machine earns a key back every five seconds, so the number of guesses is not exact.
+        guesses = (ask(serving, path, f"guess-{number}").status_code for number in range(10 * BURST))
+        assert next(status for status in guesses if status != 401) == 429, path
     refused = ask(serving, "/v1/models", "guess")
     assert int(refused.headers["Retry-After"]) >= 1
     assert refused.json()["error"]["code"] == "too_many_wrong_keys"

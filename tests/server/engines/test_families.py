@@ -12,13 +12,15 @@ from server.engines.base import Engine
 from tests.server.engines.families import OTHERS
 from tests.server.engines.test_contract import (
     check_mixed_batch,
-    test_a_blend_differs_from_its_parts,
-    test_a_client_that_stalls_holds_up_no_unload,
     test_a_next_turn_does_not_pay_for_its_history,
     test_adapters_change_the_answer_and_the_base_stays_itself,
-    test_swapping_a_version_never_serves_the_old_one,
     test_the_fixture_is_a_real_checkpoint,
     test_what_does_not_fit_the_context_is_refused_by_its_field,
+)
+from tests.server.engines.test_contract_adapters import (
+    test_a_blend_differs_from_its_parts,
+    test_a_client_that_stalls_holds_up_no_unload,
+    test_swapping_a_version_never_serves_the_old_one,
 )
 
 __all__ = [

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server.grammar import text as grammar
@@ -139,7 +139,7 @@ def unions(count: int) -> dict[str, Any]:
 def test_what_combines_without_end_is_refused_soon(schema: dict[str, Any]) -> None:
     check_schema(schema)
     began = time.thread_time()
-    with pytest.raises(GrammarRefusedError, match="combined"):
+    with pytest.raises(GrammarRefusedError):
         close_objects(schema)
     assert time.thread_time() - began < 1
 
@@ -160,6 +160,8 @@ ODD = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(NAMES, ODD, max_size=5))
+@example({"properties": None, "$ref": "#", "$defs": None})
+@example({"properties": None, "$ref": "#", "$defs": "a"})
 def test_no_schema_breaks_it(schema: dict[str, Any]) -> None:
     try:
         check_schema(schema)

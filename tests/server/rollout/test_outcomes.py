@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adapters.evaluation.interval import difference, median, wilson
 from server.config.settings import RolloutOptions, SettingsError
 from server.metrics.pace import Pace
-from server.rollout.outcomes import MOST, AnswerOutcome, Window, judge_trial
+from server.rollout.outcomes import MOST, AnswerOutcome, Window, judge_trial, summarize
 
 OPTIONS = RolloutOptions()
 
@@ -23,6 +23,14 @@ def outcomes(failed: int, count: int, at: float = 0.0) -> list[AnswerOutcome]:
 
 def paced(seconds: list[float]) -> list[AnswerOutcome]:
     return [AnswerOutcome(0.0, False, value, value / 10) for value in seconds]
+
+
+def test_figures_are_of_the_window_alone() -> None:
+    found = summarize([*outcomes(3, 3, at=1.0), *outcomes(1, 4, at=10.0), *paced([])], 5.0)
+    assert (found.answers, found.errors, found.first_token_ms, found.between_tokens_ms) == (4, 1, None, None)
+    found = summarize(paced([0.1, 0.3, 0.2]), 0.0)
+    assert (found.answers, found.errors) == (3, 0)
+    assert (found.first_token_ms, found.between_tokens_ms) == (200.0, 20.0)
 
 
 def test_newcombe_s_own_examples() -> None:
@@ -67,7 +75,7 @@ def test_a_median_of_few_values_says_nothing() -> None:
 def test_failures_are_found_as_soon_as_they_are_no_chance() -> None:
     assert judge_trial(outcomes(19, 19), outcomes(0, 100), OPTIONS, 1.0).problem == "", "too few"
     found = judge_trial(outcomes(20, 20), outcomes(0, 100), OPTIONS, 1.0)
-    assert "20 of 20 answers failed, and 0 of 100 of the active version's: at least" in found.problem
+    assert all(count in found.problem for count in ("20 of 20", "0 of 100"))
     assert found.figures == {"requests": 20, "errors": 20, "active_requests": 100, "active_errors": 0}
     assert judge_trial(outcomes(1, 20), outcomes(0, 100), OPTIONS, 1.0).problem == "", "one is chance"
     assert judge_trial(outcomes(50, 100), outcomes(50, 100), OPTIONS, 1.0).problem == "", "both are as bad"
@@ -95,8 +103,8 @@ def test_a_slow_version_is_found_and_one_that_is_a_little_slower_is_not() -> Non
     slower = [3.5 * rng.lognormvariate(-3, 0.3) for _ in range(60)]
     little = [1.5 * rng.lognormvariate(-3, 0.3) for _ in range(60)]
     found = judge_trial(paced(slower), paced(active), OPTIONS, 1.0)
-    assert "the median time to the first token is at least" in found.problem
-    assert "the median time between tokens is at least" in found.problem
+    assert "first token" in found.problem
+    assert "between tokens" in found.problem
     assert found.figures["first_ms"] > 3 * found.figures["active_first_ms"]
     assert judge_trial(paced(little), paced(active), OPTIONS, 1.0).problem == ""
     assert judge_trial(paced(slower[:19]), paced(active), OPTIONS, 1.0).problem == "", "too few"

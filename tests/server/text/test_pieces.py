@@ -46,5 +46,5 @@ def test_metaspace_tokens_at_the_front_and_later(scheme: Any, token: str) -> Non
     ],
 )
 def test_tokens_that_depend_on_their_neighbours_are_refused(decoder: decoders.Decoder) -> None:
-    with pytest.raises(UnsupportedTokenizerError, match="cannot be streamed"):
+    with pytest.raises(UnsupportedTokenizerError):
         of(decoder, "a")

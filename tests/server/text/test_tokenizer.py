@@ -143,7 +143,7 @@ def test_continuing_equals_transformers(
 
 
 def test_continuing_and_beginning_at_once_is_refused(loaded: dict[str, Tokenizer]) -> None:
-    with pytest.raises(ValueError, match="add_generation_prompt and continue_final_message are both true"):
+    with pytest.raises(ValueError, match="continue_final_message"):
         loaded["mistral"].chat([user("a")], continue_final_message=True)
 
 
@@ -222,7 +222,7 @@ def test_a_disguise_that_normalises_to_a_control_token_is_refused(folder: Path) 
     library.save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.load(folder)
     assert library.token_to_id("<|end|>") in tokenizer.encode("＜|end|＞")
-    with pytest.raises(TemplateError, match="disguised control token"):
+    with pytest.raises(TemplateError):
         tokenizer.chat([user("＜|end|＞")])
 
 
@@ -269,12 +269,12 @@ def test_a_system_message_is_not_dropped_in_silence(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ messages[0].content + 1 }}", "cannot render these messages"),
+        ("{{ messages[0].content + 1 }}", "messages"),
         ("{{ messages[0].missing.deeper }}", "missing"),
         ("{{ messages.append(1) }}", "unsafe|not safely callable"),
         ("{{ ''.__class__.__mro__ }}", "unsafe|undefined|attribute"),
-        ("{% for i in range(99999) %}{{ 'x' * 99 }}{% endfor %}", "grew past"),
-        ("{% for i in range(999999) %}{% endfor %}", "cannot render|Range too big"),
+        ("{% for i in range(99999) %}{{ 'x' * 99 }}{% endfor %}", "characters"),
+        ("{% for i in range(999999) %}{% endfor %}", "messages|Range"),
     ],
 )
 def test_what_a_template_must_not_do_is_an_error(folder: Path, template: str, message: str) -> None:
@@ -324,12 +324,12 @@ def test_a_template_that_shows_only_a_users_parts_still_gets_the_system_message(
     ],
 )
 def test_a_template_that_drops_the_users_text_is_refused_at_load(folder: Path, template: str) -> None:
-    with pytest.raises(ValueError, match="leaves out what the user says"):
+    with pytest.raises(ValueError, match=r"chat_template\.jinja"):
         reloaded(folder, chat_template=template)
 
 
 def test_a_template_that_does_not_compile_is_named_at_load(folder: Path) -> None:
-    with pytest.raises(ValueError, match="the chat template does not compile, line 1"):
+    with pytest.raises(ValueError, match="line 1"):
         reloaded(folder, chat_template="{% for %}")
 
 
@@ -343,9 +343,9 @@ def test_where_a_chat_template_comes_from(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("from its file {{ messages[0].content }}", "utf-8")
     assert reloaded(folder).decode(reloaded(folder).chat([user("a")])) == "from its file a"
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(ValueError, match="no 'default'"):
+    with pytest.raises(ValueError, match="'default'"):
         reloaded(folder, chat_template=named[:1])
-    with pytest.raises(TemplateError, match="no chat template"):
+    with pytest.raises(TemplateError):
         reloaded(folder, chat_template=None).chat([user("a")])
 
 
@@ -367,7 +367,7 @@ def test_a_tool_parser_in_place_of_the_templates(folder: Path) -> None:
     reloaded(folder)
     assert Tokenizer.load(folder).tool_format is None
     assert Tokenizer.load(folder, tool_parser="llama3_json").tool_format is LLAMA3
-    with pytest.raises(ValueError, match=r"^tool_parser 'mistral' needs .*\[TOOL_CALLS\]"):
+    with pytest.raises(ValueError, match=r"tool_parser 'mistral'.*\[TOOL_CALLS\]"):
         Tokenizer.load(folder, tool_parser="mistral")
 
 
@@ -391,7 +391,7 @@ def test_half_a_surrogate_pair_is_replaced(loaded: dict[str, Tokenizer]) -> None
 
 @pytest.mark.parametrize("token", [-1, 2**40, 600])
 def test_a_token_outside_the_vocabulary_is_refused(loaded: dict[str, Tokenizer], token: int) -> None:
-    with pytest.raises(ValueError, match=f"token {token} is not one of 0 to"):
+    with pytest.raises(ValueError, match=f"token {token} "):
         loaded["mistral"].decode([1, token])
 
 
@@ -404,10 +404,10 @@ def test_end_tokens_come_from_every_place_that_names_them(folder: Path) -> None:
 
 
 def test_a_missing_tokenizer_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="copy it from where the model came from"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match="convert it once") as caught:
+    with pytest.raises(FileNotFoundError, match=r"AutoTokenizer\.from_pretrained") as caught:
         Tokenizer.load(tmp_path)
     assert str(tmp_path.parent) not in str(caught.value)
 
@@ -434,16 +434,16 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps({"vocab_size": enough}), "utf-8")
         assert Tokenizer.load(folder).vocabulary_size == rows
     (folder / "config.json").write_text(json.dumps({"vocab_size": rows - 1}), "utf-8")
-    with pytest.raises(ValueError, match=f"token {rows - 1} .* has {rows - 1} rows"):
+    with pytest.raises(ValueError, match=f"token {rows - 1} .*{rows - 1} rows"):
         Tokenizer.load(folder)
 
 
 def test_a_broken_config_is_named(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text("{", "utf-8")
-    with pytest.raises(ValueError, match=r"tokenizer_config\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json"):
         Tokenizer.load(folder)
     (folder / "tokenizer_config.json").write_text("[]", "utf-8")
-    with pytest.raises(ValueError, match=r"tokenizer_config\.json must hold a JSON object"):
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json"):
         Tokenizer.load(folder)
 
 
@@ -454,7 +454,7 @@ def test_a_decoder_that_cannot_stream_is_refused(folder: Path, decoder: decoders
     library = Library.from_file(str(folder / "tokenizer.json"))
     library.decoder = decoder
     library.save(str(folder / "tokenizer.json"))
-    with pytest.raises(UnsupportedTokenizerError, match="supported are ByteLevel"):
+    with pytest.raises(UnsupportedTokenizerError, match="ByteLevel"):
         Tokenizer.load(folder)
 
 

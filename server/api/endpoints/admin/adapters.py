@@ -1,4 +1,4 @@
-"""`/admin/adapters`: what the server holds, and changes to its registry that are live when answered."""
+"""`/admin/adapters`: list adapters and change the registry. Changes are live when answered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from server.serving.service import BaseService
 
 
 class Admin:
-    """The endpoints. 200 where a change is live, 202 where it is made and this server has yet to follow."""
+    """The routes. 200: the change is live. 202: it is made, but this server has not applied it yet."""
 
     def __init__(self, context: Context, audit: AuditLog) -> None:
         self._context = context
@@ -31,7 +31,7 @@ class Admin:
         self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def all(self, _request: Request) -> Response:
-        """Every version that is served or kept."""
+        """List every version that is served or in the registry."""
         entries: dict[str, dict[str, Any]] = {}
         for service in self._context.services:
             if service.changes is None:
@@ -44,13 +44,13 @@ class Admin:
         return reply({"object": "list", "data": list(entries.values())})
 
     async def one(self, request: Request) -> Response:
-        """All that is known of one."""
+        """Show one version in full."""
         name = request.path_params["name"]
         changes, own = self._context.changes_for(request, name)
         return reply(self._with_base(await changes.inventory.one(own), self._context.base_of(name)))
 
     async def add(self, request: Request) -> Response:
-        """A folder beneath the roots, or a URL beneath the operator's prefixes, becomes a version."""
+        """Add a version from a folder below `adapter_roots`, or a URL below `adapter_urls`."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, AddFields)
         found, alias = await self._context.changes_for_new(request, body.alias or "", body.path)
@@ -66,25 +66,25 @@ class Admin:
         return await self._changed(request, "add", describe_source(body.path), change)
 
     async def promote(self, request: Request) -> Response:
-        """An alias stands for this version from now on."""
+        """Make a version the active one of its alias."""
         await self._no_fields(request)
         changes, name = self._changes(request, request.path_params["name"])
         return await self._changed(request, "promote", name, changes.promote(name))
 
     async def rollback(self, request: Request) -> Response:
-        """An alias stands for what it stood for before."""
+        """Make the previous version of an alias active again."""
         await self._no_fields(request)
         changes, name = self._changes(request, request.path_params["name"])
         return await self._changed(request, "rollback", name, changes.rollback(name))
 
     async def retire(self, request: Request) -> Response:
-        """A version is served no longer."""
+        """Stop serving a version of an adapter."""
         await self._no_fields(request)
         changes, name = self._changes(request, request.path_params["name"])
         return await self._changed(request, "retire", name, changes.retire(name))
 
     async def verify(self, request: Request) -> Response:
-        """Whether versions are still what was added."""
+        """Check the files of versions against the recorded digests."""
         await self._no_fields(request)
         changes, name = self._changes(request, request.path_params["name"])
         async with self._audit.record(request, "verify", name):
@@ -112,13 +112,13 @@ class Admin:
         )
 
     async def _no_fields(self, request: Request) -> None:
-        """Refuse a body that asks for something."""
+        """Refuse a body that has fields."""
         if not is_empty(request.scope):
             to_fields(await self._context.read(request, limit=self._limit), NoFields)
 
 
 def _is_here(entry: dict[str, Any]) -> bool:
-    """Whether its base serves it, or would if it were whole."""
+    """True if the version's base serves it, or would serve it if it were not damaged."""
     return entry["served"] or entry["problem"] is not None
 
 
@@ -139,7 +139,7 @@ def _change(change: ChangeResult) -> dict[str, Any]:
 
 
 def _promotion(change: ChangeResult) -> str | None:
-    """What makes an added version active that waits for it."""
+    """The request that makes an added version active."""
     return f"POST /admin/adapters/{change.name}/promote" if change.stands and not change.active else None
 
 

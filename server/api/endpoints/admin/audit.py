@@ -1,4 +1,4 @@
-"""What every change over HTTP leaves behind: one line in the log, and a count."""
+"""Logs and counts each change of adapters that a client makes over HTTP."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
 
 MAX_ADMIN_BODY = 64 * 1024
-"""Bytes of a body that changes adapters; `max_body` where that is less."""
+"""Maximum body in bytes of an admin request; `max_body` if that is smaller."""
 
 log = logging.getLogger("oneseek.admin")
 
 
 @dataclass(slots=True)
 class AuditEntry:
-    """What a change came to."""
+    """The audit log's entry about one change of adapters."""
 
     name: str
-    """As the client wrote it, until it is known."""
+    """Full name of the adapter; the client's own spelling until the full name is known."""
     digest: str = ""
     outcome: str = "ok"
 
     def about(self, name: str, digest: str | None = None) -> None:
-        """It was this version."""
+        """Record the version that was changed."""
         self.name, self.digest = name, digest or ""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
-    """Tells of changes."""
+    """Logs and counts changes of adapters."""
 
     metrics: Metrics
 
     @asynccontextmanager
     async def record(self, request: Request, action: str, name: str) -> AsyncGenerator[AuditEntry]:
-        """Log and count what happens inside, who asked, and how it ended. `action` is one of a few words."""
+        """Log and count the change in the block with client and outcome. `action` is from a fixed set."""
         exchange: Exchange = request.scope[EXCHANGE]
         told, began = AuditEntry(name), time.perf_counter()
         why = ""
@@ -57,10 +57,10 @@ class AuditLog:
         finally:
             self.metrics.of(exchange).admin_changes.labels(action, told.outcome).inc()
             log.info(
-                "%s %s%s outcome=%s%s request=%s key=%s seconds=%.3f",
+                "admin change: action=%s name=%s%s outcome=%s%s request=%s key=%s seconds=%.3f",
                 action,
                 format_value(told.name),
-                f" {told.digest}" if told.digest else "",
+                f" digest={told.digest}" if told.digest else "",
                 told.outcome,
                 why,
                 exchange.request_id,

@@ -1,4 +1,4 @@
-"""`POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, in vLLM's shapes, errors included."""
+"""Answers `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter` in vLLM's format, including errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TYPES = {404: "NotFoundError", 503: "ServiceUnavailableError"}
 
 
 class Loras:
-    """Both endpoints. `lora_name` is an alias or `alias@version`; `lora_path` is beneath `adapter_roots`."""
+    """The routes. `lora_name` is an alias or `alias@version`; `lora_path` is below `adapter_roots`."""
 
     def __init__(self, context: Context, audit: AuditLog) -> None:
         self._context = context
@@ -40,7 +40,7 @@ class Loras:
         self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def load(self, request: Request) -> Response:
-        """Serve one more adapter: from a folder in memory alone, from a URL as a version of the registry."""
+        """Load an adapter: from a folder in memory only, from a URL as a version of the registry."""
         try:
             value = await self._context.read(request, limit=self._limit)
             body = to_generation(value, LoadFields, refused=LORA_REFUSED, hints=frozenset())
@@ -59,7 +59,7 @@ class Loras:
         return Response(f"Success: LoRA adapter '{name}' added successfully.", media_type="text/plain")
 
     async def unload(self, request: Request) -> Response:
-        """Serve one no longer."""
+        """Unload an adapter."""
         try:
             value = await self._context.read(request, limit=self._limit)
             body = to_generation(value, UnloadFields, refused={}, hints=LORA_HINTS)
@@ -73,13 +73,17 @@ class Loras:
         return Response(f"Success: LoRA adapter '{name}' removed successfully.", media_type="text/plain")
 
     def _failed(self, error: Exception) -> Response:
-        """vLLM's error: `code` is the status, `type` its kind. What nobody foresaw is raised again."""
+        """Handle errors in vLLM's format: `code` is the status, `type` its kind. Re-raises unexpected errors.
+
+        The fields appear twice: below `error`, as in current vLLM, and at the top level, as in older
+        versions, which production-stack's controller still reads.
+        """
         reply = reply_for(error)
         if reply.code == "internal_error":
             raise error
         self._audit.metrics.rejected.labels(reply.code or "error").inc()
         detail = {"message": reply.message, "type": _type(reply), "param": reply.param, "code": reply.status}
-        body = msgspec.json.encode({"error": detail})
+        body = msgspec.json.encode({"error": detail, "object": "error", **detail})
         return Response(body, reply.status, headers=dict(reply.headers), media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""`/admin/adapters/{alias}/canary`, `shadow`, `settle`, `rollout`: how an alias's requests are divided."""
+"""`/admin/adapters/{alias}/canary`, `shadow`, `settle` and `rollout`: divide an alias's requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.rollout.changes import AliasShares, RolloutChanges
 
 
 class Rollout:
-    """The endpoints. 200 where requests are divided so when it is answered, 202 where this server lags."""
+    """The routes. 200: the change is live. 202: it is made, but this server has not applied it yet."""
 
     def __init__(self, context: Context, audit: AuditLog) -> None:
         self._context = context
@@ -26,14 +26,14 @@ class Rollout:
         self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def canary(self, request: Request) -> Response:
-        """A part of the requests goes to other versions."""
+        """Send a share of the requests to other versions."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, CanaryFields)
         changes, alias = self._changes(request)
         return await self._divided(request, "canary", alias, changes.canary(alias, body.shares))
 
     async def shadow(self, request: Request) -> Response:
-        """A version answers a part of the requests as well, unseen."""
+        """Let a version answer a part of the requests too, without showing its answers to clients."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, ShadowFields)
         changes, alias = self._changes(request)
@@ -41,7 +41,7 @@ class Rollout:
         return await self._divided(request, "shadow", alias, done)
 
     async def settle(self, request: Request) -> Response:
-        """All requests go to the active version again."""
+        """Send all requests to the active version again."""
         empty = is_empty(request.scope)
         value = {} if empty else await self._context.read(request, limit=self._limit)
         body = to_fields(value, SettleFields)
@@ -49,7 +49,7 @@ class Rollout:
         return await self._divided(request, "settle", alias, changes.settle(alias, body.reason))
 
     async def describe(self, request: Request) -> Response:
-        """How requests are divided, and what was measured."""
+        """Show how requests are divided, with the measurements."""
         changes, alias = self._changes(request)
         return reply(await changes.describe(alias))
 

@@ -17,7 +17,7 @@ from server.engines.embedded.runners.available import MIB, format_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseLoad:
-    """One base as the plan sees it."""
+    """A base whose memory is planned, with its options and adapters."""
 
     name: str
     config: ModelConfig
@@ -27,11 +27,11 @@ class BaseLoad:
 
     @property
     def automatic(self) -> bool:
-        """Whether the plan decides on its keys and values."""
+        """True if no budget for keys and values is set, so that the plan chooses one."""
         return self.options.kv_bytes is None and self.options.kv_tokens is None
 
     def needs(self, kv_bytes: int, available: int) -> MemoryPlan:
-        """What it takes with `kv_bytes` for keys and values, if it has no budget of its own.
+        """Plan the base's memory with `kv_bytes` for keys and values. A budget in its options comes first.
 
         Raises `ValueError` for options that do not fit the base.
         """
@@ -39,7 +39,7 @@ class BaseLoad:
         try:
             limits = plan(self.config, options)
         except ValueError as error:
-            raise ValueError(f"the base {self.name}: {error}") from None
+            raise ValueError(f"base {self.name}: {error}") from None
         method = method_of(options.quantize, FUSED)
         bfloat16 = options.prefill_dtype == "bf16"
         return plan_memory(self.config, limits, method, self.adapters, available, bfloat16=bfloat16)
@@ -47,44 +47,46 @@ class BaseLoad:
 
 @dataclass(frozen=True, slots=True)
 class BasesPlan:
-    """What all bases take at most at one time."""
+    """The maximum memory that all bases take together."""
 
     parts: Mapping[str, MemoryPlan]
-    """By base; the program is in each."""
+    """Maps each base name to its own memory plan. Each includes the memory of the program, which is needed
+    once.
+    """
     always: frozenset[str]
-    """The bases that never leave."""
+    """Names of the bases that always stay in memory."""
     room: int | None
-    """How many others may be in memory at once; None: all."""
+    """Number of on-demand bases that may be in memory at once; None means all of them."""
     available: int
 
     @property
     def size(self) -> int:
-        """Bytes: every base that never leaves, and the largest of the others for which there is room."""
+        """Bytes of the bases that always stay in memory and of the `room` largest on-demand bases."""
         sizes = {name: part.size - PROGRAM for name, part in self.parts.items()}
         others = sorted((size for name, size in sizes.items() if name not in self.always), reverse=True)
         return PROGRAM + sum(sizes[name] for name in self.always) + sum(others[: self.room])
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for all of it."""
+        """True if the plan's size is at most the available memory."""
         return self.size <= self.available
 
     def lines(self) -> list[str]:
-        """For people: the sum, then each base."""
+        """Format the plan for people: a line with the sum, then a line for each base."""
         width = max(map(len, self.parts))
-        limit = "" if self.room is None else f", of the on-demand ones {self.room} at a time"
+        limit = "" if self.room is None else f", with {self.room} on_demand bases at a time"
         size, available = format_bytes(self.size), format_bytes(self.available)
-        head = f"memory plan of all bases: up to {size} of the {available} that are free{limit}"
+        head = f"memory plan of all bases: up to {size} of {available} free memory{limit}"
         return [head, *(f"  {name:<{width}}  {_in_parts(part)}" for name, part in self.parts.items())]
 
 
 def plan_bases(
     bases: Sequence[BaseLoad], most: int | None, available: int
 ) -> tuple[BasesPlan, dict[str, int]]:
-    """The plan, and the bytes for keys and values of each base that has no budget of its own.
+    """Plan the memory of all bases. Return the plan and the KV bytes of each base without a budget.
 
     `most` bases may be in memory at once (None: all). Raises `ValueError` if they do not fit into `available`
-    bytes, with the sum base by base and the settings that would make it fit.
+    bytes. Its message lists what each base needs and the settings that would make all of them fit.
     """
     found = _attempt(bases, most, available)
     if found is not None:
@@ -92,16 +94,18 @@ def plan_bases(
     least = _plan(bases, most, available, {base.name: _least(base) for base in bases})
     shown = "; ".join(f"{name} {_in_parts(part)}" for name, part in least.parts.items())
     remedies = " or ".join(_remedies(bases, most, available))
-    none = "no setting makes it fit: serve fewer or smaller bases"
+    none = "no setting helps; serve fewer or smaller bases"
     remedy = f"it fits with {remedies}" if remedies else none
     needed, free = format_bytes(least.size), format_bytes(available)
-    raise ValueError(f"the bases need {needed} of memory together and {free} are free: {shown}; {remedy}")
+    raise ValueError(
+        f"the bases need {needed} of memory together, but only {free} are free: {shown}; {remedy}"
+    )
 
 
 def _attempt(
     bases: Sequence[BaseLoad], most: int | None, available: int
 ) -> tuple[BasesPlan, dict[str, int]] | None:
-    """The plan with as much for keys and values as there is; None if it does not fit with the least."""
+    """Plan with as large KV budgets as fit; return None if not even the smallest budgets fit."""
     wanted = min(KV_MOST, int(available * KV_SHARE)) // len(bases)
     kv = {base.name: max(wanted, _least(base)) for base in bases}
     least = {base.name: _least(base) for base in bases}
@@ -128,7 +132,7 @@ def _least(base: BaseLoad) -> int:
 
 
 def _remedies(bases: Sequence[BaseLoad], most: int | None, available: int) -> Iterator[str]:
-    """Settings under which it fits, the mildest first."""
+    """Find settings with which all bases fit; those that change least come first."""
     waiting = [base.name for base in bases if base.on_demand]
     always = len(bases) - len(waiting)
     for fewer in range((most or len(bases)) - 1, always, -1):

@@ -1,7 +1,7 @@
-"""Which device runs the graph, opening it there, and whether it computes what the CPU does.
+"""Chooses the device that runs the graph, opens it, and compares its results with the CPU's.
 
-`auto` goes on to the next device, and to the CPU in the end, where one does not come up, fails, has too
-little memory or is wrong; a device that is asked for by name is refused instead.
+A device can fail to start, fail in a run, lack memory or compute wrong logits. With `auto`, the next device
+is tried then, and the CPU last. If the device was chosen by name, an error is raised instead.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.device.selftest import DeviceError, precision_of
 from server.engines.embedded.runners.device.sessions import open_session
 from server.engines.embedded.runners.protocol import Runner
+from server.engines.embedded.runners.windowsml.catalogue import CatalogueError, open_catalogue
+from server.engines.embedded.runners.windowsml.registration import register_present
 from server.engines.embedded.scheduling.limits import SchedulerLimits
-from server.errors import EngineError
+from server.errors import EngineError, first_line
 from server.metrics.engine_state import DeviceFallback, DeviceInfo
 
 logger = logging.getLogger(__name__)
@@ -35,49 +37,66 @@ DeviceChoice = DeviceName | Literal["auto"]
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """A device, the base's graph for it, and the memory that it is given."""
+    """A device, the base's graph for it, and the limits that fit its memory."""
 
     provider: Provider
     graph: BuiltGraph
     limits: SchedulerLimits
     prompts: BuiltGraph | None = None
-    """Of the CPU: the graph by which prompts are computed in bfloat16."""
+    """Graph that computes prompts in bfloat16. Set on the CPU only."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedDevice:
-    """Where the base runs, and what made it so."""
+    """The device that was chosen for a base, ready to run."""
 
     place: DevicePlan
     open_runner: Callable[[], Runner]
-    """Gives the runner, once; the CPU's is opened only then."""
+    """Returns the runner; call it once. The CPU's runner is opened by this call, others are open already."""
     check: DeviceCheck | None
-    """What judges each adapter that is loaded; None for the CPU."""
+    """Compares the device's logits with the CPU's for each adapter that is loaded; None on the CPU."""
     info: DeviceInfo
 
 
 def candidates(choice: DeviceChoice, available: Sequence[str]) -> list[Provider]:
-    """The devices to try, best first: the one asked for, or all of those that ONNX Runtime has.
+    """List the devices to try, best first.
 
-    `available` is what `onnxruntime.get_available_providers` says. Raises `FlavourError` where the device
-    asked for is not among them.
+    For `auto`, these are all devices of ONNX Runtime and Windows ML. `available` is the result of
+    `onnxruntime.get_available_providers()`. Raises `FlavourError` or `CatalogueError` if a device chosen by
+    name is missing. Downloads nothing.
     """
     if choice == "auto":
-        return [provider for provider in PROVIDERS.values() if provider.ort in available]
+        built_in = [provider for provider in PROVIDERS.values() if provider.ort in available]
+        return [*_registered_devices(), *built_in]
+    if choice == "windowsml":
+        return register_present(open_catalogue())
     check_provider(PROVIDERS[choice], available, find_installed())
     return [PROVIDERS[choice]]
 
 
-def dtype_on(provider: Provider, wanted: Dtype | None, choice: DeviceChoice) -> Dtype:
-    """What a device computes in: what is wanted, or its first where nothing is or `auto` fell back on it.
+def _registered_devices() -> list[Provider]:
+    """Return the devices of Windows ML, without CPUs: these have the engine's own CPU runner."""
+    try:
+        found = register_present(open_catalogue())
+    except CatalogueError as error:
+        logger.debug("Windows ML cannot be used here, so its devices are skipped: %s", error)
+        return []
+    return [provider for provider in found if provider.hardware != "cpu"]
 
-    Raises `ValueError` where the one wanted is not for it.
+
+def dtype_on(provider: Provider, wanted: Dtype | None, choice: DeviceChoice) -> Dtype:
+    """Choose the number format that a device computes in.
+
+    That is `wanted`, or the device's default if `wanted` is None. If the device does not support `wanted`,
+    `auto` uses the default, and a device chosen by name raises `ValueError`.
     """
     if wanted is None or wanted in provider.dtypes:
         return wanted or provider.dtypes[0]
     if choice == "auto":
         return provider.dtypes[0]
-    raise ValueError(f"dtype {wanted} is not for device {provider.name}; it has {', '.join(provider.dtypes)}")
+    raise ValueError(
+        f"dtype {wanted} is not available on device {provider.name}; use {' or '.join(provider.dtypes)}"
+    )
 
 
 def open_best(
@@ -86,10 +105,11 @@ def open_best(
     threads: int | None,
     adapters: Callable[[], Mapping[str, AdapterWeights]],
 ) -> OpenedDevice:
-    """The first of `providers` that works for the base and, where others are left to go on to, `adapters`.
+    """Open the first of `providers` that passes the self-test.
 
-    `placed` builds a device's graph and is asked only of devices that come up. Raises what it does, and
-    `EngineError`, for the last of the providers.
+    The base is tested, and all `adapters` too unless it is the last provider. `placed` builds the graph for a
+    device that has started. If the last provider fails, its error is raised: `EngineError`, or what `placed`
+    raises.
     """
     fallback: DeviceFallback | None = None
     for provider in providers[:-1]:
@@ -98,12 +118,12 @@ def open_best(
         except (EngineError, ValueError) as error:
             reason = error.reason if isinstance(error, DeviceError) else "memory"
             fallback = DeviceFallback(provider.name, reason, str(error))
-            logger.warning("device %s is not used: %s", provider.name, error)
+            logger.warning("device %s cannot be used, trying the next one: %s", provider.name, error)
     return _open(providers[-1], placed, threads, dict, fallback)
 
 
 def bring_up(provider: Provider) -> None:
-    """Open the smallest of sessions on a device. Raises `DeviceError` where it does not come up."""
+    """Open a minimal session on a device. Raises `DeviceError` if the device fails to start."""
     shape = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "probe", [shape], [output])
@@ -112,7 +132,7 @@ def bring_up(provider: Provider) -> None:
     try:
         open_session(model.SerializeToString(), provider, {})
     except Exception as error:  # ONNX Runtime's own have no other common base, and pass on what drivers say
-        raise DeviceError("absent", f"device {provider.name} does not come up: {_brief(error)}") from error
+        raise DeviceError("absent", f"device {provider.name} failed to start: {first_line(error)}") from error
 
 
 def _open(
@@ -130,7 +150,7 @@ def _open(
     limits = place.limits
     check = DeviceCheck(place.graph, provider.name, limits.rows, limits.context, threads)
     judged = adapters()
-    # The CPU's part first: the device's memory is not taken yet.
+    # Compute the CPU's logits before the device takes memory.
     check.prepare({BASE: None, **judged})
     runner = open_device(place)
     try:
@@ -142,7 +162,7 @@ def _open(
 
 
 def _judge(runner: Runner, check: DeviceCheck, adapters: Mapping[str, AdapterWeights]) -> None:
-    """Judge a device with nothing on it, in its outermost rows."""
+    """Run the self-test on an idle device, in its first and last row. Raises `DeviceError` if it fails."""
     rows = sorted({0, runner.rows - 1})
     check.examine(runner, rows, BASE)
     for digest, weights in adapters.items():
@@ -152,13 +172,13 @@ def _judge(runner: Runner, check: DeviceCheck, adapters: Mapping[str, AdapterWei
 
 
 def info_of(place: DevicePlan, fallback: DeviceFallback | None) -> DeviceInfo:
-    """What is told of a device that is in use."""
+    """Return the name, provider and precision that are reported for a device in use."""
     provider, graph = place.provider, place.graph
     return DeviceInfo(provider.name, provider.ort, precision_of(graph.dtype, graph.quantize), fallback)
 
 
 def open_cpu(place: DevicePlan, threads: int | None) -> CpuRunner:
-    """The CPU's runner. Raises `EngineError` where it cannot be opened."""
+    """Open the CPU's runner. Raises `EngineError` if that fails."""
     limits = place.limits
     try:
         prompts = None if place.prompts is None else BfloatPrefill(place.prompts, threads)
@@ -171,18 +191,14 @@ def open_cpu(place: DevicePlan, threads: int | None) -> CpuRunner:
 
 
 def open_device(place: DevicePlan) -> DeviceRunner:
-    """A device's runner. Raises `DeviceError` where it cannot be opened."""
+    """Open a device's runner. Raises `DeviceError` if that fails."""
     limits, name = place.limits, place.provider.name
     try:
         chunk = limits.max_num_batched_tokens
         return DeviceRunner(place.graph, place.provider, limits.rows, limits.context, chunk)
     except MemoryError as error:
-        raise DeviceError("memory", f"device {name} has too little memory: {_brief(error)}") from error
+        raise DeviceError(
+            "memory", f"device {name} does not have enough memory: {first_line(error)}"
+        ) from error
     except Exception as error:  # as in `bring_up`
-        raise DeviceError("failed", f"device {name} cannot be opened: {_brief(error)}") from error
-
-
-def _brief(error: Exception) -> str:
-    """The first line of what a driver says, without the places in its sources."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+        raise DeviceError("failed", f"device {name} cannot be opened: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Puts the embedded engine together: a base's graph, the plan of its memory, the runner of its device."""
+"""Assembles the embedded engine from a base's graph, its memory plan, and the runner of its device."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def embedded_engine(
     adapters: Sequence[Adapter] = (),
     say: Callable[[str], None] | None = None,
 ) -> EmbeddedEngine:
-    """An engine for the checkpoint in `base`, its graph built, not yet started.
+    """Create an engine for the checkpoint in `base`. Its graph is built, but it is not started.
 
-    `progress` is told (bytes done, bytes in all) while the graph is built; it is not called where the graph
-    is already there; `say` is told the memory plan before that. A device other than the CPU is opened,
-    and judged by the CPU's logits of the base and, where the choice is `auto`, of `adapters`. Raises
-    `EngineError` for a checkpoint this engine cannot run, options that do not fit it or more than the memory
-    holds, or a device that is asked for by name and cannot be used.
+    `say` receives the memory plan line by line. `progress` is then called with (bytes done, bytes in all)
+    while the graph is built, and never if it is built already. A device other than the CPU is opened, and
+    its logits are compared with the CPU's: for the base, and with `auto` for `adapters` too.
+    Raises `EngineError` if this engine cannot run the checkpoint, the options do not suit it, memory is too
+    small, or a device chosen by name cannot be used.
     """
 
     def placed(provider: Provider) -> DevicePlan:
@@ -74,7 +74,7 @@ def embedded_engine(
     try:
         if options.prefill_dtype == "bf16" and options.device != "cpu":
             raise ValueError(
-                f"prefill_dtype bf16 is the CPU's, and device is {options.device}; leave one of them out"
+                f"prefill_dtype bf16 is for the CPU, but device is {options.device}; remove one of the two"
             )
         if options.prefill_dtype == "bf16":
             require_bfloat16()
@@ -107,17 +107,17 @@ def embedded_engine(
 
 
 def _unkept(graphs: Path, error: OSError) -> EngineError:
-    """The error of a graph that cannot be written to `graphs`."""
+    """Return the error to raise if a graph cannot be written to the folder `graphs`."""
     why = error.strerror or str(error)
     space = "free some space, or " if error.errno in FULL else ""
     return EngineError(
-        f"the graph cannot be kept in {graphs}: {why[:1].lower()}{why[1:]}; "
-        f"{space}give a folder that can be written with --home"
+        f"the graph cannot be saved in {graphs}: {why[:1].lower()}{why[1:]}; "
+        f"{space}choose a writable folder with --home"
     )
 
 
 def _readable(adapters: Iterable[Adapter], base: Path) -> dict[str, AdapterWeights]:
-    """Adapters by digest, without those that the engine will refuse when it is to load them."""
+    """Read the weights of adapters, by digest. Leave out unreadable ones, which `load` will refuse later."""
     shape = ModelShape.read(base)
     found: dict[str, AdapterWeights] = {}
     for adapter in adapters:
@@ -132,7 +132,7 @@ def _fit_limits(
     adapters: Sequence[Adapter],
     say: Callable[[str], None] | None,
 ) -> SchedulerLimits:
-    """The limits that fit the memory there is, told part by part. Raises `ValueError` where none do."""
+    """Find limits that fit the free memory and pass the plan to `say`. Raises `ValueError` if none fit."""
     most = max(options.max_adapters, options.max_cpu_adapters or 0)
     largest = sorted(adapters, key=lambda adapter: adapter_bytes(config, adapter), reverse=True)[:most]
     limits, memory = fit(config, options, largest, lambda changed: plan(config, changed), available_memory())

@@ -1,4 +1,4 @@
-"""Holds the settings against the memory there is; what does not fit is refused with what would."""
+"""Checks that the settings fit the free memory; if they do not, suggests settings that would."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from server.engines.embedded.launch.options import EmbeddedOptions
 
 SMALLER = {"none": ("int8", "int4"), "int8": ("int4",)}
-"""Each way to hold weights → those that take less, the most exact first."""
+"""Maps each value of `quantize` to values that need less memory, the most exact first."""
 LEAST_TOKENS = 512
-"""Keys and values for fewer tokens than this are no remedy: hardly a request would fit."""
+"""Smallest KV budget in tokens that is suggested. With less, most requests would not fit."""
 
 PlanLimits = Callable[["EmbeddedOptions"], SchedulerLimits]
 
@@ -32,18 +32,19 @@ def fit(
     plan: PlanLimits,
     available: int,
 ) -> tuple[SchedulerLimits, MemoryPlan]:
-    """The limits that `plan` gives and what they need; less for keys and values where no budget was set.
+    """Return the limits that `plan` computes from the options, and the memory that they need.
 
-    Raises `ValueError` where it does not fit into `available` bytes, with the settings that would.
+    If no KV budget was set, it is reduced as far as needed. Raises `ValueError` if the plan still does not
+    fit into `available` bytes. The message names the settings that would fit.
     """
     limits, needed = _attempt(config, options, adapters, plan, available)
     if needed.fits:
         return limits, needed
     parts = ", ".join(f"{part.name} {format_bytes(part.size)}" for part in needed.parts if part.size >= MIB)
     found = " or ".join(_remedies(config, options, adapters, plan, available))
-    remedy = f"it fits with {found}" if found else "no setting makes it fit: take a smaller base"
+    remedy = f"it fits with {found}" if found else "no setting helps; use a smaller base"
     raise ValueError(
-        f"the base needs {format_bytes(needed.size)} of memory and {format_bytes(available)} are free "
+        f"the base needs {format_bytes(needed.size)} of memory, but only {format_bytes(available)} are free "
         f"({parts}); {remedy}"
     )
 
@@ -75,7 +76,7 @@ def _remedies(
     plan: PlanLimits,
     available: int,
 ) -> Iterator[str]:
-    """Settings under which the plan fits, the mildest first, each with what it then needs."""
+    """Find settings with which the plan fits, with the memory needed; the smallest changes come first."""
     for changes in _changes(options):
         changed = [f"{name} {value}" for name, value in changes.items()]
         limits, needed = _attempt(config, replace(options, **changes), adapters, plan, available)
@@ -89,7 +90,7 @@ def _remedies(
 
 
 def _changes(options: EmbeddedOptions) -> Iterator[dict[str, Any]]:
-    """None, then those that take less memory, the most exact first."""
+    """Yield changes of the options: first an empty one, then those that save memory, most exact first."""
     prompts: list[dict[str, Any]] = [{}]
     if options.prefill_dtype == "bf16":
         prompts.append({"prefill_dtype": "fp32"})
@@ -99,6 +100,6 @@ def _changes(options: EmbeddedOptions) -> Iterator[dict[str, Any]]:
 
 
 def _room(config: ModelConfig, limits: SchedulerLimits, needed: MemoryPlan) -> int:
-    """Tokens whose keys and values would fit beside everything else, in whole pages."""
+    """Return the number of tokens, in whole pages, whose keys and values fit in the remaining memory."""
     room = needed.available - needed.size + limits.kv_tokens * token_bytes(config)
     return max(0, room // token_bytes(config) // PAGE * PAGE)

@@ -1,9 +1,9 @@
-"""What the embedded engine will take of the CPU's memory, known before anything is loaded.
+"""Plans how much of the CPU's memory the embedded engine will take, before anything is loaded.
 
-The figures follow what ONNX Runtime does with a fused graph on the CPU: the weights of products are packed
-into memory of their own, after which the mapped file is let go of; the embedding and the tables of positions
-stay mapped and take memory as they are touched; keys and values take it as they are written. A plan is the
-most that each can come to.
+The figures follow what ONNX Runtime does with a fused graph on the CPU. It packs the weights of matrix
+products into memory of their own and then unmaps their file. The embedding and the position tables stay
+mapped, and take memory when they are read. Keys and values take memory when they are written. A plan lists
+the most that each part can take.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ from server.engines.embedded.runners.available import MIB, format_bytes
 from server.engines.embedded.scheduling.limits import SchedulerLimits
 
 PROGRAM = 256 * MIB
-"""Python, ONNX Runtime, the tokenizer and the server."""
+"""Bytes of the process itself: Python, ONNX Runtime, the tokenizer and the server."""
 BLOCK_OVERHEAD = 8
-"""Bytes that a block has in ONNX Runtime's packed weights beside its codes: its scale and its sum."""
+"""Bytes of the scale and the sum that ONNX Runtime packs with each block of quantised weights."""
 ARENA = 2.0
-"""ONNX Runtime's arena grows by powers of two and keeps what it once took."""
+"""Factor on activations: ONNX Runtime's arena grows by powers of two and never shrinks."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPart:
-    """One line of a budget."""
+    """One line of the memory plan, such as weights or KV cache."""
 
     name: str
     size: int
-    """Bytes."""
+    """Size of the part in bytes."""
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What is needed, and what there is."""
+    """The memory that the engine needs, part by part, and the memory that is free."""
 
     parts: tuple[MemoryPart, ...]
     available: int
-    """Bytes that are free."""
+    """Bytes of free memory on this machine."""
 
     @property
     def size(self) -> int:
-        """Bytes of all parts."""
+        """Bytes that all parts of the plan need together."""
         return sum(part.size for part in self.parts)
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for all of it."""
+        """True if all parts together fit into the free memory."""
         return self.size <= self.available
 
     def lines(self) -> list[str]:
-        """For people: the sum, then each part."""
+        """The plan as lines of text: the sum, then each part."""
         width = max(len(part.name) for part in self.parts)
         size, available = format_bytes(self.size), format_bytes(self.available)
-        head = f"memory plan: up to {size} of the {available} that are free"
+        head = f"memory plan: up to {size} of {available} free memory"
         return [
             head,
             *(
@@ -77,9 +77,9 @@ def plan_memory(
     *,
     bfloat16: bool = False,
 ) -> MemoryPlan:
-    """The plan for a graph whose weights are held by `method`, with `adapters` resident.
+    """Plan the memory of a graph whose weights are quantised by `method`, with `adapters` resident.
 
-    `bfloat16`: prompts are computed so, with a copy of the weights.
+    `bfloat16`: prompts are computed in bfloat16, which needs a second copy of the weights.
     """
     tables = config.context * (config.head_dim if config.rope is not None else config.hidden)
     mapped = 4 * (config.vocabulary * config.hidden + tables)
@@ -88,7 +88,7 @@ def plan_memory(
     parts = (
         MemoryPart("weights", weight_bytes(config, method), "float32" if method == "none" else method),
         *([MemoryPart("weights for prompts", 2 * _weights(config), "bfloat16")] if bfloat16 else []),
-        MemoryPart("embedding", mapped, "mapped; only what is used counts"),
+        MemoryPart("embedding", mapped, "memory-mapped; only the used part counts"),
         MemoryPart("keys and values", kv, f"{limits.kv_tokens:,} tokens"),
         MemoryPart(
             "adapters", sum(adapter_bytes(config, adapter) for adapter in adapters), f"{len(adapters)}"
@@ -100,12 +100,12 @@ def plan_memory(
 
 
 def token_bytes(config: ModelConfig) -> int:
-    """Bytes of one token's keys and values."""
+    """Return the bytes of one token's keys and values."""
     return config.layers * 2 * config.kv_width * 4
 
 
 def weight_bytes(config: ModelConfig, method: Quantize) -> int:
-    """Bytes of all products' weights as ONNX Runtime packs them."""
+    """Return the bytes of the weights of all matrix products, as ONNX Runtime packs them."""
     every, head = _weights(config), config.vocabulary * config.hidden
     if method == "none":
         return 4 * every
@@ -116,15 +116,15 @@ def weight_bytes(config: ModelConfig, method: Quantize) -> int:
 
 
 def _weights(config: ModelConfig) -> int:
-    """Numbers in the weights of all products, the head among them."""
+    """Count the weights of all matrix products, including the output head."""
     layers = config.layers * sum(out * features for out, features in config.shapes.values())
     return layers + config.vocabulary * config.hidden
 
 
 def adapter_bytes(config: ModelConfig, adapter: Adapter) -> int:
-    """Bytes of an adapter: its own arrays, and a copy beside others for batches.
+    """Return the bytes of an adapter: its own arrays, and its share of the wide arrays used for batches.
 
-    In the copy all modules that one product computes share an input and an output as wide as all of them.
+    In the wide arrays, modules that one matrix product computes share an output as wide as all of them.
     """
     shapes = config.shapes
     own = sum(adapter.rank * sum(shapes[target]) for target in adapter.targets)
@@ -136,7 +136,7 @@ def adapter_bytes(config: ModelConfig, adapter: Adapter) -> int:
 
 
 def activation_bytes(config: ModelConfig, limits: SchedulerLimits) -> int:
-    """Bytes of what a step computes on the way, and of its logits."""
+    """Return the bytes of a step's intermediate results and of its logits."""
     attention = 2 * (config.query_width + 2 * config.kv_width)
     widest = 4 * config.hidden + attention + 3 * config.intermediate
     logits = 4 * limits.max_num_seqs * config.vocabulary
@@ -144,5 +144,5 @@ def activation_bytes(config: ModelConfig, limits: SchedulerLimits) -> int:
 
 
 def _packed(bits: int, block: int) -> float:
-    """Bytes of one weight."""
+    """Return the average bytes of one weight of `bits` bits, with its part of the block's overhead."""
     return bits / 8 + BLOCK_OVERHEAD / block

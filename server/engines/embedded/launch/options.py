@@ -1,4 +1,4 @@
-"""What an operator decides about the embedded engine, and the limits that follow from it."""
+"""An operator's options for the embedded engine, and the scheduler limits derived from them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ DEFAULT_NUM_SEQS = 32
 DEFAULT_ADAPTERS = 64
 DEFAULT_BATCHED_TOKENS = 512
 KV_SHARE = 0.25
-"""Part of the free memory that the KV cache may take where no budget is given."""
+"""Share of the free memory that the KV cache may take if no budget is given."""
 KV_MOST = 8 << 30
-"""Bytes it takes at most where no budget is given."""
+"""Maximum size of the KV cache in bytes if no budget is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedOptions:
-    """What an operator decides."""
+    """Options of the embedded engine for one base."""
 
     graphs: Path
-    """Folder of built graphs."""
+    """Folder in which built graphs are kept."""
     hashes: Path | None = None
-    """File that remembers the hashes of adapters' weights. None: they are hashed at every load."""
+    """File that caches the hashes of adapters' weights. None: hash the weights at every load."""
     device: DeviceChoice = "cpu"
     dtype: Dtype | None = None
-    """What a device computes in; None takes the device's own first choice."""
+    """Number format that a device computes in; None means the device's default."""
     prefill_dtype: Literal["fp32", "bf16"] = "fp32"
-    """What the CPU computes prompts in; bf16 through OpenVINO."""
+    """Number format in which the CPU computes prompts. bf16 needs OpenVINO."""
     quantize: str = "none"
     threads: int | None = None
     max_num_seqs: int = DEFAULT_NUM_SEQS
@@ -43,25 +43,25 @@ class EmbeddedOptions:
     prefill_chunk: int | None = None
     max_model_len: int | None = None
     kv_tokens: int | None = None
-    """KV budget in tokens; goes before `kv_bytes`."""
+    """KV budget in tokens; overrides `kv_bytes`."""
     kv_bytes: int | None = None
-    """KV budget in bytes; None takes a part of the free memory."""
+    """KV budget in bytes; None means `KV_SHARE` of the free memory."""
     max_queue: int = 256
     max_adapters: int = DEFAULT_ADAPTERS
-    """Adapters that can be resident at once."""
+    """Maximum number of adapters that can be loaded in the engine at once."""
     max_cpu_adapters: int | None = None
-    """Adapters whose weights are in memory, the resident ones among them. None: those alone."""
+    """Maximum adapters with weights in memory, including resident ones. None: resident ones only."""
     prefix_caching: bool = True
 
 
 def plan(
     config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]
 ) -> SchedulerLimits:
-    """Rows, context and KV budget. Raises `ValueError` where the budget holds no request."""
+    """Derive the scheduler's limits. Raises `ValueError` if the KV budget cannot hold a request."""
     context = config.context if options.max_model_len is None else options.max_model_len
     if context > config.context:
         raise ValueError(
-            f"max_model_len {context} is more than the {config.context} tokens this base was made for"
+            f"max_model_len {context} is above the base's maximum of {config.context} tokens; lower it"
         )
     if provider.is_device:
         return device_limits(
@@ -86,7 +86,7 @@ def plan(
     kv_tokens = min(kv_tokens, rows * in_pages(context)) // PAGE * PAGE
     if kv_tokens < PAGE:
         raise ValueError(
-            f"kv_cache_memory holds {kv_tokens} tokens of {token_bytes} bytes; give it at least "
+            f"kv_cache_memory holds only {kv_tokens} tokens of {token_bytes} bytes; set at least "
             f"{PAGE * token_bytes} bytes, or {context * token_bytes} for the whole context"
         )
     return SchedulerLimits(

@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
 
 def judge(environ: Mapping[str, str]) -> Suitability:
-    """The embedded engine suits every machine."""
+    """Report that the embedded engine can run on any machine."""
     return Suitability(True)
 
 
 def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
-    """The embedded engine on the base, not yet started. Raises `SettingsError` and `EngineError`."""
+    """Create the embedded engine for the base, not yet started. Raises `SettingsError` or `EngineError`."""
     if settings.engine.options:
         named = ", ".join(settings.engine.options)
-        raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
+        raise SettingsError(
+            "engine.options",
+            f"{named}: options of vLLM, but the engine is embedded; remove them, or set kind: vllm",
+        )
     from server.engines.embedded.runners.device.flavours import check_flavours, find_installed
 
-    # Before anything loads ONNX Runtime: of two that share a folder, what loads is neither.
+    # Check before ONNX Runtime is imported: two flavours in one folder overwrite each other's files.
     check_flavours(None if settings.device == "auto" else settings.device, find_installed())
     from server.engines.embedded.launch.launch import embedded_engine
 
@@ -38,7 +41,7 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
         setup.tokenizer,
         embedded_options(settings),
         observer=setup.observer,
-        progress=setup.narrate.progress(f"building the graph ({settings.quantize})"),
+        progress=setup.narrate.progress(f"building the graph ({_weights(settings)})"),
         adapters=setup.active,
         say=setup.narrate,
     )
@@ -47,7 +50,7 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
 
 
 def embedded_options(settings: Settings) -> EmbeddedOptions:
-    """What the settings say to the embedded engine."""
+    """Convert the settings to options of the embedded engine."""
     from adapters.files.hashes import hash_file
     from server.engines.embedded.launch.options import (
         DEFAULT_ADAPTERS,
@@ -81,7 +84,12 @@ def _narrate_device(info: EngineInfo, settings: Settings, narrate: Narration) ->
     device = info.device
     assert device is not None
     if device.fallback is not None:
-        narrate(f"warning: the CPU is used, not {device.fallback.device}: {device.fallback.message}")
-    where = "the CPU" if device.name == "cpu" else f"{device.name}, whose logits are the CPU's"
+        narrate(f"warning: using the CPU instead of {device.fallback.device}: {device.fallback.message}")
+    where = "the CPU" if device.name == "cpu" else f"{device.name}, which passed its self-test"
     prompts = ", prompts in bf16" if settings.prefill_dtype == "bf16" else ""
-    narrate(f"embedded on {where}; weights {settings.quantize}{prompts}, context {info.context}")
+    narrate(f"embedded on {where}; weights {_weights(settings)}{prompts}, context {info.context}")
+
+
+def _weights(settings: Settings) -> str:
+    """Return how the weights are stored, in a word for people."""
+    return "unquantized" if settings.quantize == "none" else settings.quantize

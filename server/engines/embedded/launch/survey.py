@@ -1,9 +1,9 @@
-"""What each device would run, and whether that fits: what `oneseek devices` shows."""
+"""Finds out what each device would run and whether it fits, for `oneseek devices`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime as ort
@@ -21,63 +21,94 @@ from server.engines.embedded.runners.device.hardware import Card, cards
 from server.engines.embedded.runners.device.plan import device_bytes, row_bytes
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.runners.device.selftest import DeviceError
+from server.engines.embedded.runners.windowsml.catalogue import (
+    CatalogueError,
+    Offer,
+    list_offers,
+    open_catalogue,
+)
+from server.engines.embedded.runners.windowsml.registration import register_present
 from server.engines.embedded.scheduling.limits import SchedulerLimits
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFit:
-    """What a device would run of the base, and the memory that takes."""
+    """How a device would run the base, and the memory that this takes."""
 
     variant: str
     dtype: str
     quantize: str
     weights: int
-    """Bytes."""
+    """Bytes that the base's weights need."""
     kv: int
-    """Bytes of keys and values at most."""
+    """Maximum bytes of keys and values."""
     sequences: int
     context: int
     memory: int | None
-    """Bytes that there are for it; None where that is not known."""
+    """Bytes of memory that the device has; None if unknown."""
 
     @property
     def fits(self) -> bool | None:
-        """Whether both go into it; None where that is not known."""
+        """True if weights, keys and values fit into `memory`; None if `memory` is unknown."""
         return None if self.memory is None else self.weights + self.kv <= self.memory
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSurvey:
-    """One device."""
+    """What `oneseek devices` shows about one device."""
 
     name: str
     provider: str
     distribution: str
     present: bool
     remedy: str | None
-    """Why it is not there, with the command that brings it where there is one."""
+    """Why the device is missing, with the command that installs it if there is one."""
     cards: tuple[Card, ...]
     fit: DeviceFit | None
-    """None without a base that the embedded engine runs."""
+    """How the device would run the base; None if there is no base that the embedded engine can run."""
     problem: str | None = None
-    """Why it would not run the base."""
+    """Why the device cannot run the base; None if it can."""
+    offers: tuple[Offer, ...] = ()
+    """Providers that the catalogue of Windows ML offers this machine. Set for `windowsml` only."""
 
 
 def survey(base: Path, options: EmbeddedOptions, flavours: Sequence[Flavour]) -> list[DeviceSurvey]:
-    """Every device, present or not. Opens a session on each that is, for a moment."""
+    """List every device, present or not. Opens a short session on each device that is present."""
     available, found = ort.get_available_providers(), cards()
-    return [_look(provider, available, found, base, options, flavours) for provider in PROVIDERS.values()]
+    built_in = [provider for provider in PROVIDERS.values() if provider.name != "windowsml"]
+    return [
+        _look_at_catalogue(found, base, options, flavours),
+        *(
+            _look(provider, _absent(provider, available, flavours), found, base, options, flavours)
+            for provider in built_in
+        ),
+    ]
+
+
+def _look_at_catalogue(
+    found: tuple[Card, ...], base: Path, options: EmbeddedOptions, flavours: Sequence[Flavour]
+) -> DeviceSurvey:
+    """List the installed providers of Windows ML, and those that it offers. Downloads nothing."""
+    provider, offers, remedy = PROVIDERS["windowsml"], (), None
+    try:
+        catalogue = open_catalogue()
+        offers = list_offers(catalogue)
+        provider = register_present(catalogue)[0]
+        bring_up(provider)
+    except (CatalogueError, DeviceError) as error:
+        here = can_install(provider) or bool(offers)
+        remedy = str(error) if here else "for Windows alone"
+    return replace(_look(provider, remedy, found, base, options, flavours), offers=offers)
 
 
 def _look(
     provider: Provider,
-    available: Sequence[str],
+    remedy: str | None,
     found: tuple[Card, ...],
     base: Path,
     options: EmbeddedOptions,
     flavours: Sequence[Flavour],
 ) -> DeviceSurvey:
-    remedy = _absent(provider, available, flavours)
     own = found if provider.is_device else ()
     fit, problem = None, None
     try:
@@ -90,7 +121,7 @@ def _look(
 
 def _absent(provider: Provider, available: Sequence[str], flavours: Sequence[Flavour]) -> str | None:
     if not can_install(provider):
-        return "for Windows alone"
+        return "for Windows only"
     try:
         check_provider(provider, available, flavours)
         if provider.is_device:

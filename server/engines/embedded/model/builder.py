@@ -22,7 +22,7 @@ from server.engines.embedded.model.plan import (
 
 GRAPH_FILE, DATA_FILE = "model.onnx", "model.onnx.data"
 ALIGNMENT = 1 << 16
-"""Offsets of tensors: what Windows asks for to map a file in part, and more than any other system."""
+"""Tensors start at multiples of this many bytes, as Windows requires to map part of a file."""
 
 BuildProgress = Callable[[int, int], None]
 """Called with (bytes written, bytes in all) after every weight."""
@@ -33,8 +33,8 @@ def write_graph(
 ) -> None:
     """Write `model.onnx` and `model.onnx.data` into the folder `target`, and flush them to the disk.
 
-    Peak memory is one weight and what is mapped of the checkpoint for it, which is no more.
-    Raises `CheckpointError` where the checkpoint lacks a weight, before anything is written.
+    Peak memory is one weight, and the part of the checkpoint that is mapped to build it.
+    Raises `CheckpointError` if the checkpoint lacks a weight, before anything is written.
     """
     with Checkpoint(model_dir, plan.prefix) as checkpoint:
         for weight in plan.weights:
@@ -54,7 +54,7 @@ def write_graph(
 def _write_weights(
     plan: GraphPlan, checkpoint: Checkpoint, path: Path, progress: BuildProgress | None
 ) -> list[TensorProto]:
-    """Fill the data file; what the graph has to say of each tensor in it."""
+    """Fill the data file. Return the descriptions of its tensors for the graph's external data."""
     places: list[list[tuple[TensorSpec, int]]] = []
     end = written = 0
     for weight in plan.weights:
@@ -71,7 +71,7 @@ def _write_weights(
                 for spec, offset in tensors
             ]
             weight.fill(checkpoint, maps)
-            if sys.platform == "win32":  # elsewhere the file's own flush below covers what was mapped
+            if sys.platform == "win32":  # elsewhere, the `fsync` below covers mapped pages
                 for array in maps:
                     array.flush()
             del maps
@@ -85,7 +85,7 @@ def _write_weights(
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    """Make the file as large as it will be: a full disk is an error here, not a fault while it is mapped."""
+    """Allocate the whole file now, so that a full disk raises `OSError` here, not a fault while mapped."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
     else:

@@ -1,7 +1,7 @@
-"""Built graphs on disk, by base digest and build settings: found if whole, built if not.
+"""Cache of built graphs on disk, by base digest and build settings. Missing or incomplete graphs are built.
 
-A graph is built in a folder of its own and renamed into place, so that what has the final name is whole.
-Several processes may build the same one at once: the first to finish wins, the others use what it made.
+A graph is built in a temporary folder and renamed when complete. Several processes may build the same graph
+at once: the first to finish wins, and the others use its graph.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from server.engines.embedded.model.quantize import BITS, Quantize
 from server.engines.embedded.model.variants import FUSED, Variant
 
 BUILDER_VERSION = 6
-"""Raised with every change to the graph or to the layout of its weights."""
+"""Increase this with every change to the graph or to the layout of its weights."""
 MANIFEST_FILE = "graph.json"
 STALE_SECONDS = 24 * 3600.0
-"""Age at which the folder of a build that never ended is removed."""
+"""Age at which the folder of an unfinished build is removed."""
 _LEFTOVERS = (".*.tmp", ".building-*", ".torn-*")
-"""What a killed build leaves; the last two are of earlier releases."""
+"""Names of folders that a killed build leaves; the last two were used by earlier releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class BuiltGraph:
 
     @property
     def path(self) -> Path:
-        """The ONNX file; its weights lie beside it."""
+        """Path of the ONNX file. Its weights are in the same folder."""
         return self.folder / GRAPH_FILE
 
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """What a finished folder says of itself; written last."""
+    """Describes a complete graph. Written last, so a folder without it is incomplete."""
 
     base_digest: str
     variant: str
@@ -74,11 +74,11 @@ def prepare(
 ) -> BuiltGraph:
     """Find the graph of the base in `model_dir` under `graphs_dir`, or build it there.
 
-    `progress` is called with (bytes written, bytes in all) while it is built, and never when it is found.
+    `progress` is called with (bytes written, bytes in all) while the graph is built, never if it is found.
     Raises `UnsupportedModelError`, `CheckpointError` or `OSError`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
-        raise ValueError(f"base_digest {base_digest!r} cannot name a folder")
+        raise ValueError(f"base_digest {base_digest!r} is not a digest, so it cannot name a folder")
     method = method_of(quantize, variant)
     config = read_model_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
@@ -93,11 +93,11 @@ def prepare(
 
 
 def method_of(quantize: str, variant: Variant) -> Quantize:
-    """What `quantize` means on this machine. Raises `ValueError` where it is none of ours."""
+    """Choose how this machine holds the weights for `quantize`. Raises `ValueError` for unknown values."""
     if quantize == "none":
         return "none"
     if quantize not in BITS:
-        raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
+        raise ValueError(f"quantize {quantize!r} is unknown; use none, {', '.join(BITS)}")
     return variant.choose_method(quantize)
 
 
@@ -106,7 +106,7 @@ def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: Buil
     check_coverage(plan, graph.config, model_dir)
     free = shutil.disk_usage(target.parent).free
     if plan.size > free:
-        why = f"the graph needs {plan.size >> 20} MiB on disk, and {free >> 20} MiB are free"
+        why = f"the graph needs {plan.size >> 20} MiB on disk, but only {free >> 20} MiB are free"
         raise OSError(errno.ENOSPC, why, str(target.parent))
     try:
         with staged_folder(target) as folder:
@@ -123,14 +123,14 @@ def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: Buil
 
 
 def _make_room(target: Path, wanted: _Manifest) -> None:
-    """Remove what stands at `target`, unless another process has put a whole graph there meanwhile."""
+    """Remove the folder `target`, unless another process has put the complete graph there meanwhile."""
     with suppress(FileNotFoundError):
         if target.exists() and not _whole(target, wanted):
             remove_folder(target)
 
 
 def _whole(folder: Path, wanted: _Manifest) -> bool:
-    """Whether `folder` holds the wanted graph in full."""
+    """Return True if `folder` holds the complete wanted graph."""
     try:
         raw: object = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         sizes = {
@@ -143,7 +143,7 @@ def _whole(folder: Path, wanted: _Manifest) -> bool:
 
 
 def _remove_stale(parent: Path) -> None:
-    """Remove what killed builds left behind."""
+    """Remove folders of killed builds that are older than `STALE_SECONDS`."""
     for folder in (path for pattern in _LEFTOVERS for path in parent.glob(pattern)):
         try:
             if time.time() - folder.stat().st_mtime > STALE_SECONDS:

@@ -1,6 +1,6 @@
 """A Hugging Face checkpoint on disk: one safetensors file or several, read a block of rows at a time.
 
-Which files those are is for `adapters.files.weightfiles` to say.
+`adapters.files.weightfiles` finds the files.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ BLOCK_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A product's weight in the checkpoint, [out, features] however it is stored."""
+    """A weight matrix in the checkpoint. Its shape is read as [out, features], however it is stored."""
 
     name: str
     out: int
     features: int
     transposed: bool = False
-    """True if it is stored as [features, out]."""
+    """True if the matrix is stored transposed, as [features, out]."""
 
     @property
     def source(self) -> tuple[str, tuple[int, ...]]:
-        """Name and shape of the tensor."""
+        """Name and shape of the tensor as it is stored."""
         shape = (self.features, self.out) if self.transposed else (self.out, self.features)
         return self.name, shape
 
 
 class CheckpointError(ValueError):
-    """The checkpoint lacks a tensor or holds it in another shape or type; the message names it."""
+    """The checkpoint lacks a tensor, or holds it in another shape or type. The message names the tensor."""
 
 
 class Checkpoint:
     """Tensors by name, as float32. The files are memory-mapped; only what is asked for is read."""
 
     def __init__(self, model_dir: Path, prefix: str = "") -> None:
-        """Open the checkpoint. If no name in it begins with `prefix`, every name but the head's gets it.
+        """Open the checkpoint. If no name in it begins with `prefix`, add it to every name but the head's.
 
-        Checkpoints of a model without its head, such as the first GPT-2's, leave it out. Raises
-        `CheckpointError` and `adapters.errors.BaseModelError`.
+        Checkpoints saved from a model without its head, such as the first GPT-2's, have no prefix.
+        Raises `CheckpointError` or `adapters.errors.BaseModelError`.
         """
         self._files: dict[Path, Any] = {}
         stored = {name: file for file in weight_files(model_dir) for name in self._open(file).keys()}  # noqa: SIM118
@@ -66,7 +66,7 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Unmap the files; what is read next maps them again."""
+        """Unmap the files. The next read maps them again."""
         self._files.clear()
 
     def __contains__(self, name: object) -> bool:
@@ -74,7 +74,7 @@ class Checkpoint:
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of all tensors."""
+        """Names of all tensors in the checkpoint."""
         return frozenset(self._where)
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
@@ -82,28 +82,28 @@ class Checkpoint:
         tensor = self._slice(name)
         found, kind = tuple(tensor.get_shape()), str(tensor.get_dtype())
         if found != shape:
-            raise CheckpointError(f"{name} has shape {list(found)}, config.json asks for {list(shape)}")
+            raise CheckpointError(f"{name} has shape {list(found)}, but config.json requires {list(shape)}")
         if kind not in FLOATS:
             raise CheckpointError(f"{name} has type {kind}; supported: {', '.join(sorted(FLOATS))}")
 
     def read(self, name: str) -> NDArray[np.float32]:
-        """A whole tensor."""
+        """Read a whole tensor as float32."""
         return np.asarray(self._slice(name)[:], dtype=np.float32)
 
     def blocks(self, matrix: Matrix) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """(first row, rows) of a matrix, in blocks of about 64 MiB."""
+        """Yield a matrix in blocks of about 64 MiB: (index of the first row, rows [n, features])."""
         for start, stop in spans(matrix, BLOCK_BYTES):
             yield start, self.rows(matrix, start, stop)
 
     def rows(self, matrix: Matrix, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows [start, stop) of [out, features]. Several threads may read at once."""
+        """Read rows [start, stop) of a matrix [out, features] as float32. Thread-safe."""
         stored = self._slice(matrix.name)
         if matrix.transposed:
             return np.ascontiguousarray(np.asarray(stored[:, start:stop], dtype=np.float32).T)
         return np.asarray(stored[start:stop], dtype=np.float32)
 
     def equal(self, name: str, other: str) -> bool:
-        """Whether two tensors of the checkpoint hold the same numbers."""
+        """Return True if two tensors of the checkpoint hold the same numbers."""
         one, two = self._slice(name), self._slice(other)
         shape: list[int] = one.get_shape()
         if shape != two.get_shape():
@@ -132,6 +132,6 @@ class Checkpoint:
 
 
 def spans(matrix: Matrix, size: int) -> list[tuple[int, int]]:
-    """(first row, row after the last) of parts of a matrix that take about `size` bytes as float32."""
+    """Cut a matrix into row ranges [start, stop) of about `size` bytes each as float32."""
     step = max(1, size // (matrix.features * 4))
     return [(start, min(matrix.out, start + step)) for start in range(0, matrix.out, step)]

@@ -1,4 +1,4 @@
-"""What a decoder's family and sizes are, whatever its architecture; no family in particular is known here."""
+"""The sizes of a decoder, and the interface of the families (architectures) that this engine runs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from server.engines.embedded.model.rope import Rope
 
 ConfigFields = Mapping[str, object]
-"""A base's config.json, parsed."""
+"""The contents of a base's config.json."""
 Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu"]
-"""`gelu` is exact, by the error function; `gelu_tanh` the approximation (Hendrycks and Gimpel, 2016)."""
+"""`gelu` uses the error function; `gelu_tanh` is its approximation (Hendrycks and Gimpel, 2016)."""
 
 
 class UnsupportedModelError(ValueError):
-    """The checkpoint asks for something this engine does not do; the message names it."""
+    """The checkpoint needs a feature that this engine does not support. The message names the feature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The sizes of one decoder: attention whose query heads share key and value heads, layer upon layer."""
+    """The sizes of one decoder. Each layer has grouped-query attention and an MLP."""
 
     family: Family
     hidden: int
@@ -35,25 +35,25 @@ class ModelConfig:
     intermediate: int
     vocabulary: int
     context: int
-    """Most positions."""
+    """Maximum number of positions that the base supports."""
     norm_epsilon: float
     rope: Rope | None
-    """How queries and keys are rotated; None if the positions are learned and added to the embedding."""
+    """The rotary position encoding (RoPE); None if the model has learned positions instead."""
     tied_head: bool
     """True if the output head is the embedding, transposed."""
     sliding_window: int | None = None
     """A position sees itself and the `sliding_window - 1` before it; None: everything before it."""
     activation: Activation = "silu"
-    """Between the products of the MLP."""
+    """Activation between the matrix products of the MLP."""
     biases: frozenset[str] = frozenset()
-    """Groups whose products have a bias."""
+    """Keys of `groups` whose product adds a bias."""
     head_norm: bool = False
     """True if each head's queries and keys are RMS-normalised before they are rotated."""
     score_scales: tuple[float, ...] = ()
-    """What scores are multiplied by in each layer. Default: one over the root of the head size."""
+    """Factor of the attention scores in each layer. Default: 1 / sqrt(head size) in all of them."""
 
     def score_scale(self, layer: int) -> float:
-        """What the products of queries and keys are multiplied by in a layer."""
+        """Return the factor that a layer's attention scores (query times key) are multiplied by."""
         return self.score_scales[layer] if self.score_scales else self.head_dim**-0.5
 
     @property
@@ -68,12 +68,12 @@ class ModelConfig:
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """Name of a product → the target modules that it computes side by side."""
+        """Maps each name of a matrix product to the target modules that it computes side by side."""
         return self.family.groups
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Target module → (out features, in features)."""
+        """Maps each target module to (out features, in features)."""
         sizes = Sizes(
             hidden=self.hidden,
             intermediate=self.intermediate,
@@ -87,82 +87,87 @@ class ModelConfig:
 
 
 class Blocks(Protocol):
-    """What a family writes its decoder with. Tensors go by name; each graph variant has shapes of its own."""
+    """Building blocks with which a family writes its decoder as a graph.
+
+    Methods take and return names of tensors. Shapes of activations depend on the graph variant.
+    """
 
     @property
     def graph(self) -> GraphPlan:
-        """The graph that is written, for operators that both variants run alike."""
+        """The graph being written, for operators that are the same in both variants."""
         ...
 
     @property
     def config(self) -> ModelConfig:
-        """The decoder's sizes."""
+        """The decoder's sizes, as read from config.json."""
         ...
 
     def weight(self, name: str, *shape: int) -> str:
-        """A checkpoint tensor as it is, in the graph's float type."""
+        """Add a checkpoint tensor of this shape unchanged, in the graph's float type."""
         ...
 
     def embed_tokens(self, name: str) -> str:
-        """Rows of the checkpoint's `name` [vocabulary, hidden] for every token of the batch."""
+        """Look up every token of the batch in the checkpoint tensor `name` [vocabulary, hidden]."""
         ...
 
     def embed_positions(self, name: str) -> str:
-        """Rows of the checkpoint's `name` [context, hidden] for every token's position."""
+        """Look up every token's position in the checkpoint tensor `name` [context, hidden]."""
         ...
 
     def rms_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
-        """(RMS norm of residual + update, residual + update); without `update`, of the residual alone."""
+        """Return (RMS norm of residual + update, residual + update). An empty `update` is not added."""
         ...
 
     def layer_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
-        """The same with a LayerNorm, whose weight and bias are `name`.weight and `name`.bias."""
+        """Like `rms_norm`, but a LayerNorm with weight `name`.weight and bias `name`.bias."""
         ...
 
     def linear(self, group: str, layer: int, x: str) -> str:
-        """One product for all modules of a group, its bias if it has one, and what the adapters add to it."""
+        """Multiply `x` by the weights of a group's modules. Add their bias and the LoRA updates."""
         ...
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """What each position attends to, from queries, keys and values side by side.
+        """Compute attention from `qkv`, which holds queries, keys and values side by side.
 
         `norms` names the weights [head size] by which each head's queries and keys are RMS-normalised.
         """
         ...
 
     def activate(self, x: str) -> str:
-        """The config's activation of `x`."""
+        """Apply the config's activation to `x`."""
         ...
 
     def choose_outputs(self, x: str) -> str:
-        """Only the positions that want logits: [M, hidden]."""
+        """Select the M positions whose logits are wanted. Returns [M, hidden]."""
         ...
 
     def head(self, x: str, name: str) -> None:
-        """Logits of chosen positions, by the checkpoint's `name` [vocabulary, hidden]."""
+        """Multiply chosen positions by the checkpoint tensor `name` [vocabulary, hidden] to get logits."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Family:
-    """Architectures whose decoders are read and written alike. There is one object for each."""
+    """A group of architectures whose config.json and decoder have the same form."""
 
     lora: LoraFamily
-    """The names, places and shapes of the linear modules in a layer."""
+    """Names, places and shapes of the linear modules in a layer, which LoRA adapters can target."""
     architectures: Mapping[str, str]
-    """`model_type` → the only architecture that its config.json may name."""
+    """`model_type` in config.json → the only value that its `architectures` may have."""
     groups: Mapping[str, tuple[str, ...]]
-    """Name of a product → the target modules that it computes, in the order of its outputs."""
+    """Maps each name of a matrix product to the target modules that it computes, in the order of its
+    outputs.
+    """
     read: Callable[[ConfigFields], ModelConfig]
-    """From config.json. Raises `UnsupportedModelError` for what would change the result and is not built."""
+    """Reads config.json. Raises `UnsupportedModelError` for a feature that would change the result."""
     write: Callable[[Blocks], None]
-    """Everything from token ids to logits."""
+    """Writes the whole decoder, from token ids to logits."""
     computed: str = r"(?!)"
-    """Matches names of buffers in a checkpoint that the decoder computes itself. Default: none."""
+    """Pattern of names of checkpoint buffers that the decoder computes itself. Default: none."""
 
 
 def read_count(raw: ConfigFields, name: str) -> int:
-    """A field that has to be a positive integer. Raises `UnsupportedModelError`."""
+    """Read a field. Raises `UnsupportedModelError` unless it is a positive integer."""
     value = raw.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UnsupportedModelError(f"{name} {value!r} is not a positive integer")
@@ -170,7 +175,7 @@ def read_count(raw: ConfigFields, name: str) -> int:
 
 
 def read_flag(raw: ConfigFields, name: str, default: bool) -> bool:
-    """A field that is true or false. Raises `UnsupportedModelError`."""
+    """Read a field. Raises `UnsupportedModelError` unless it is true or false."""
     value = raw.get(name)
     if value is None:
         return default
@@ -180,7 +185,7 @@ def read_flag(raw: ConfigFields, name: str, default: bool) -> bool:
 
 
 def read_epsilon(raw: ConfigFields, name: str, default: float) -> float:
-    """A norm's epsilon. Raises `UnsupportedModelError`."""
+    """Read the epsilon of the norms. Raises `UnsupportedModelError` if it is invalid."""
     value = raw.get(name, default)
     if not isinstance(value, float) or not 0.0 < value < 1.0:
         raise UnsupportedModelError(f"{name} {value!r} is not a small positive number")

@@ -1,4 +1,4 @@
-"""Whether a graph uses all that a checkpoint holds. With a tensor left out, it would be another model."""
+"""Checks that a graph uses every tensor of a checkpoint, since leaving one out would change the model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _NAMED = 3
 def check_coverage(plan: GraphPlan, config: ModelConfig, model_dir: Path) -> None:
     """Raise `UnsupportedModelError` if the checkpoint holds tensors that the graph would leave out.
 
-    Buffers that the architecture computes are left out rightly, and a head that is the embedding, bit by bit,
-    if the config ties the two. transformers only warns of the rest, and unties a head that differs
-    (`modeling_utils.tie_weights`).
+    Two kinds of tensors may be left out: buffers that the decoder computes itself, and a head that equals the
+    embedding bit by bit if the config ties the two. transformers only warns of other unused tensors, and it
+    unties a head that differs (`modeling_utils.tie_weights`).
     """
     read = {name for weight in plan.weights for name, _ in weight.sources}
     with Checkpoint(model_dir, plan.prefix) as checkpoint:
@@ -27,15 +27,15 @@ def check_coverage(plan: GraphPlan, config: ModelConfig, model_dir: Path) -> Non
         if config.tied_head and HEAD in unread:
             if not checkpoint.equal(HEAD, plan.embedding):
                 raise UnsupportedModelError(
-                    f"{HEAD} differs from {plan.embedding}, and config.json says tie_word_embeddings: "
-                    "set it to false if the head was trained apart"
+                    f"{HEAD} differs from {plan.embedding}, but config.json sets tie_word_embeddings; "
+                    "set it to false if the two were trained separately"
                 )
             unread.remove(HEAD)
     if unread:
         more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
         kind = config.family.lora.title
         raise UnsupportedModelError(
-            f"the checkpoint holds tensors that nothing in a {kind} base reads: {', '.join(unread[:_NAMED])}"
-            f"{more}; without them the answers would not be the model's. Use a base of a supported "
-            "architecture, or the engine vllm if it runs this one"
+            f"the checkpoint has tensors that a {kind} base does not use: {', '.join(unread[:_NAMED])}"
+            f"{more}; ignoring them would change the answers. Use a base of a supported architecture, or "
+            "the vllm engine if it supports this one"
         )

@@ -1,6 +1,7 @@
-"""The decoder as an ONNX graph, planned from its configuration alone; weights come later (`builder`).
+"""Plans the decoder as an ONNX graph from its configuration alone. `builder` adds the weights later.
 
-What comes in which order is the family's (`families`); what the two variants write differently, `variants`'.
+The family (`families`) decides the order of the operations. `variants` writes those that differ between the
+two variants of the graph.
 
 Inputs, with B rows, S positions a row, T positions of KV memory, M positions that want logits:
 
@@ -10,7 +11,7 @@ Inputs, with B rows, S positions a row, T positions of KV memory, M positions th
     indices             int64  [M]             into B x S flattened: where the head runs
     seqlens_k           int32  [B]             fused: each row's positions after this run, less one
     total_length        int32  []              fused: the largest of them, plus one
-    mask                float  [B, 1, GS, T]   portable: 0 where seen, very negative elsewhere; GS = (heads
+    mask                float  [B, 1, GS, T]   portable: 0 if visible, very negative if not; GS = (heads
                                                per KV head) x S, position fastest
     scatter             int64  [B, KV, S, 3]   portable: (row, KV head, position) that each new key goes to
     past_k.L, past_v.L  float  [B, KV, T, D]   for each layer L; outputs present_k.L, present_v.L alike
@@ -20,7 +21,8 @@ Inputs, with B rows, S positions a row, T positions of KV memory, M positions th
     lora_a.G.L          float  [in, R_G]       all adapters side by side
     lora_b.G.L          float  [R_G, out]
 
-and output logits float32 [M, vocabulary]. R_G may be 0, which is exact and costs about a microsecond a group.
+There is one output: logits float32 [M, vocabulary]. R_G may be 0: then no adapter is applied, and each
+group costs about a microsecond.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from server.engines.embedded.model.variants import Variant
 
 
 def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> GraphPlan:
-    """Plan the whole graph. Raises `ValueError` for a combination that is not built."""
+    """Plan the whole graph. Raises `ValueError` for an unsupported combination of type and quantisation."""
     variant.check(dtype, quantize)
     decoder = Decoder(config, variant, dtype, quantize)
     config.family.write(decoder)
@@ -54,7 +56,7 @@ def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Qu
 
 
 class Decoder:
-    """Writes one decoder into one plan, block by block: the `Blocks` of its family."""
+    """Implements `Blocks`, with which a family writes its decoder into a graph plan."""
 
     def __init__(self, config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> None:
         self.config = config
@@ -73,39 +75,47 @@ class Decoder:
         self._attention = self._operators.attention()
 
     def weight(self, name: str, *shape: int) -> str:
-        """See `Blocks.weight`."""
+        """Add a checkpoint tensor of this shape unchanged, in the graph's float type. See `Blocks.weight`."""
         return self.graph.copy_tensor(name, self._float, shape)
 
     def embed_tokens(self, name: str) -> str:
-        """See `Blocks.embed_tokens`."""
+        """Look up every token of the batch in the checkpoint tensor `name` [vocabulary, hidden]. See
+        `Blocks.embed_tokens`.
+        """
         self.graph.embedding = name
         table = self.weight(name, self.config.vocabulary, self.config.hidden)
         return self.graph.op("Gather", [table, self._operators.token_ids(self._ids)], axis=0)
 
     def embed_positions(self, name: str) -> str:
-        """See `Blocks.embed_positions`."""
+        """Look up every token's position in the checkpoint tensor `name` [context, hidden]. See
+        `Blocks.embed_positions`.
+        """
         table = self.weight(name, self.config.context, self.config.hidden)
         return self.graph.op("Gather", [table, self._operators.positions()], axis=0)
 
     def rms_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
-        """See `Blocks.rms_norm`."""
+        """Return (RMS norm of residual + update, residual + update). See `Blocks.rms_norm`."""
         return self._operators.rms_norm(name, self.weight(name, self.config.hidden), residual, update)
 
     def layer_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
-        """See `Blocks.layer_norm`."""
+        """Normalise residual + update with the LayerNorm `name`; return the norm and the sum. See
+        `Blocks.layer_norm`.
+        """
         weight, bias = (self.weight(f"{name}.{part}", self.config.hidden) for part in ("weight", "bias"))
         return self._operators.layer_norm(name, weight, bias, residual, update)
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """See `Blocks.attend`."""
+        """Compute attention from `qkv`, which holds queries, keys and values side by side. See
+        `Blocks.attend`.
+        """
         return self._attention.attend(layer, qkv, [self.weight(name, self.config.head_dim) for name in norms])
 
     def activate(self, x: str) -> str:
-        """See `Blocks.activate`."""
+        """Apply the config's activation to `x`. See `Blocks.activate`."""
         return self._operators.activate(self.config.activation, x)
 
     def linear(self, group: str, layer: int, x: str) -> str:
-        """See `Blocks.linear`."""
+        """Multiply `x` by the weights of a group's modules. See `Blocks.linear`."""
         graph = self.graph
         matrices = [self._matrix(layer, module) for module in self.config.groups[group]]
         features, out = matrices[0].features, sum(matrix.out for matrix in matrices)
@@ -119,12 +129,14 @@ class Decoder:
         return self._operators.add_product(y, bottleneck, b)
 
     def choose_outputs(self, x: str) -> str:
-        """See `Blocks.choose_outputs`."""
+        """Select the M positions whose logits are wanted. See `Blocks.choose_outputs`."""
         flat = self._operators.flatten(x, self.config.hidden)
         return self.graph.op("Gather", [flat, "indices"], axis=0)
 
     def head(self, x: str, name: str) -> None:
-        """See `Blocks.head`."""
+        """Multiply chosen positions by the checkpoint tensor `name` [vocabulary, hidden] to get logits. See
+        `Blocks.head`.
+        """
         graph, config = self.graph, self.config
         if self._quantize == "none" and config.tied_head:
             logits = graph.op("Gemm", [x, name], transB=1)
@@ -143,7 +155,7 @@ class Decoder:
         return Matrix(name, out, features, lora.target(module).transposed)
 
     def _bias(self, group: str, layer: int, matrices: Sequence[Matrix]) -> str:
-        """The biases of a group's modules side by side."""
+        """Add the biases of a group's modules to the graph side by side, as one tensor."""
         lora, modules = self.config.family.lora, self.config.groups[group]
         parts = [
             self.weight(f"{lora.module_name(layer, module)}.bias", matrix.out)

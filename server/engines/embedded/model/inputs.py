@@ -1,4 +1,6 @@
-"""What a run of the portable graph takes from the host: tokens, positions, the mask, where keys go."""
+"""Computes the inputs of the portable graph (standard ONNX operators): tokens, positions, attention mask, and
+where new keys and values are written.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +13,32 @@ from numpy.typing import DTypeLike, NDArray
 from server.engines.embedded.model.config import ModelConfig
 
 UNSEEN = -1e4
-"""Added to the score of a position that may not be seen: nothing is left of it, and float16 holds it."""
+"""Added to attention scores of masked positions. Low enough to make their weight 0, and fits float16."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputBatch:
-    """Tokens [rows, length], their positions, and where in memory each goes.
+    """Tokens of a run, their positions, and the positions in the KV memory to write; each [rows, length].
 
-    A row in which nothing is placed computes a token that sees itself alone and goes to the row's last
-    position, which is never read. What is placed is filled up with its own last token: the same key is
-    written twice to the same place.
+    An idle row computes token 0. This token attends only to itself, and its key and value are written to the
+    row's last position, which is never read. Shorter rows are padded with their last token, which only writes
+    the same key and value again.
     """
 
     tokens: NDArray[np.int64]
     positions: NDArray[np.int64]
     targets: NDArray[np.int64]
     idle: NDArray[np.bool_]
-    """[rows]."""
+    """True for rows without tokens; shape [rows]."""
 
     @classmethod
     def idle_rows(cls, rows: int, length: int, memory: int) -> InputBatch:
-        """A batch of nothing, over rows of `memory` positions."""
+        """Create a batch of idle rows in a KV memory with `memory` positions for each row."""
         tokens = np.zeros((rows, length), dtype=np.int64)
         return cls(tokens, tokens.copy(), np.full_like(tokens, memory - 1), np.ones(rows, dtype=np.bool_))
 
     def place(self, row: int, tokens: Sequence[int], start: int) -> None:
-        """Compute `tokens` at positions `start`… of a row."""
+        """Put `tokens` into a row, to be computed at its positions from `start` on."""
         count = len(tokens)
         self.tokens[row, :count], self.tokens[row, count:] = tokens, tokens[-1]
         self.positions[row] = np.minimum(np.arange(self.tokens.shape[1]), count - 1) + start
@@ -47,7 +49,7 @@ class InputBatch:
 def host_inputs(
     config: ModelConfig, dtype: DTypeLike, batch: InputBatch, memory: int
 ) -> dict[str, NDArray[np.generic]]:
-    """Graph input → array, but for adapters and indices; `memory`: positions of each row."""
+    """Compute all inputs except adapters and indices, by name. `memory`: positions of each row."""
     return {
         "input_ids": batch.tokens,
         "positions": batch.positions,
@@ -58,7 +60,7 @@ def host_inputs(
 
 
 def _mask(config: ModelConfig, dtype: DTypeLike, batch: InputBatch, memory: int) -> NDArray[np.generic]:
-    """[rows, 1, heads per KV head x length, memory]."""
+    """Compute the attention mask [rows, 1, heads per KV head x length, memory]."""
     keys, last = np.arange(memory), batch.targets[:, :, None]
     seen = keys <= last
     if config.sliding_window is not None:
@@ -69,7 +71,7 @@ def _mask(config: ModelConfig, dtype: DTypeLike, batch: InputBatch, memory: int)
 
 
 def _scatter(config: ModelConfig, targets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[rows, KV heads, length, 3]: row, KV head and position that each new key goes to."""
+    """Compute [rows, KV heads, length, 3]: the row, KV head and position that each new key is written to."""
     rows, length = targets.shape
     scatter = np.empty((rows, config.kv_heads, length, 3), dtype=np.int64)
     scatter[..., 0] = np.arange(rows)[:, None, None]

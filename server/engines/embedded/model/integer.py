@@ -1,11 +1,11 @@
-"""Products of 8-bit integers, weights and activations alike, many times faster on CPUs with VNNI or AMX.
+"""Matrix products of 8-bit weights and 8-bit activations, many times faster on CPUs with VNNI or AMX.
 
-Weights have one scale for each output channel. Each token's activations are divided by their greatest
-magnitude and coded in 1/127ths of it (dynamic per-token quantisation, as in ZeroQuant, Yao et al. 2022): the
-codes of one token, and so its result, do not depend on what else is in the batch.
+Weights have one scale for each output channel. Each token's activations are divided by their largest
+magnitude and rounded to 1/127ths of it (dynamic per-token quantisation, as in ZeroQuant, Yao et al. 2022).
+So a token's result does not depend on what else is in the batch.
 
-x86 CPUs without VNNI add pairs of products in 16 bits, which can overflow; `exact_products` finds that out by
-trying, and such machines keep weight-only int8.
+x86 CPUs without VNNI add pairs of products in 16 bits, which can overflow. `exact_products` tests this, and
+such machines use weight-only int8.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from server.engines.embedded.model.plan import GraphPlan
 
 PROBE_FILE = Path(__file__).with_name("integer_probe.onnx")
-"""What `probe_model` makes, kept as a file so that a start needs no ONNX library."""
+"""The model that `probe_model` creates. It is a file so that starting does not need the ONNX library."""
 PROBE_SIZE = 64
 LEVELS = 127
 SMALLEST = 1e-20
 
 
 class IntegerProducts:
-    """Adds integer products to a plan; inputs that several products share are coded once."""
+    """Adds integer products to a graph plan. An input that several products share is quantised once."""
 
     def __init__(self, plan: GraphPlan) -> None:
         self._plan = plan
         self._coded: dict[str, tuple[str, str]] = {}
 
     def product(self, name: str, x: str, matrices: Sequence[Matrix]) -> str:
-        """`x` [tokens, features] times checkpoint matrices [out, features] side by side, float32."""
+        """Multiply `x` [tokens, features] by `matrices` [out, features]: float32 [tokens, sum of outs]."""
         plan = self._plan
         weights, scales = plan.channels(name, matrices)
         codes, magnitudes = self._code(x)
@@ -46,7 +46,7 @@ class IntegerProducts:
         return plan.op("Mul", [product, magnitudes])
 
     def _code(self, x: str) -> tuple[str, str]:
-        """(uint8 codes around 128, greatest magnitude of each token [tokens, 1])."""
+        """Quantise `x`. Return (uint8 codes around 128, largest magnitude of each token [tokens, 1])."""
         if x not in self._coded:
             plan = self._plan
             greatest = plan.op("ReduceMax", [plan.op("Abs", [x])], axes=[-1], keepdims=1)
@@ -62,7 +62,7 @@ class IntegerProducts:
 
 @cache
 def exact_products() -> bool:
-    """Whether this CPU's 8-bit products add up exactly at their extremes."""
+    """Return True if this CPU sums 8-bit products of the largest values without overflow."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -75,7 +75,7 @@ def exact_products() -> bool:
 
 
 def probe_model() -> bytes:
-    """A product of the greatest codes with the greatest weights, serialised."""
+    """Serialise a model that multiplies the largest activation codes by the largest weights."""
     from onnx import TensorProto, helper, numpy_helper
 
     inputs = ["codes", "weights", "one", "one", "middle"]

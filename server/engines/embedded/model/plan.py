@@ -1,4 +1,4 @@
-"""A graph before its weights: nodes, inputs, outputs, and where each weight comes from in the checkpoint."""
+"""A graph without its weights: nodes, inputs, outputs, and the checkpoint tensors of each weight."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from server.engines.embedded.model.quantize import quantize_channels, quantize_r
 
 Array = NDArray[np.generic]
 Dtype = Literal["fp32", "fp16"]
-"""What a graph computes in."""
+"""Number format that a graph computes in."""
 NUMPY: dict[Dtype, str] = {"fp32": "float32", "fp16": "float16"}
 Attribute = int | float | list[int]
 FillTensors = Callable[[Checkpoint, Sequence[Array]], None]
-"""Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
+"""Fills the arrays of one `Weight`, in the order of its tensors, from the checkpoint."""
 
 OPSET = 17
-"""DirectML's newest ScatterND is that of opset 16; that of 18 would run on the CPU, in silence."""
+"""DirectML supports ScatterND up to opset 16. That of opset 18 would silently run on the CPU."""
 IR_VERSION = 10
 PART_BYTES = 1 << 20
-"""What a thread quantises at a time: its intermediate arrays stay in the core's own cache."""
+"""Bytes that a thread quantises at a time, so that intermediate arrays stay in the core's cache."""
 MICROSOFT = "com.microsoft"
 ONNX_TYPES: dict[str, int] = {
     "float32": TensorProto.FLOAT,
@@ -41,7 +41,7 @@ ONNX_TYPES: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One initializer of the graph, kept outside the graph's own file."""
+    """One initializer of the graph, stored in the data file beside it."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -49,13 +49,13 @@ class TensorSpec:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size of the initializer in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """Initializers that are made together, and what of the checkpoint they are made from."""
+    """Initializers that are computed together, and the checkpoint tensors that they are computed from."""
 
     tensors: tuple[TensorSpec, ...]
     sources: tuple[tuple[str, tuple[int, ...]], ...]
@@ -75,13 +75,13 @@ class GraphPlan:
     )
     weights: list[Weight] = field(default_factory=list[Weight])
     embedding: str = ""
-    """The checkpoint's tensor that token ids are looked up in."""
+    """Name of the checkpoint's embedding, in which token ids are looked up."""
     prefix: str = ""
-    """What the names of the weights begin with, if the checkpoint is not of the model without its head."""
+    """Prefix of the weights' names. A checkpoint saved from a model without its head leaves it out."""
 
     @property
     def size(self) -> int:
-        """Bytes of all weights."""
+        """Size of all weights in bytes."""
         return sum(tensor.size for weight in self.weights for tensor in weight.tensors)
 
     def op(
@@ -93,7 +93,7 @@ class GraphPlan:
         domain: str = "",
         **attributes: Attribute,
     ) -> str:
-        """Add a node; the name of its first output."""
+        """Add a node and return the name of its first output."""
         name = f"{kind}_{len(self.nodes)}"
         outputs = outputs or (f"{name}_out",)
         node = helper.make_node(kind, inputs, outputs, name=name, domain=domain)
@@ -102,42 +102,42 @@ class GraphPlan:
         return outputs[0]
 
     def split(self, tensor: str, sizes: Sequence[int]) -> list[str]:
-        """Split along the last axis."""
+        """Split a tensor along the last axis into parts of these sizes. Return their names."""
         outputs = [f"Split_{len(self.nodes)}_out{i}" for i in range(len(sizes))]
         self.op("Split", [tensor, self.integers(*sizes)], outputs, axis=-1)
         return outputs
 
     def reshape(self, tensor: str, *shape: int) -> str:
-        """Reshape; 0 keeps a dimension, -1 infers one."""
+        """Reshape a tensor. 0 keeps a dimension, -1 infers it."""
         return self.op("Reshape", [tensor, self.integers(*shape)])
 
     def integers(self, *values: int) -> str:
-        """A constant int64 vector."""
+        """Add a constant int64 vector."""
         return self.constant(np.array(values, dtype=np.int64))
 
     def integer(self, value: int) -> str:
-        """A constant int64 scalar."""
+        """Add a constant int64 scalar."""
         return self.constant(np.array(value, dtype=np.int64))
 
     def constant(self, value: Array) -> str:
-        """A small constant in the graph's own file; equal ones are shared."""
+        """Add a small constant to the graph's own file. Equal constants are stored once."""
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self.constants:
             self.constants[key] = numpy_helper.from_array(value, f"constant_{len(self.constants)}")
         return self.constants[key].name
 
     def input(self, name: str, dtype: str, shape: Sequence[str | int]) -> str:
-        """Declare an input; a string names a dimension."""
+        """Declare an input. A string in `shape` names a dimension whose size is set later."""
         self.inputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[dtype], shape))
         return name
 
     def output(self, name: str, dtype: str, shape: Sequence[str | int]) -> str:
-        """Declare an output that some node writes."""
+        """Declare an output; a node must write the tensor `name`."""
         self.outputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[dtype], shape))
         return name
 
     def table(self, name: str, value: Array) -> str:
-        """An array that is computed, not read."""
+        """Add a weight whose value is given here and not read from the checkpoint."""
 
         def fill(_: Checkpoint, targets: Sequence[Array]) -> None:
             targets[0][...] = value
@@ -146,7 +146,7 @@ class GraphPlan:
         return name
 
     def copy_tensor(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> str:
-        """A checkpoint tensor as it is."""
+        """Add a checkpoint tensor unchanged, as `dtype`."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             if len(shape) == 1:
@@ -160,7 +160,7 @@ class GraphPlan:
         return name
 
     def transpose_matrices(self, name: str, matrices: Sequence[Matrix], dtype: DTypeLike) -> str:
-        """Checkpoint matrices [out, in] side by side as one [in, sum of outs]."""
+        """Add checkpoint matrices [out, in], transposed and side by side, as one [in, sum of outs]."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             for matrix, offset in _offsets(matrices):
@@ -175,7 +175,10 @@ class GraphPlan:
     def quantize_matrices(
         self, specs: Sequence[TensorSpec], matrices: Sequence[Matrix], bits: int, block: int
     ) -> None:
-        """Checkpoint matrices [out, in] below each other: packed weights, scales, zero points if asked."""
+        """Add checkpoint matrices [out, in], stacked and quantised blockwise.
+
+        `specs` describes the packed weights, the scales and, optionally, the zero points.
+        """
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             def quantize(matrix: Matrix, offset: int, start: int, stop: int) -> None:
@@ -197,7 +200,7 @@ class GraphPlan:
         self.weights.append(Weight(tuple(specs), _sources(matrices), fill))
 
     def channels(self, name: str, matrices: Sequence[Matrix]) -> tuple[str, str]:
-        """Checkpoint matrices side by side as int8 [in, sum of outs], and their scales [sum of outs]."""
+        """Add checkpoint matrices side by side as int8 [in, sum of outs], with scales [sum of outs]."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             for matrix, offset in _offsets(matrices):
@@ -213,7 +216,7 @@ class GraphPlan:
         return codes.name, scales.name
 
     def graph(self, external: Sequence[TensorProto]) -> GraphProto:
-        """The finished graph, its weights described by `external`."""
+        """Return the finished graph, with `external` as the descriptions of its weights."""
         initializers = [*self.constants.values(), *external]
         return helper.make_graph(self.nodes, "oneseek", self.inputs, self.outputs, initializers)
 
@@ -223,5 +226,5 @@ def _sources(matrices: Sequence[Matrix]) -> tuple[tuple[str, tuple[int, ...]], .
 
 
 def _offsets(matrices: Sequence[Matrix]) -> Iterator[tuple[Matrix, int]]:
-    """Each matrix, and the first of its outputs among those of all."""
+    """Pair each matrix with the index of its first output among the outputs of all matrices in order."""
     return zip(matrices, accumulate((matrix.out for matrix in matrices), initial=0), strict=False)

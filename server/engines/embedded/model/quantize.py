@@ -1,4 +1,4 @@
-"""Symmetric weight quantisation: blockwise for ONNX Runtime's `MatMulNBits`, by channel for integer products.
+"""Symmetric weight quantisation: in blocks for ONNX Runtime's `MatMulNBits`, by channel for integer products.
 
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
 """
@@ -12,40 +12,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 Quantize = Literal["none", "int8", "int4", "w8a8"]
-"""How a graph holds its weights. `w8a8` is what int8 becomes where the CPU multiplies 8-bit integers exactly:
-activations are 8 bits too, scaled by token (see `integer`)."""
+"""The number format of a graph's weights. If the CPU multiplies 8-bit integers exactly, `int8` becomes
+`w8a8`, which has 8-bit activations too, with one scale for each token (see `integer`)."""
 BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
 BLOCK = 32
-"""Weights that share a scale, along the input features."""
+"""Number of weights that share a scale, along the input features."""
 WIDE_BLOCK = 128
-"""The same in big bases, whose decoding is limited by the bytes that a token reads: in ONNX Runtime's CPU
-kernel a scale costs eight of them, so 4-bit weights take 6 bits in blocks of 32 and 4.5 in these."""
+"""Block size in big bases, whose decoding speed is limited by the bytes read for each token. ONNX Runtime's
+CPU kernel reads 8 bytes for each scale, so a 4-bit weight takes 6 bits in blocks of 32 and 4.5 in these."""
 
 
 def block_count(features: int, block: int = BLOCK) -> int:
-    """Blocks along `features` inputs; the last may be padded."""
+    """Return the number of blocks along `features` inputs. The last one may be padded."""
     return -(-features // block)
 
 
 def packed_shape(out: int, features: int, bits: int, block: int = BLOCK) -> tuple[int, int, int]:
-    """Shape of the packed weight [out, blocks, bytes in a block]."""
+    """Return the shape of the packed weight: [out, blocks, bytes in a block]."""
     return out, block_count(features, block), block * bits // 8
 
 
 def zero_points_shape(out: int, features: int, bits: int, block: int = BLOCK) -> tuple[int, int]:
-    """Shape of the packed zero points [out, bytes in a row]."""
+    """Return the shape of the packed zero points: [out, bytes in a row]."""
     return out, -(-block_count(features, block) * bits // 8)
 
 
 def zero_point(bits: int) -> int:
-    """The byte that fills explicit zero points: 0x80 for 8 bits, 0x88 (two of them) for 4."""
+    """Return the byte that fills explicit zero points: 0x80 for 8 bits; 0x88 for 4 bits, two in a byte."""
     return 0x80 if bits == 8 else 0x88
 
 
 def quantize_rows(
     rows: NDArray[np.float32], bits: int, block: int = BLOCK
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Pack [out, in] into (weights as `packed_shape`, scales [out, blocks])."""
+    """Quantise rows [out, in]. Return (packed weights of `packed_shape`, scales [out, blocks])."""
     out, features = rows.shape
     count = block_count(features, block)
     missing = count * block - features
@@ -55,7 +55,7 @@ def quantize_rows(
 
 
 def quantize_channels(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """[out, in] as int8 codes of the same shape and one scale for each output channel [out]."""
+    """Quantise rows [out, in]. Return (int8 codes [out, in], one scale for each output channel [out])."""
     scales = np.abs(rows).max(axis=1) / np.float32(127.0)
     return np.rint(rows / _divisor(scales)).astype(np.int8), scales
 
@@ -63,7 +63,7 @@ def quantize_channels(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
 def dequantize_rows(
     packed: NDArray[np.uint8], scales: NDArray[np.float32], features: int, bits: int
 ) -> NDArray[np.float32]:
-    """What `MatMulNBits` multiplies with: [out, in] from `quantize_rows`' two arrays."""
+    """Compute the weights [out, in] that `MatMulNBits` multiplies with from the arrays of `quantize_rows`."""
     codes = packed.astype(np.int16) - 128
     if bits == 4:
         pairs = np.stack([packed & 15, packed >> 4], axis=-1)
@@ -81,7 +81,7 @@ def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.f
 
 
 def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The value of greatest magnitude becomes -8 exactly, so that all sixteen codes are of use."""
+    """Quantise to 4 bits. A block's largest magnitude becomes exactly -8, so that all 16 codes are used."""
     low, high = _fold(np.minimum, blocks), _fold(np.maximum, blocks)
     scales = np.asarray(np.where(high > -low, high, low) / np.float32(-8.0), dtype=np.float32)
     codes = blocks / _divisor(scales)
@@ -93,7 +93,7 @@ def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.fl
 
 
 def _fold(reduce: Callable[..., NDArray[np.float32]], blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`reduce` over the last axis by halves: several times as fast as numpy's own on so short an axis."""
+    """Reduce the last axis by halves, several times as fast as NumPy's own reduction on so short an axis."""
     size = blocks.shape[-1]
     while size > 1:
         size //= 2
@@ -102,5 +102,5 @@ def _fold(reduce: Callable[..., NDArray[np.float32]], blocks: NDArray[np.float32
 
 
 def _divisor(scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scales fit to divide by: a block of zeros has scale 0."""
+    """Return the scales with 0, the scale of a block of zeros, replaced so that they can be divided by."""
     return np.where(scales == 0, np.float32(1.0), scales)[..., None]

@@ -1,6 +1,6 @@
-"""Rotary position embedding: frequencies and tables, unscaled, linear, or as Llama 3 stretches them.
+"""Rotary position embedding: frequencies and tables, with no scaling, linear scaling or Llama 3's scaling.
 
-Rotation by halves (feature i pairs with i + head_dim / 2), as Hugging Face checkpoints have it; RoFormer,
+Feature i is rotated with feature i + head_dim / 2, as in Hugging Face checkpoints. The method is RoFormer's,
 https://arxiv.org/abs/2104.09864.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Llama3Scaling:
-    """Llama 3.1's stretch: long wavelengths times `factor`, short ones kept, those between blended."""
+    """Llama 3.1's scaling: long wavelengths are multiplied by `factor`, short ones kept, others blended."""
 
     factor: float
     low_frequency_factor: float
@@ -27,21 +27,21 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """How positions turn into angles."""
+    """Parameters that map positions to angles of rotation."""
 
     theta: float
     linear_factor: float = 1.0
-    """Positions are divided by it."""
+    """Factor by which positions are divided (linear scaling)."""
     llama3: Llama3Scaling | None = None
 
     def tables(self, head_dim: int, positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Cosines and sines, each [positions, head_dim / 2]."""
+        """Compute the cosines and the sines, each [positions, head_dim / 2]."""
         frequencies = self.frequencies(head_dim)
         angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]
         return np.cos(angles), np.sin(angles)
 
     def frequencies(self, head_dim: int) -> NDArray[np.float32]:
-        """Radians per position, [head_dim / 2]."""
+        """Compute the radians per position, [head_dim / 2]."""
         exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
         plain = (1.0 / np.power(np.float32(self.theta), exponents)).astype(np.float32)
         if self.llama3 is not None:
@@ -60,9 +60,9 @@ def _stretch(plain: NDArray[np.float32], scaling: Llama3Scaling) -> NDArray[np.f
 
 
 def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
-    """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before it).
+    """Read `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (earlier versions).
 
-    Raises `ValueError` naming a kind of scaling that is not built here.
+    Raises `ValueError` for a kind of scaling that is not supported, and names it.
     """
     parameters = raw.get("rope_parameters")
     scaling = raw.get("rope_scaling")
@@ -72,7 +72,9 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
             raise ValueError(f"{name} {given!r} is not an object")
         fields |= cast("dict[str, object]", given or {})
     if nested := [name for name, value in fields.items() if isinstance(value, dict)]:
-        raise ValueError(f"rope_parameters for {nested[0]} is not supported; supported: one for all layers")
+        raise ValueError(
+            f"rope_parameters differ by layer ({nested[0]}), which is not supported; use one for all layers"
+        )
     theta = _positive(fields, "rope_theta", default=10000.0)
     if _positive({**raw, **fields}, "partial_rotary_factor", default=1.0) != 1.0:
         raise ValueError("partial_rotary_factor other than 1 is not supported")

@@ -1,9 +1,9 @@
-"""The two variants of a graph, and how each holds its weights.
+"""The two variants of a graph, and how each quantises and packs its weights.
 
-`FUSED`, for the CPU, is made of ONNX Runtime's fused operators (com.microsoft.GroupQueryAttention among
-them), past and present in one memory. `PORTABLE`, for device providers, is made of ai.onnx operators alone,
-with static shapes and matrix products of rank 4 at most. Quantised, both use `MatMulNBits`, or the fused one
-integer products (`integer`).
+`FUSED` is for the CPU. It uses ONNX Runtime's fused operators, such as com.microsoft.GroupQueryAttention,
+which write keys and values in place. `PORTABLE` is for device providers. It uses ai.onnx operators only, with
+static shapes and matrix products of at most rank 4. Quantised weights use `MatMulNBits` in both variants.
+`FUSED` can use integer products (`integer`) instead.
 """
 
 from __future__ import annotations
@@ -22,98 +22,104 @@ from server.engines.embedded.model.quantize import BLOCK, WIDE_BLOCK, Quantize, 
 
 VariantName = Literal["fused", "portable"]
 BIG_HIDDEN = 2048
-"""From this width on a base bears wide blocks: the more inputs a product sums, the more its errors cancel."""
+"""Hidden size from which wide blocks are accurate enough: errors cancel when many inputs are summed."""
 
 
 class Variant(Protocol):
-    """How a graph is written, and for whom."""
+    """A way to write a graph for one kind of device."""
 
     @property
     def name(self) -> VariantName:
-        """What folders and reports call it."""
+        """Name of the variant in folders and reports."""
         ...
 
     def check(self, dtype: Dtype, quantize: Quantize) -> None:
-        """Raise `ValueError` for a combination that is not built."""
+        """Raise `ValueError` if this variant does not support the combination."""
         ...
 
     def choose_method(self, quantize: Quantize) -> Quantize:
-        """How weights are held on this machine if `quantize` is asked for."""
+        """Choose how this machine holds the weights for the setting `quantize`."""
         ...
 
     def block_size(self, hidden: int, bits: int) -> int:
-        """Weights that share a scale in a base of this width."""
+        """Return the number of weights that share a scale in a base of this hidden size."""
         ...
 
     def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
-        """What `MatMulNBits` takes beside weights and scales: further tensors, further attributes."""
+        """Return the tensors and attributes that `MatMulNBits` takes in addition to weights and scales."""
         ...
 
     def operators(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> Operators:
-        """Its operators for one graph."""
+        """Create this variant's operators for one graph."""
         ...
 
 
 class Fused:
-    """For the CPU, in float32."""
+    """The variant for the CPU, in float32."""
 
     name: VariantName = "fused"
 
     def check(self, dtype: Dtype, quantize: Quantize) -> None:
-        """See `Variant.check`."""
+        """Raise `ValueError` if this variant does not support the combination. See `Variant.check`."""
         if dtype != "fp32":
-            raise ValueError(f"dtype {dtype} is for the portable variant; fused is built in fp32")
+            raise ValueError(f"dtype {dtype} needs the portable variant; the fused variant has fp32 only")
 
     def choose_method(self, quantize: Quantize) -> Quantize:
-        """int8 becomes integer products if this CPU's are exact."""
+        """Replace int8 by `w8a8` (integer products) if this CPU computes those exactly."""
         return "w8a8" if quantize == "int8" and exact_products() else quantize
 
     def block_size(self, hidden: int, bits: int) -> int:
-        """See `Variant.block_size`."""
+        """Return the number of weights that share a scale in a base of this hidden size. See
+        `Variant.block_size`.
+        """
         return WIDE_BLOCK if bits == 4 and hidden >= BIG_HIDDEN else BLOCK
 
     def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
-        """Activations are rounded to 8 bits for the product."""
+        """Let `MatMulNBits` round activations to 8 bits. No tensors are added."""
         return [], {"accuracy_level": 4}
 
     def operators(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> Operators:
-        """See `Variant.operators`."""
+        """Create this variant's operators for one graph. See `Variant.operators`."""
         return FusedOperators(graph, config)
 
 
 class Portable:
-    """For device providers, and for whatever runs plain ONNX."""
+    """The variant for devices other than the CPU. Any runtime that supports standard ONNX operators can run
+    it.
+    """
 
     name: VariantName = "portable"
 
     def check(self, dtype: Dtype, quantize: Quantize) -> None:
-        """See `Variant.check`."""
+        """Raise `ValueError` if this variant does not support the combination. See `Variant.check`."""
         if quantize == "w8a8":
             raise ValueError(
-                "quantize w8a8 is for the fused variant; portable is built with none, int8 or int4"
+                "quantize w8a8 needs the fused variant; the portable variant has none, int8 and int4"
             )
 
     def choose_method(self, quantize: Quantize) -> Quantize:
-        """As it is asked for."""
+        """Return `quantize` unchanged, since devices support it as it is."""
         return quantize
 
     def block_size(self, hidden: int, bits: int) -> int:
-        """See `Variant.block_size`."""
+        """Return the number of weights that share a scale in a base of this hidden size. See
+        `Variant.block_size`.
+        """
         return BLOCK
 
     def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
-        """Zero points, which DirectML asks for."""
+        """Add explicit zero points, which DirectML requires."""
         shape = zero_points_shape(out, features, bits, block)
         return [TensorSpec(f"{name}.zero_points", np.dtype(np.uint8), shape)], {}
 
     def operators(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> Operators:
-        """See `Variant.operators`."""
+        """Create this variant's operators for one graph. See `Variant.operators`."""
         return PortableOperators(graph, config, dtype)
 
 

@@ -1,1 +1,3 @@
-"""What runs a graph (protocol, adapters, row lengths), without scheduling; the embedded engine imports it."""
+"""Runs a graph with its adapters on the CPU or a device, without scheduling; the embedded engine imports
+it.
+"""

@@ -1,4 +1,4 @@
-"""Memory that this process may still take: the machine's, or less where a container's limit is nearer."""
+"""The memory that this process may still take, limited by the machine and by its containers (cgroups)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ V2_FILES = ("memory.max", "memory.current")
 
 
 def available_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Bytes that are free or can be made so, now."""
+    """Return the bytes that are free now or can be freed by the system."""
     rooms = [psutil.virtual_memory().available]
     try:
         lines = membership.read_text(encoding="ascii").splitlines()
@@ -28,9 +28,10 @@ def available_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> 
 
 
 def _rooms(root: Path, path: str, files: tuple[str, str]) -> list[int]:
-    """What each group from the process's own up to the root leaves; the file cache counts as free.
+    """Return the bytes that each cgroup, from the process's own up to the root, still allows.
 
-    In a container the path may be the host's, of which only the root is to be seen.
+    The file cache counts as free. In a container, `path` may be the host's path, of which only the root
+    is visible.
     """
     own = PurePosixPath(path)
     groups = [root.joinpath(*parent.parts[1:]) for parent in (own, *own.parents)]
@@ -53,5 +54,5 @@ MIB, GIB = 1 << 20, 1 << 30
 
 
 def format_bytes(size: int) -> str:
-    """Such as `4.1 GiB` or `310 MiB`."""
+    """Format a size in bytes, such as `4.1 GiB` or `310 MiB`."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{-(-size // MIB)} MiB"

@@ -1,9 +1,10 @@
-"""Adapters side by side: what `graph` takes as lora_a, lora_b and lora_mask.
+"""Puts the weights of several adapters side by side in packs: the graph's inputs lora_a, lora_b and
+lora_mask.
 
-Every adapter keeps its own arrays. For the adapters of a batch a *pack* is built that holds them next to
-each other on the rank axis, so the cost of a step follows the adapters in it and not those that are resident.
-Scaling is folded into a pack's B; what a request takes of each adapter (1, or its weight in a blend) is the
-mask.
+Every adapter keeps its own arrays. For the adapters of a batch, a *pack* is built that holds copies of them
+next to each other on the rank axis. So the cost of a step depends on the adapters in it, not on all resident
+adapters. Each adapter's scaling is multiplied into the pack's B. The mask holds the weight of each adapter
+for each request: 1, or its weight in a blend.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from server.engines.embedded.model.config import ModelConfig
 from server.request import AdapterMix
 
 MAX_MIXES = 1024
-"""Mask rows that a pack remembers."""
+"""Maximum number of mask rows that a pack caches."""
 
 Floats = NDArray[np.floating]
 
 
 class Pack:
-    """The wide arrays of some adapters."""
+    """The arrays of some adapters, side by side."""
 
     def __init__(
         self, config: ModelConfig, adapters: Mapping[str, AdapterWeights], dtype: str = "float32"
     ) -> None:
         self.digests = frozenset(adapters)
         self.widths: dict[str, int] = {}
-        """Group → its rank columns."""
+        """Maps each group to the number of its rank columns."""
         self.arrays: dict[str, Floats] = {}
-        """Graph input → array."""
+        """Maps each name of a graph input to its array."""
         self._spans: dict[tuple[str, str], slice] = {}
         self.dtype = dtype
         for group in config.groups:
@@ -46,16 +47,18 @@ class Pack:
 
     @property
     def rank(self) -> int:
-        """Rank columns of all groups together."""
+        """Sum of the rank columns of all groups."""
         return sum(self.widths.values())
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size of all arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Group → [len(mixes), 1, width], for groups with columns. The pack has to hold every digest."""
+        """Return the mask of each group of modules, [len(mixes), 1, width]. The pack must hold every adapter
+        of `mixes`.
+        """
         if len(self._mixes) > MAX_MIXES:
             self._mixes.clear()
         rows = [self._mixes.get(adapter_mix, -1) for adapter_mix in mixes]
@@ -75,7 +78,7 @@ class Pack:
             self._tables[group] = table
 
     def _lay_out(self, group: str, config: ModelConfig, adapters: Mapping[str, AdapterWeights]) -> None:
-        """Give each adapter its columns: as many as it needs in the layer where it needs most."""
+        """Give each adapter as many columns of a group as it needs in the layer that needs most."""
         start, modules = 0, config.groups[group]
         for digest, weights in adapters.items():
             width = max(
@@ -107,7 +110,7 @@ class Pack:
 
 
 class AdapterStore:
-    """Resident adapters, and the packs that were built of them lately."""
+    """Holds the resident adapters, and a cache of recently built packs."""
 
     def __init__(self, config: ModelConfig, pack_bytes: int, dtype: str = "float32") -> None:
         self._config, self._pack_bytes, self._dtype = config, pack_bytes, dtype
@@ -117,37 +120,38 @@ class AdapterStore:
 
     @property
     def base(self) -> Pack:
-        """The pack without adapters."""
+        """The pack for a batch without adapters."""
         return self._base
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Keep an adapter. Raises `ValueError` where it does not fit the base."""
+        """Add an adapter. Raises `ValueError` if it does not fit the base."""
         shapes = self._config.shapes
         for (layer, module), low in weights.modules.items():
             if module not in shapes:
-                raise ValueError(f"target module {module!r} is unknown; one of: {', '.join(shapes)}")
+                raise ValueError(f"target module {module!r} is unknown; use some of {', '.join(shapes)}")
             if not 0 <= layer < self._config.layers:
-                raise ValueError(f"layer {layer} does not exist: the base has {self._config.layers}")
+                raise ValueError(f"layer {layer} does not exist; the base has {self._config.layers} layers")
             out, features = shapes[module]
             if low.a.shape != (low.rank, features) or low.b.shape != (out, low.rank):
                 raise ValueError(
                     f"{module} of layer {layer} has A {list(low.a.shape)} and B {list(low.b.shape)}; "
-                    f"the base asks for A [rank, {features}] and B [{out}, rank]"
+                    f"the base needs A [rank, {features}] and B [{out}, rank]"
                 )
         if digest not in self._adapters:
             self._adapters[digest] = weights
 
     def unload(self, digest: str) -> None:
-        """Forget an adapter and every pack that holds it. Raises `ValueError` where it is not resident."""
+        """Remove an adapter and every pack that holds it. Raises `ValueError` if it is not resident."""
         if self._adapters.pop(digest, None) is None:
             raise ValueError(f"adapter {digest} is not resident")
         for key in [key for key in self._packs if digest in key]:
             del self._packs[key]
 
     def pack(self, active: frozenset[str], current: Pack) -> Pack:
-        """A pack that covers `active`: `current` while at most twice as wide as needed, else the exact one.
+        """Return a pack that holds the adapters `active`.
 
-        Raises `ValueError` where an adapter is not resident.
+        That is `current` if it holds them and is at most twice as wide as needed, or else a pack of exactly
+        these adapters. Raises `ValueError` if an adapter is not resident.
         """
         if not active:
             return self._base
@@ -164,14 +168,14 @@ class AdapterStore:
         return self._build(active)
 
     def holds(self, pack: Pack) -> bool:
-        """Whether the pack is still to be used."""
+        """Return True if the pack is still valid."""
         return pack is self._base or self._packs.get(pack.digests) is pack
 
     def _fits(self, active: frozenset[str], pack: Pack) -> bool:
         return pack.rank <= 2 * sum(self._rank(digest) for digest in active)
 
     def _rank(self, digest: str) -> int:
-        """About what an adapter adds to a pack: the columns it needs at most in a layer."""
+        """Estimate the columns that an adapter adds to a pack: the sum of its modules' largest ranks."""
         modules = self._adapters[digest].modules
         widest: dict[str, int] = {}
         for (_, module), low in modules.items():

@@ -1,4 +1,4 @@
-"""What the rows of a KV memory hold, and the refusal of whatever lies outside of it."""
+"""Tracks how many tokens each row of a KV memory holds, and refuses calls that go beyond them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from server.engines.embedded.runners.protocol import DecodeRow
 
 
 class RowLengths:
-    """How many positions each row holds. Every check raises `ValueError` that names what was asked for."""
+    """Holds the length of each row. Every check raises `ValueError` with the values that were passed."""
 
     def __init__(self, rows: int, context: int, vocabulary: int, most: int) -> None:
-        """`most`: positions that the model was made for."""
+        """Start with empty rows. `most` is the model's maximum number of positions."""
         if rows < 1:
             raise ValueError(f"rows {rows} has to be at least 1")
         if not 1 <= context <= most:
@@ -23,22 +23,23 @@ class RowLengths:
         self.lengths = [0] * rows
 
     def check_row(self, row: int) -> None:
-        """That the row exists."""
+        """Check that the row exists."""
         if not 0 <= row < len(self.lengths):
             raise ValueError(f"row {row} has to be within 0 and {len(self.lengths) - 1}")
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
-        """That all are in the vocabulary."""
+        """Check that all tokens are in the vocabulary."""
         if min(tokens) < 0 or max(tokens) >= self._vocabulary:
             raise ValueError(f"a token is outside the vocabulary of {self._vocabulary}")
 
     def check_prefill(self, row: int, start: int, tokens: Sequence[int], outputs: NDArray[np.int64]) -> None:
-        """That the tokens follow on what the row holds, and the outputs are among them, ascending."""
+        """Check that `start` leaves no gap, and that `outputs` are ascending indices into `tokens`."""
         self.check_row(row)
         end = start + len(tokens)
         if not tokens or not 0 <= start <= self.lengths[row] or end > self.context:
             raise ValueError(
-                f"positions {start} to {end} of row {row}: it holds {self.lengths[row]} of {self.context}"
+                f"cannot write positions {start} to {end} of row {row}: it holds {self.lengths[row]} tokens, "
+                f"has room for {self.context}, and has no gaps"
             )
         if len(outputs) and not (
             outputs[0] >= 0 and outputs[-1] < len(tokens) and (np.diff(outputs) > 0).all()
@@ -49,7 +50,7 @@ class RowLengths:
         self.check_tokens(tokens)
 
     def check_decode(self, rows: Sequence[DecodeRow]) -> None:
-        """That the rows ascend, and each token follows on what its row holds."""
+        """Check that rows are in ascending order, and that no token leaves a gap in its row."""
         if not rows:
             raise ValueError("rows is empty")
         before = -1
@@ -67,7 +68,7 @@ class RowLengths:
         self.check_tokens([entry.token for entry in rows])
 
     def check_copy(self, source: int, target: int, length: int) -> None:
-        """That the source holds so much."""
+        """Check that both rows exist and that `source` holds at least `length` positions."""
         self.check_row(source)
         self.check_row(target)
         if not 0 <= length <= self.lengths[source]:

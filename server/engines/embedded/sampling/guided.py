@@ -1,6 +1,6 @@
-"""Keeps sequences to their grammars: which tokens each may take next, and when its text is complete.
+"""Guided decoding: which tokens a sequence's grammar allows next, and when its text is complete.
 
-llguidance does the parsing. Imported with the first grammar alone.
+llguidance does the parsing. This module is imported when the first request has a grammar.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from server.grammar.text import GrammarRefusedError
 from server.text.tokenizer import Tokenizer
 
 FIELD = "response_format"
-"""The request's field that most grammars come from."""
+"""Request field named in errors: most grammars come from it."""
 COMPILED = 32
-"""Compiled grammars that are kept."""
+"""Maximum number of compiled grammars that are cached."""
 START_SECONDS = 0.2
-"""Processor time that following a grammar may cost at any point, and…"""
+"""CPU seconds that following a grammar may take, in addition to `TOKEN_SECONDS` for each token."""
 TOKEN_SECONDS = 0.005
-"""…for each token beside that: a grammar that costs more would hold up everyone's next token."""
+"""CPU seconds for each token. A grammar that takes longer would delay every sequence's next token."""
 
 FREE_SECONDS = 0.001
-"""Processor time of a token that an ordinary grammar stays below."""
+"""CPU seconds for a token that are not counted as excess. Ordinary grammars stay below this."""
 SHARE = 0.25
-"""Part of the engine's time that grammars may take beyond that, all of them together."""
+"""Share of the engine's time that the excess of all grammars together may take."""
 OWN_SECONDS = 0.02
-"""What one may have taken beyond it when there is none left."""
+"""Seconds of excess that a single grammar may have even if the shared time is used up."""
 
 
 class SharedTime:
-    """What is left of the time for slow grammars: a quarter of a second at once, and a quarter of each."""
+    """Time budget that slow grammars share. Holds at most `SHARE` seconds and refills by `SHARE` a second."""
 
     def __init__(self) -> None:
         self._left, self._at = SHARE, time.monotonic()
 
     def spend(self, seconds: float) -> bool:
-        """Take `seconds`; whether there were as many."""
+        """Take `seconds` from the budget. Return False if more has been taken than was left."""
         now = time.monotonic()
         self._left = min(SHARE, self._left + SHARE * (now - self._at)) - seconds
         self._at = now
@@ -50,7 +50,7 @@ class SharedTime:
 
 
 class Guides:
-    """Makes guides for one base's tokenizer. Used on the event loop alone."""
+    """Creates guides for one base's tokenizer. Use it on the event loop only."""
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
         self._source = tokenizer
@@ -61,14 +61,14 @@ class Guides:
         self._time = SharedTime()
 
     async def guide(self, grammar: str) -> Guide:
-        """A guide at the grammar's beginning. Compiles in a worker thread what is not known yet.
+        """Create a guide at the beginning of a grammar, which is compiled in a worker thread if not cached.
 
-        Raises `UnsupportedRequestError` where that fails. No bound but llguidance's own holds here: whoever
-        takes grammars from clients tries them first, as `server.grammar.service` does.
+        Raises `UnsupportedRequestError` if that fails. Only llguidance's own limits apply here. Grammars from
+        clients must be tried before, as `server.grammar.service` does.
         """
         matcher = self._compiled.get(grammar)
         if matcher is None:
-            # Goes on where the request that asked is given up: a thread cannot be stopped, and one is enough.
+            # Shielded: a thread cannot be stopped, so it goes on for others if this request is cancelled.
             matcher = await asyncio.shield(asyncio.create_task(self._matcher(grammar)))
         self._compiled.move_to_end(grammar)
         return Guide(matcher.deep_copy(), self._vocabulary, self._source.vocabulary_size, self._time)
@@ -93,7 +93,7 @@ class Guides:
 
 
 class Guide:
-    """One sequence's place in its grammar."""
+    """Tracks the position of one sequence in its grammar."""
 
     def __init__(
         self, matcher: LLMatcher, vocabulary: int, known: int, shared: SharedTime | None = None
@@ -108,20 +108,21 @@ class Guide:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can follow: the grammar has ended, or an end token was taken."""
+        """True if no token can follow: the grammar is complete, or an end token was chosen."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
     def add(self, token: int) -> None:
-        """Go on by the token just chosen, which was allowed; trouble shows with the next mask."""
+        """Advance by the allowed token just chosen. Errors are raised by the next `allowed_tokens`."""
         began = time.thread_time()
         self._matcher.consume_token(token)
         self._tokens += 1
         self._seconds += time.thread_time() - began
 
     def allowed_tokens(self) -> NDArray[np.bool_]:
-        """Which tokens may come next [vocabulary]; valid until the next call. Never one without a text.
+        """Return a mask [vocabulary] of the tokens that may come next, valid until the next call.
 
-        Raises `UnsupportedRequestError` where the grammar cannot be followed any further.
+        Ids without text are never allowed. Raises `UnsupportedRequestError` if the grammar cannot be followed
+        any further or takes too long.
         """
         began = time.thread_time()
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
@@ -129,14 +130,18 @@ class Guide:
         self._seconds += spent
         if self._matcher.is_error():
             reason = complaint(self._matcher.get_error())
-            raise UnsupportedRequestError(f"the grammar cannot be followed here: {reason}", FIELD)
+            raise UnsupportedRequestError(
+                f"the request's grammar cannot be followed at this token: {reason}", FIELD
+            )
         if self._is_slow(spent):
-            raise UnsupportedRequestError("the grammar takes too long to follow; make it simpler", FIELD)
+            raise UnsupportedRequestError("the grammar takes too long to follow; simplify it", FIELD)
         self._mask[: self._known] = np.unpackbits(bits, bitorder="little", count=self._known).view(np.bool_)
         return self._mask
 
     def _is_slow(self, spent: float) -> bool:
-        """Whether it holds others up, alone or with other slow ones, after `spent` seconds for a token."""
+        """Count `spent` seconds for a token. Return True if the grammar exceeds its own limit or the one that
+        all grammars share.
+        """
         if self._seconds > START_SECONDS + TOKEN_SECONDS * self._tokens:
             return True
         excess = spent - FREE_SECONDS

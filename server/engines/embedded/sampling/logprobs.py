@@ -45,14 +45,14 @@ def _score_block(
 def _alternatives(
     logits: NDArray[np.float32], total: NDArray[np.float32], count: int
 ) -> list[tuple[tuple[int, float], ...]]:
-    """The `count` likeliest tokens of each row as (token id, logprob), best first."""
+    """Return the `count` likeliest tokens of each row as (token id, logprob), best first."""
     border = np.partition(logits, logits.shape[1] - count, axis=1)[:, -count]
     places = np.flatnonzero(logits >= border[:, None])
     rows, ids = np.divmod(places, logits.shape[1])
     values = logits[rows, ids]
     order = np.lexsort((ids, -values, rows))
     firsts = np.searchsorted(rows, np.arange(len(logits)))
-    # Ties with the last one may have come along; each row's first `count` in order are the answer.
+    # Tokens that tie with the last one are included too; keep the first `count` of each row in order.
     picked = order[firsts[:, None] + np.arange(count)]
     best = ids[picked].tolist()
     scores = (values[picked] - total[:, None]).tolist()

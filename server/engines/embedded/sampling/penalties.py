@@ -1,4 +1,4 @@
-"""Repetition, presence and frequency penalties, applied to the tokens that a sequence has seen alone."""
+"""Repetition, presence and frequency penalties. Only tokens that a sequence has seen are changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST = np.finfo(np.float32).max
 class SeenTokens:
     """The distinct tokens of one sequence, each with how often it was generated.
 
-    Prompt tokens are held where the repetition penalty needs them, with a count of 0.
+    Prompt tokens are included, with a count of 0, only if the sequence has a repetition penalty.
     """
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
@@ -35,11 +35,11 @@ class SeenTokens:
 
     @property
     def counts(self) -> NDArray[np.float32]:
-        """How often each of `ids` was generated."""
+        """Return how often each token of `ids` was generated."""
         return self._counts[: len(self._places)]
 
     def add(self, token: int) -> None:
-        """Count one generated token."""
+        """Count one more generated token."""
         place = self._places.setdefault(token, len(self._places))
         if place == len(self._ids):
             self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
@@ -49,7 +49,7 @@ class SeenTokens:
 
 
 def wants_penalties(sampling: Sampling) -> bool:
-    """Whether any penalty would change a logit."""
+    """Return True if any of the three penalties is set."""
     return (
         sampling.repetition_penalty != 1.0
         or sampling.presence_penalty != 0.0
@@ -58,7 +58,7 @@ def wants_penalties(sampling: Sampling) -> bool:
 
 
 class Penalties:
-    """The penalties of those rows of a batch that have any."""
+    """Applies the penalties of a batch, to the rows that have any."""
 
     def __init__(self, rows: Sequence[int], seen: Sequence[SeenTokens]) -> None:
         self._rows = np.asarray(rows, np.int64)
@@ -68,10 +68,10 @@ class Penalties:
         self._frequency = np.array([tokens.frequency for tokens in seen], np.float32)
 
     def apply(self, logits: NDArray[np.float32]) -> None:
-        """Change `logits` [n, vocabulary] in place.
+        """Apply the penalties to `logits` [n, vocabulary] in place.
 
-        Repetition first (divides positive logits, multiplies negative ones: CTRL, Keskar et al. 2019), then
-        frequency and presence are subtracted, as OpenAI documents them.
+        First, the repetition penalty divides positive logits and multiplies negative ones (CTRL, Keskar et
+        al. 2019). Then the frequency and presence penalties are subtracted, as in OpenAI's API.
         """
         if not self._seen:
             return

@@ -1,9 +1,9 @@
-"""Chooses the next token of every sequence of a batch, from the logits of one step.
+"""Chooses the next token of every sequence in a batch from the logits of one step.
 
-The order of operations is vLLM's: logit bias, minimum length, penalties, temperature, min_p, top_k, top_p.
-A grammar goes before all of them: what it forbids is never chosen, and where it allows nothing but the end,
-the text ends whatever `min_tokens` and `ignore_eos` say.
-A row's choice depends on its own logits, parameters, seed and history, never on its neighbours or its place.
+The order of operations is vLLM's: logit bias, minimum length, penalties, temperature, min_p, top_k, top_p. A
+grammar comes before them: a token that it forbids is never chosen. If it allows nothing but an end token, the
+text ends, whatever `min_tokens` and `ignore_eos` say.
+The token of a row depends on its own logits, parameters, seed and history, never on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -23,25 +23,27 @@ from server.engines.embedded.sampling.uniform import uniforms
 from server.errors import EngineError, UnsupportedRequestError
 from server.request import Sampling, TokenLogprob
 
-if TYPE_CHECKING:  # it loads llguidance, which most servers never need
+if TYPE_CHECKING:  # imports llguidance, which most servers never need
     from server.engines.embedded.sampling.guided import Guide
 
 _COLDEST = 1e-5
 _NO_NUMBERS = "the model returned values that are not finite numbers"
-_UNSAMPLED = "no token can be chosen for this request: sampling failed at it"
+_UNSAMPLED = "sampling failed for this request; the server's log has the reason"
 
 
 class BadRowsError(EngineError):
-    """Some rows cannot be sampled. Nothing has been changed, so the others can be sampled without them."""
+    """Some sequences of the batch cannot be sampled. Nothing has been changed, so you can sample the others
+    without them.
+    """
 
     def __init__(self, message: str, faults: Mapping[int, EngineError]) -> None:
         super().__init__(message)
         self.faults = faults
-        """Row of the batch → what its request is told."""
+        """Maps each row of the batch to the error for its request."""
 
 
 class BadLogitsError(BadRowsError):
-    """Some rows of logits, `rows`, cannot be sampled: NaN, +inf, or no token that may be chosen."""
+    """The logits of `rows` contain NaN or +inf, or allow no token."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         listed = ", ".join(map(str, rows))
@@ -52,16 +54,16 @@ class BadLogitsError(BadRowsError):
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """The token chosen for one sequence, scored where its request asked for that."""
+    """The token chosen for one sequence, with its log probability if the request asks for that."""
 
     token_id: int
     logprob: TokenLogprob | None
 
 
 class SamplerState:
-    """What sampling remembers of one sequence, from its first token to its last.
+    """The state of sampling for one sequence, kept from its first token to its last.
 
-    Raises `ValueError` for a logit_bias id outside the vocabulary.
+    Raises `ValueError` for a token id in `logit_bias` outside the vocabulary.
     """
 
     __slots__ = (
@@ -88,11 +90,11 @@ class SamplerState:
         for token in sampling.logit_bias:
             if not 0 <= token < vocabulary:
                 raise ValueError(
-                    f"logit_bias names token {token}; ids go from 0 to {vocabulary - 1}, so leave it out"
+                    f"logit_bias has token {token}, but token ids go from 0 to {vocabulary - 1}; remove it"
                 )
         self.sampling = sampling
         self.step = 0
-        """Tokens chosen so far."""
+        """Number of tokens chosen so far."""
         seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         self.seed = seed & 0xFFFF_FFFF_FFFF_FFFF
         self.seen = SeenTokens(sampling, prompt) if wants_penalties(sampling) else None
@@ -103,11 +105,11 @@ class SamplerState:
         self.eos = np.array(sorted(token for token in eos_ids if token < vocabulary), np.int64)
         self.guide = guide
         self.lost: Exception | None = None
-        """Why the grammar could not follow the last token, if it could not; shows with the next one."""
+        """Error of the grammar at the last token, if any. Raised when the next token is chosen."""
 
     @property
     def too_short(self) -> bool:
-        """Whether no token may end the text yet."""
+        """True while the text has fewer than `min_tokens` tokens, so that it must not end."""
         return self.step < self.sampling.min_tokens
 
     def add(self, token: int) -> None:
@@ -122,15 +124,15 @@ class SamplerState:
                 self.lost = error
 
     def mask_forbidden(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`logits` [vocabulary] with -inf for what the grammar forbids; a copy.
+        """Return a copy of `logits` [vocabulary] with -inf for every token that the grammar forbids.
 
-        Ends that `min_tokens` or `ignore_eos` hold back are forbidden too, unless nothing else is left.
-        Raises `UnsupportedRequestError` where no token is left at all.
+        End tokens are forbidden too if `min_tokens` or `ignore_eos` says so, unless no other token is left.
+        Raises `UnsupportedRequestError` if no token is left at all.
         """
         assert self.guide is not None
         if self.lost is not None:
             raise UnsupportedRequestError(
-                "the grammar cannot be followed here", "response_format"
+                "the grammar cannot be followed at this token; simplify it", "response_format"
             ) from self.lost
         kept = np.where(self.guide.allowed_tokens(), logits, -np.inf)
         held = [*((self.ends,) if self.too_short else ()), *((self.eos,) if self.sampling.ignore_eos else ())]
@@ -145,7 +147,7 @@ class SamplerState:
 
 
 class Sampler:
-    """Samples batches of one vocabulary. For one thread; it keeps the arrays of the last batch it saw."""
+    """Samples batches of one vocabulary. Not thread-safe: it caches the arrays of the last batch."""
 
     def __init__(self, vocabulary: int, eos_ids: frozenset[int]) -> None:
         self._vocabulary = vocabulary
@@ -153,14 +155,14 @@ class Sampler:
         self._batch = _Batch([])
 
     def state(self, sampling: Sampling, prompt: Sequence[int], guide: Guide | None = None) -> SamplerState:
-        """The state for one new sequence."""
+        """Create the state for a new sequence."""
         return SamplerState(sampling, prompt, self._vocabulary, self._eos_ids, guide)
 
     def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[SampledToken]:
         """Choose a token for each row of `logits` [n, vocabulary], float32, which may be overwritten.
 
-        Raises `BadRowsError` before anything is changed: neither the states nor the logits. What fails
-        otherwise is tried row by row, so that the rows to blame are known, and raised as that error too.
+        Raises `BadRowsError` if some rows cannot be sampled; states and logits are unchanged then. After any
+        other error, each row is tried alone to find the faulty ones, and `BadRowsError` is raised for them.
         """
         if logits.shape != (len(states), self._vocabulary) or logits.dtype != np.float32:
             raise ValueError(
@@ -198,7 +200,9 @@ class Sampler:
 
 
 def _blame(logits: NDArray[np.float32], states: Sequence[SamplerState]) -> BadRowsError:
-    """The rows that cannot be sampled by themselves, or all where each of them can."""
+    """Return the error for those rows that fail when they are sampled alone. If none fails alone, return it
+    for all rows.
+    """
     faults: dict[int, EngineError] = {}
     for row, state in enumerate(states):
         try:
@@ -212,7 +216,7 @@ def _blame(logits: NDArray[np.float32], states: Sequence[SamplerState]) -> BadRo
 
 
 class _Batch:
-    """The parameters of a batch as arrays, made once for as long as the batch stays the same."""
+    """The parameters of a batch as arrays, created once and used until the batch changes."""
 
     def __init__(self, states: Sequence[SamplerState]) -> None:
         self.states = list(states)
@@ -245,11 +249,11 @@ class _Batch:
 
     @property
     def edits(self) -> bool:
-        """Whether choosing overwrites logits."""
+        """True if `choose` overwrites the logits."""
         return bool(self._edited or self._drawn.size or self._guided or self._minimum)
 
     def choose(self, logits: NDArray[np.float32]) -> tuple[list[int], list[TokenLogprob | None]]:
-        """The token of each row, and its score where asked for."""
+        """Choose a token for each row. Return the tokens, and their log probabilities or None."""
         raw = logits[self._scored] if self._scored else None
         tokens = self._pick(logits)
         scores: list[TokenLogprob | None] = [None] * len(tokens)
@@ -278,7 +282,7 @@ class _Batch:
         return best.tolist()
 
     def _keep_to_grammars(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The logits of the guided rows, masked; shape [len(self._guided), vocabulary]."""
+        """Return the masked logits of rows with a grammar, [len(self._guided), vocabulary]."""
         kept: list[NDArray[np.float32]] = []
         faults: dict[int, EngineError] = {}
         for row in self._guided:
@@ -291,10 +295,11 @@ class _Batch:
         return np.stack(kept)
 
     def _forbid_ends(self, logits: NDArray[np.float32], short: list[int]) -> NDArray[np.intp]:
-        """Mask what would end the texts of rows `short`, and return each row's likeliest token.
+        """Mask the end tokens of the rows in `short`, whose texts must not end yet, and return the likeliest
+        token of every row.
 
-        Masking before the bias instead of after it is the same, and lets a row without a possible token be
-        found while the logits can still be put back.
+        This is done before the logit bias, with the same result as after it. So rows without any possible
+        token are found while the logits can still be restored.
         """
         ends = [self.states[row].ends for row in short]
         rows = np.repeat(np.array(short, np.int64), [len(ids) for ids in ends])
@@ -310,7 +315,7 @@ class _Batch:
         return best
 
     def _draw(self, logits: NDArray[np.float32], best: NDArray[np.intp]) -> NDArray[np.intp]:
-        """A random token for each drawn row; shape [len(self._drawn)]."""
+        """Draw a random token for each row that is not greedy; shape [len(self._drawn)]."""
         peaks = logits[self._drawn, best[self._drawn]]
         weights = logits if len(self._drawn) == len(logits) else logits[self._drawn]
         with np.errstate(over="ignore", under="ignore"):
@@ -323,7 +328,7 @@ class _Batch:
 
 
 def _check(peaks: NDArray[np.float32]) -> None:
-    """Raise `BadLogitsError` where a row's largest logit, shape [n], is not a number or not finite."""
+    """Raise `BadLogitsError` if a row's largest logit, shape [n], is not a number or not finite."""
     finite = np.isfinite(peaks)
     if not finite.all():
         raise BadLogitsError(np.flatnonzero(~finite).tolist())

@@ -1,7 +1,7 @@
-"""Which tokens stay in the draw (min_p, top_k, top_p), and the draw itself; every row apart from the others.
+"""Truncates the distribution of each row by min_p, top_k and top_p, and draws a token from it.
 
-Each of the three rules keeps the tokens at or above some weight, so a row's rules together are one number.
-Tokens of equal weight therefore stay or go together.
+Each of the three rules keeps the tokens at or above a threshold of weight, so the largest threshold decides.
+Tokens of equal weight are therefore kept or dropped together.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ _BLOCK = 128
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """The rules of each row; arrays of shape [n]."""
+    """The parameters of each row; arrays of shape [n]."""
 
     min_p: NDArray[np.float32]
     top_k: NDArray[np.int64]
-    """0 where the row has no limit."""
+    """0 if the row has no limit."""
     top_p: NDArray[np.float64]
 
     @property
     def limits(self) -> NDArray[np.bool_]:
-        """Which rows need their weights in order."""
+        """True for rows with top_k or top_p, whose weights have to be sorted."""
         return (self.top_k > 0) | (self.top_p < 1.0)
 
 
 def truncate(weights: NDArray[np.float32], rules: Truncation) -> None:
-    """Set to zero, in place, the weights [n, vocabulary] that the rules drop; each row's largest is 1.
+    """Set the weights [n, vocabulary] of dropped tokens to 0, in place. Each row's largest weight must be 1.
 
-    In order: min_p drops what weighs less than `min_p`; top_k keeps the `top_k` heaviest of these; top_p
-    keeps the fewest heaviest of those whose sum reaches `top_p` of theirs (Holtzman et al. 2019).
+    The rules apply in this order. min_p drops weights below `min_p`. top_k keeps the `top_k` largest of the
+    rest. top_p keeps the fewest largest weights that sum to at least `top_p` of what is left then (Holtzman
+    et al. 2019).
     """
     floor = rules.min_p.copy()
     if floor.any():
@@ -49,9 +50,10 @@ def truncate(weights: NDArray[np.float32], rules: Truncation) -> None:
 def _thresholds(
     weights: NDArray[np.float32], rules: Truncation, rows: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    """The least weight that top_k and top_p keep in each of `rows`; shape [len(rows)].
+    """Find the smallest weight that top_k and top_p keep in each of `rows`; shape [len(rows)].
 
-    The heaviest few hundred settle nearly every row of a trained model; the others are put in order whole.
+    For nearly every row of a trained model, sorting the largest `_HEAD` weights is enough. Other rows are
+    sorted as a whole.
     """
     vocabulary = weights.shape[1]
     found = np.zeros(len(rows), np.float32)
@@ -71,9 +73,11 @@ def _thresholds(
 def _try_head(
     weights: NDArray[np.float32], width: int, limits: NDArray[np.int64], top_p: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Thresholds from the `width` heaviest weights of each row, and whether these were enough; both [n].
+    """Find each row's smallest weight to keep, from its `width` largest weights.
 
-    What top_p keeps is what remains when the lightest, in sum at most 1 - top_p of all, are dropped.
+    Returns thresholds [n], and flags [n] that are False if a row needs more weights.
+
+    top_p drops the smallest weights as long as they sum to at most 1 - top_p of all.
     """
     count, vocabulary = weights.shape
     each = np.arange(count)
@@ -82,7 +86,7 @@ def _try_head(
         weights if whole else np.partition(weights, vocabulary - width, axis=1)[:, -width:], axis=1
     )
     limited = limits < vocabulary
-    # Ties with the k-th stay in, and so does their share of what top_p measures.
+    # Tokens that tie with the k-th largest are kept, and top_p counts their weight too.
     border = np.where(limited, head[each, width - np.minimum(limits, width)], 0.0)
     settled = whole | (limited & (head[:, 0] < border))
     head *= head >= border[:, None]
@@ -97,16 +101,16 @@ def _try_head(
 
 
 def draw(weights: NDArray[np.float32], uniforms: NDArray[np.float64]) -> NDArray[np.intp]:
-    """One token for each row of `weights` [n, vocabulary] (not normalised) by its uniform number; shape [n].
+    """Draw a token for each row of unnormalised `weights` [n, vocabulary]; shape [n].
 
-    Inverts the cumulative distribution in the order of token ids.
+    Applies the inverse cumulative distribution, in the order of token ids, to `uniforms` [n].
     """
     sums = _running_sums(weights)
     return _first_beyond(weights, sums, uniforms * sums[:, -1])
 
 
 def _running_sums(weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The sum of each row of [n, width] up to the end of each block of `_BLOCK` columns."""
+    """Sum each row of [n, width] up to the end of each block of `_BLOCK` columns."""
     starts = np.arange(0, weights.shape[1], _BLOCK)
     return np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1, dtype=np.float64)
 
@@ -114,7 +118,7 @@ def _running_sums(weights: NDArray[np.float32]) -> NDArray[np.float64]:
 def _first_beyond(
     weights: NDArray[np.float32], sums: NDArray[np.float64], target: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """The first column of each row where the running sum is greater than `target`; never one of weight 0."""
+    """Find each row's first column where the running sum exceeds `target`; its weight is never 0."""
     count, width = weights.shape
     each = np.arange(count)
     blocks = np.diff(sums, axis=1, prepend=0.0)
@@ -128,5 +132,5 @@ def _first_beyond(
 
 
 def _last_positive(values: NDArray[np.floating]) -> NDArray[np.intp]:
-    """The last column of each row above zero: where rounding would step past the end."""
+    """Find the last positive column of each row, the limit if rounding errors would go beyond it."""
     return values.shape[1] - 1 - np.argmax(values[:, ::-1] > 0, axis=1)

@@ -1,1 +1,1 @@
-"""What each step computes, without tensors; the embedded engine imports it."""
+"""Decides which tokens each step computes, without tensors; the embedded engine imports it."""

@@ -1,4 +1,4 @@
-"""The tokens of one step, shared out: one for each sequence that decodes, the rest to prompts."""
+"""Divides the tokens of one step: one for each decoding sequence, the rest for prompts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.step import Chunk, Sequence
 
 LEAST_CHUNK = 16
-"""Tokens of a prompt below which a step that has other prompts leaves it to the next."""
+"""Minimum number of tokens of a prompt to compute in a step. If other prompts leave fewer tokens in the step,
+the prompt waits for the next one.
+"""
 
 
 class Batch:
-    """The work of the step being made. Starts with one token of each that decodes; prompts are added."""
+    """The step that is being planned. Starts with one token of each decoding sequence; prompts are added."""
 
     def __init__(self, limits: SchedulerLimits, running: Iterable[Sequence]) -> None:
         self.decodes: list[Sequence] = []
         self.chunks: list[Chunk] = []
         self.prompts: list[Sequence] = []
-        """Those that run and have more to compute, in the order in which they came; not yet in the batch."""
+        """Running sequences whose prompts are not yet in the batch, in order of arrival."""
         for sequence in running:
             (self.decodes if _decodes(sequence) else self.prompts).append(sequence)
         self.budget = limits.max_num_batched_tokens - len(self.decodes)
-        """Tokens that may still be added."""
+        """Number of tokens that may still be added."""
         if self.decodes:
             self.budget = min(self.budget, limits.prefill_chunk)
 
@@ -30,11 +32,11 @@ class Batch:
         return bool(self.chunks or self.decodes)
 
     def worthwhile(self, pending: int) -> bool:
-        """Whether a newcomer with so many tokens to compute had better begin now than in the next step."""
+        """Return True if a newcomer with this many tokens should start in this step, not the next."""
         return not self.chunks or self.budget >= min(LEAST_CHUNK, pending)
 
     def add(self, sequence: Sequence) -> None:
-        """Give a newcomer as much of the budget as it can use."""
+        """Add a sequence, with as many of the remaining tokens as it can use."""
         if _decodes(sequence):
             self.decodes.append(sequence)
             self.budget -= 1
@@ -51,9 +53,10 @@ class Batch:
 
 
 def _decodes(sequence: Sequence) -> bool:
-    """Whether its only pending token can be computed in the decode run.
+    """Return True if the sequence has one pending token, which the decode run can compute.
 
-    A prompt's first token cannot, nor the last of a prompt whose logprobs are asked for or that ends there.
+    That excludes the first token of a prompt. It also excludes the last one if the request wants log
+    probabilities of the prompt or generates no tokens.
     """
     if len(sequence.tokens) - sequence.computed != 1 or not sequence.computed:
         return False

@@ -1,14 +1,17 @@
-"""Rows and prompts between shares: what each has for its own, and who is put back for whom.
+"""Divides the rows of a batch fairly between shares, and decides which sequence to preempt for another. A
+share is all requests with the same API key and adapter.
 
-Each share with work has `part_of(rows, shares)` rows for its own, and as much of the KV memory. What one
-leaves unused the others use, so no row idles; but once it comes back, whoever has more than its own part is
-put back: the newest sequence of the share with the most. A row of its part is kept for a share that is
-about to come back (`Seats`). If no share has too much (more shares than rows, or a newcomer larger than its
-part of the memory), one that runs nothing waits until the most served share is `QUANTUM` ahead of it.
+Each share with work is entitled to `part_of(rows, shares)` rows, and to as much of the KV memory. Others may
+use what a share leaves unused. When it sends requests again, the share that exceeds its part most loses its
+newest sequence, which is preempted. A row is kept for a moment for a client that is expected to send its next
+request soon (`Seats`). If no share exceeds its part (more shares than rows, or a newcomer larger than its
+part of the memory), a share without running sequences waits until the most served share is `QUANTUM` ahead of
+it.
 
-A sequence that was put back keeps its tokens, and its keys and values as a prefix while there is memory. If
-they are gone they are computed again; credit for that grows with the work done, and without any nobody is
-put back. So about `RECOMPUTED` of the work is done twice at most, and the wait of a newcomer has an end.
+A preempted sequence keeps its tokens, and its KV cache as a prefix while there is memory. If the cache is
+lost, the tokens are computed again. Each computed token earns credit for such recomputation, and without
+credit no sequence is preempted. So at most about `RECOMPUTED` of the work is done twice, and a newcomer's
+wait is bounded.
 """
 
 from __future__ import annotations
@@ -26,49 +29,52 @@ from server.engines.shared.seats import Seats
 from server.request import Share
 
 QUANTUM = 256
-"""Lead in the virtual token counter, 128 tokens generated, from which a share that runs nothing is let in."""
+"""Once the most served share is ahead by this much in the virtual token counter (128 generated tokens), a
+share without running sequences is admitted.
+"""
 PATIENCE = 8
-"""Steps for which a row is kept for a share that comes back at once."""
+"""Number of steps for which a row is kept for a client that is expected to send its next request."""
 RECOMPUTED = 1 / 8
-"""Tokens that may be computed again for each that is computed."""
+"""Maximum share of tokens that may be computed a second time."""
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """What the scheduler knows of a sequence beyond the sequence itself."""
+    """What the scheduler records about a sequence."""
 
     sequence: Sequence
     order: int
-    """Age: the lower, the older. Kept through preemptions."""
+    """Order of arrival; lower is older. Kept through preemptions."""
     unpaid: int
-    """Prompt tokens that its share has not paid for."""
+    """Number of prompt tokens that the counter of the sequence's share has not been charged for."""
     share: Share
-    """Whose part it takes."""
+    """The share that the request counts against."""
     reached: int = 0
-    """Tokens of it that were ever computed or found; what is computed again costs its share nothing."""
+    """Tokens that were ever computed or found in the cache. Computing them again is not charged."""
     preempted: int = 0
-    """Times it was put back for want of memory."""
+    """Number of times that the sequence was preempted because memory ran out."""
     made_way: bool = False
-    """True if it was put back for another share, and has not run since."""
+    """True if the sequence was preempted for another share and has not run since."""
     leader: Sequence | None = None
-    """A running sequence that computes a prefix it waits for."""
+    """The running sequence that computes the prefix that this sequence waits for; None if it does not wait.
+    """
     awaited: int = 0
-    """Tokens of that prefix."""
+    """Length of that prefix in tokens."""
 
     @property
     def name(self) -> str:
-        """The request's id."""
+        """Id of the sequence's request."""
         return self.sequence.request.request_id
 
     @property
     def held(self) -> bool:
-        """Whether its prefix is still being computed."""
+        """True if the sequence waits for a prefix that is still being computed."""
         leader = self.leader
         return leader is not None and leader.row >= 0 and leader.computed < self.awaited
 
 
 class Parts:
-    """Decides who is put back. `running` is the scheduler's own list, oldest first."""
+    """Decides which sequence is preempted. `running` is the scheduler's own list, oldest first."""
 
     def __init__(
         self, limits: SchedulerLimits, rows: KvRows, queue: FairQueue[Ticket], running: Seq[Ticket]
@@ -79,13 +85,13 @@ class Parts:
         self._running = running
         self.seats = Seats(PATIENCE)
         self.held: Counter[Share] = Counter()
-        """Rows of each share."""
+        """Number of running rows of each share."""
         self._most_credit = limits.context / 2
         self._credit = 0.0
 
     @property
     def part(self) -> int:
-        """Rows that each share with work has for its own."""
+        """Number of rows that each share with work is entitled to."""
         return part_of(self._limits.max_num_seqs, self._with_work)
 
     @property
@@ -95,29 +101,30 @@ class Parts:
         return sum(not share.background for share in shares)
 
     def kept_from(self, newcomer: Share) -> int:
-        """Free rows that `newcomer` does not get, because they are kept for others within their part."""
+        """Number of free rows that are kept for other shares, so that `newcomer` cannot have them."""
         return self.seats.kept_from(newcomer, self.part, self.held)
 
     def earn(self, computed: int) -> None:
-        """Count tokens that were computed, by which a part may be computed again."""
+        """Count computed tokens, which earn credit for recomputation."""
         self._credit = min(self._most_credit, self._credit + computed * RECOMPUTED)
 
     def pay(self, again: int) -> None:
-        """Count tokens that are computed a second time, because their sequence made way."""
+        """Count tokens that are computed again after a preemption."""
         self._credit -= again
 
     def youngest(self) -> Ticket:
-        """Who is put back if memory runs out: of the share that has most beyond its part, else of all.
+        """Return the sequence to preempt if memory runs out: the newest of the share furthest above its part.
 
-        The oldest of all is never among them, as long as two run.
+        If no share exceeds its part, it is the newest of all. The oldest is never chosen while two run.
         """
         over = self._over(self.held, self.part)
         return self._newest(over) if over is not None else self._running[-1]
 
     def in_the_way(self, newcomer: Ticket, need: int, *, memory: bool) -> Ticket | None:
-        """Who is put back for `newcomer`, which is next and finds no row, or no `memory` for `need` pages.
+        """Return the sequence to preempt for `newcomer`, or None.
 
-        None if it has its part already, or if nobody has more than theirs.
+        With `memory`, the newcomer lacks `need` pages of memory; otherwise it lacks a row. Returns None if
+        the newcomer's share already has its fair part, or if no other share has more than that.
         """
         share = newcomer.share
         if share.background or self._credit < 0:
@@ -136,7 +143,7 @@ class Parts:
         return self._by_turn(share) if not self.held[share] else None
 
     def _by_turn(self, share: Share) -> Ticket | None:
-        """The newest sequence of the most served share, if that is far ahead of `share`."""
+        """Return the newest sequence of the most served share, if it is over `QUANTUM` ahead of `share`."""
         served = self._queue.served
         others = [other for other, rows in self.held.items() if rows and other != share]
         ahead = max(others, key=served, default=None)
@@ -145,7 +152,7 @@ class Parts:
         return self._newest(ahead)
 
     def _to_come(self, share: Share) -> int:
-        """Prompt tokens that it has paid for and that are still to be computed."""
+        """Return the prompt tokens that a share was charged for but that are not computed yet."""
         tickets = (ticket for ticket in self._running if ticket.share == share)
         return sum(
             max(0, ticket.sequence.prompt_length - max(ticket.reached, ticket.sequence.computed))
@@ -153,7 +160,10 @@ class Parts:
         )
 
     def _over(self, has: Counter[Share], part: int) -> Share | None:
-        """The share with most beyond `part`, of equals the most served; what has no part before all."""
+        """Return the share with the most rows or pages above `part`; among equals, the most served.
+
+        Background shares have no part and come first. None if no share exceeds its part.
+        """
         over = [s for s, count in has.items() if count > (0 if s.background else part)]
         return max(over, key=lambda s: (s.background, has[s], self._queue.served(s)), default=None)
 
@@ -168,7 +178,7 @@ class Parts:
 
 
 def by_adapter(counts: Mapping[Share, int]) -> Mapping[str, int]:
-    """What all keys have of each adapter."""
+    """Sum the counts over all API keys for each adapter."""
     sums = Counter[str]()
     for share, count in counts.items():
         if count:
@@ -177,15 +187,16 @@ def by_adapter(counts: Mapping[Share, int]) -> Mapping[str, int]:
 
 
 class PromptTurns:
-    """Whose prompts are computed first: the share's of which the fewest tokens were, while others' wait."""
+    """Orders prompts: the share with the fewest computed prompt tokens comes first."""
 
     def __init__(self) -> None:
         self._computed: dict[Share, int] = {}
 
     def begin(self, begun: list[Ticket], waiting: Iterable[Share]) -> set[Share]:
-        """Begin a step: sort the prompts that are `begun`, and return which waiting shares go before them.
+        """Begin a step: sort the prompts that are already being computed (`begun`). Return the waiting shares
+        whose turn comes before them.
 
-        A share that had no prompt before has no credit.
+        A share that had no prompt in the last step starts level with the least served one.
         """
         shares = {*(ticket.share for ticket in begun), *waiting}
         least = min((count for share, count in self._computed.items() if share in shares), default=0)
@@ -197,6 +208,6 @@ class PromptTurns:
         return {share for share in waiting if share != first and computed[share] <= computed[first]}
 
     def count(self, share: Share, tokens: int) -> None:
-        """Prompt tokens were computed."""
+        """Count computed prompt tokens of a share."""
         if share in self._computed:
             self._computed[share] += tokens

@@ -1,40 +1,40 @@
-"""What the scheduler may use: sequences, tokens a step, rows and KV memory."""
+"""Limits of the scheduler: sequences, tokens per step, rows and KV memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 PAGE = 16
-"""Tokens in which KV memory is counted."""
+"""Size in tokens of a page, the unit of KV memory."""
 
 
 def in_pages(tokens: int) -> int:
-    """`tokens` rounded up to whole pages: the KV memory that a row of so many takes."""
+    """Round `tokens` up to whole pages, which is the KV memory that they take in a row."""
     return -(-tokens // PAGE) * PAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerLimits:
-    """Bounds of the scheduler. Raises `ValueError`, naming field and value, where they contradict."""
+    """Limits of the scheduler. Raises `ValueError` for contradictory limits, with field and value."""
 
     max_num_seqs: int
-    """Most sequences that run at once."""
+    """Maximum number of running sequences."""
     max_num_batched_tokens: int
-    """Most tokens computed in a step: one for each decoding sequence, the rest for prompts."""
+    """Maximum tokens in a step: one for each decoding sequence, the rest for prompts."""
     rows: int
     """Rows of the KV memory; those beyond `max_num_seqs` hold prefixes for reuse."""
     context: int
-    """Tokens that a row holds, and most of prompt and answer together."""
+    """Capacity of a row in tokens, and maximum of prompt and answer together."""
     kv_tokens: int
-    """Tokens whose keys and values may be held over all rows, counted in whole pages of 16."""
+    """Capacity of the KV cache over all rows in tokens, counted in whole pages of 16."""
     prefill_chunk: int
-    """Most prompt tokens computed in a step while a sequence decodes; what bounds a stream's stall."""
+    """Maximum prompt tokens in a step while sequences decode, which limits pauses of their streams."""
     prefix_caching: bool = True
-    """Whether finished sequences stay for reuse, and running ones are reused."""
+    """True if prefixes of finished and running sequences are reused."""
 
     @property
     def kv_capacity(self) -> int:
-        """Tokens that the whole pages in `kv_tokens` hold: the longest request that can ever be scheduled."""
+        """`kv_tokens` rounded down to whole pages: no request longer than this can ever be scheduled."""
         return self.kv_tokens // PAGE * PAGE
 
     def __post_init__(self) -> None:

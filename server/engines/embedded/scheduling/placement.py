@@ -1,8 +1,9 @@
-"""Where a sequence runs, what it takes over from others, and when rows are moved.
+"""Decides in which row a sequence runs, which prefix it reuses, and when a sequence moves to another row.
 
-A decode run computes every row up to the highest that decodes, so an idle row among them costs about as
-much, each step, as copying `IDLE_STEP` tokens of keys and values. Hence running sequences belong in the
-lowest rows, prefixes kept for reuse above them, and a copy is nearly always cheaper than a longer span.
+A decode run computes every row up to the highest one that decodes. In each step, an idle row among them costs
+about as much as copying `IDLE_STEP` tokens of keys and values. So running sequences are kept in the lowest
+rows, and cached prefixes in rows above them. Moving a sequence down is nearly always cheaper than computing
+idle rows.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence
 
 LEAST_SHARED = 16
-"""Tokens in common below which a prefix is computed again rather than copied."""
+"""Minimum length of a common prefix for copying it; a shorter one is computed again."""
 LEAST_AWAITED = 32
-"""Tokens that waiting for another's prefix must save."""
+"""Minimum tokens that waiting for another sequence's prefix must save."""
 EXTENDED = 16
-"""How much longer what is shared must be than what is lost, for a kept prefix to be taken over in place."""
+"""A cached prefix is reused in its own row, without a copy, if its shared part is at least this many times as
+long as the rest.
+"""
 IDLE_STEP = 64
-"""Tokens of keys and values that are copied in the time that one idle row costs a step; a low estimate."""
+"""Tokens of keys and values that can be copied in the time of one idle row in a step; a low estimate."""
 EARNED_PER_HIT = 16
-"""Tokens that may be copied to keep prefixes in place of others for each prompt token that one saved."""
+"""Copy credit in tokens for each prompt token that a cached prefix saved. See `Placement._keep`."""
 EARNED_PER_COMPUTED = 1 / 8
-"""The same for each token computed: lets a few prefixes be kept where none has been of use yet."""
+"""Copy credit in tokens per computed token, so that prefixes are kept before any has been reused."""
 
 
 class Placement:
-    """Decides on rows and copies for one scheduler."""
+    """Assigns rows to sequences and plans copies, for one scheduler."""
 
     def __init__(self, rows: KvRows, limits: SchedulerLimits) -> None:
         self._rows = rows
@@ -39,13 +42,14 @@ class Placement:
         self._credit = self._most_credit
 
     def earn(self, computed: int) -> None:
-        """Count work done, of which copies for keeping prefixes may be a small part."""
+        """Count computed tokens, which earn credit for copying prefixes."""
         self._credit = min(self._most_credit, self._credit + computed * EARNED_PER_COMPUTED)
 
     def match(self, sequence: Sequence, key: PrefixKey) -> tuple[KvRow | None, int]:
-        """The row with the longest prefix that `sequence` can use, and its length; never the whole of it.
+        """Find the row with the longest prefix of `sequence`. Return the row and the prefix's length.
 
-        A finished sequence's row before a running one's of the same length, since it need not be copied.
+        The last token never counts, since it must be computed. Among equal lengths, rows of finished
+        sequences come first, since they can be reused without a copy.
         """
         if not self._caching or sequence.request.sampling.prompt_logprobs is not None:
             return None, 0
@@ -57,7 +61,9 @@ class Placement:
         return longest([*self._rows.cached(), *running], key, wanted, LEAST_SHARED)
 
     def follow(self, ticket: Ticket, key: PrefixKey, shared: int, running: Iterable[Ticket]) -> None:
-        """Have `ticket` wait if one of `running` is computing much more of its prompt than `shared`."""
+        """Let `ticket` wait if a running sequence computes a much longer part of the same prompt than
+        `shared`.
+        """
         ticket.leader = None
         sequence = ticket.sequence
         if not self._caching or sequence.request.sampling.prompt_logprobs is not None:
@@ -71,9 +77,10 @@ class Placement:
                     return
 
     def place(self, sequence: Sequence, key: PrefixKey, match: KvRow | None, shared: int, room: int) -> bool:
-        """Give `sequence` a row, its pages and what it shares; False where this step cannot.
+        """Give `sequence` a row with pages and the first `shared` tokens of `match`.
 
-        A row that has more than `room` pages from earlier use is given back first.
+        Returns False if no row or too few pages are free in this step. A row that has more than `room` pages
+        from earlier use is released first.
         """
         rows = self._rows
         target = self._target(match, shared)
@@ -103,7 +110,7 @@ class Placement:
         return True
 
     def _target(self, match: KvRow | None, shared: int) -> KvRow | None:
-        """The row to run in: the match itself where it lies low, or a low one."""
+        """Choose the row to run in: `match` if it is low and can be reused in place, or else a low row."""
         usable = list(self._rows.usable())
         if not usable:
             return None
@@ -119,9 +126,10 @@ class Placement:
         return usable[0]
 
     def _keep(self, row: KvRow, *spared: KvRow | None, reserve: int, owed: bool = False) -> None:
-        """Copy what `row` holds to a higher row, if no more recent prefix is lost by it.
+        """Copy the prefix in `row` to a higher row, unless a more recently used prefix would be lost.
 
-        Leaves `reserve` pages free. Costs credit where another prefix makes room, a debt where `owed`.
+        Leaves `reserve` pages free. If another prefix has to be evicted, the copy costs credit, and is
+        skipped without credit. With `owed`, it is made even then, and the credit becomes negative.
         """
         rows, length = self._rows, row.length
         higher = [r for r in rows.usable() if r.index > row.index and r not in spared]
@@ -141,7 +149,7 @@ class Placement:
         rows.copy(row, refuge, length)
 
     def compact(self) -> None:
-        """Bring the highest running sequence down where idle rows below it cost more than its copy."""
+        """Move the highest running sequence to a lower row if that costs less than the idle rows below it."""
         rows = self._rows
         running = rows.running()
         if not running:
@@ -169,18 +177,18 @@ class Placement:
         rows.move(top, target)
 
     def _lowest(self, top: KvRow) -> KvRow | None:
-        """The row below `top` to move to: one that holds nothing before one that does."""
+        """Choose a free row below `top` to move to; prefer an empty one. None if there is none."""
         lower = [row for row in self._rows.usable() if row.index < top.index]
         return next((row for row in lower if not row.data), lower[0] if lower else None)
 
 
 def key_of(sequence: Sequence) -> PrefixKey:
-    """Whose keys and values a sequence can use and leaves."""
+    """Return the key of a sequence's prefix: only sequences with the same key can share it."""
     return sequence.request.adapter_mix, sequence.request.cache_salt
 
 
 def _extends(match: KvRow | None, shared: int) -> bool:
-    """Whether a sequence that shares so much carries on nearly all of what a finished one left."""
+    """Return True if `match` is a finished sequence's row and nearly all of its tokens are shared."""
     return match is not None and match.owner is None and EXTENDED * (match.length - shared) <= shared
 
 

@@ -1,8 +1,8 @@
 """Longest common prefixes of token sequences, exactly and fast.
 
-Tokens are kept as 8 bytes each, so that comparing is one `memcmp`. A row is looked at more closely only
-where it is longer in common than the best so far: one comparison for each row, and a bisection for the
-few that improve. There are no hashes, hence no collisions to guard against.
+Tokens are encoded as 8 bytes each, so that comparing them is one `memcmp`. One comparison for each row checks
+if it beats the best row so far. Only then a bisection finds its exact length. No hashes are used, so there
+are no collisions.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Protocol, TypeVar
 from server.request import AdapterMix
 
 WIDTH = 8
-"""Bytes for each token."""
+"""Bytes of an encoded token."""
 
 PrefixKey = tuple[AdapterMix, str]
-"""Voice and cache salt: keys and values are shared only where both are equal."""
+"""Adapter mix and cache salt: keys and values are shared only if both are equal."""
 
 
 class PrefixHolder(Protocol):
@@ -25,12 +25,12 @@ class PrefixHolder(Protocol):
 
     @property
     def key(self) -> PrefixKey | None:
-        """Whose keys and values they are."""
+        """Key of the tokens' keys and values; None if there are none."""
         ...
 
     @property
     def data(self) -> bytes | bytearray:
-        """The tokens, encoded."""
+        """The prefix's tokens, encoded as bytes."""
         ...
 
 
@@ -38,12 +38,12 @@ T = TypeVar("T", bound=PrefixHolder)
 
 
 def encode_tokens(tokens: Iterable[int]) -> bytes:
-    """`tokens` as 8 bytes each. Raises `OverflowError` past 63 bits."""
+    """Encode `tokens` as 8 bytes each. Raises `OverflowError` for ids of more than 63 bits."""
     return array("q", tokens).tobytes()
 
 
 def common(a: bytes | bytearray, b: bytes | bytearray) -> int:
-    """Tokens that two encoded sequences have in common from the start."""
+    """Return the length, in tokens, of the longest common prefix of two encoded sequences."""
     low, high = 0, min(len(a), len(b)) // WIDTH
     while low < high:
         middle = (low + high + 1) // 2
@@ -55,9 +55,10 @@ def common(a: bytes | bytearray, b: bytes | bytearray) -> int:
 
 
 def longest(candidates: Iterable[T], key: PrefixKey, wanted: bytes, minimum: int) -> tuple[T | None, int]:
-    """The candidate of the same key with most tokens in common with `wanted`, and how many.
+    """Find the candidate with the same key and the longest common prefix with `wanted`.
 
-    The first of equals. None and 0 where no candidate has at least `minimum` (1 or more) tokens in common.
+    Returns the candidate and the prefix's length in tokens; the first candidate if several are equal.
+    Returns None and 0 if no candidate shares at least `minimum` (1 or more) tokens.
     """
     found: T | None = None
     best = minimum - 1

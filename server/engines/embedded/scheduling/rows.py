@@ -1,7 +1,7 @@
-"""KV memory as rows: who holds each, what it contains, and what all of them cost together.
+"""Tracks the rows of the KV memory: the owner and contents of each row, and the pages that it uses.
 
-A row belongs to a running sequence, or holds the tokens of one that finished, for reuse, or nothing. Its
-pages stay paid for until it is released, since a runner gives memory back by whole rows.
+A row belongs to a running sequence, or holds a finished sequence's tokens for reuse, or is empty. Its pages
+count as used until the row is released, since a runner can only free whole rows.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from server.engines.embedded.scheduling.step import RowCopy, Sequence
 
 
 def pages_of(tokens: int) -> int:
-    """Pages that hold so many tokens."""
+    """Return the number of pages for this many tokens."""
     return -(-tokens // PAGE)
 
 
 @dataclass(slots=True, eq=False)
 class KvRow:
-    """One row of the KV memory."""
+    """One row of the KV memory, which holds one sequence."""
 
     index: int
     pages: int = 0
-    """Pages paid for: what its sequence reserved, or the most it held since it was last released."""
+    """Pages that count as used: reserved by its sequence, or the most it held since its last release."""
     floor: int = 0
-    """Of these, pages that were in use before its present owner."""
+    """Number of these pages that were in use already when the sequence in the row took it."""
     owner: Sequence | None = None
     key: PrefixKey | None = None
-    """Whose tokens it holds; None where it holds none."""
+    """Adapter mix and cache salt of its tokens; None if the row is empty."""
     data: bytes = b""
-    """The tokens whose keys and values it holds, encoded; for an owner's row, up to the last `sync`."""
+    """Encoded tokens whose keys and values the row holds. If it has an owner, as of the last `sync`."""
     used: int = 0
-    """When it was last of use; the lowest is evicted first."""
+    """Logical time of its last use. The row with the lowest is evicted first."""
 
     @property
     def length(self) -> int:
-        """Tokens in `data`."""
+        """Number of tokens in `data`."""
         return len(self.data) // WIDTH
 
     def sync(self) -> None:
-        """Bring `data` up to what the owner has computed."""
+        """Update `data` to all tokens that the owner has computed."""
         owner, known = self.owner, self.length
         if owner is not None and known < owner.computed:
             self.data += encode_tokens(owner.tokens[known : owner.computed])
 
 
 class KvRows:
-    """All rows with their budget of pages, and the copies and releases of the step being made."""
+    """All rows with their budget of pages, and the copies and releases of the step being planned."""
 
     def __init__(self, count: int, pages: int) -> None:
         self.all = [KvRow(index) for index in range(count)]
@@ -66,28 +66,28 @@ class KvRows:
 
     @property
     def free(self) -> int:
-        """Pages that nothing has paid for."""
+        """Number of free pages of the KV cache."""
         return self.capacity - self.pages
 
     @property
     def cached_pages(self) -> int:
-        """Pages of rows without an owner, freed on demand."""
+        """Pages of rows without an owner, which can be freed on demand."""
         return sum(row.pages for row in self.all if row.owner is None)
 
     def usable(self) -> Iterator[KvRow]:
-        """Rows without an owner, lowest first."""
+        """List rows without an owner, lowest first."""
         return (row for row in self.all if row.owner is None)
 
     def cached(self) -> list[KvRow]:
-        """Rows that hold a finished sequence's tokens, lowest first."""
+        """List rows that hold a finished sequence's tokens, lowest first."""
         return [row for row in self.all if row.owner is None and row.data]
 
     def running(self) -> list[KvRow]:
-        """Rows that a running sequence holds, lowest first."""
+        """List rows that a running sequence owns, lowest first."""
         return [row for row in self.all if row.owner is not None]
 
     def touch(self, row: KvRow) -> None:
-        """Mark a row as just of use."""
+        """Mark a row as just used."""
         self._clock += 1
         row.used = self._clock
 
@@ -101,7 +101,9 @@ class KvRows:
         sequence.row, sequence.computed = row.index, shared
 
     def leave(self, row: KvRow, *, keep: bool) -> None:
-        """Take a row from its owner, keeping what was computed for reuse or not."""
+        """Take a row from its sequence. With `keep`, keep the computed tokens as a prefix for reuse;
+        otherwise drop them.
+        """
         assert row.owner is not None
         row.sync()
         self.resize(row, max(row.floor, pages_of(row.owner.computed)))
@@ -111,7 +113,7 @@ class KvRows:
             self.empty(row)
 
     def move(self, source: KvRow, target: KvRow) -> None:
-        """Carry a running sequence to another row; the source holds nothing afterwards."""
+        """Move a running sequence to another row, and empty the source row."""
         sequence, key = source.owner, source.key
         assert sequence is not None
         assert key is not None
@@ -121,7 +123,7 @@ class KvRows:
         self.take(target, sequence, shared, key)
 
     def copy(self, source: KvRow, target: KvRow, length: int) -> None:
-        """Copy a prefix into a row without an owner, and pay for its pages."""
+        """Copy a prefix into a row without an owner, and count its pages as used."""
         assert target.owner is None
         assert source is not target
         source.sync()
@@ -132,20 +134,21 @@ class KvRows:
         self.resize(target, max(target.pages, pages_of(length)))
 
     def empty(self, row: KvRow) -> None:
-        """Forget what a row without an owner holds; it is released unless this step uses it again."""
+        """Drop the contents of a row without an owner. It is released unless this step uses it again."""
         row.key, row.data, row.used = None, b"", 0
         if row.pages:
             self._emptied.add(row.index)
 
     def resize(self, row: KvRow, pages: int) -> None:
-        """Pay for `pages` of a row in all."""
+        """Set the number of pages that a row counts as using."""
         self.pages += pages - row.pages
         row.pages = pages
 
     def evict(self, *spared: KvRow | None, before: int | None = None) -> bool:
-        """Release the row without an owner that has been of no use for longest; False where there is none.
+        """Release the least recently used row without an owner. Return False if there is none.
 
-        Spares what was of use since `before`, and what the step being made copies.
+        Does not release the rows in `spared`, rows used after the time `before`, or rows that the planned
+        step copies.
         """
         victims = [r for r in self.usable() if r.pages and r.index not in self._busy and r not in spared]
         if not victims:
@@ -157,7 +160,7 @@ class KvRows:
         return True
 
     def release(self, row: KvRow) -> bool:
-        """Give a row's memory back before the step's other work; False where the step copies it."""
+        """Free a row's memory before the step's other work. Return False if the step copies the row."""
         if row.index in self._busy:
             return False
         self.empty(row)
@@ -168,7 +171,7 @@ class KvRows:
         return True
 
     def flush(self) -> tuple[list[RowCopy], tuple[int, ...]]:
-        """End the step: its copies in their order, and the rows to release before them."""
+        """Finish planning the step. Return its copies in order, and the rows to release before them."""
         for index in self._emptied - self._busy:
             self.release(self.all[index])
         copies, released = self._copies, tuple(sorted(self._released))

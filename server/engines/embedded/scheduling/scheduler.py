@@ -1,8 +1,8 @@
-"""What each step computes: who joins, who goes on, who makes room.
+"""Plans each step: which sequences join, continue, or are preempted.
 
-The engine's loop is `schedule`, run, `advance`, then `append` for each sampled token and `finish` where a
-text ends. All calls come from one thread; between these, `add` and `cancel` are allowed at any time.
-Imports no tensor library.
+The engine's loop calls `schedule`, runs the step, and calls `advance`. It then calls `append` for each
+sampled token and `finish` for each text that ends. `add` and `cancel` are allowed between these calls, in
+the same thread. Imports no tensor library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from server.engines.shared.fairness import OUTPUT_PRICE, PROMPT_PRICE, FairQueue
 from server.request import Share
 
 DEPTH = 32
-"""How deep into a queue to look past sequences that wait for another's prefix."""
+"""Number of waiting sequences considered for admission, since some only wait for another's prefix."""
 
 
 class Scheduler:
@@ -35,30 +35,30 @@ class Scheduler:
         self._headroom = Headroom(self._rows, limits.context)
         self._waiting = FairQueue[Ticket]()
         self._running: list[Ticket] = []
-        """Oldest first."""
+        """Running sequences, oldest first."""
         self._turns = PromptTurns()
         self._parts = Parts(limits, self._rows, self._waiting, self._running)
         self._tickets: dict[str, Ticket] = {}
         self._order = self._number = 0
         self._considered: Ticket | None = None
-        """The newcomer being weighed: whose fault it is where that fails."""
+        """The newcomer being admitted, which fails if its admission raises an error."""
         self._aside: Ticket | None = None
-        """Who made way in the step being made, and does not join in it."""
+        """The sequence preempted in this step for another share, which cannot rejoin in the same step."""
         self._faults: list[tuple[Sequence, Exception]] = []
         self._queries = self._hits = self._preemptions = self._made_way = 0
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence. Raises `ValueError` where it can never fit, or its id is taken."""
+        """Queue a sequence. Raises `ValueError` if it can never fit, or if its id is in use."""
         request = sequence.request
         total = len(request.prompt) + request.sampling.max_tokens
         if total > self.limits.context:
             raise ValueError(
-                f"prompt and max_tokens are {total} tokens together; the context is {self.limits.context}"
+                f"prompt and max_tokens are {total} tokens together, but the context is {self.limits.context}"
             )
         if pages_of(total) > self._rows.capacity:
             raise ValueError(
-                f"prompt and max_tokens are {total} tokens together; "
-                f"the KV memory holds {self._rows.capacity * PAGE}: lower max_tokens or raise kv_tokens"
+                f"prompt and max_tokens are {total} tokens together, but the KV cache holds only "
+                f"{self._rows.capacity * PAGE}; lower max_tokens, or raise kv_tokens"
             )
         if not request.prompt:
             raise ValueError("prompt is empty; it must have at least one token")
@@ -71,9 +71,9 @@ class Scheduler:
         self._parts.seats.come(ticket.share)
 
     def cancel(self, request_id: str, *, reuse: bool = True) -> Sequence | None:
-        """Drop a sequence, wherever it is; None where there is none of that id.
+        """Drop a waiting or running sequence and return it; None if there is none with this id.
 
-        What it computed stays for reuse, unless `reuse` is false: for a fault in the computation itself.
+        Its computed prefix is kept for reuse unless `reuse` is false, for sequences that failed.
         """
         ticket = self._tickets.get(request_id)
         if ticket is None:
@@ -85,17 +85,17 @@ class Scheduler:
         return self._close(ticket)
 
     def finish(self, sequence: Sequence) -> None:
-        """End a running sequence; what it computed stays for reuse. `ValueError` where it does not run."""
+        """End a running sequence and keep its prefix for reuse. Raises `ValueError` if it does not run."""
         ticket = self._ticket(sequence)
         self._leave(ticket)
         self._close(ticket)
         self._parts.seats.leave(ticket.share, self._number)
 
     def schedule(self) -> Step:
-        """Decide the next step: growth, who makes way, then prompts and newcomers, then moves.
+        """Plan the next step: grow sequences, preempt for other shares, add prompts and newcomers, move rows.
 
-        `released` is to be given back before the step's other work, for the KV budget to hold at every
-        moment. An empty step releases nothing; what became empty meanwhile comes with the next.
+        Release the rows in `released` before the step's other work, so that the KV budget is never exceeded.
+        An empty step releases nothing: rows emptied meanwhile are released with the next step.
         """
         now = time.perf_counter()
         self._number += 1
@@ -114,7 +114,7 @@ class Scheduler:
         return Step(copies, batch.chunks, sorted(batch.decodes, key=_row), released, faults)
 
     def advance(self, step: Step) -> None:
-        """Record that `step` has run. Sequences that left meanwhile are passed over."""
+        """Record that `step` has run. Ignores sequences that were dropped meanwhile."""
         computed = len(step.decodes)
         for chunk in step.chunks:
             computed += chunk.length
@@ -128,7 +128,7 @@ class Scheduler:
         self._parts.earn(computed)
 
     def append(self, sequence: Sequence, token: int) -> None:
-        """Give a running sequence, all of whose tokens are computed, the token sampled for it."""
+        """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take one now."""
         if sequence.row < 0 or sequence.computed != len(sequence.tokens):
             raise ValueError(
                 f"request {sequence.request.request_id!r} awaits no token: state {sequence.state.value}, "
@@ -143,7 +143,7 @@ class Scheduler:
         self._waiting.charge(self._tickets[request.request_id].share, OUTPUT_PRICE)
 
     def forget(self, digest: str) -> None:
-        """Drop what is kept for reuse under any mix that names this adapter, and its idle counters."""
+        """Drop the cached prefixes of all mixes with this adapter, and counters of its idle shares."""
         for row in self._rows.cached():
             if row.key is not None and any(name == digest for name, _ in row.key[0]):
                 self._rows.empty(row)
@@ -152,9 +152,9 @@ class Scheduler:
                 self._waiting.forget(share)
 
     def lend(self, count: int) -> list[int]:
-        """Up to `count` rows for use before the next `schedule`, ascending; what they held is forgotten.
+        """Return up to `count` emptied rows, ascending, for use before the next `schedule`.
 
-        If too few are free, running sequences are put back.
+        If too few rows are free, running sequences are preempted.
         """
         count = min(count, self.limits.rows)
         while len(free := list(self._rows.usable())) < count:
@@ -166,7 +166,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing runs or waits."""
+        """True if no sequence runs or waits."""
         return not self._tickets
 
     @property
@@ -181,22 +181,22 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        """Waiting sequences in all."""
+        """Total number of waiting sequences."""
         return len(self._tickets) - len(self._running)
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens of KV memory in use, prefixes kept for reuse included; whole pages."""
+        """Tokens of KV memory in use, including cached prefixes, in whole pages."""
         return self._rows.pages * PAGE
 
     @property
     def kv_cached(self) -> int:
-        """Of `kv_tokens`, what no running sequence holds."""
+        """Part of `kv_tokens` that no running sequence holds."""
         return self._rows.cached_pages * PAGE
 
     @property
     def kv_capacity(self) -> int:
-        """Tokens that the KV budget holds; whole pages."""
+        """Tokens that the KV budget holds, in whole pages."""
         return self._rows.capacity * PAGE
 
     @property
@@ -211,16 +211,16 @@ class Scheduler:
 
     @property
     def preemptions(self) -> int:
-        """Times a running sequence was put back for want of memory."""
+        """Number of preemptions because memory ran out."""
         return self._preemptions
 
     @property
     def made_way(self) -> int:
-        """Times a running sequence was put back for another share's."""
+        """Number of preemptions for another share."""
         return self._made_way
 
     def _grow(self) -> bool:
-        """A page for each sequence that has outgrown its own, oldest first; whether any had to make room."""
+        """Add pages to sequences that need them, oldest first. Return True if one had to be preempted."""
         rows, before = self._rows, self._preemptions
         for ticket in list(self._running):
             sequence = ticket.sequence
@@ -237,9 +237,10 @@ class Scheduler:
         return self._preemptions > before
 
     def _make_way(self) -> None:
-        """Put one back for the share that is next, if it has less than its part and another has more.
+        """Preempt a sequence if the next share in order has less than its fair part and another share has
+        more.
 
-        One in each step: the streams of a crowd pause one after another.
+        At most one in each step, so that not all streams of a share pause at once.
         """
         self._aside = None
         newcomer = next(self._waiting_in_order(), None)
@@ -272,7 +273,9 @@ class Scheduler:
         return self._waiting.in_order(DEPTH, self._parts.held, self._parts.part)
 
     def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
-        """Take a running sequence from its row, and give back what it paid for prompt not computed."""
+        """Stop a running sequence and free its row. Its share is no longer charged for prompt tokens that
+        were not computed.
+        """
         sequence = ticket.sequence
         ticket.reached = max(ticket.reached, sequence.computed)
         ticket.unpaid = max(0, sequence.prompt_length - ticket.reached)
@@ -295,7 +298,7 @@ class Scheduler:
         return ticket
 
     def _fill(self, batch: Batch, now: float, *, newcomers: bool) -> bool:
-        """Share the step's tokens out to prompts, one share's after another's; whether any joined."""
+        """Give the step's tokens to prompts, one share after another. Return True if a newcomer joined."""
         begun = [self._tickets[sequence.request.request_id] for sequence in batch.prompts]
         ahead = self._turns.begin(begun, self._waiting.counts().keys() if newcomers else ())
         joined = bool(ahead) and self._admit(batch, now, ahead)
@@ -304,9 +307,9 @@ class Scheduler:
         return (newcomers and self._admit(batch, now)) or joined
 
     def _admit(self, batch: Batch, now: float, only: Container[Share] | None = None) -> bool:
-        """Let newcomers join while sequences, tokens and memory allow; whether any did.
+        """Admit newcomers while sequences, tokens and memory allow. Return True if any joined.
 
-        One that cannot even be weighed leaves with its fault, and holds up nobody.
+        A newcomer whose admission raises an error is dropped with it, so that it does not block others.
         """
         joined = False
         while batch.budget > 0 and len(self._running) < self.limits.max_num_seqs:
@@ -323,7 +326,7 @@ class Scheduler:
         return joined
 
     def _admit_next(self, batch: Batch, now: float, only: Container[Share] | None) -> bool:
-        """Let whoever is next join; False where nobody can."""
+        """Admit the next sequence. Returns False if none can be admitted."""
         found = self._next(only)
         if found is None:
             return False
@@ -339,7 +342,7 @@ class Scheduler:
         return True
 
     def _expel(self, ticket: Ticket) -> None:
-        """Drop a newcomer, however far its admission came."""
+        """Drop a newcomer whose admission failed at any stage."""
         if ticket in self._running:
             self._leave(ticket, reuse=False)
         else:
@@ -368,9 +371,10 @@ class Scheduler:
             self._parts.pay(max(0, ticket.reached - shared))
 
     def _next(self, only: Container[Share] | None) -> tuple[Ticket, KvRow | None, int] | None:
-        """Whom to admit, with the prefix it can use; None where memory is short for whoever is next.
+        """Choose the next sequence to admit. Return its ticket, the row with its prefix, and the length.
 
-        Those who had better wait for a prefix are passed over, but none for being large: it would starve.
+        Skips sequences that wait for another's prefix. Returns None if the next one does not fit in memory:
+        smaller ones must not overtake it, or it would starve.
         """
         for ticket in self._waiting_in_order():
             if ticket is self._aside or (only is not None and ticket.share not in only):

@@ -1,6 +1,6 @@
-"""What passes between the scheduler and the runner: sequences, and the work of one step.
+"""Data exchanged between the scheduler and the engine's loop: sequences, and the work of one step.
 
-A row is a place in the KV memory that holds the keys and values of one sequence from position 0 on.
+A row is a part of the KV memory that holds the keys and values of one sequence, from position 0 on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from server.request import AdapterMix, GenerationRequest
 
 
 class SequenceState(Enum):
-    """Where a sequence is in its life."""
+    """State of a sequence in the scheduler."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -22,22 +22,22 @@ class SequenceState(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One request on its way through the engine. Only the scheduler changes it."""
+    """A request in the engine. Only the scheduler changes it."""
 
     request: GenerationRequest
     arrived: float
-    """Seconds of `time.perf_counter()`."""
+    """Time of arrival, in seconds of `time.perf_counter()`."""
     tokens: list[int] = field(default_factory=list[int])
-    """The prompt, then what was generated."""
+    """Prompt tokens, followed by generated tokens."""
     state: SequenceState = SequenceState.WAITING
     row: int = -1
-    """Its place in the KV memory while it runs; -1 otherwise."""
+    """The sequence's row in the KV memory while it runs; -1 otherwise."""
     computed: int = 0
-    """Tokens whose keys and values are in `row`."""
+    """Number of tokens whose keys and values are in `row`."""
     cached: int = 0
     """Prompt tokens that the first admission found in the prefix cache."""
     scheduled: float | None = None
-    """When the first step that worked on it began."""
+    """When the sequence's first step began, in seconds of `time.perf_counter()`; None before."""
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -45,28 +45,28 @@ class Sequence:
 
     @property
     def prompt_length(self) -> int:
-        """Tokens of the prompt."""
+        """Number of tokens of the prompt."""
         return len(self.request.prompt)
 
     @property
     def generated(self) -> int:
-        """Tokens generated so far."""
+        """Number of tokens generated so far."""
         return len(self.tokens) - self.prompt_length
 
     @property
     def pending(self) -> int:
-        """Tokens not yet computed: 1 in steady decoding, more during prefill or after preemption."""
+        """Number of tokens not yet computed: 1 while decoding, more in prefill or after preemption."""
         return len(self.tokens) - self.computed
 
     @property
     def adapter_mix(self) -> AdapterMix:
-        """The adapters it runs with."""
+        """The request's adapters and their weights."""
         return self.request.adapter_mix
 
 
 @dataclass(frozen=True, slots=True)
 class RowCopy:
-    """Copy the keys and values of positions [0, length) from one row to another, before the step's runs."""
+    """A copy of keys and values of positions [0, length) between rows, made before the step's runs."""
 
     source: int
     target: int
@@ -75,7 +75,7 @@ class RowCopy:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Compute positions [start, start + length) of a sequence whose earlier positions are computed."""
+    """Prefill of positions [start, start + length) of a sequence. Earlier positions are computed already."""
 
     sequence: Sequence
     start: int
@@ -83,24 +83,24 @@ class Chunk:
 
     @property
     def final(self) -> bool:
-        """Whether the logits of its last position choose the next token."""
+        """True if this is the prompt's last chunk, whose last logits choose the next token."""
         return self.start + self.length == len(self.sequence.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step's work, in the order in which it is done: releases, copies, chunks, then one decode run."""
+    """The work of one step, done in this order: releases, copies, chunks, then one decode run."""
 
     copies: Seq[RowCopy] = ()
     chunks: Seq[Chunk] = ()
     decodes: Seq[Sequence] = ()
     """Sequences with exactly one pending token, by ascending row."""
     released: Seq[int] = ()
-    """Rows whose contents are dropped, their memory given back; the same step may write to some of them."""
+    """Rows to empty, freeing their memory. The same step may then write to some of them."""
     faults: Seq[tuple[Sequence, Exception]] = ()
-    """Sequences that could not be admitted, each with why; they wait for nothing any more."""
+    """Sequences that failed at admission, each with its error."""
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to compute."""
+        """True if there is nothing to compute and no failed sequence to report."""
         return not (self.chunks or self.decodes or self.faults)

@@ -92,7 +92,7 @@ def test_text_is_given_in_the_form_that_the_template_reads(tokenizer: PreTrained
 
 def test_a_template_that_drops_the_users_text_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "[INST]{% if not add_generation_prompt %}{{ messages[-1].content }}{% endif %}"
-    with pytest.raises(OptionError, match="leaves out what the user says"):
+    with pytest.raises(OptionError, match=r"chat_template\.jinja"):
         examples(tokenizer, talk("Hej!", "Hej du."))
 
 

@@ -226,7 +226,7 @@ def test_the_seed_decides_everything(tiny_base: Path, tmp_path: Path) -> None:
         (
             Machine(cuda=1, bf16=False),
             {"precision": "bf16"},
-            "precision: bf16 is not computed",
+            "precision: bf16",
         ),
     ],
 )
@@ -301,7 +301,11 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_loss_is_no_number_ends_and_is_told(tiny_base: Path, tmp_path: Path) -> None:
-    found = run(tiny_base, tmp_path, replace(OPTIONS, epochs=12.0, learning_rate=1e30, max_grad_norm=1e30))
+    options = replace(OPTIONS, epochs=12.0, learning_rate=3e37, max_grad_norm=1e30)
+    found = run(tiny_base, tmp_path / "first", options)
+    if not found.diverged:
+        # At which rate the loss is not a number depends on how the CPU multiplies what overflows.
+        found = run(tiny_base, tmp_path / "second", replace(options, learning_rate=1e30))
     assert found.diverged
     assert found.steps < found.planned
     assert len(terminal_lines(found.curve)) <= 2

@@ -108,7 +108,7 @@ def test_what_is_whole_in_the_language_and_new_is_taken_and_the_rest_counted(tmp
 def test_a_teacher_without_a_good_answer_is_refused(tmp_path: Path) -> None:
     with (
         server(dict.fromkeys(SAID, "No.")) as (url, _),
-        pytest.raises(OptionError, match="wrote nothing that can be used"),
+        pytest.raises(OptionError, match=r"teacher.*#other"),
     ):
         taught(f"{url}#other", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -116,7 +116,7 @@ def test_a_teacher_without_a_good_answer_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_is_asked_in_process(tiny_base: Path, tmp_path: Path) -> None:
     """A random model writes nothing good; that it was asked shows in what the checks dropped."""
-    with pytest.raises(OptionError, match=r"wrote nothing that can be used: .*breaks off"):
+    with pytest.raises(OptionError, match="breaks off"):
         taught(str(tiny_base), tmp_path)
     with pytest.raises(OptionError, match=r"holds no config\.json; give the folder of a model, or http"):
         taught(str(tmp_path / "nowhere"), tmp_path)
@@ -166,7 +166,7 @@ def test_gpt_sw3_holds_a_conversation_as_its_model_card_says(gpt_sw3: Path) -> N
 
 
 def test_gpt_sw3_in_a_folder_teaches(gpt_sw3: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"^teacher: .*wrote nothing that can be used: .*breaks off"):
+    with pytest.raises(OptionError, match=r"^teacher: .*breaks off"):
         taught(str(gpt_sw3), tmp_path)
     asked = TeacherQuestion(key="a", text="Vem?", longest=4, temperature=0.7, top_p=0.9, seed=1)
     teacher = LocalTeacher(gpt_sw3, 2)

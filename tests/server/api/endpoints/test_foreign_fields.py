@@ -158,6 +158,25 @@ def test_usage_in_every_chunk(client: httpx.Client) -> None:
         assert {event["usage"]["prompt_tokens"] for event in found} == {found[-1]["usage"]["prompt_tokens"]}
 
 
+def test_what_came_from_the_cache_is_in_every_chunk_with_a_token(client: httpx.Client) -> None:
+    options = {"continuous_usage_stats": True, "include_usage": True}
+    given: dict[str, Any] = {"max_tokens": 6, "n": 2, "ignore_eos": True, "stream_options": options}
+    long = "Jag svarar på två språk, och jag är en liten modell för prov. " * 3
+    for ask, prompt in (
+        (chat, {"messages": [{"role": "user", "content": long}]}),
+        (complete, {"prompt": [long, "Who are you? " + long]}),
+    ):
+        ask(client, **prompt, max_tokens=1)
+        found = events(ask(client, stream=True, **given, **prompt))
+        last = found[-1]["usage"]["prompt_tokens_details"]["cached_tokens"]
+        assert last > 0
+        told = [event["usage"] for event in found if event["usage"]["completion_tokens"]]
+        counts = [usage["prompt_tokens_details"]["cached_tokens"] for usage in told]
+        assert counts == sorted(counts)
+        assert counts[-1] == last
+        assert found[0]["usage"]["prompt_tokens_details"] in (None, {"cached_tokens": counts[0]})
+
+
 def joined(streamed: list[dict[str, Any]]) -> list[int]:
     return [token for event in streamed for token in event["choices"][0].get("token_ids", [])]
 
@@ -239,3 +258,10 @@ def test_strict_fields(tiny_base: Path, voices: dict[str, Adapter], graphs: Path
         ):
             answer = chat(serving.http, **fields)
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_top_p_0_is_the_likeliest_token(client: httpx.Client) -> None:
+    for ask in (chat, complete):
+        texts = [ask(client, max_tokens=6, **given).json() for given in ({"temperature": 0}, {"top_p": 0})]
+        greedy, least = [text["choices"][0].get("text") or text["choices"][0]["message"] for text in texts]
+        assert greedy == least

@@ -10,12 +10,15 @@ from tests.server.http_server import Serving
 GETS = (
     "/v1/models",
     "/v1/models/tiny",
+    "/v1/adapters",
+    "/v1/adapters/sv",
     "/health",
     "/live",
     "/ready",
     "/ping",
     "/version",
     "/metrics",
+    "/metrics/recent",
     "/openapi.json",
     "/docs",
 )

@@ -257,6 +257,10 @@ def test_tools_that_cannot_be_held_to_are_refused(ai: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as remote:
         ask(ai, tools=[function("f", x={"$ref": "http://example.com"})], tool_choice="required")
     assert remote.value.param == "tools[0].function.parameters"
+    for choice in ("auto", "required"):
+        with pytest.raises(openai.BadRequestError) as invalid:
+            ask(ai, tools=[function("f", x={"type": "strin"})], tool_choice=choice)
+        assert invalid.value.param == "tools[0].function.parameters.properties.x.type"
     with pytest.raises(openai.BadRequestError) as both:
         ask(ai, extra_body={"guided_regex": "x"})
     assert both.value.param == "guided_regex"

@@ -137,7 +137,7 @@ def test_null_is_absent() -> None:
         ({"temperature": float("inf")}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": 10**400}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
         ({"top_p": 1.01}, "top_p"),
         ({"top_k": -2}, "top_k"),
         ({"min_p": 1.5}, "min_p"),
@@ -229,6 +229,7 @@ def test_everything_that_the_engine_honours_reaches_it() -> None:
     }  # fmt: skip
     sampling = chat_sampling(chat(**fields), INFO)
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 40, 0.05)
+    assert 0 < chat_sampling(chat(top_p=0), INFO).top_p < 1e-5
     assert (sampling.repetition_penalty, sampling.presence_penalty) == (1.1, 0.1)
     assert sampling.frequency_penalty == -0.2
     assert sampling.logit_bias == {3: -100.0, 7: 5.0}

@@ -26,11 +26,13 @@ from server.api.rendering.scored_text import ScoredText
 from server.errors import (
     AdapterRefusedError,
     AdapterUnavailableError,
+    AdapterUnknownError,
     ApiError,
     EngineBusyError,
     EngineDeadError,
     EngineError,
     ErrorReply,
+    NoSlotError,
     UnsupportedRequestError,
     bad_field,
 )
@@ -195,6 +197,8 @@ def test_a_large_answer_is_encoded_in_pieces() -> None:
         (EngineError("odd"), 500, None, "engine_error"),
         (AdapterRefusedError("/home/x/secret"), 503, "model", "adapter_unavailable"),
         (AdapterUnavailableError("zero@v1: gone"), 503, "model", "adapter_unavailable"),
+        (AdapterUnknownError("/home/x/secret"), 404, "model", "adapter_not_found"),
+        (NoSlotError("/home/x/secret"), 503, "model", "adapter_unavailable"),
         (
             UnsupportedRequestError("no blends", "X-OneSeek-Adapter"),
             400,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -84,11 +83,9 @@ async def test_a_client_that_leaves_before_its_body_ends_is_told_to_the_reader()
 
 async def test_work_ends_when_its_time_is_up_counted_from_the_requests_arrival() -> None:
     exchange = Exchange("id")
-    await asyncio.sleep(0.2)
-    began = time.perf_counter()
+    exchange.started -= 60
     with pytest.raises(TimeoutError):
-        await wait_in(CancelScope(exchange, Client().receive, 0.25))
-    assert time.perf_counter() - began < 0.2
+        await wait_in(CancelScope(exchange, Client().receive, 60.05))
     assert exchange.cancel_reason == "timeout"
     assert cancellations() == 0
 

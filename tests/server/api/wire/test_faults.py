@@ -21,7 +21,7 @@ from server.api.fields.refusals import HINTS, REFUSED
 from server.asgi.http.limits import MAX_HEAD_BYTES
 from server.asgi.http.protocol import BoundedProtocol
 from server.config.settings import Settings
-from tests.server.http_server import EN, SV, Serving, eventually, make_app, served
+from tests.server.http_server import EN, SV, Serving, eventually, lengths_read, make_app, served
 
 pytestmark = pytest.mark.anyio
 
@@ -112,7 +112,7 @@ def test_choices_beyond_the_queue_leave_nothing_behind(slow: Serving) -> None:
 
 
 def test_time_that_runs_out(tiny_base: Path, voices: dict[str, Adapter], graphs: Path) -> None:
-    limits = Settings(port=0, max_num_seqs=1, log_level="critical", request_timeout=0.05)
+    limits = Settings(port=0, max_num_seqs=1, log_level="critical", request_timeout=0.4)
     with served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving:
         body = LONG | {"n": 16, "max_tokens": 240}
         reply = serving.http.post(CHAT, json=body, timeout=60)
@@ -259,11 +259,11 @@ def test_slow_bodies_and_long_streams_are_not_dropped_with_slow_heads(
     ],
 )
 def test_texts_that_cannot_fit_are_refused_unread(
-    serving: Serving, path: str, body: dict[str, Any], param: str
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any], param: str
 ) -> None:
-    started = time.monotonic()
+    read = lengths_read(monkeypatch)
     reply = serving.http.post(path, json=body)
-    assert time.monotonic() - started < 2
+    assert all(length < 1000 for length in read)
     detail = reply.json()["error"]
     assert (reply.status_code, detail["code"], detail["param"]) == (400, "context_length_exceeded", param)
 
@@ -284,13 +284,13 @@ def test_many_headers_are_refused(serving: Serving) -> None:
 def test_endless_headers_are_cut_off(serving: Serving) -> None:
     with connect(serving) as connection:
         connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n")
-        sent = 0
+        sent, most = 0, 1000 * MAX_HEAD_BYTES  # far more than the system's buffers take
         try:
-            while sent < 50 * MAX_HEAD_BYTES:
+            while sent < most:
                 sent += connection.send(b"X-A: " + b"x" * 4000 + b"\r\n")
         except OSError:
             pass
-    assert sent < 50 * MAX_HEAD_BYTES
+    assert sent < most
 
 
 def test_several_requests_in_one_write_are_all_answered(serving: Serving) -> None:

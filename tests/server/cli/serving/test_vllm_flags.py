@@ -35,6 +35,17 @@ MODULE = '{"name": "sv", "path": "/a/sv", "base_model_name": "mini"}'
         (["--api-key", "k1", "k2", "--port", "1"], ["--api-keys=k1", "--api-keys=k2", "--port", "1"]),
         (["/models/base", "--port", "1"], ["--base-model", "/models/base", "--port", "1"]),
         (["--model", "/models/base"], ["--base-model", "/models/base"]),
+        (["--model_name=mini", "--model_dir=/m"], ["--served-model-name=mini", "--base-model=/m"]),
+        (["--model-dir", "/m", "--http_port", "1"], ["--base-model", "/m", "--port", "1"]),
+        (["--max_length=1k", "--backend", "auto"], ["--max-model-len=1000"]),
+        (["--backend=vllm"], ["--engine=vllm"]),
+        (["--backend=huggingface"], ["--engine=embedded"]),
+        (["--lora-modules", f"'{MODULE}'", "'en=/a/en'"], ["--adapters=sv=/a/sv", "--adapters=en=/a/en"]),
+        (["--tensor-parallel-size", "2"], ["--engine-options=tensor_parallel_size=2"]),
+        (["--gpu_memory_utilization=0.9"], ["--engine-options=gpu_memory_utilization=0.9"]),
+        (["--enable-chunked-prefill", "--disable-log-requests", "--enable-auto-tool-choice"], []),
+        (["--tool-call-parser", "hermes"], ["--tool-parser", "hermes"]),
+        (["--no-enable-prefix-caching"], ["--no-prefix-caching"]),
         (["--prefix-caching", "--log_level", "info"], ["--prefix-caching", "--log-level", "info"]),
         (["--routing-languages", "sv=a_b"], ["--routing-languages", "sv=a_b"]),
         (["-h"], ["-h"]),
@@ -54,9 +65,15 @@ def test_flags_become_settings(given: list[str], found: list[str]) -> None:
         ["--lora-modules", '{"name": "sv"'],
         ["--lora-modules", '{"name": "sv", "path": "/a", "url": "x"}'],
         ["--lora-modules", "[1]"],
+        ["--enable-chunked-prefill=false"],
+        ["--backend=sglang"],
+        ["--ssl-certfile", "/tls/tls.crt"],
+        ["--enable-ssl-refresh"],
+        ["--trust-remote-code"],
+        ["--model-id=org/model"],
     ],
 )
-def test_what_vllm_refuses_is_refused_by_its_flag(given: list[str]) -> None:
+def test_what_cannot_be_is_refused_by_its_flag(given: list[str]) -> None:
     with pytest.raises(SettingsError) as error:
         translate_flags(given)
     assert error.value.name == given[0].partition("=")[0]

@@ -28,13 +28,13 @@ def write(path: Path, *rows: dict[str, Any]) -> str:
 def test_the_shipped_data_is_in_order(name: str, capsys: Out) -> None:
     assert main(["data", "check", str(DATASETS / f"{name}.jsonl"), *SHIPPED[name]]) == 0, capsys.readouterr()
     out = capsys.readouterr().out
-    assert out.endswith("examples in 1 file: nothing is wrong\n")
+    assert out.endswith("examples in 1 file: no problems\n")
     assert out.count("\n") == 1
 
 
 def test_nothing_in_the_shipped_data_stands_twice(capsys: Out) -> None:
     assert main(["data", "check", *(str(DATASETS / f"{name}.jsonl") for name in SHIPPED)]) == 0
-    assert capsys.readouterr().out == "282 examples in 3 files: nothing is wrong\n"
+    assert capsys.readouterr().out == "282 examples in 3 files: no problems\n"
 
 
 def test_the_wrong_language_is_told_line_by_line(capsys: Out) -> None:

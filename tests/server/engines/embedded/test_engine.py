@@ -82,7 +82,7 @@ async def test_files_that_changed_since_they_were_found_are_not_loaded(
     assert read_manifest(tmp_path / "changing").digest != found.digest
     engine = embedded(tiny_base, tmp_path, (), EngineLimits())
     await engine.start()
-    with pytest.raises(AdapterRefusedError, match="has changed"):
+    with pytest.raises(AdapterRefusedError, match=found.digest):
         await engine.load(found)
     assert engine.residents.open == frozenset()
     await engine.close()

@@ -47,7 +47,7 @@ class Model:
         self.capacity, self.queue = at_once + queue, queue
         self.withdrawn: list[DeltaStream] = []
         self.places = Places(at_once=at_once, queue=queue, withdraw=self._withdraw)
-        self.open: list[Reservation] = []
+        self.open: list[Reservation[DeltaStream]] = []
         self.number = itertools.count()
         self.claimed: dict[str, int] = {}
 
@@ -105,7 +105,7 @@ def test_shares_have_their_parts_and_nothing_is_left_behind(
     at_once: int, queue: int, actions: list[Action]
 ) -> None:
     model = Model(at_once, queue)
-    running: list[tuple[Reservation, DeltaStream]] = []
+    running: list[tuple[Reservation[DeltaStream], DeltaStream]] = []
     for what, which, count in actions:
         apply(model, running, what, which, count)
         assert model.places.live == model.live(*SHARES)
@@ -124,7 +124,11 @@ def test_shares_have_their_parts_and_nothing_is_left_behind(
 
 
 def apply(
-    model: Model, running: list[tuple[Reservation, DeltaStream]], what: str, which: int, count: int
+    model: Model,
+    running: list[tuple[Reservation[DeltaStream], DeltaStream]],
+    what: str,
+    which: int,
+    count: int,
 ) -> None:
     held = [r for r in model.open if r.held and r.lost is None and not r.runs]
     streams = [(r, s) for r in model.open for s in r.streams.values()]
@@ -234,7 +238,7 @@ def test_the_time_to_come_back_is_that_of_the_shares_own_backlog() -> None:
 
 def test_what_has_begun_makes_no_room_however_new_it_is() -> None:
     model = Model(2, 4)
-    running: list[tuple[Reservation, DeltaStream]] = []
+    running: list[tuple[Reservation[DeltaStream], DeltaStream]] = []
     for _ in range(6):
         model.reserve(SHARES[0], 1)
         apply(model, running, "claim", 0, 1)

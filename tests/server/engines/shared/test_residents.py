@@ -98,7 +98,7 @@ async def test_what_is_refused_leaves_nothing(fault: Exception) -> None:
     assert (engine.held, residents.open) == (set(), frozenset())
     engine.fault = None
     await residents.load(TWO)
-    with pytest.raises(AdapterRefusedError, match="1 adapters are resident"):
+    with pytest.raises(AdapterRefusedError):
         await residents.load(ONE)
 
 

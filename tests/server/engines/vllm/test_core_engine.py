@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from adapters.lora.manifest import read_manifest
 from server.engines.shared.stream import StepEvent
 from server.engines.vllm.engine import CoreEngine
 from server.engines.vllm.protocol import CoreLoad, CoreRequest, Listener
-from server.errors import EngineBusyError, EngineDeadError, UnsupportedRequestError
+from server.errors import (
+    AdapterRefusedError,
+    AdapterUnavailableError,
+    EngineBusyError,
+    EngineDeadError,
+    UnsupportedRequestError,
+)
 from server.metrics.engine_state import EngineInfo
 from server.request import EmbeddingRequest, GenerationRequest, Sampling, Share
 from server.text.tokenizer import Tokenizer
@@ -194,3 +201,13 @@ async def test_a_core_that_dies_fails_those_that_wait_too(engine: CoreEngine) ->
     for task in tasks:
         with pytest.raises(EngineDeadError):
             await task
+
+
+async def test_a_rank_beyond_the_cores_is_refused_and_no_damage(
+    engine: CoreEngine, make_adapter: Callable[..., Path]
+) -> None:
+    wide = read_manifest(make_adapter("wide", 5, rank=StepCore.max_rank + 1), alias="wide", version="v1")
+    with pytest.raises(AdapterRefusedError) as refused:
+        await engine.load(wide)
+    assert not isinstance(refused.value, AdapterUnavailableError)
+    assert not engine.residents.held

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,8 +13,9 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.served import ServedAdapters
 from routing.route import RouteQuery, UnknownNameError
 from server.config.settings import RoutingOptions
+from server.config.values import SettingsError
 from server.live.bases.deciding import named_base, place_of
-from server.live.bases.languages import LanguageRouting, place_names
+from server.live.bases.languages import LanguageRouting, place_names, routing_settings
 
 BASES = ("mistral", "gpt-sw3")
 ALIASES = st.sampled_from(["one", "two", "three", "four"])
@@ -86,3 +89,39 @@ def test_every_name_is_one_bases(
             assert known.index_of(code) == homes[found[0]]
         elif len({homes[alias] for alias in found}) != 1:
             assert known.index_of(code) is None
+
+
+def test_an_adapter_with_examples_answers_its_topic_and_takes_no_language() -> None:
+    own = base("mistral", {"general": "en", "kitchen": "en"})
+    general, kitchen = own.adapters()
+    examples = ("how do I cook rice", "a recipe for tomato soup", "how long do I bake bread")
+    served = ServedAdapters(
+        [general, replace(kitchen, examples=examples)], base_digest="sha256:mistral", base_name="mistral"
+    )
+    assert served.languages() == {"en": "general"}
+    asked = {"how do I roast a chicken": ("kitchen", "topic"), "who are you": ("general", "language")}
+    router = LanguageRouting([served], RoutingOptions(), {}, None).server
+    for text, (alias, reason) in asked.items():
+        route = router.decide(RouteQuery(turns=(text,)), served.snapshot)
+        assert (route.target, str(route.reason)) == (((alias, 1.0),), reason)
+    off = LanguageRouting([served], RoutingOptions(topics=False), {}, None).server
+    assert off.decide(RouteQuery(turns=("how do I roast a chicken",)), served.snapshot).topic is None
+
+
+def test_weights_and_the_other_settings_reach_the_router() -> None:
+    served = base("mistral", {"one": "sv", "two": "en"})
+    options = RoutingOptions(weights={"sv": "9"}, sure=0.99, stay=0.5, history=2, hint=1, other_prior=0.1)
+    routed = routing_settings(served.languages(), options, None)
+    assert {row.code: row.weight for row in routed.languages} == {"sv": 9.0, "en": 1.0}
+    assert (routed.sure, routed.stay, routed.history, routed.hint, routed.other_prior) == (
+        0.99,
+        0.5,
+        2,
+        1,
+        0.1,
+    )
+    assert (routed.default, routed.without_evidence) == (None, "two")
+    assert routing_settings({"en-GB": "three"}, options, None).without_evidence == "three"
+    assert routing_settings({"sv": "one"}, options, None).without_evidence is None
+    with pytest.raises(SettingsError, match=r"routing.weights.*'fr'.*en, sv"):
+        LanguageRouting([served], RoutingOptions(weights={"fr": "2"}), {}, None).check_weights()

@@ -60,6 +60,8 @@ class Service(BaseHTTPRequestHandler):
     """Answers as the first part of the path says."""
 
     seen: ClassVar[list[tuple[str, dict[str, str], Any]]] = []
+    ended: ClassVar[threading.Event] = threading.Event()
+    """Set when the slow answer may end."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -84,7 +86,7 @@ class Service(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(delta("Hal"))
             self.wfile.flush()
-            time.sleep(1.5)
+            type(self).ended.wait(30)
 
     def reply(self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -202,7 +204,7 @@ def test_whatever_goes_wrong_is_one_error_that_tells_no_secret(
         ask(f"{service}/{kind}")
     reply = failed.value.reply
     assert (reply.status, reply.code) == (502, "external_model_failed")
-    assert reply.message.startswith("Far ")
+    assert reply.message.startswith("Far")
     assert len(Service.seen) == 1, "no redirect is followed, nothing is tried again"
     assert KEY not in reply.message + caplog.text
     assert "127.0.0.1" not in reply.message + "".join(
@@ -218,11 +220,14 @@ def test_a_service_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_time_is_for_the_whole_answer(service: str) -> None:
+    Service.ended.clear()
     began = time.perf_counter()
     with pytest.raises(ApiError) as failed:
         ask(f"{service}/slow", timeout=0.3)
+    took = time.perf_counter() - began
+    Service.ended.set()
     assert (failed.value.reply.status, failed.value.reply.code) == (504, "external_model_timeout")
-    assert time.perf_counter() - began < 1.2
+    assert took < 15
 
 
 def test_without_services_nothing_is_opened() -> None:

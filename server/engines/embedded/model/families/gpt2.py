@@ -1,5 +1,7 @@
-"""GPT-2 and GPT-SW3: learned positions, LayerNorm with bias, one fused product for queries, keys and values,
-an MLP of two products, all weights but the embeddings stored as [in, out]."""
+"""The GPT-2 family, which includes GPT-SW3.
+
+It has learned positions, LayerNorm with bias, one fused product for queries, keys and values, and an MLP of
+two products. All weights but the embeddings are stored as [in, out]."""
 
 from __future__ import annotations
 
@@ -32,25 +34,25 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
-"""`activation_function`, by transformers' `ACT2FN` → what computes it."""
+"""`activation_function` in config.json → our name of the function, as in transformers' `ACT2FN`."""
 _OTHER_NAMES = {
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
     "n_layer": "num_hidden_layers",
     "n_positions": "max_position_embeddings",
 }
-"""Field → its name in other families, which `GPT2Config.attribute_map` has overrule it."""
+"""Field of config.json → its name in other families. `GPT2Config.attribute_map` prefers the other name."""
 
 
 def read(raw: ConfigFields) -> ModelConfig:
-    """See `Family.read`."""
+    """Read this architecture's sizes and options from config.json. See `Family.read`."""
     _refuse(raw)
     hidden, heads, layers = (read_count(raw, name) for name in ("n_embd", "n_head", "n_layer"))
     if hidden % heads:
-        raise UnsupportedModelError(f"n_embd {hidden} is no multiple of n_head {heads}")
+        raise UnsupportedModelError(f"n_embd {hidden} is not a multiple of n_head {heads}")
     head_dim = hidden // heads
     if head_dim % 8:
-        raise UnsupportedModelError(f"heads of {head_dim} (n_embd / n_head) are no multiple of 8")
+        raise UnsupportedModelError(f"the head size {head_dim} (n_embd / n_head) is not a multiple of 8")
     return ModelConfig(
         family=GPT2,
         hidden=hidden,
@@ -71,7 +73,7 @@ def read(raw: ConfigFields) -> ModelConfig:
 
 
 def write(blocks: Blocks) -> None:
-    """See `Family.write`."""
+    """Write the whole decoder into the graph, from token ids to logits. See `Family.write`."""
     config = blocks.config
     places = [blocks.embed_tokens(EMBEDDING), blocks.embed_positions(POSITIONS)]
     residual, update = blocks.graph.op("Add", places), ""
@@ -87,7 +89,7 @@ def write(blocks: Blocks) -> None:
 
 
 def _scale(raw: ConfigFields, head_dim: int, layer: int) -> float:
-    """What a layer's scores are multiplied by (`modeling_gpt2`: `GPT2Attention.scaling`)."""
+    """Return the factor of a layer's attention scores (`modeling_gpt2`: `GPT2Attention.scaling`)."""
     scale = head_dim**-0.5 if read_flag(raw, "scale_attn_weights", True) else 1.0
     return scale / (layer + 1) if read_flag(raw, "scale_attn_by_inverse_layer_idx", False) else scale
 
@@ -101,14 +103,14 @@ def _activation(raw: ConfigFields) -> Activation:
 
 
 def _refuse(raw: ConfigFields) -> None:
-    """Refuse what this decoder would get wrong. `reorder_and_upcast_attn` changes rounding alone."""
+    """Refuse unsupported features. `reorder_and_upcast_attn` is allowed: it only changes rounding."""
     for name in ("add_cross_attention", "pruned_heads"):
         if raw.get(name):
             raise UnsupportedModelError(f"{name} is not supported")
     for name, other in _OTHER_NAMES.items():
         if other in raw and raw[other] != raw.get(name):
             raise UnsupportedModelError(
-                f"{other} {raw[other]!r} differs from {name} {raw.get(name)!r}; a gpt2 model has the latter"
+                f"{other} {raw[other]!r} differs from {name} {raw.get(name)!r}; a gpt2 model uses {name}"
             )
 
 
@@ -118,6 +120,6 @@ GPT2 = Family(
     groups=GROUPS,
     read=read,
     write=write,
-    # The causal mask and what stands in its place, which older releases of transformers saved.
+    # The causal mask and the value of masked scores, which older releases of transformers saved.
     computed=r"(?:.*\.)?attn\.(?:masked_)?bias",
 )

@@ -1,4 +1,4 @@
-"""Mistral and Llama: the rotary decoder; Llama with biases if its config.json asks for them."""
+"""The Mistral and Llama families: the rotary decoder, for Llama with biases if config.json sets them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from server.engines.embedded.model.families.rotary import (
 
 _MISTRAL_WINDOW = 4096
 _BIASES = {"attention_bias": ("qkv", "o"), "mlp_bias": ("gate", "up", "down")}
-"""Field of Llama's config.json → the groups that have a bias then."""
+"""Flag in Llama's config.json → the groups of modules that have a bias if it is true."""
 
 
 def read(raw: ConfigFields) -> ModelConfig:
-    """See `Family.read`."""
+    """Read this architecture's sizes and options from config.json. See `Family.read`."""
     mistral = raw.get("model_type") == "mistral"
     for name in _BIASES:
         if mistral and raw.get(name):
@@ -37,11 +37,11 @@ def read(raw: ConfigFields) -> ModelConfig:
 
 
 def _window(raw: ConfigFields, windowed: bool) -> int | None:
-    """The window of every layer, as transformers 5.23 has it.
+    """Return the sliding window, the same for every layer, as transformers 5.23 computes it.
 
-    Llama has none, whatever `sliding_window` says (`modeling_llama`: `create_causal_mask`). Mistral's is 4096
-    if config.json leaves the field out (`MistralConfig`). `layer_types` goes before both. Raises
-    `UnsupportedModelError` if it asks for windows in some layers alone.
+    `layer_types` is used if present. Otherwise Llama has no window, whatever `sliding_window` says
+    (`modeling_llama`: `create_causal_mask`), and Mistral's default is 4096 (`MistralConfig`). Raises
+    `UnsupportedModelError` if only some layers have a window.
     """
     found = read_layer_kinds(raw)
     if found == {FULL}:
@@ -50,7 +50,7 @@ def _window(raw: ConfigFields, windowed: bool) -> int | None:
         found != {SLIDING} or not windowed or raw.get("sliding_window", _MISTRAL_WINDOW) is None
     ):
         raise UnsupportedModelError(
-            f"layer_types asks for {', '.join(sorted(found))}; supported: {FULL} in every layer, or "
+            f"layer_types has {', '.join(sorted(found))}; supported: {FULL} in every layer, or "
             f"{SLIDING} in every layer of a Mistral with a sliding_window"
         )
     if not windowed or raw.get("sliding_window", _MISTRAL_WINDOW) is None:

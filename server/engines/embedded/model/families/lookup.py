@@ -1,4 +1,4 @@
-"""Which family a base is of, by `model_type` in its Hugging Face `config.json`."""
+"""Finds the family of a base by `model_type` in its Hugging Face `config.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.engines.embedded.model.families.qwen import QWEN2, QWEN3
 FAMILIES: dict[str, Family] = {
     kind: family for family in (LLAMA, QWEN2, QWEN3, GPT2) for kind in family.architectures
 }
-"""`model_type` → the family that reads and writes it: every architecture that this engine runs."""
+"""Maps each `model_type` to its family. Lists every architecture that this engine runs."""
 
 
 def read_model_config(model_dir: Path) -> ModelConfig:
@@ -34,9 +34,11 @@ def read_model_config(model_dir: Path) -> ModelConfig:
 
 
 def parse_config(raw: ConfigFields) -> ModelConfig:
-    """The same from parsed JSON."""
+    """Like `read_model_config`, but from parsed JSON."""
     if raw.get("auto_map"):
-        raise UnsupportedModelError("auto_map asks for code from the checkpoint, which is never run")
+        raise UnsupportedModelError(
+            "auto_map needs code from the checkpoint, which OneSeek never runs; use a supported architecture"
+        )
     kind = raw.get("model_type")
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None or not isinstance(kind, str):
@@ -47,6 +49,6 @@ def parse_config(raw: ConfigFields) -> ModelConfig:
         raise UnsupportedModelError(f"architectures {architectures!r} is not supported for a {kind} model")
     if raw.get("quantization_config"):
         raise UnsupportedModelError(
-            "quantization_config: give the float checkpoint; --quantize makes it smaller"
+            "quantization_config: the checkpoint is quantized; use the float checkpoint, with --quantize"
         )
     return family.read(raw)

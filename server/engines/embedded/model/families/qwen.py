@@ -1,4 +1,7 @@
-"""Qwen2 and Qwen3: the rotary decoder, Qwen2 with biases of q, k and v, Qwen3 with a norm of each head."""
+"""The Qwen2 and Qwen3 families.
+
+Both use the rotary decoder. Qwen2 adds biases to queries, keys and values; Qwen3 normalises each head's
+queries and keys."""
 
 from __future__ import annotations
 
@@ -26,21 +29,21 @@ _WINDOW, _FULL_LAYERS, _HEAD_DIM = 4096, 28, 128
 
 
 def read_qwen2(raw: ConfigFields) -> ModelConfig:
-    """See `Family.read`."""
+    """Read this architecture's sizes and options from config.json. See `Family.read`."""
     return read_rotary(raw, QWEN2, window=_window(raw), biases=("qkv",))
 
 
 def read_qwen3(raw: ConfigFields) -> ModelConfig:
-    """See `Family.read`."""
+    """Read this architecture's sizes and options from config.json. See `Family.read`."""
     biases = ("qkv", "o") if read_flag(raw, "attention_bias", False) else ()
     return read_rotary(raw, QWEN3, window=_window(raw), biases=biases, head_norm=True, head_dim=_HEAD_DIM)
 
 
 def _window(raw: ConfigFields) -> int | None:
-    """The window of every layer, as transformers 5.23 has it (`Qwen2Config.__post_init__`).
+    """Return the window of all layers, as transformers 5.23 computes it (`Qwen2Config.__post_init__`).
 
-    With `use_sliding_window`, layers from `max_window_layers` on have one, unless `layer_types` says which
-    have. Raises `UnsupportedModelError` if some have one and others do not.
+    With `use_sliding_window`, layers from `max_window_layers` on have a window. `layer_types` overrides
+    that. Raises `UnsupportedModelError` if only some layers have a window.
     """
     layers = read_count(raw, "num_hidden_layers")
     used = read_flag(raw, "use_sliding_window", False) and raw.get("sliding_window", _WINDOW) is not None
@@ -52,7 +55,7 @@ def _window(raw: ConfigFields) -> int | None:
     else:
         whole = _full_layers(raw)
         found = ({FULL} if whole > 0 else set[str]()) | ({SLIDING} if whole < layers else set[str]())
-        asked = f"use_sliding_window with max_window_layers {whole} asks for windows in some layers only"
+        asked = f"use_sliding_window with max_window_layers {whole} puts sliding windows in some layers only"
     if found == {FULL}:
         return None
     if found != {SLIDING} or not used:

@@ -1,7 +1,7 @@
-"""What Mistral, Llama and Qwen have in common: grouped-query attention, rotary positions, RMSNorm, SwiGLU.
+"""The decoder that Mistral, Llama and Qwen share.
 
-They differ in which products have a bias, in a norm of each head's queries and keys, and in which layers see
-only a window; each family's own module reads that.
+It has grouped-query attention, rotary positions, RMSNorm and SwiGLU. Each family's own module reads what
+differs: which products have a bias, if each head's queries and keys are normalised, and sliding windows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from server.engines.embedded.model.config import (
 from server.engines.embedded.model.rope import Rope, read_rope
 
 EMBEDDING = "model.embed_tokens.weight"
-# Gate and up are two: splitting one product's result costs more than it saves.
+# Gate and up are separate products: splitting the result of a joint one would cost more than it saves.
 GROUPS = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
     "o": ("o_proj",),
@@ -45,7 +45,7 @@ def read_rotary(
     head_norm: bool = False,
     head_dim: int | None = None,
 ) -> ModelConfig:
-    """The sizes of such a decoder; `head_dim` is what the family has if config.json is silent.
+    """Read the sizes of a rotary decoder. `head_dim` is the default if config.json has none.
 
     Raises `UnsupportedModelError`.
     """
@@ -80,7 +80,7 @@ def read_rotary(
 
 
 def write_rotary(blocks: Blocks) -> None:
-    """See `Family.write`."""
+    """Write the whole decoder into the graph, from token ids to logits. See `Family.write`."""
     config, layers = blocks.config, blocks.config.family.lora.layers
     residual, update = blocks.embed_tokens(EMBEDDING), ""
     for layer in range(config.layers):
@@ -98,13 +98,13 @@ def write_rotary(blocks: Blocks) -> None:
 
 
 def read_layer_kinds(raw: ConfigFields) -> set[str] | None:
-    """The kinds of attention that `layer_types` names, None without it. Raises `UnsupportedModelError`."""
+    """Return the set of kinds of attention in `layer_types`, or None. Raises `UnsupportedModelError`."""
     kinds = raw.get("layer_types")
     if kinds is None:
         return None
     layers = read_count(raw, "num_hidden_layers")
     if not isinstance(kinds, list) or len(cast("list[object]", kinds)) != layers:
-        raise UnsupportedModelError(f"layer_types does not name the kind of each of the {layers} layers")
+        raise UnsupportedModelError(f"layer_types does not have one entry for each of the {layers} layers")
     return {_LEGACY_KINDS.get(str(kind), str(kind)) for kind in cast("list[object]", kinds)}
 
 
@@ -114,11 +114,11 @@ def _head_dim(raw: ConfigFields, hidden: int, heads: int, default: int | None) -
     elif default is not None:
         size = default
     elif hidden % heads:
-        raise UnsupportedModelError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
+        raise UnsupportedModelError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
     else:
         size = hidden // heads
     if size % 16:
-        raise UnsupportedModelError(f"head_dim {size} is no multiple of 16")
+        raise UnsupportedModelError(f"head_dim {size} is not a multiple of 16")
     return size
 
 

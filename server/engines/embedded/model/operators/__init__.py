@@ -1,1 +1,1 @@
-"""What the two graph variants write in their own way, node by node, without weights; `model` imports it."""
+"""Writes the ONNX nodes that differ between the two graph variants, without weights; `model` imports it."""

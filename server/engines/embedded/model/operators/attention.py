@@ -1,4 +1,4 @@
-"""The two ways in which a graph attends: ONNX Runtime's fused operator, or ai.onnx operators alone."""
+"""Attention in the two variants of a graph: ONNX Runtime's fused operator, or ai.onnx operators only."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.plan import MICROSOFT, Attribute, GraphPlan
 
 NormHeads = Callable[[str, str], str]
-"""Writes the RMS norm along the last axis: tensor, weight → normed."""
+"""Adds an RMS norm along the last axis. Takes the names of tensor and weight, returns the result's."""
 
 
 class Attention(Protocol):
-    """Normalises and rotates, stores the new keys and values, attends."""
+    """Writes attention: normalises and rotates heads, stores new keys and values, computes the result."""
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """From queries, keys and values side by side to what was attended, in the shape of the variant.
+        """Compute attention from `qkv`, which holds queries, keys and values side by side.
 
-        `norms`: weights [head size] of the queries' and the keys' norm, or none.
+        `norms`: weights [head size] of the norms of queries and keys; empty for no norm. The shape of the
+        result depends on the graph variant.
         """
         ...
 
 
 def declare_memory(graph: GraphPlan, config: ModelConfig, layer: int, dtype: str) -> None:
-    """Declare a layer's KV memory as it is before and after the run."""
+    """Declare a layer's KV memory before the run (inputs `past_…`) and after it (outputs `present_…`)."""
     shape = ["B", config.kv_heads, "T", config.head_dim]
     for part in "kv":
         graph.input(f"past_{part}.{layer}", dtype, shape)
@@ -49,7 +50,9 @@ class FusedAttention:
         self._shapes: dict[int, str] = {}
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """[B x S, query width]."""
+        """Compute attention from `qkv`, which holds queries, keys and values side by side. See
+        `Attention.attend`. Returns [B x S, query width].
+        """
         config = self._config
         declare_memory(self._graph, config, layer, "float32")
         given = self._normed(qkv, norms) if norms else [self._in_rows(qkv, self._width), "", ""]
@@ -72,7 +75,7 @@ class FusedAttention:
         return self._config.query_width + 2 * self._config.kv_width
 
     def _normed(self, qkv: str, norms: Sequence[str]) -> list[str]:
-        """Queries, keys and values apart, the first two normalised head by head."""
+        """Split `qkv` into queries, keys and values, and normalise each head of the first two."""
         graph, config = self._graph, self._config
         widths = [config.query_width, config.kv_width, config.kv_width]
         parts = graph.split(qkv, widths)
@@ -81,14 +84,14 @@ class FusedAttention:
         return [self._in_rows(part, width) for part, width in zip(parts, widths, strict=True)]
 
     def _in_rows(self, x: str, width: int) -> str:
-        """`x` as [B, S, width]."""
+        """Reshape `x` to [B, S, width]."""
         if width not in self._shapes:
             self._shapes[width] = self._graph.op("Concat", [self._rows, self._graph.integers(width)], axis=0)
         return self._graph.op("Reshape", [x, self._shapes[width]])
 
 
 class PortableAttention:
-    """Scatter, two products and a softmax over [B, S, all heads]; the mask comes from the host."""
+    """Attention over [B, S, all heads] from ScatterND, MatMul and Softmax. The host computes the mask."""
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: str, norm: NormHeads) -> None:
         self._graph, self._config, self._dtype, self._norm = graph, config, dtype, norm
@@ -106,7 +109,11 @@ class PortableAttention:
             self._rotary.append(graph.op("Unsqueeze", [chosen, graph.integers(2)]))
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """[B, S, query width]. Query heads that share a KV head become rows of one product."""
+        """Compute attention from `qkv`, which holds queries, keys and values side by side. See
+        `Attention.attend`. Returns [B, S, query width].
+
+        Query heads that share a KV head are computed as rows of one matrix product.
+        """
         graph, config, dim = self._graph, self._config, self._config.head_dim
         declare_memory(graph, config, layer, self._dtype)
         q, k, v = graph.split(qkv, [config.query_width, config.kv_width, config.kv_width])
@@ -128,7 +135,7 @@ class PortableAttention:
         return graph.reshape(heads, 0, 0, config.query_width)
 
     def _rotate(self, x: str) -> str:
-        """Rotate [B, S, heads, D] by the factors [B, S, 1, D], if there are any."""
+        """Rotate `x` [B, S, heads, D] by the tables [B, S, 1, D], if the model has rotary positions."""
         if not self._rotary:
             return x
         graph, half = self._graph, self._config.head_dim // 2

@@ -1,4 +1,4 @@
-"""ONNX Runtime's fused operators, for the CPU."""
+"""Writes a graph with ONNX Runtime's fused operators, for the CPU."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from server.engines.embedded.model.plan import MICROSOFT, ONNX_TYPES, GraphPlan
 
 
 class FusedOperators:
-    """Activations are [B x S, features]."""
+    """Operators of the fused variant. Activations have shape [B x S, features]."""
 
     def __init__(self, graph: GraphPlan, config: ModelConfig) -> None:
         self._graph, self._config = graph, config
 
     def mask_rows(self) -> list[str | int]:
-        """See `Operators.mask_rows`."""
+        """Return the dimensions of an adapter mask that come before its rank columns. See
+        `Operators.mask_rows`.
+        """
         return ["N"]
 
     def attention(self) -> Attention:
-        """See `Operators.attention`."""
+        """Declare the inputs that attention needs from the host. See `Operators.attention`."""
         return FusedAttention(self._graph, self._config, self._norm_heads)
 
     def token_ids(self, ids: str) -> str:
-        """See `Operators.token_ids`."""
+        """Reshape the batch's token ids [B, S] as the variant needs them. See `Operators.token_ids`."""
         return self._graph.reshape(ids, -1)
 
     def positions(self) -> str:
-        """[B x S]: those of a row end at its `seqlens_k`."""
+        """Compute the positions [B x S]. The last position of each row is its `seqlens_k`."""
         graph = self._graph
         length = graph.op("Gather", [graph.op("Shape", ["input_ids"]), graph.integer(1)], axis=0)
         steps = graph.op("Range", [graph.integer(0), length, graph.integer(1)])
@@ -38,15 +40,15 @@ class FusedOperators:
         return graph.reshape(graph.op("Add", [last, before]), -1)
 
     def flatten(self, x: str, width: int) -> str:
-        """See `Operators.flatten`."""
+        """Reshape activations of the variant's shape to [B x S, width]. See `Operators.flatten`."""
         return x
 
     def unflatten(self, y: str) -> str:
-        """See `Operators.unflatten`."""
+        """Undo `flatten`: return to the variant's shape of activations. See `Operators.unflatten`."""
         return y
 
     def rms_norm(self, name: str, weight: str, residual: str, update: str) -> tuple[str, str]:
-        """See `Operators.rms_norm`."""
+        """Return (RMS norm of residual + update, residual + update). See `Operators.rms_norm`."""
         graph, epsilon = self._graph, self._config.norm_epsilon
         if not update:
             inputs = [residual, weight]
@@ -58,7 +60,9 @@ class FusedOperators:
         return outputs[0], outputs[3]
 
     def layer_norm(self, name: str, weight: str, bias: str, residual: str, update: str) -> tuple[str, str]:
-        """See `Operators.layer_norm`."""
+        """Normalise residual + update with a LayerNorm; return the norm and the sum. See
+        `Operators.layer_norm`.
+        """
         graph, epsilon = self._graph, self._config.norm_epsilon
         if not update:
             inputs = [residual, weight, bias]
@@ -69,7 +73,7 @@ class FusedOperators:
         return outputs[0], outputs[3]
 
     def activate(self, kind: Activation, x: str) -> str:
-        """See `Operators.activate`."""
+        """Apply the activation `kind` to `x`. See `Operators.activate`."""
         if kind == "relu":
             return self._graph.op("Relu", [x])
         if kind in SIGMOIDS:
@@ -80,5 +84,5 @@ class FusedOperators:
         return self.rms_norm("", weight, x, "")[0]
 
     def add_product(self, y: str, a: str, b: str) -> str:
-        """See `Operators.add_product`."""
+        """Compute y + a @ b, where `@` is the matrix product. See `Operators.add_product`."""
         return self._graph.op("Gemm", [a, b, y])

@@ -1,4 +1,6 @@
-"""ai.onnx operators alone, for device providers: static shapes, means in float32."""
+"""Writes a graph with standard ai.onnx operators, for devices other than the CPU. Shapes are static; means
+are computed in float32.
+"""
 
 from __future__ import annotations
 
@@ -13,50 +15,58 @@ from server.engines.embedded.model.plan import NUMPY, ONNX_TYPES, Dtype, GraphPl
 
 
 class PortableOperators:
-    """Activations are [B, S, features]."""
+    """Writes the operators of the portable variant, which uses standard ONNX operators only. Activations have
+    shape [B, S, features].
+    """
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> None:
         self._graph, self._config = graph, config
         self._dtype: Dtype = dtype
 
     def mask_rows(self) -> list[str | int]:
-        """See `Operators.mask_rows`."""
+        """Return the dimensions of an adapter mask that come before its rank columns. See
+        `Operators.mask_rows`.
+        """
         return ["B", 1]
 
     def attention(self) -> Attention:
-        """See `Operators.attention`."""
+        """Declare the inputs that attention needs from the host. See `Operators.attention`."""
         return PortableAttention(self._graph, self._config, NUMPY[self._dtype], self._norm_heads)
 
     def token_ids(self, ids: str) -> str:
-        """See `Operators.token_ids`."""
+        """Reshape the batch's token ids [B, S] as the variant needs them. See `Operators.token_ids`."""
         return ids
 
     def positions(self) -> str:
-        """See `Operators.positions`."""
+        """Return every token's position, in the shape of `token_ids`. See `Operators.positions`."""
         return "positions"
 
     def flatten(self, x: str, width: int) -> str:
-        """See `Operators.flatten`."""
+        """Reshape activations of the variant's shape to [B x S, width]. See `Operators.flatten`."""
         return self._graph.reshape(x, -1, width)
 
     def unflatten(self, y: str) -> str:
-        """[B x S, features] as [B, S, features].
+        """Reshape [B x S, features] to [B, S, features].
 
-        DirectML gives a product of rank 3 a weight for each row of the batch, and where it is quantised that
-        many unpacked copies of it; so each product is of rank 2, over all positions. No constant shape leads
-        back from there, whatever B and S.
+        Matrix products are computed on rank 2, over all positions: for rank 3, DirectML would copy the
+        weight for each row of the batch, unpacked if it is quantised. Since B and S vary, the shape to
+        return to cannot be a constant.
         """
         return self._graph.op("Gather", [y, "order"], axis=0)
 
     def rms_norm(self, name: str, weight: str, residual: str, update: str) -> tuple[str, str]:
-        """Of ai.onnx operators, its mean in float32."""
+        """Return (RMS norm of residual + update, residual + update). See `Operators.rms_norm`. The mean is
+        computed in float32.
+        """
         graph, half = self._graph, self._dtype == "fp16"
         x = graph.op("Add", [residual, update]) if update else residual
         wide = graph.op("Cast", [x], to=ONNX_TYPES["float32"]) if half else x
         return graph.op("Mul", [self._to_unit_square(wide), weight]), x
 
     def layer_norm(self, name: str, weight: str, bias: str, residual: str, update: str) -> tuple[str, str]:
-        """Of ai.onnx operators, its mean and variance in float32."""
+        """Normalise residual + update with a LayerNorm; return the norm and the sum. See
+        `Operators.layer_norm`. Mean and variance are computed in float32.
+        """
         graph, half = self._graph, self._dtype == "fp16"
         x = graph.op("Add", [residual, update]) if update else residual
         wide = graph.op("Cast", [x], to=ONNX_TYPES["float32"]) if half else x
@@ -65,7 +75,7 @@ class PortableOperators:
         return graph.op("Add", [scaled, bias]), x
 
     def activate(self, kind: Activation, x: str) -> str:
-        """See `Operators.activate`."""
+        """Apply the activation `kind` to `x`. See `Operators.activate`."""
         graph = self._graph
         if kind == "relu":
             return graph.op("Relu", [x])
@@ -76,7 +86,7 @@ class PortableOperators:
         if kind == "gelu":
             part = graph.op("Erf", [graph.op("Mul", [x, self._number(math.sqrt(0.5))])])
         else:
-            # x + 0.044715 x^3, so written that nothing but the product with x can overflow in float16.
+            # x + 0.044715 x^3, written so that in float16 only products with x itself can overflow.
             square = graph.op("Mul", [graph.op("Mul", [x, x]), self._number(0.044715)])
             cubic = graph.op("Mul", [x, graph.op("Add", [square, self._number(1.0)])])
             part = graph.op("Tanh", [graph.op("Mul", [cubic, self._number(math.sqrt(2 / math.pi))])])
@@ -87,7 +97,7 @@ class PortableOperators:
         return self._graph.constant(np.array(value, NUMPY[self._dtype]))
 
     def _to_unit_square(self, wide: str) -> str:
-        """A float32 tensor over the root of its mean square, in the graph's float type."""
+        """Divide a float32 tensor by its root mean square. Returns the graph's float type."""
         graph = self._graph
         square = graph.op("Mul", [wide, wide])
         mean = graph.op("ReduceMean", [square], axes=[-1], keepdims=1)
@@ -99,5 +109,5 @@ class PortableOperators:
         return self.rms_norm("", weight, x, "")[0]
 
     def add_product(self, y: str, a: str, b: str) -> str:
-        """See `Operators.add_product`."""
+        """Compute y + a @ b, where `@` is the matrix product. See `Operators.add_product`."""
         return self._graph.op("Add", [y, self._graph.op("MatMul", [a, b])])

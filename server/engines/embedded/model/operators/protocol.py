@@ -1,4 +1,4 @@
-"""What a graph variant writes in its own way: norms, activations, attention, the shape of activations."""
+"""The operators that each graph variant writes differently: norms, activations, attention, reshaping."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from server.engines.embedded.model.config import Activation
 from server.engines.embedded.model.operators.attention import Attention
 
 SIGMOIDS: Mapping[Activation, float] = {"silu": 1.0, "quick_gelu": 1.702}
-"""Activations that are x times the sigmoid of x, and what x is multiplied by there."""
+"""Maps activations of the form x * sigmoid(factor * x) to their factor."""
 
 
 class Operators(Protocol):
-    """Writes one variant's own operators into one graph."""
+    """Adds a variant's operators to a graph. Methods take and return names of tensors."""
 
     def mask_rows(self) -> list[str | int]:
-        """Dimensions of an adapter mask before its rank columns."""
+        """Return the dimensions of an adapter mask that come before its rank columns."""
         ...
 
     def attention(self) -> Attention:
-        """Declare what attention takes from the host; it comes before any layer."""
+        """Declare the inputs that attention needs from the host. Call this before writing any layer."""
         ...
 
     def token_ids(self, ids: str) -> str:
-        """The batch's token ids [B, S] in the variant's shape."""
+        """Reshape the batch's token ids [B, S] as the variant needs them."""
         ...
 
     def positions(self) -> str:
-        """Every token's position, in the shape of `token_ids`."""
+        """Return every token's position, in the shape of `token_ids`."""
         ...
 
     def flatten(self, x: str, width: int) -> str:
-        """The variant's activations as [B x S, width]."""
+        """Reshape activations of the variant's shape to [B x S, width]."""
         ...
 
     def unflatten(self, y: str) -> str:
-        """The way back from `flatten`."""
+        """Undo `flatten`: return to the variant's shape of activations."""
         ...
 
     def rms_norm(self, name: str, weight: str, residual: str, update: str) -> tuple[str, str]:
-        """(RMS norm of residual + update, residual + update); no update where it is empty."""
+        """Return (RMS norm of residual + update, residual + update). An empty `update` is not added."""
         ...
 
     def layer_norm(self, name: str, weight: str, bias: str, residual: str, update: str) -> tuple[str, str]:
-        """The same with a LayerNorm."""
+        """Like `rms_norm`, but with a LayerNorm."""
         ...
 
     def activate(self, kind: Activation, x: str) -> str:
-        """An activation of `x`."""
+        """Apply the activation `kind` to `x`."""
         ...
 
     def add_product(self, y: str, a: str, b: str) -> str:
-        """y + a b."""
+        """Compute y + a @ b, where `@` is the matrix product."""
         ...

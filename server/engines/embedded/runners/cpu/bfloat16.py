@@ -1,7 +1,7 @@
-"""Prompts in bfloat16 through OpenVINO, on CPUs that multiply such numbers (AMX, AVX-512 BF16).
+"""Computes prompts in bfloat16 with OpenVINO, on CPUs with bfloat16 instructions (AMX, AVX-512 BF16).
 
-ONNX Runtime's CPU provider has no such product. OpenVINO runs the same portable graph with one hint,
-several times faster; it shares the CPU runner's KV memory, so that decoding goes on in ONNX Runtime.
+ONNX Runtime's CPU provider cannot multiply bfloat16. OpenVINO runs the portable graph in bfloat16, several
+times faster. It shares the CPU runner's KV memory, so that ONNX Runtime can decode after it.
 """
 
 from __future__ import annotations
@@ -27,28 +27,30 @@ if TYPE_CHECKING:
     import openvino
 
 LEAST_TOKENS = 16
-"""Shorter chunks are not worth the copies of keys and values; the CPU runner computes them itself."""
+"""Smallest chunk in tokens computed here. Copying keys and values would not pay off for shorter ones."""
 STEP = 256
-"""Positions that a run sees are rounded up to so many: attention costs what it sees."""
+"""A run attends to a multiple of this many positions. More positions make attention slower."""
 INSTALL = "pip install 'oneseek[openvino]'"
 
 
 def require_bfloat16() -> None:
-    """Raise `EngineError` where OpenVINO is not installed, or this CPU multiplies no such numbers."""
+    """Raise `EngineError` if OpenVINO is not installed, or this CPU has no bfloat16 instructions."""
     if importlib.util.find_spec("openvino") is None:
-        raise EngineError(f"prefill_dtype bf16 computes through OpenVINO: {INSTALL}")
+        raise EngineError(f"prefill_dtype bf16 needs OpenVINO: {INSTALL}")
     if "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise EngineError(
-            "prefill_dtype bf16: this CPU multiplies no such numbers (it has neither AMX nor AVX-512 BF16); "
-            "use fp32, or quantize int8 where prompts should be faster"
+            "prefill_dtype bf16 is not supported by this CPU (it has neither AMX nor AVX-512 BF16); use "
+            "fp32, or quantize int8 for faster prompts"
         )
 
 
 class BfloatPrefill:
-    """One compiled graph of any shape. Raises `EngineError` where this machine cannot run it."""
+    """The compiled graph that computes prompts of any length in bfloat16. Raises `EngineError` if this
+    machine cannot run it.
+    """
 
     def __init__(self, graph: BuiltGraph, threads: int | None) -> None:
-        """Compile the portable fp32 `graph`; its weights are kept a second time, in two bytes each."""
+        """Compile the portable fp32 `graph`. Keeps a second copy of the weights, two bytes each."""
         if graph.variant is not PORTABLE or graph.dtype != "fp32":
             raise ValueError(f"graph is {graph.variant.name} {graph.dtype}; prepare it as portable fp32")
         self._config = graph.config
@@ -76,7 +78,7 @@ class BfloatPrefill:
     ) -> None:
         """Compute `tokens` at positions `start`… of `row` and write their keys and values into `memory`.
 
-        `logits` [len(indices), vocabulary] receives those of `indices` into `tokens`.
+        `logits` [len(indices), vocabulary] receives the logits of `tokens[i]` for each i of `indices`.
         """
         import openvino
 
@@ -89,7 +91,7 @@ class BfloatPrefill:
             name: openvino.Tensor(np.ascontiguousarray(array))
             for name, array in {
                 **host_inputs(self._config, "float32", batch, seen),
-                # One at least: a product over no positions at all is an edge that nothing else needs.
+                # Attend to at least one position, so that no matrix product has an empty dimension.
                 "indices": indices if len(indices) else np.zeros(1, np.int64),
             }.items()
         }
@@ -103,11 +105,11 @@ class BfloatPrefill:
             logits[...] = results[self._logits]
 
     def forget(self) -> None:
-        """Let go of the adapters of the last run."""
+        """Release the arrays of the adapters that the last run used."""
         self._pack, self._adapters = None, {}
 
     def _attach(self, store: AdapterStore, adapter_mix: AdapterMix) -> dict[str, openvino.Tensor]:
-        """The wide arrays of a mix's adapters, kept for the next run, and what it takes of each."""
+        """Bind the wide arrays of a mix's adapters, kept for the next run, and the mask with its weights."""
         import openvino
 
         current = self._pack if self._pack is not None and store.holds(self._pack) else store.base
@@ -135,7 +137,7 @@ def _compile(path: Path, threads: int | None) -> openvino.CompiledModel:
 
 
 def _core() -> openvino.Core:
-    # Its import would load a package that reports use; it has a stub for where that is missing.
+    # Importing OpenVINO would load a package that reports usage. OpenVINO has a stub for its absence.
     sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
     import openvino
 

@@ -1,4 +1,4 @@
-"""One shape of run, bound once and run many times: its buffers, its KV rows, its adapters."""
+"""A session bound once to buffers, KV rows and adapters for one shape of run, and run many times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.request import AdapterMix
 
 
 class CpuBinding:
-    """Rows [first, first + count), `length` tokens each.
+    """Binds a session for runs over rows [first, first + count), with `length` tokens in each row.
 
     Fill `ids` [count, length] and `seqlens` [count], then `run`.
     """
@@ -43,7 +43,7 @@ class CpuBinding:
                 self._output(f"present_{letter}.{layer}", rows)
 
     def set_mixes(self, mixes: Sequence[AdapterMix], store: AdapterStore) -> None:
-        """Say with which adapters each row runs."""
+        """Set the adapters and their weights for each row."""
         wanted = list(mixes)
         current = self.pack if self.pack is not None and store.holds(self.pack) else store.base
         pack = store.pack(frozenset(digest for adapter_mix in wanted for digest, _ in adapter_mix), current)
@@ -57,7 +57,10 @@ class CpuBinding:
         self._mixes = wanted
 
     def run(self, indices: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-        """Compute; `logits` [len(indices), vocabulary] receives those of flattened positions `indices`."""
+        """Run the session. `logits` [len(indices), vocabulary] receives the logits at `indices`.
+
+        `indices` count positions over all rows: `length` for the first row, then the next.
+        """
         self._total[...] = self.seqlens.max() + 1
         self._input("indices", indices)
         self._output("logits", logits)

@@ -1,7 +1,7 @@
-"""KV memory: one block of address space for all rows, backed by real memory only where keys were written.
+"""KV memory: one block of address space for all rows, which takes memory only where keys were written.
 
-On Linux and macOS it is an anonymous private mapping that is committed page by page and can be given back;
-elsewhere a plain zeroed array.
+On Linux and macOS it is an anonymous private mapping, committed page by page, which can be returned to the
+system. On other systems it is a plain array of zeros.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEEP_BYTES = 4 << 20
-"""A row that used less is not given back: mapping its pages again would cost more than they hold."""
+"""A row that used fewer bytes keeps its memory, since mapping its pages again would cost more than it saves.
+"""
 MAP_NORESERVE = 0x4000
-"""Linux's, of asm-generic; Python names it from 3.13 on."""
+"""Value on Linux (asm-generic). Python's `mmap` module has the name from 3.13 on."""
 
 
 class KvMemory:
-    """`array` [layers, 2 (keys, values), rows, KV heads, positions, head size], zeroed."""
+    """Holds keys and values in `array` [layers, 2 (k, v), rows, KV heads, positions, head size], zeroed."""
 
     def __init__(self, layers: int, rows: int, kv_heads: int, positions: int, head_dim: int) -> None:
         shape = (layers, 2, rows, kv_heads, positions, head_dim)
@@ -34,7 +35,7 @@ class KvMemory:
 
     @property
     def address(self) -> int:
-        """Where the block begins."""
+        """Address in memory at which the block begins."""
         return int(self.array.ctypes.data)
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -42,7 +43,7 @@ class KvMemory:
         self.array[:, :, target, :, :length] = self.array[:, :, source, :, :length]
 
     def release(self, row: int, used: int) -> None:
-        """Give back the memory of a row of which `used` positions were written, if that is worth it."""
+        """Return a row's memory to the system if its `used` written positions take at least `KEEP_BYTES`."""
         if self._map is None or used * self._token_bytes < KEEP_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
             return
         page = mmap.PAGESIZE
@@ -55,9 +56,9 @@ class KvMemory:
 
 
 def _reserve(size: int) -> mmap.mmap | None:
-    """Address space with no promise of memory behind it: a budget above what is free now is no error.
+    """Reserve address space without reserving memory, so that a budget above the free memory is allowed.
 
-    None where the system has no such mapping.
+    Returns None if the system does not support this.
     """
     if not hasattr(mmap, "MAP_ANONYMOUS"):
         return None

@@ -23,15 +23,17 @@ from server.request import AdapterMix
 
 PROVIDER = "CPUExecutionProvider"
 MAX_BOUND = 256
-"""Shapes of run that are kept bound."""
+"""Maximum number of bindings that are cached."""
 MAX_GAP = 4
-"""Idle rows between two decoded ones up to which one run over all of them beats two runs."""
+"""Maximum number of idle rows between two rows that decode in the same run. With more, two separate runs are
+faster.
+"""
 POSITION_STEP = 16
-"""Rows are rounded up to so many positions, which lets each begin on a page of its own."""
+"""Rows have a multiple of this many positions, so that each row begins on its own memory page."""
 
 
 class CpuRunner:
-    """Runs a fused graph. Raises `ValueError` for whatever would read or write outside a row's contents."""
+    """Runs a fused graph. Raises `ValueError` for calls that would read or write outside a row's contents."""
 
     def __init__(
         self,
@@ -46,10 +48,10 @@ class CpuRunner:
     ) -> None:
         """Open the graph with `rows` rows of `context` positions each.
 
-        `threads` None leaves the number to the machine's cores. A thread that runs out of work within a step
-        waits actively for `spin_us` microseconds before it sleeps: long enough to reach the next operator,
-        short enough to leave the cores to others. `pack_bytes` bounds the copies of adapters that lie side
-        by side for batches. `prompts` computes prefill chunks that are long enough for it.
+        `threads`: default is one for each available core. A thread without work in a step spins for `spin_us`
+        microseconds before it sleeps: long enough to reach the next operator, short enough to leave the
+        cores to others. `pack_bytes` limits the memory of adapters packed side by side for batches.
+        `prompts` computes prefill chunks of at least `LEAST_TOKENS` tokens.
         """
         if graph.variant is not FUSED:
             raise ValueError(
@@ -59,7 +61,7 @@ class CpuRunner:
         self._contents = RowLengths(rows, context, config.vocabulary, config.context)
         self._config = config
         if spin_us < 0:
-            raise ValueError(f"spin_us {spin_us} has to be 0 or more")
+            raise ValueError(f"spin_us {spin_us} is below 0; use 0 or more")
         self._session = _open(graph, threads, spin_us)
         self._prompts = prompts
         positions = -(-context // POSITION_STEP) * POSITION_STEP
@@ -71,25 +73,25 @@ class CpuRunner:
 
     @property
     def rows(self) -> int:
-        """Rows of the KV memory."""
+        """Number of rows in the KV memory."""
         return len(self._lengths)
 
     @property
     def context(self) -> int:
-        """Positions of a row."""
+        """Number of positions that one row holds."""
         return self._contents.context
 
     @property
     def vocabulary(self) -> int:
-        """Logits per position."""
+        """Number of logits for each position: the size of the vocabulary."""
         return self._config.vocabulary
 
     def prefill(
         self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Compute `tokens` at positions `start`… of `row`; logits [len(outputs), vocabulary].
+        """Compute `tokens` at positions `start`… of `row`; return logits [len(outputs), vocabulary].
 
-        What the row held from `start` on is forgotten. The array is valid until the next call.
+        Contents of the row from `start` on are dropped. The array is valid until the next call.
         """
         indices = np.array(outputs, dtype=np.int64)
         self._contents.check_prefill(row, start, tokens, indices)
@@ -107,7 +109,7 @@ class CpuRunner:
         return logits
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        """Compute one token for each of `rows` (ascending, distinct); logits [len(rows), vocabulary].
+        """Compute one token for each of `rows` (ascending, distinct); return logits [len(rows), vocabulary].
 
         Other rows keep their contents. The array is valid until the next call.
         """
@@ -120,20 +122,20 @@ class CpuRunner:
         return logits
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy keys and values of positions [0, length)."""
+        """Copy keys and values of positions [0, length) from row `source` to row `target`."""
         self._contents.check_copy(source, target, length)
         if source != target:
             self._memory.copy(source, target, length)
         self._lengths[target] = length
 
     def release(self, row: int) -> None:
-        """The row's contents are no longer needed; give its memory back where the system can."""
+        """Drop a row's contents, and return its memory to the system if that is supported."""
         self._contents.check_row(row)
         self._memory.release(row, self._lengths[row])
         self._lengths[row] = 0
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Make an adapter resident. Raises `ValueError` where it does not fit the graph."""
+        """Make an adapter resident. Raises `ValueError` if it does not fit the graph."""
         self._store.load(digest, weights)
 
     def unload(self, digest: str) -> None:
@@ -147,13 +149,13 @@ class CpuRunner:
             del self._bounds[key]
 
     def close(self) -> None:
-        """Release the session and its memory; nothing may be called afterwards."""
+        """Release the session and its memory. The runner cannot be used afterwards."""
         self._bounds.clear()
         self._prompts = None
         del self._session, self._memory, self._store
 
     def _decode_span(self, rows: Sequence[DecodeRow], logits: NDArray[np.float32]) -> None:
-        """Decode rows that lie close to each other, in one run from the first to the last."""
+        """Decode rows that are close together in one run. It also computes the idle rows between them."""
         first, numbers = rows[0].row, [entry.row for entry in rows]
         bound = self._bound(first, numbers[-1] + 1 - first, 1)
         mixes: list[AdapterMix] = [()] * len(bound.ids)
@@ -177,7 +179,7 @@ class CpuRunner:
         indices: NDArray[np.int64],
         logits: NDArray[np.float32],
     ) -> None:
-        """Run a span of rows; those that are not decoded compute a token at position 0, which is undone."""
+        """Run a span of rows. Idle rows compute a token at position 0, and are restored afterwards."""
         busy = set(numbers)
         idle = [row for row in range(first, numbers[-1]) if row not in busy and self._lengths[row]]
         if not idle:
@@ -189,7 +191,7 @@ class CpuRunner:
         beginnings[:, :, idle] = kept
 
     def _bound(self, first: int, count: int, length: int) -> CpuBinding:
-        """The binding of a shape, kept for the next time."""
+        """Return the cached binding for these rows and this length, or create it."""
         key = (first, count, length)
         if key in self._bounds:
             self._bounds.move_to_end(key)
@@ -206,7 +208,7 @@ class CpuRunner:
 
 
 def spans(rows: Sequence[DecodeRow]) -> Iterator[Sequence[DecodeRow]]:
-    """Cut rows where more than `MAX_GAP` idle ones lie between two of them."""
+    """Split rows into spans. Between two spans are more than `MAX_GAP` idle rows."""
     begin = 0
     for i in range(1, len(rows)):
         if rows[i].row - rows[i - 1].row > MAX_GAP + 1:
@@ -230,7 +232,7 @@ def _open(graph: BuiltGraph, threads: int | None, spin_us: int) -> ort.Inference
 
 
 def available_threads() -> int:
-    """Cores that this process may use; 0, which leaves the choice to ONNX Runtime, where it may use all."""
+    """Return the number of cores this process may use, or 0 (ONNX Runtime chooses) if it may use all."""
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
         return 0 if allowed == os.cpu_count() else allowed

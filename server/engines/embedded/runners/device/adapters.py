@@ -1,4 +1,4 @@
-"""Adapters on a device: the wide arrays of `lora`, uploaded once, padded to a fixed number of columns."""
+"""Adapters on a device: the packs of `lora`, uploaded once and padded to a fixed number of rank columns."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from server.request import AdapterMix
 
 
 class UploadedPack:
-    """A pack on the device, `rank` columns for each module."""
+    """A pack in the device's memory, padded to `rank` columns for each module."""
 
     def __init__(self, config: ModelConfig, pack: Pack, rank: int, memory: DeviceMemory) -> None:
         self.pack, self.rank = pack, rank
         self._columns = rank_columns(config, rank)
         self.values: dict[str, ort.OrtValue] = {}
-        """Graph input → value."""
+        """Maps each name of a graph input to its array on the device."""
         for name, array in pack.arrays.items():
             kind, group, _ = name.split(".")
             axis = 1 if kind == "lora_a" else 0
             self.values[name] = memory.upload(_padded(array, axis, self._columns[group]))
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Graph input → [len(mixes), 1, columns]."""
+        """Return the masks of `mixes` by graph input, each [len(mixes), 1, columns]."""
         found, dtype = self.pack.masks(mixes), self.pack.dtype
         none = np.zeros((len(mixes), 1, 0), dtype=dtype)
         return {
@@ -42,7 +42,7 @@ class UploadedPack:
 
 
 class DeviceAdapters:
-    """Resident adapters, and the packs of them that are on the device."""
+    """Holds the resident adapters, and packs of them in the device's memory."""
 
     def __init__(self, config: ModelConfig, memory: DeviceMemory, pack_bytes: int) -> None:
         self._config, self._memory = config, memory
@@ -52,7 +52,7 @@ class DeviceAdapters:
         self._current = self._store.base
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Make an adapter resident. Raises `ValueError` where it does not fit the base."""
+        """Make an adapter resident. Raises `ValueError` if it does not fit the base."""
         self._store.load(digest, weights)
 
     def unload(self, digest: str) -> None:
@@ -63,9 +63,10 @@ class DeviceAdapters:
         self._rank = max(ranks, default=SMALLEST_RANK)
 
     def use(self, mixes: Sequence[AdapterMix]) -> UploadedPack:
-        """A pack with all that the mixes name.
+        """Return an uploaded pack that holds every adapter of `mixes`.
 
-        Its columns never become fewer while adapters stay: each number of them asks for sessions of its own.
+        The number of columns never decreases until an adapter is unloaded, since each number needs its own
+        sessions.
         """
         current = self._current if self._store.holds(self._current) else self._store.base
         active = frozenset(digest for adapter_mix in mixes for digest, _ in adapter_mix)
@@ -78,16 +79,16 @@ class DeviceAdapters:
         return self._uploaded[key]
 
     def close(self) -> None:
-        """Let go of everything on the device."""
+        """Release everything on the device."""
         self._uploaded.clear()
 
     def _rank_of(self, pack: Pack) -> int:
-        """Columns that each module needs where all are given the same."""
+        """Return the number of columns per module if all modules get the same number."""
         groups = self._config.groups.items()
         return rank_for(max(-(-pack.widths[group] // len(modules)) for group, modules in groups))
 
     def _drop(self) -> None:
-        """Let go of what the store has forgotten, or is there with more columns."""
+        """Release packs that the store has dropped, and packs with a number of columns no longer in use."""
         self._uploaded = OrderedDict(
             (key, uploaded)
             for key, uploaded in self._uploaded.items()
@@ -96,6 +97,6 @@ class DeviceAdapters:
 
 
 def _padded(array: Floats, axis: int, size: int) -> NDArray[np.floating]:
-    """The array with zeros behind it along an axis."""
+    """Pad the array with zeros at the end of `axis`, to `size`."""
     room = [(0, size - array.shape[i] if i == axis else 0) for i in range(array.ndim)]
     return np.pad(array, room)

@@ -1,4 +1,4 @@
-"""One session with what it reads and fills on the device, bound once and run many times."""
+"""A session bound once to the device memory that it reads and writes, and run many times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.engines.embedded.runners.device.memory import Block
 
 
 class DeviceBinding:
-    """A session, the weights, the block that it reads and the one that it fills."""
+    """Binds a session to the weights, to a block that it reads and to a block that it writes."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class DeviceBinding:
     def run(
         self, host: Mapping[str, NDArray[np.generic]], adapters: UploadedPack, logits: NDArray[np.float32]
     ) -> None:
-        """Compute, with these arrays and adapters; `logits` [outputs, vocabulary] receives the result."""
+        """Run with these host inputs and adapters. `logits` [outputs, vocabulary] receives the result."""
         if adapters is not self._adapters:
             self._adapters = adapters
             for name, value in adapters.values.items():
                 self._binding.bind_ortvalue_input(name, value)
-        for name, array in host.items():  # anew each time: a device has them copied when they are bound
+        for name, array in host.items():  # again for each run: binding copies them
             self._binding.bind_cpu_input(name, array)
         self._binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         self.session.run_with_iobinding(self._binding)

@@ -1,7 +1,7 @@
-"""The fixed sizes that a device's sessions are made for; what is asked for is rounded up to one of them.
+"""The fixed sizes for which a device's sessions are created. Requested sizes are rounded up to one of them.
 
-Fewer sizes mean fewer sessions to make, more of them less that is computed for nothing. All grow by a factor,
-so the waste is bounded by it.
+Fewer sizes need fewer sessions; more sizes waste less computation. Each size is the one before times a
+constant factor, which bounds the waste.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from collections.abc import Sequence
 SMALLEST_MEMORY = 128
 """Positions of the smallest KV memory."""
 SMALLEST_CHUNK = 16
-"""Tokens of the smallest run over a prompt."""
+"""Tokens of the smallest prefill run."""
 SMALLEST_RANK = 8
-"""Rank columns of one module that a run has at least; a device takes no empty arrays."""
+"""Minimum rank columns of a module in a run, since devices do not accept empty arrays."""
 ALIGNMENT = 16
 
 
 def memories(context: int) -> tuple[int, ...]:
-    """Positions of a row: powers of two, then whatever holds `context` and one more.
+    """List the sizes of a row in positions: powers of two, then one that holds `context` + 1.
 
-    A row's last position is never read: what has to be written somewhere, and nowhere else, goes there.
+    The last position of a row is never read. Keys and values of idle rows are written there.
     """
     largest = -(-(context + 1) // ALIGNMENT) * ALIGNMENT
     return (*_powers(SMALLEST_MEMORY, 2, largest * 3 // 4), largest)
 
 
 def memory_for(sizes: Sequence[int], tokens: int) -> int:
-    """The least of `sizes` that holds so many tokens."""
+    """Return the smallest of `sizes` that holds `tokens` and the unused last position."""
     return next(size for size in sizes if size > tokens)
 
 
 def chunks(longest: int) -> tuple[int, ...]:
-    """Tokens of a run over a prompt: powers of four, then `longest`."""
+    """List the sizes of a prefill run in tokens: powers of four, then `longest`."""
     return (*_powers(SMALLEST_CHUNK, 4, longest), longest)
 
 
 def chunk_for(sizes: Sequence[int], tokens: int) -> int:
-    """The least of `sizes` that takes so many tokens."""
+    """Return the smallest of `sizes` that is at least `tokens`."""
     return next(size for size in sizes if size >= tokens)
 
 
 def seats_for(rows: int, most: int) -> int:
-    """Rows of a run that decodes so many: a power of two, `most` at most."""
+    """Return the rows of a run that decodes `rows`: a power of two, but at most `most`."""
     return min(most, 1 << (rows - 1).bit_length())
 
 
 def rank_for(columns: int) -> int:
-    """Rank columns of one module: a power of two."""
+    """Round a module's rank columns up to a power of two."""
     return max(SMALLEST_RANK, 1 << (columns - 1).bit_length())
 
 

@@ -1,6 +1,7 @@
-"""Small graphs that make and move memory on a device. All shapes are fixed; each returns a model's bytes.
+"""Small graphs that create and copy arrays on a device. Each function returns a serialised ONNX model.
 
-A layer's keys and values are one value each, of one shape: inputs x0, x1, … and outputs y0, y1, …
+All shapes are fixed. Inputs x0, x1, … and outputs y0, y1, … are the keys and values of each layer, one array
+each, all of the same shape.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ BlockShape = tuple[int, int, int, int]
 
 
 def upload(dtype: str, rank: int) -> bytes:
-    """`x0` of any shape as it is: bound to the host on one side and the device on the other, an upload."""
+    """Copy `x0` of any shape. With its input on the host and its output on the device, this uploads it."""
     value = [_value(name, dtype, [None] * rank) for name in ("x0", "y0")]
     return _model([helper.make_node("Identity", ["x0"], ["y0"])], value[:1], value[1:])
 
 
 def zeros(dtype: str, shape: BlockShape) -> bytes:
-    """One value of `shape`, whatever `x0` [1, 1, 1, 1] holds."""
+    """Create an array of zeros of `shape`. The input `x0` [1, 1, 1, 1] is ignored."""
     nodes = [helper.make_node("Expand", ["x0", "shape"], ["y0"])]
     constants = {"shape": np.array(shape, dtype=np.int64)}
     return _model(nodes, [_value("x0", dtype, (1, 1, 1, 1))], [_value("y0", dtype, shape)], constants)
 
 
 def take(dtype: str, count: int, shape: BlockShape, rows: int, positions: int) -> bytes:
-    """Rows `rows` [rows] of each value, its positions cut to `positions` or filled up with zeros."""
+    """Select rows by the input `rows` [rows] from each array. Cut or zero-pad them to `positions`."""
     _, heads, held, dim = shape
     nodes: list[NodeProto] = []
     constants: dict[str, NDArray[np.int64]] = {}
@@ -55,7 +56,7 @@ def take(dtype: str, count: int, shape: BlockShape, rows: int, positions: int) -
 
 
 def put(dtype: str, count: int, shape: BlockShape) -> bytes:
-    """Each value with its row `rows` [1, 1] replaced by the one of s0, s1, …"""
+    """Replace the row with index `rows` [1, 1] of each array by the only row of s0, s1, …"""
     nodes = [helper.make_node("ScatterND", [f"x{i}", "rows", f"s{i}"], [f"y{i}"]) for i in range(count)]
     inputs = [_value("rows", "int64", [1, 1])]
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Which ONNX Runtime is installed: one flavour, and one that has the provider that a device needs.
+"""Checks that exactly one flavour of ONNX Runtime is installed, and that it has a device's provider.
 
 Every flavour (`onnxruntime`, `onnxruntime-webgpu`, `onnxruntime-windowsml`…) puts its files into the same
 folder, `onnxruntime`. Two of them in one environment leave a mixture of both, which pip does not prevent and
@@ -20,20 +20,20 @@ from server.errors import EngineError
 PACKAGE = "onnxruntime"
 PINNED = {
     "onnxruntime-webgpu": "1.27.0",
-    "onnxruntime-windowsml": "1.30.0.202609102321",
+    "onnxruntime-windowsml": "1.28.3.202610130701",
 }
-"""Flavours that are pinned, as pyproject.toml has them."""
+"""Flavours with a pinned version, as in pyproject.toml."""
 PLAIN = {"win32": "onnxruntime-windowsml"}
-"""The flavour that OneSeek brings on a platform; elsewhere `onnxruntime`."""
+"""Maps each platform to the flavour that OneSeek depends on there. On other platforms it is `onnxruntime`."""
 
 
 class FlavourError(EngineError):
-    """None, several or the wrong one of ONNX Runtime's flavours; the message has the commands for it."""
+    """ONNX Runtime is missing, or a wrong flavour or several are installed. The message has the commands."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Flavour:
-    """A distribution that owns the package `onnxruntime`."""
+    """An installed distribution that provides the package `onnxruntime`."""
 
     name: str
     version: str
@@ -43,7 +43,7 @@ class Flavour:
 
 
 def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
-    """The flavours whose files lie where `import onnxruntime` would load from (or in `folder`), by name."""
+    """List the flavours with files where `import onnxruntime` would load from (or in `folder`), by name."""
     folder = folder or _folder()
     if folder is None:
         return ()
@@ -56,10 +56,10 @@ def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
 
 
 def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform: str = sys.platform) -> None:
-    """Raise `FlavourError` unless exactly one of ONNX Runtime's flavours is there.
+    """Raise `FlavourError` unless exactly one flavour of ONNX Runtime is installed.
 
-    `device` is what is wanted, and with it the flavour that a remedy keeps; None takes any. That the flavour
-    has the device's provider is for `check_provider` to say.
+    `device` is the device to be used (None: any). It decides which flavour the suggested commands keep.
+    `check_provider` checks that the flavour has the device's provider.
     """
     flavours = tuple(found)
     if len(flavours) == 1:
@@ -69,7 +69,7 @@ def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform
         raise FlavourError(f"ONNX Runtime is not installed here; run: {install(keep)}")
     names = " and ".join(map(str, flavours))
     raise FlavourError(
-        f"{names} share one folder in this environment, and what loads is a mixture of them; "
+        f"{names} are both installed and overwrite each other's files; "
         f"run: {exchange_commands([flavour.name for flavour in flavours], keep)}"
     )
 
@@ -89,24 +89,24 @@ def check_provider(provider: Provider, available: Iterable[str], found: Iterable
 
 
 def can_install(provider: Provider, platform: str = sys.platform) -> bool:
-    """Whether this platform has the device's flavour at all."""
-    return provider.name != "directml" or platform == "win32"
+    """Return True if the device's flavour exists for this platform."""
+    return provider.name not in ("directml", "windowsml") or platform == "win32"
 
 
 def install(name: str) -> str:
-    """The command that brings a flavour."""
+    """Return the command that installs a flavour."""
     version = PINNED.get(name)
     return f"pip install {name}=={version}" if version else f"pip install {name}"
 
 
 def exchange_commands(names: Iterable[str], keep: str) -> str:
-    """The commands that leave `keep` alone. Those that share its folder go first, and `keep` with them."""
+    """Return commands after which only `keep` is installed: uninstall all of `names`, reinstall `keep`."""
     gone = " ".join(sorted(names))
     return f"pip uninstall -y {gone}  and then  {install(keep)}" if gone else install(keep)
 
 
 def _wanted(device: DeviceName | None, flavours: tuple[Flavour, ...], platform: str) -> str:
-    """What a remedy keeps: the device's; else the special one that somebody took the trouble to install."""
+    """Choose the flavour to keep: the device's, or else the installed one that is not the default."""
     plain = PLAIN.get(platform, PACKAGE)
     if device == "cpu":
         return plain
@@ -117,7 +117,7 @@ def _wanted(device: DeviceName | None, flavours: tuple[Flavour, ...], platform: 
 
 
 def _folder() -> Path | None:
-    """Where `onnxruntime` would be loaded from, without loading it."""
+    """Find the folder that `onnxruntime` would be imported from, without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return None
@@ -125,5 +125,5 @@ def _folder() -> Path | None:
 
 
 def _normal(name: str) -> str:
-    """As pip writes a name: https://packaging.python.org/en/latest/specifications/name-normalization/."""
+    """Normalise a name: https://packaging.python.org/en/latest/specifications/name-normalization/."""
     return name.lower().replace("_", "-").replace(".", "-")

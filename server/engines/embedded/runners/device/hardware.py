@@ -1,7 +1,7 @@
-"""The graphics cards of this machine, as far as its system tells without a driver's own tools.
+"""Lists this machine's graphics cards, as far as the system knows them without tools of a driver.
 
-On Linux from /sys, on Windows from what drivers write into the registry. What neither tells is None, never a
-guess. It says what is there, not what an execution provider will make of it.
+It reads /sys on Linux, and on Windows what drivers write to the registry. Unknown values are None. A card
+that is listed need not work with an execution provider.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ DISPLAY_CLASS = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A graphics card."""
+    """A graphics card of this machine."""
 
     name: str
     memory: int | None
-    """Bytes of its own; None where the system does not tell, or it shares the machine's."""
+    """Bytes of the card's own memory; None if unknown, or if the card shares the machine's memory."""
 
 
 def cards() -> tuple[Card, ...]:
-    """All that the system tells of; none on systems that are neither Linux nor Windows."""
+    """List all cards that the system knows; empty on systems other than Linux and Windows."""
     if sys.platform == "win32":
         return tuple(_of_registry())
     return tuple(_of_sys(CARDS))
 
 
 def largest_memory() -> int | None:
-    """Bytes of the card that has most of its own; None where no card's are known."""
+    """Return the largest memory of a card in bytes; None if no card's memory is known."""
     return max((card.memory for card in cards() if card.memory is not None), default=None)
 
 
 def _of_sys(folder: Path) -> Iterator[Card]:
-    """From /sys/class/drm: one folder for each card, and more for its outputs."""
+    """Read cards from /sys/class/drm, which has a folder for each card and for each of its outputs."""
     for device in sorted(folder.glob("card[0-9]*/device")):
         if "-" in device.parent.name:
             continue

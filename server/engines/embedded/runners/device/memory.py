@@ -1,7 +1,7 @@
-"""Memory of a device: arrays uploaded to it, and blocks of keys and values that never leave it.
+"""Manages a device's memory: arrays that were uploaded, and blocks of keys and values that stay there.
 
-Whatever is done to a block is done by a small graph (`copy_graphs`) on the device itself. Those graphs'
-sessions own what they made, and are kept until the end: a session has to outlive its values.
+Small graphs (`copy_graphs`) on the device create and copy blocks. The sessions of these graphs own the arrays
+that they create, so they are kept open until the end.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.plan import NUMPY, Dtype
 from server.engines.embedded.runners.device import copy_graphs
 from server.engines.embedded.runners.device.providers import Provider
-from server.engines.embedded.runners.device.sessions import open_session
+from server.engines.embedded.runners.device.sessions import open_session, own_memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Keys and values of some rows: for each layer two values [rows, KV heads, positions, head size]."""
+    """The keys and values of some sequences (rows): for each layer two arrays [rows, KV heads, positions,
+    head size].
+    """
 
     rows: int
     positions: int
@@ -30,36 +32,37 @@ class Block:
 
 
 class DeviceMemory:
-    """Makes and moves blocks."""
+    """Creates and copies blocks of keys and values."""
 
     def __init__(self, provider: Provider, config: ModelConfig, dtype: Dtype) -> None:
         self._provider, self._config = provider, config
         self.dtype = np.dtype(NUMPY[dtype])
         self.names = [f"{part}.{layer}" for layer in range(config.layers) for part in "kv"]
-        """What the graph calls the values of a block, in their order, after `past_` and `present_`."""
+        """Names of a block's arrays in order, as in the graph but without `past_` and `present_`."""
         self._sessions: dict[Hashable, ort.InferenceSession] = {}
+        self._info = own_memory(provider)
 
     def upload(self, array: NDArray[np.generic]) -> ort.OrtValue:
-        """The array on the device; where that is the host's own memory, the array itself."""
-        if self._provider.memory == "cpu":
+        """Copy an array to the device. If the device uses the host's memory, wrap it without copying."""
+        if self._provider.memory == "cpu" and self._info is None:
             return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
         dtype, rank = array.dtype.name, array.ndim
-        # Not strict: WebGPU has no uint8 of its own, and the host may do nothing as well before the copy.
+        # Not strict: WebGPU cannot run a uint8 node, and a node on the host before the copy works as well.
         session = self._session(
             ("upload", dtype, rank), lambda: copy_graphs.upload(dtype, rank), strict=False
         )
-        return self._make_one(session, np.ascontiguousarray(array))
+        return self._make_one(session, np.ascontiguousarray(array), array.shape)
 
     def zeros(self, rows: int, positions: int) -> Block:
-        """A block of zeros."""
+        """Create a block of zeros."""
         shape = self._shape(rows, positions)
         session = self._session(("zeros", rows, positions), lambda: copy_graphs.zeros(self.dtype.name, shape))
         zero = np.zeros((1, 1, 1, 1), dtype=self.dtype)
-        return Block(rows, positions, [self._make_one(session, zero) for _ in self.names])
+        return Block(rows, positions, [self._make_one(session, zero, shape) for _ in self.names])
 
     def take(self, block: Block, rows: Sequence[int], positions: int) -> Block:
-        """A new block: those rows of `block` in this order, cut to `positions` or filled up with zeros."""
-        shape = self._shape(block.rows, block.positions)
+        """Copy `rows` of `block`, in this order, to a new block. Cut or zero-pad them to `positions`."""
+        shape, taken = self._shape(block.rows, block.positions), self._shape(len(rows), positions)
         session = self._session(
             ("take", block.rows, block.positions, len(rows), positions),
             lambda: copy_graphs.take(self.dtype.name, len(self.names), shape, len(rows), positions),
@@ -69,12 +72,12 @@ class DeviceMemory:
         binding.bind_cpu_input("rows", chosen)
         for i, value in enumerate(block.values):
             binding.bind_ortvalue_input(f"x{i}", value)
-            binding.bind_output(f"y{i}", self._provider.memory)
+            self._bind_output(binding, f"y{i}", taken, self.dtype)
         session.run_with_iobinding(binding)
         return Block(len(rows), positions, list(binding.get_outputs()))
 
     def put(self, block: Block, row: int, single: Block, target: Block) -> None:
-        """Fill `target` with `block`, its row `row` replaced by the one row of `single`."""
+        """Copy `block` to `target`, with row `row` replaced by the only row of `single`."""
         assert single.positions == block.positions == target.positions
         assert target.rows == block.rows
         shape = self._shape(block.rows, block.positions)
@@ -92,16 +95,28 @@ class DeviceMemory:
         session.run_with_iobinding(binding)
 
     def close(self) -> None:
-        """Let go of the sessions; no value may be alive any more."""
+        """Release the sessions. All arrays must have been released before."""
         self._sessions.clear()
 
-    def _make_one(self, session: ort.InferenceSession, array: NDArray[np.generic]) -> ort.OrtValue:
-        """y0 on the device, from x0 on the host."""
+    def _make_one(
+        self, session: ort.InferenceSession, array: NDArray[np.generic], shape: Sequence[int]
+    ) -> ort.OrtValue:
+        """Run a copy graph with x0 on the host, and return its output y0 of this shape on the device."""
         binding = session.io_binding()
         binding.bind_cpu_input("x0", array)
-        binding.bind_output("y0", self._provider.memory)
+        self._bind_output(binding, "y0", shape, array.dtype)
         session.run_with_iobinding(binding)
         return binding.get_outputs()[0]
+
+    def _bind_output(
+        self, binding: ort.IOBinding, name: str, shape: Sequence[int], dtype: np.dtype[np.generic]
+    ) -> None:
+        """Bind an output to the device's memory. A registered provider's memory is an object without name."""
+        if self._info is None:
+            binding.bind_output(name, self._provider.memory)
+            return
+        value = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory_info=self._info)
+        binding.bind_ortvalue_output(name, value)
 
     def _shape(self, rows: int, positions: int) -> copy_graphs.BlockShape:
         return rows, self._config.kv_heads, positions, self._config.head_dim

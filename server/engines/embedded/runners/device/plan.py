@@ -1,9 +1,9 @@
-"""Rows of KV memory that a device has room for, each to the end of its context.
+"""Plans how many rows of KV memory a device has room for, each with the full context.
 
-A device gives nothing back page by page and tells nobody how much it has left, so what is admitted has to
-fit whatever the answers grow to. A row that decodes takes its memory twice, since a run reads one block and
-fills another; a row that holds a prefix for reuse takes it once; one more is filled while a prompt is
-computed, and one is on its way between two blocks.
+A device cannot free memory page by page and does not report how much is free. So admitted rows must fit even
+if every answer reaches the full context. A decoding row takes its memory twice, since a run reads one block
+and writes another. A row that holds a prefix for reuse takes it once. Two more rows are counted: one that is
+written while a prompt is computed, and one that is being copied between blocks.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from server.engines.embedded.runners.device.buckets import memories
 from server.engines.embedded.scheduling.limits import SchedulerLimits, in_pages
 
 DEFAULT_BYTES = 5 << 29
-"""KV memory where no budget is given."""
+"""KV memory in bytes if no budget is given."""
 BESIDE = 2
-"""Rows' worth of memory beside those that are held."""
+"""Rows to count in addition to those of the sequences: one for a prompt that is computed, one for a copy."""
 ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
 def row_bytes(config: ModelConfig, context: int, dtype: Dtype) -> int:
-    """Bytes of one row that is full."""
+    """Return the bytes of one row with the full context."""
     return config.layers * 2 * config.kv_width * memories(context)[-1] * ITEM_BYTES[NUMPY[dtype]]
 
 
 def device_bytes(seqs: int, rows: int, row: int) -> int:
-    """Bytes that `rows` rows of `row` bytes take at most, `seqs` of them decoding at once."""
+    """Return the maximum bytes of `rows` rows of `row` bytes each, if `seqs` of them decode at once."""
     return (rows + seqs + BESIDE) * row
 
 
@@ -43,10 +43,11 @@ def device_limits(
     kv_bytes: int | None,
     kv_tokens: int | None,
 ) -> SchedulerLimits:
-    """As many sequences as the budget holds, `max_num_seqs` at most, and rows to cache as many again.
+    """Return limits with as many sequences as the budget holds, at most `max_num_seqs`.
 
-    `kv_tokens`, where given, bounds what the scheduler holds and leaves the rows as they are asked for.
-    Raises `ValueError` where the budget does not hold one sequence.
+    With prefix caching, the same number of rows is added for prefixes. If `kv_tokens` is given, it limits
+    the tokens that the scheduler holds, and the number of rows is not reduced. Raises `ValueError` if the
+    budget cannot hold one sequence.
     """
     row = row_bytes(config, context, dtype)
     budget = DEFAULT_BYTES if kv_bytes is None else kv_bytes
@@ -54,7 +55,7 @@ def device_limits(
     if kv_tokens is None:
         if budget < device_bytes(1, 1, row):
             raise ValueError(
-                f"kv_cache_memory of {budget} bytes holds no row of {context} tokens on a device; give it "
+                f"kv_cache_memory {budget} bytes is too small for one row of {context} tokens; set at least "
                 f"{device_bytes(1, 1, row)}, or lower max_model_len"
             )
         units = budget // row - BESIDE
@@ -76,16 +77,16 @@ def device_limits(
 def device_budget(
     config: ModelConfig, limits: SchedulerLimits, dtype: Dtype, weights: int, memory: int | None
 ) -> list[str]:
-    """For people: what a device is to hold, its largest card having `memory` bytes of its own, if known.
+    """Describe for people what a device will hold. `memory` is that of the largest card in bytes, if known.
 
-    `weights` is the bytes of the graph's. More than that is told and not refused, since drivers lend cards
-    the machine's memory, and those without any live on it.
+    `weights` is the size of the graph's weights in bytes. A plan larger than `memory` is reported, not
+    refused, since drivers let cards use the machine's memory too.
     """
     row = row_bytes(config, limits.context, dtype)
     kept = device_bytes(limits.max_num_seqs, limits.rows, row)
-    room = "of its memory, which the system does not tell" if memory is None else f"of {format_bytes(memory)}"
+    room = "of its memory, whose size is unknown" if memory is None else f"of {format_bytes(memory)}"
     lines = [
-        f"memory plan of the device: up to {format_bytes(weights + kept)} {room}; adapters come on top",
+        f"memory plan of the device: up to {format_bytes(weights + kept)} {room}, plus the adapters",
         f"  weights          {format_bytes(weights):>9}",
         f"  keys and values  {format_bytes(kept):>9}  {limits.max_num_seqs} sequences of "
         f"{limits.context:,} tokens",
@@ -94,4 +95,7 @@ def device_budget(
         return lines
     fits = weights + device_bytes(1, 1, row) <= memory
     remedy = f"kv_cache_memory {(memory - weights) >> 20}MiB" if fits else "quantize, a lower max_model_len"
-    return [*lines, f"  warning: more than the card has of its own, so slow if at all; try {remedy}"]
+    return [
+        *lines,
+        f"  warning: this is more than the card's own memory, so it will be slow or fail; try {remedy}",
+    ]

@@ -1,6 +1,6 @@
-"""The devices that the embedded engine runs on: all that is particular to one of them.
+"""The devices that the embedded engine runs on, with everything that is specific to each of them.
 
-It says what each is called and what it runs. It imports no part of ONNX Runtime: it may be asked anywhere.
+Does not import ONNX Runtime, so it can be used anywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from server.engines.embedded.model.plan import Dtype
     from server.engines.embedded.model.variants import VariantName
 
-DeviceName = Literal["cpu", "directml", "webgpu"]
+DeviceName = Literal["cpu", "directml", "webgpu", "windowsml"]
+Hardware = Literal["gpu", "npu", "cpu"]
+"""Kind of device that a registered provider runs on: ONNX Runtime's name in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,25 +22,37 @@ class Provider:
     """An execution provider of ONNX Runtime, as this project uses it."""
 
     name: DeviceName
-    """What `--device` calls it."""
+    """Name of the device for `--device`."""
     ort: str
-    """What `InferenceSession(providers=...)` and `get_providers()` call it."""
+    """Name in `InferenceSession(providers=...)` and `get_providers()`; empty until found in a catalogue."""
     memory: str
-    """What `OrtValue` and `IOBinding` call its memory."""
+    """Name of the device's memory in `OrtValue` and `IOBinding`."""
     distribution: str
-    """What pip calls the package that brings it; an environment holds one of these. Each brings the CPU."""
+    """Name of the package that contains the provider. Install only one such package; each can run on the
+    CPU too.
+    """
     variant: VariantName
-    """The variant of the graph that it runs."""
+    """Name of the graph variant that it runs."""
     dtypes: tuple[Dtype, ...]
-    """What its graphs can compute in; the first is the default."""
+    """Number formats that the provider's graphs can compute in; the first is the default."""
+    hardware: Hardware | None = None
+    """Kind of device of a provider registered at run time; None if the provider is part of the flavour."""
 
     @property
     def is_device(self) -> bool:
-        """True unless it is the CPU, which shares the machine's memory and whose logits judge the others."""
+        """True unless this is the CPU, whose logits are the reference for the others."""
         return self.name != "cpu"
 
 
 _ALL = (
+    Provider(
+        name="windowsml",
+        ort="",
+        memory="cpu",
+        distribution="onnxruntime-windowsml",
+        variant="portable",
+        dtypes=("fp16", "fp32"),
+    ),
     Provider(
         name="directml",
         ort="DmlExecutionProvider",
@@ -65,4 +79,4 @@ _ALL = (
     ),
 )
 PROVIDERS: dict[DeviceName, Provider] = {provider.name: provider for provider in _ALL}
-"""By name, best first: the order in which `--device auto` tries what is present."""
+"""Providers by name, in the order in which `--device auto` tries them."""

@@ -1,9 +1,9 @@
-"""The CPU's logits that a device is judged by: computed when first wanted, kept beside the built graph.
+"""The CPU's logits, with which a device's are compared. Computed when first needed, kept beside the graph.
 
-They are of the device's own graph, so of its weights rounded as it has them: a difference is the device's
-arithmetic, not the precision that was asked for. A session on the CPU computes what is missing and is closed
-again (`reference_runner`); the device's own session is opened after that where both start together. So the
-most that judging takes is that session's memory, and next to nothing once the logits are kept.
+The CPU runs the device's own graph, with the same rounded weights. So a difference comes from the device's
+arithmetic, not from the precision of the weights. Missing logits are computed in a temporary session on the
+CPU (`reference_runner`), which is closed before the device's session is opened at start. The comparison
+therefore needs the memory of that session at most, and almost none once the logits are on disk.
 """
 
 from __future__ import annotations
@@ -36,20 +36,23 @@ from server.engines.embedded.runners.device.selftest import (
 from server.engines.embedded.runners.protocol import Runner
 
 BASE = ""
-"""Stands for the base alone, where an adapter's digest could be."""
+"""Used in place of an adapter's digest for the base alone."""
 FOLDER = "golden"
 KEPT = 64
-"""Files that are kept; about 1.3 MiB each where the vocabulary has 32,000 tokens."""
+"""Maximum number of files; each has about 1.3 MiB if the vocabulary has 32,000 tokens."""
 NAMED = 24
-"""Characters of a digest that name a file: Windows has 260 for a whole path."""
+"""Characters of a digest used in a file's name, since Windows limits whole paths to 260."""
 ROOM = 256 << 20
-"""Bytes that a session on the CPU takes beside its largest matrix."""
+"""Bytes that a session on the CPU needs in addition to its largest matrix."""
 
 logger = logging.getLogger(__name__)
 
 
 class DeviceCheck:
-    """Judges one device by the CPU. `prepare` before `examine`, in any thread; `examine` in the runner's."""
+    """Compares one device's logits with the CPU's.
+
+    Call `prepare` first, in any thread, then `examine` in the runner's thread.
+    """
 
     def __init__(
         self, graph: BuiltGraph, device: str, rows: int, context: int, threads: int | None = None
@@ -60,9 +63,9 @@ class DeviceCheck:
         self._references: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, wanted: Mapping[str, AdapterWeights | None]) -> None:
-        """Have the CPU's logits of each digest at hand; None as the weights of `BASE`.
+        """Load or compute the CPU's logits for each digest. The weights of `BASE` are None.
 
-        Raises `DeviceError` where memory is short for computing them, `ValueError` where an adapter
+        Raises `DeviceError` if there is not enough memory to compute them, and `ValueError` if an adapter
         does not fit the graph.
         """
         missing: dict[str, AdapterWeights | None] = {}
@@ -76,17 +79,17 @@ class DeviceCheck:
             self._compute(missing)
 
     def examine(self, runner: Runner, rows: Sequence[int], digest: str) -> SelfTest:
-        """Run the exercise on the device, in as many `rows` as it was prepared for.
+        """Run the self-test (`exercise`) on the device, in the first one or two of `rows`.
 
-        Raises `DeviceError` where the device fails or computes something else than the CPU.
+        Raises `DeviceError` if the device fails, or if its logits differ too much from the CPU's.
         """
         reference = self._references.pop(digest)
         subject = "the adapter" if digest else "the base"
         adapter_mix = ((digest, 1.0),) if digest else ()
         try:
             found = exercise(runner, rows[: self._rows], self._context, adapter_mix)
-        except Exception as error:  # whatever a driver raises; the log has all of it
-            logger.exception("the self-test of %s failed", self._device)
+        except Exception as error:  # drivers raise any type; the log has the traceback
+            logger.exception("device %s raised an error in the self-test, so it is not used", self._device)
             raise DeviceError(
                 "failed", f"{self._device} fails at {subject}: {type(error).__name__}"
             ) from error
@@ -102,7 +105,7 @@ class DeviceCheck:
         if needed > free:
             raise DeviceError(
                 "memory",
-                f"judging {self._device} by the CPU takes {needed >> 20} MiB of memory for a moment and "
+                f"the self-test of {self._device} needs {needed >> 20} MiB of memory for a moment, but only "
                 f"{free >> 20} MiB are free",
             )
         runner = ReferenceRunner(self._graph, 1, self._context, self._threads)
@@ -119,13 +122,13 @@ class DeviceCheck:
             runner.close()
 
     def _file(self, digest: str) -> Path:
-        """Named by all that the logits depend on, beside what the graph's own folder says."""
+        """Return the path of a digest's logits. Its name and folder hold all that the logits depend on."""
         subject = digest.removeprefix("sha256:")[:NAMED] or "base"
         shape = f"{EXERCISE}-{self._rows}x{self._context}"
         return self._graph.folder / FOLDER / f"{subject}-{shape}-{ort.__version__}.npy"
 
     def _read(self, digest: str) -> NDArray[np.float32] | None:
-        """What is kept; None where that is nothing, or no logits of this graph."""
+        """Read logits from disk; None if the file is missing or does not hold logits of this graph."""
         try:
             found = np.load(self._file(digest), allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -139,18 +142,22 @@ class DeviceCheck:
         return found if whole else None
 
     def _write(self, digest: str, logits: NDArray[np.float32]) -> None:
-        """Keep logits; where that cannot be, they are computed again another time."""
+        """Write logits to disk. If that fails, log a warning: they will be computed again."""
         target = self._file(digest)
         try:
             with staged_file(target) as temporary, temporary.open("wb") as file:
                 np.save(file, logits, allow_pickle=False)
             _prune(target.parent)
         except OSError as error:
-            logger.warning("the CPU's logits cannot be kept in %s: %s", target.parent, error)
+            logger.warning(
+                "the self-test's reference logits cannot be saved in %s; the next start repeats the work: %s",
+                target.parent,
+                error,
+            )
 
 
 def truth_bytes(config: ModelConfig) -> int:
-    """Memory that computing the CPU's logits takes at most, beside pages that the system can take back."""
+    """Return the maximum bytes for computing the CPU's logits, without pages that the system can reclaim."""
     shapes = config.shapes
     largest = max(
         sum(shapes[name][0] * shapes[name][1] for name in modules) for modules in config.groups.values()
@@ -159,7 +166,7 @@ def truth_bytes(config: ModelConfig) -> int:
 
 
 def _prune(folder: Path) -> None:
-    """Remove the oldest files past `KEPT`."""
+    """Remove the oldest files, so that `KEPT` remain."""
     with suppress(OSError):
         ages = {path: path.stat().st_mtime for path in folder.iterdir()}
         for path in sorted(ages, key=lambda path: ages[path], reverse=True)[KEPT:]:

@@ -1,8 +1,8 @@
-"""Runs a device's own graph on the CPU, slowly and in little memory: what the device is judged by.
+"""Runs a device's graph on the CPU, slowly and in little memory, to get reference logits for the device.
 
-The weights stay mapped from the file: nothing is packed, folded or fused ahead of time, so beside pages
-that the system may take back at any time it needs about one matrix in float32. Quantised weights are
-multiplied as they are written, without rounding activations.
+The weights are read from the mapped file as they are; ONNX Runtime does not repack or fuse them. So it needs
+memory for about one matrix in float32, apart from pages that the system can reclaim. Activations are not
+rounded for quantised weights.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from server.request import AdapterMix
 
 PROVIDER = "CPUExecutionProvider"
 HIDDEN = {"float32": -1e9, "float16": -1e4}
-"""Added to the scores of positions that are not seen."""
+"""Added to the attention scores of masked positions, by number format."""
 
 
 class ReferenceRunner:
-    """A `Runner` of a portable graph for a few short rows, each computed by itself."""
+    """Runs a portable graph (standard ONNX operators only) on the CPU, for a few short sequences, one after
+    another.
+    """
 
     def __init__(self, graph: BuiltGraph, rows: int, context: int, threads: int | None = None) -> None:
         if graph.variant is not PORTABLE:
             raise ValueError(
-                f"graph variant {graph.variant.name!r} is not what devices run; prepare it as 'portable'"
+                f"the graph was built as {graph.variant.name!r}, for the CPU only; "
+                "build it as 'portable', of standard ONNX operators, to run it on devices"
             )
         self._config, self._context = graph.config, context
         self._float = NUMPY[graph.dtype]
@@ -42,18 +45,20 @@ class ReferenceRunner:
 
     @property
     def rows(self) -> int:
-        """Rows of the KV memory."""
+        """Number of rows in the KV memory."""
         return len(self._rows)
 
     @property
     def vocabulary(self) -> int:
-        """Logits per position."""
+        """Number of logits for each position: the size of the vocabulary."""
         return self._config.vocabulary
 
     def prefill(
         self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
-        """See `Runner.prefill`."""
+        """Compute `tokens` at positions `start`… of `row`; return logits [len(outputs), vocabulary]. See
+        `Runner.prefill`.
+        """
         positions = np.arange(start, start + len(tokens), dtype=np.int64)[None]
         past = self._rows[row] or self._empty()
         pack = self._store.pack(frozenset(digest for digest, _ in adapter_mix), self._store.base)
@@ -74,29 +79,35 @@ class ReferenceRunner:
         return np.asarray(logits)
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        """See `Runner.decode`."""
+        """Compute one token for each of `rows` (ascending, distinct); return logits [len(rows), vocabulary].
+        See `Runner.decode`.
+        """
         return np.concatenate(
             [self.prefill(entry.row, entry.position, [entry.token], entry.adapter_mix, [0]) for entry in rows]
         )
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """See `Runner.copy`; whatever lies past `length` is copied too, which nothing can see."""
+        """Copy keys and values of positions [0, length) from row `source` to row `target`. See `Runner.copy`.
+        Positions past `length` are copied too, but never read.
+        """
         self._rows[target] = dict(self._rows[source])
 
     def release(self, row: int) -> None:
-        """See `Runner.release`."""
+        """Drop a row's contents, and return its memory to the system if that is supported. See
+        `Runner.release`.
+        """
         self._rows[row] = {}
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """See `Runner.load`."""
+        """Make an adapter resident. See `Runner.load`."""
         self._store.load(digest, weights)
 
     def unload(self, digest: str) -> None:
-        """See `Runner.unload`."""
+        """Remove an adapter that no row uses. See `Runner.unload`."""
         self._store.unload(digest)
 
     def close(self) -> None:
-        """Release the session; nothing may be called afterwards."""
+        """Release the session. The runner cannot be used afterwards."""
         self._rows.clear()
         del self._session, self._store
 
@@ -113,7 +124,7 @@ class ReferenceRunner:
         return {f"lora_mask.{group}": masks.get(group, empty) for group in self._config.groups}
 
     def _mask(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
-        """[1, 1, GS, T], position fastest."""
+        """Compute the attention mask [1, 1, GS, T]. GS = (heads per KV head) x S, position fastest."""
         keys = np.arange(self._context)[None]
         seen = keys <= positions[:, None]
         if self._config.sliding_window is not None:
@@ -122,7 +133,7 @@ class ReferenceRunner:
         return np.tile(mask, (self._config.heads // self._config.kv_heads, 1))[None, None]
 
     def _scatter(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[1, KV heads, S, 3]."""
+        """Compute [1, KV heads, S, 3]: the row, KV head and position that each new key is written to."""
         shape = (1, self._config.kv_heads, len(positions))
         rows, heads, _ = np.indices(shape)
         return np.stack([rows, heads, np.broadcast_to(positions, shape)], axis=-1)

@@ -1,9 +1,10 @@
-"""Rows of keys and values on a device: those that decode sit together, the others stand alone.
+"""Keeps rows of keys and values on a device. Rows that decode together share a block of memory, and each
+other row has its own.
 
-A device runs fixed shapes and takes no part of a value, so a row is either *parked* in a block of its own,
-where a prompt is computed, or *seated* in the one block whose rows decode together. Blocks come in the sizes
-of `buckets` and grow when a row does; their contents are copied over on the device. A run reads one block
-and fills another: the seated block has a spare of its own, parked blocks share one for each size.
+A device runs fixed shapes and cannot use part of an array. So a row is either *parked* in its own block,
+where its prompt is computed, or *seated* in the one block whose rows decode together. Blocks have the sizes
+of `buckets`. When a row outgrows its block, the contents are copied to a larger one on the device. A run
+reads one block and writes another, the spare: the seated block has one, and the parked blocks share one.
 """
 
 from __future__ import annotations
@@ -15,32 +16,34 @@ from server.engines.embedded.runners.device.buckets import memories, memory_for,
 from server.engines.embedded.runners.device.memory import Block, DeviceMemory
 
 SHRINK = 4
-"""The seated block is made anew once it is so many times as large as it has to be, in rows or positions."""
+"""The block of rows that decode together is made smaller once it has this many times the rows or positions
+that are needed.
+"""
 
 
 class SeatedRows:
-    """The rows that decode together."""
+    """The block of the rows that decode together, and the spare block that the next run writes."""
 
     def __init__(self, block: Block, spare: Block, rows: list[int | None]) -> None:
         self.block, self.spare = block, spare
         self.rows = rows
-        """Who sits where."""
+        """Number of the row at each place of the block; None for a free place."""
         self.bound: dict[Block, DeviceBinding] = {}
-        """By the block that is read, what is bound to these two blocks."""
+        """Maps each block that is read to the binding that reads this block and writes the other one."""
 
     def __contains__(self, row: int) -> bool:
         return row in self.rows
 
     def swap(self) -> None:
-        """What a run filled is what the next one reads."""
+        """Exchange block and spare after a run, so that the next run reads what this one wrote."""
         self.block, self.spare = self.spare, self.block
 
 
 class DeviceRows:
-    """Where each row's keys and values are."""
+    """Tracks which block holds each row's keys and values."""
 
     def __init__(self, memory: DeviceMemory, lengths: Sequence[int], context: int) -> None:
-        """`lengths`: what each row holds, as it is at any time."""
+        """Keep a reference to `lengths`, the caller's current number of tokens in each row."""
         self._memory, self._lengths, self._count = memory, lengths, len(lengths)
         self._sizes = memories(context)
         self._parked: dict[int, Block] = {}
@@ -48,7 +51,10 @@ class DeviceRows:
         self.seated: SeatedRows | None = None
 
     def park(self, row: int, tokens: int) -> tuple[Block, Block]:
-        """The block of a row that is to hold `tokens`, and one to fill; call `fill` after the run."""
+        """Move a row to a block of its own, with room for `tokens`.
+
+        Return the block that the run reads and the block that it writes. Call `fill` after the run.
+        """
         positions = memory_for(self._sizes, tokens)
         block = self._leave(row, positions)
         if block is None:
@@ -62,12 +68,12 @@ class DeviceRows:
         return block, self._spare
 
     def fill(self, row: int) -> None:
-        """What a run filled holds the row from now on."""
+        """Use the block that a run wrote as the row's block from now on."""
         assert self._spare is not None
         self._parked[row], self._spare = self._spare, self._parked[row]
 
     def seat(self, rows: Sequence[int], tokens: int) -> SeatedRows:
-        """Seat `rows`, each to hold `tokens` at most."""
+        """Move `rows` to the block whose rows decode together. Each will hold at most `tokens`."""
         seated = self._arranged(rows, memory_for(self._sizes, tokens))
         for row in rows:
             if row not in seated:
@@ -75,7 +81,7 @@ class DeviceRows:
         return seated
 
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Give the target a copy of the source's first positions."""
+        """Copy the first `tokens` positions of row `source` to row `target`, which gets its own block."""
         self.release(target)
         positions = memory_for(self._sizes, tokens)
         if source in self._parked:
@@ -84,7 +90,7 @@ class DeviceRows:
             self._parked[target] = self._taken(self.seated, source, positions)
 
     def release(self, row: int) -> None:
-        """Forget a row; give its memory back where nothing else lies in it."""
+        """Drop a row, and release its block if no other row uses it."""
         self._parked.pop(row, None)
         if not self._parked:
             self._spare = None
@@ -94,12 +100,14 @@ class DeviceRows:
                 self.seated = None
 
     def close(self) -> None:
-        """Let go of every block."""
+        """Free the memory of every block."""
         self._parked.clear()
         self._spare = self.seated = None
 
     def _leave(self, row: int, positions: int) -> Block | None:
-        """A row's own block, taken from its seat where it has one; None where it has neither."""
+        """Return the block that holds only this row; None if the row is empty. If the row is in the block
+        that decodes, copy it to its own block first.
+        """
         if self.seated is not None and row in self.seated:
             block = self._taken(self.seated, row, positions)
             self.release(row)
@@ -110,7 +118,9 @@ class DeviceRows:
         return self._memory.take(seated.block, [seated.rows.index(row)], positions)
 
     def _arranged(self, rows: Sequence[int], positions: int) -> SeatedRows:
-        """The seated block, made anew where it has no place for all of `rows`, or far more than they need."""
+        """Return the block whose rows decode together. Rebuild it if it is too small for `rows`, or much
+        larger than needed.
+        """
         seats, seated = seats_for(len(rows), self._count), self.seated
         if seated is not None:
             block = seated.block
@@ -127,7 +137,7 @@ class DeviceRows:
         return made
 
     def _made(self, seated: SeatedRows | None, rows: Sequence[int], seats: int, positions: int) -> SeatedRows:
-        """A block of so many seats and positions, in which who sat before sits again."""
+        """Create a block of this size for the rows that decode together, and move them to it."""
         kept = [] if seated is None else [i for i, row in enumerate(seated.rows) if row is not None]
         if seated is not None and kept:
             filler = [0] * (seats - len(kept))
@@ -142,12 +152,14 @@ class DeviceRows:
         return SeatedRows(alone, self._memory.zeros(1, positions), [rows[0]])
 
     def _park(self, seated: SeatedRows, row: int) -> None:
-        """Move a seated row to a block of its own."""
+        """Move a row from the block that decodes to a block of its own."""
         self._parked[row] = self._taken(seated, row, memory_for(self._sizes, self._lengths[row]))
         seated.rows[seated.rows.index(row)] = None
 
     def _sit(self, seated: SeatedRows, row: int, rows: Collection[int]) -> None:
-        """Seat a row in a free place, or in that of one that is not among `rows`."""
+        """Move a row to a free place in the block that decodes. If there is none, first move a row that is
+        not among `rows` to its own block.
+        """
         if None not in seated.rows:
             idle = (other for other in seated.rows if other is not None and other not in rows)
             self._park(seated, next(idle))

@@ -1,4 +1,4 @@
-"""The runner for device providers: sessions of fixed shapes, keys and values that stay on the device."""
+"""The runner for device providers. Sessions have fixed shapes; keys and values stay on the device."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ PACK_BYTES = 1 << 30
 
 
 class DeviceRunner:
-    """Runs a portable graph.
+    """Runs a portable graph on a device.
 
-    Raises `ValueError` for what would read or write outside a row's contents.
+    Raises `ValueError` for calls that would read or write outside a row's contents.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class DeviceRunner:
     ) -> None:
         """Open the graph on the provider with `rows` rows of up to `context` positions.
 
-        A prompt is computed in runs of at most `chunk` tokens. `pack_bytes` bounds the copies of adapters
-        that lie side by side for batches. Raises `RuntimeError` where the provider is not there.
+        A prompt is computed in runs of at most `chunk` tokens. `pack_bytes` limits the memory of adapters
+        packed side by side for batches. Raises `RuntimeError` if the provider is missing.
         """
         if graph.variant is not PORTABLE:
             raise ValueError(
                 f"graph variant {graph.variant.name!r} is not for a device; prepare it as 'portable'"
             )
         if chunk < 1:
-            raise ValueError(f"chunk {chunk} has to be at least 1")
+            raise ValueError(f"chunk {chunk} must be at least 1")
         config = graph.config
         self._contents = RowLengths(rows, context, config.vocabulary, config.context)
         self._config, self._provider = config, provider
@@ -66,25 +66,25 @@ class DeviceRunner:
 
     @property
     def rows(self) -> int:
-        """Rows of the KV memory."""
+        """Number of rows in the KV memory."""
         return len(self._contents.lengths)
 
     @property
     def context(self) -> int:
-        """Positions of a row."""
+        """Number of positions that one row holds."""
         return self._contents.context
 
     @property
     def vocabulary(self) -> int:
-        """Logits per position."""
+        """Number of logits for each position: the size of the vocabulary."""
         return self._config.vocabulary
 
     def prefill(
         self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Compute `tokens` at positions `start`… of `row`; logits [len(outputs), vocabulary].
+        """Compute `tokens` at positions `start`… of `row`; return logits [len(outputs), vocabulary].
 
-        What the row held from `start` on is forgotten.
+        Contents of the row from `start` on are dropped.
         """
         wanted = np.array(outputs, dtype=np.int64)
         self._contents.check_prefill(row, start, tokens, wanted)
@@ -100,7 +100,7 @@ class DeviceRunner:
         return logits
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        """Compute one token for each of `rows` (ascending, distinct); logits [len(rows), vocabulary].
+        """Compute one token for each of `rows` (ascending, distinct); return logits [len(rows), vocabulary].
 
         Other rows keep their contents.
         """
@@ -127,20 +127,20 @@ class DeviceRunner:
         return logits[seats]
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy keys and values of positions [0, length)."""
+        """Copy keys and values of positions [0, length) from row `source` to row `target`."""
         self._contents.check_copy(source, target, length)
         if source != target:
             self._rows.copy(source, target, length)
         self._contents.lengths[target] = length
 
     def release(self, row: int) -> None:
-        """The row's contents are no longer needed; its memory is the device's again."""
+        """Drop a row's contents and free its memory on the device."""
         self._contents.check_row(row)
         self._rows.release(row)
         self._contents.lengths[row] = 0
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Make an adapter resident. Raises `ValueError` where it does not fit the graph."""
+        """Make an adapter resident. Raises `ValueError` if it does not fit the graph."""
         self._adapters.load(digest, weights)
 
     def unload(self, digest: str) -> None:
@@ -148,7 +148,7 @@ class DeviceRunner:
         self._adapters.unload(digest)
 
     def close(self) -> None:
-        """Release values, then the sessions that own them; nothing may be called afterwards."""
+        """Release arrays, then the sessions that own them. The runner cannot be used afterwards."""
         self._rows.close()
         self._adapters.close()
         self._weights.clear()
@@ -164,7 +164,7 @@ class DeviceRunner:
         indices: NDArray[np.int64],
         adapters: UploadedPack,
     ) -> NDArray[np.float32]:
-        """Compute a part of a prompt; logits of its positions `indices`."""
+        """Compute a part of a prompt; return logits of the tokens at `indices`."""
         length = chunk_for(self._chunks, len(tokens))
         block, target = self._rows.park(row, start + len(tokens))
         batch = InputBatch.idle_rows(1, length, block.positions)
@@ -190,7 +190,7 @@ class DeviceRunner:
         indices: NDArray[np.int64],
         adapters: UploadedPack,
     ) -> NDArray[np.float32]:
-        """Read one block, fill the other; logits [len(indices), vocabulary]."""
+        """Run a batch that reads one block and writes the other; return logits [len(indices), vocabulary]."""
         host = host_inputs(self._config, self._memory.dtype, batch, positions)
         host |= adapters.masks(mixes) | {"indices": indices}
         logits = np.empty((len(indices), self.vocabulary), dtype=np.float32)

@@ -1,8 +1,7 @@
-"""Whether a device computes what the CPU does: the same short run on both, logits against logits.
+"""The self-test of a device: runs the same short exercise on the device and the CPU, and compares the logits.
 
-Pure over two `Runner`s. `exercise` is that run: a prompt in two chunks, another row with another adapter
-beside it, a few decodes of both together, with tokens that do not depend on what is computed. Where the CPU's
-logits come from is `reference_logits`'s business.
+`exercise` computes a prompt in two chunks, a second row without adapter, and a few decodes of both together.
+Its tokens are fixed and do not depend on the logits. `reference_logits` provides the CPU's logits.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ from server.request import AdapterMix
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 
 THRESHOLDS: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.15, "int4": 0.15}
-"""Greatest difference of a logit that is let pass. Both sides have the same weights, rounded alike, so it is
-the arithmetic alone. In float32 devices differ by 2e-6 to 2e-5."""
+"""Largest allowed difference of a logit. Both sides have the same rounded weights, so a difference comes from
+arithmetic alone. In float32, devices differ by 2e-6 to 2e-5."""
 HALF_SHARE = 0.04
-"""Where weights and sums are float16: what is let pass as a share of the largest logit, if that is more than
-the threshold. The CPU does its sums in float32, a device may not, and that rounding is in proportion. Seen:
-0.7 % on the mini base, 1.1 % and 2.0 % on random ones of 28 and 152 million weights."""
+"""For graphs in float16: allowed difference as a share of the largest logit, if that exceeds the threshold.
+The CPU sums in float32, but a device may sum in float16, with errors in proportion to the logits. Measured:
+0.7 % on the mini base, 1.1 % and 2.0 % on random bases of 28 and 152 million weights."""
 PROMPT = 14
-"""Tokens of the prompt, where the context holds them."""
+"""Tokens of the prompt; fewer if the context is shorter."""
 BESIDE = 5
-"""Tokens of the row beside."""
+"""Tokens of the second row's prompt."""
 DECODES = 3
 EXERCISE = 1
-"""Raised with every change of what `exercise` runs: logits that are kept are of no use then."""
+"""Increase this with every change of `exercise`, so that logits on disk are computed again."""
 
 
 class DeviceError(EngineError):
-    """A device cannot be used; `reason` says why in a word."""
+    """A device cannot be used. `reason` is the cause in a word."""
 
     def __init__(self, reason: FallbackReason, message: str) -> None:
         super().__init__(message)
@@ -50,37 +49,37 @@ class DeviceError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What came of one comparison."""
+    """Result of comparing a device's logits with the CPU's."""
 
     subject: str
     """`the base`, or an adapter's digest."""
     device: str
     precision: Precision
     threshold: float
-    """What the difference may be at most."""
+    """Largest difference between the logits that passes the self-test."""
     difference: float
-    """Greatest absolute difference of a logit; infinite where one is not a number."""
+    """Largest absolute difference of a logit; infinite if a logit is not finite."""
     agreed: int
-    """Positions whose likeliest token is the same on both."""
+    """Number of positions at which device and CPU have the same likeliest token."""
     positions: int
 
     @property
     def passed(self) -> bool:
-        """Whether the device may be used."""
+        """True if the difference is at most the threshold, so that the device may be used."""
         return self.difference <= self.threshold
 
     def __str__(self) -> str:
         if not math.isfinite(self.difference):
-            return f"{self.device} computes {self.subject} with logits that are no numbers"
+            return f"{self.device} computes logits that are not numbers for {self.subject}"
         return (
             f"{self.device} computes {self.subject} {'within' if self.passed else 'off by'} "
-            f"{self.difference:.2g} of the CPU's logits, where {self.threshold:.2g} is the most in "
-            f"{self.precision}; {self.agreed} of {self.positions} likeliest tokens agree"
+            f"{self.difference:.2g} of the CPU's logits (limit in {self.precision}: {self.threshold:.2g}); "
+            f"{self.agreed} of {self.positions} likeliest tokens agree"
         )
 
 
 def precision_of(dtype: Dtype, quantize: Quantize) -> Precision:
-    """What a graph's threshold goes by: its weights where they are quantised, else what it computes in."""
+    """Return the key of a graph's threshold: its quantisation, or its number format if not quantised."""
     if quantize == "none":
         return dtype
     return cast("Precision", "int4" if quantize == "int4" else "int8")
@@ -89,9 +88,10 @@ def precision_of(dtype: Dtype, quantize: Quantize) -> Precision:
 def exercise(
     runner: Runner, rows: Sequence[int], context: int, adapter_mix: AdapterMix
 ) -> NDArray[np.float32]:
-    """Run the exercise in one or two `rows`, ascending and free, and release them; logits [positions, vocab].
+    """Run the exercise in one or two free `rows`, ascending, and release them.
 
-    The second row, with the base alone, is left out where only one is given.
+    Returns logits [positions, vocabulary]. The second row runs without adapters; it is skipped if only one
+    row is given.
     """
     prompt, decodes, cut = _script(runner.vocabulary, context)
     first, beside = rows[0], rows[1] if len(rows) > 1 else None
@@ -118,7 +118,7 @@ def exercise(
 
 
 def foretell(runner: Runner, rows: int, context: int, adapter_mix: AdapterMix) -> NDArray[np.float32]:
-    """What `exercise` answers with, computed in one run for each of its one or two rows."""
+    """Compute the same logits as `exercise`, but in a single prefill for each of its one or two rows."""
     prompt, decodes, cut = _script(runner.vocabulary, context)
     at = [*(sorted({cut // 2, cut - 1}) if cut else []), *range(len(prompt) - 1, len(prompt) + len(decodes))]
     found = runner.prefill(0, 0, [*prompt, *decodes], adapter_mix, at).copy()
@@ -129,7 +129,7 @@ def foretell(runner: Runner, rows: int, context: int, adapter_mix: AdapterMix) -
     more = decodes[: context - len(short)]
     beside = runner.prefill(0, 0, [*short, *more], (), range(len(short) - 1, len(short) + len(more))).copy()
     runner.release(0)
-    # In the order of the exercise: both prompts, then the two rows by turns.
+    # Same order as in `exercise`: both prompts, then the decodes of the two rows alternately.
     ordered = [*found[: len(at) - len(decodes)], beside[0]]
     for step in range(len(decodes)):
         ordered += [found[step - len(decodes)], *beside[1 + step : 2 + step]]
@@ -137,7 +137,7 @@ def foretell(runner: Runner, rows: int, context: int, adapter_mix: AdapterMix) -
 
 
 def threshold_of(dtype: Dtype, quantize: Quantize, reference: NDArray[np.float32]) -> float:
-    """What a device may differ by from these logits of the CPU's."""
+    """Return the largest allowed difference from `reference`, the CPU's logits."""
     least = THRESHOLDS[precision_of(dtype, quantize)]
     halves = dtype == "fp16" and quantize == "none"
     return max(least, HALF_SHARE * float(np.abs(reference).max())) if halves else least
@@ -151,11 +151,14 @@ def judge_logits(
     found: NDArray[np.float32],
     reference: NDArray[np.float32],
 ) -> SelfTest:
-    """Judge a device's logits [positions, vocabulary] by the CPU's. Raises `ValueError` for other shapes."""
+    """Compare a device's logits [positions, vocabulary] with the CPU's.
+
+    Raises `ValueError` if the shapes differ or the CPU's logits are not finite.
+    """
     if found.shape != reference.shape:
         raise ValueError(f"logits {found.shape} cannot be compared with {reference.shape}")
     if not np.isfinite(reference).all():
-        raise ValueError(f"the CPU computes {subject} with logits that are no numbers")
+        raise ValueError(f"the CPU computes logits that are not numbers for {subject}")
     difference = float(np.abs(found - reference).max()) if np.isfinite(found).all() else math.inf
     agreed = int((found.argmax(axis=1) == reference.argmax(axis=1)).sum())
     precision, threshold = precision_of(dtype, quantize), threshold_of(dtype, quantize, reference)
@@ -163,12 +166,12 @@ def judge_logits(
 
 
 def _script(vocabulary: int, context: int) -> tuple[list[int], list[int], int]:
-    """The prompt, the tokens decoded after it, and where the prompt is cut in two."""
+    """Return the prompt, the tokens decoded after it, and the index at which the prompt is cut in two."""
     prompt = _tokens(vocabulary, max(1, min(PROMPT, context - DECODES)))
     decodes = [prompt[step % len(prompt)] for step in range(min(DECODES, context - len(prompt)))]
     return prompt, decodes, 2 * len(prompt) // 3
 
 
 def _tokens(vocabulary: int, count: int) -> list[int]:
-    """Tokens from all over the vocabulary, the same ones every time (a multiplicative walk)."""
+    """Return a fixed sequence of tokens spread over the vocabulary (multiplicative hashing)."""
     return [(index * 2654435761 + 97) % vocabulary for index in range(1, count + 1)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,9 +18,13 @@ from server.api.fields.generation import ChatFields, known
 from server.api.fields.multi_model import MAX_VOICES, MULTI_MODEL_REFUSED, multi_model_table
 from server.config.settings import Settings
 from server.engines.shared.places import Places
+from server.live.slots import residency
+from tests.server.administered import Place, administered
 from tests.server.api.endpoints.voices.test_receipts import FIELDS
 from tests.server.documented import documented
+from tests.server.engines.making import ENGINES
 from tests.server.http_server import BASE, CONTEXT, EN, SV, Serving, eventually, make_app, served
+from tests.server.rolling import Bad
 
 PATH = "/api/oqt/multi-model-query"
 FRAGA: dict[str, Any] = {"question": "Vem är du?", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
@@ -247,10 +252,10 @@ def test_each_voice_counts_as_a_request(client: httpx.Client, serving: Serving) 
     ]
 
 
-def places(serving: Serving) -> Places:
+def places(serving: Serving) -> Places[Any]:
     found = serving.engine.places
     assert isinstance(found, Places)
-    return found
+    return cast("Places[Any]", found)
 
 
 def idle(serving: Serving) -> bool:
@@ -390,3 +395,27 @@ def test_many_at_once_are_all_answered(client: httpx.Client) -> None:
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(draw, range(12)))
     assert all(voice["status"] == "answered" for answer in answers for voice in answer["voices"])
+
+
+def test_a_voice_that_fails_at_once_keeps_no_adapter_in_its_slot(
+    tmp_path: Path,
+    tiny_base: Path,
+    make_adapter: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engines: list[Bad] = []
+
+    def make(*args: Any) -> Bad:
+        engines.append(Bad(ENGINES["embedded"](*args)))
+        return engines[0]
+
+    monkeypatch.setitem(ENGINES, "bad", make)
+    monkeypatch.setattr(residency, "PATIENCE", 2.0)
+    place = Place.make(tmp_path, tiny_base, make_adapter)
+    for number, name in ((1, "one-v1"), (2, "other-v1")):
+        shutil.copytree(place.more(number), place.lora_adapters / name)
+    with administered(place, place.settings(), engine="bad", slots=1) as serving:
+        engines[0].broken.add(serving.served.resolve("one").digest)
+        answer = ask(serving.http, models=["base", "one"])
+        assert answer["voices"][1]["error"]["code"] == "engine_error"
+        assert ask(serving.http, models=["other"])["voices"][0]["status"] == "answered"

@@ -112,7 +112,7 @@ async def test_few_compiled_grammars_are_kept(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_what_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guided, "START_SECONDS", -1.0)
-    with pytest.raises(UnsupportedRequestError, match="too long"):
+    with pytest.raises(UnsupportedRequestError):
         (await guide(TOKENIZERS["byte level"], grammar.json_object())).allowed_tokens()
 
 
@@ -126,7 +126,7 @@ async def test_many_slow_ones_share_a_part_of_the_time(monkeypatch: pytest.Monke
     monkeypatch.setattr(guided, "FREE_SECONDS", -0.015)
     one.allowed_tokens()  # its own part is not used up yet
     for guide in (one, other):
-        with pytest.raises(UnsupportedRequestError, match="too long"):
+        with pytest.raises(UnsupportedRequestError):
             [guide.allowed_tokens() for _ in range(3)]
 
 
@@ -141,7 +141,7 @@ async def test_what_llguidance_gives_up_is_an_error_not_an_end(monkeypatch: pyte
             one.add(int(np.flatnonzero(one.allowed_tokens())[0]))
             assert not one.complete
 
-    with pytest.raises(UnsupportedRequestError, match="followed"):
+    with pytest.raises(UnsupportedRequestError):
         follow()
 
 

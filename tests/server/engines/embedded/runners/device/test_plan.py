@@ -75,7 +75,7 @@ def test_a_budget_for_all_that_is_asked_gives_it() -> None:
 
 
 def test_a_budget_that_holds_no_row_is_refused_with_what_would() -> None:
-    with pytest.raises(ValueError, match=f"{4 * ROW}, or lower max_model_len"):
+    with pytest.raises(ValueError, match=f"{4 * ROW}.*max_model_len"):
         limits(4 * ROW - 1)
 
 
@@ -99,9 +99,9 @@ def test_what_a_device_is_to_hold_is_told_and_what_is_too_much_too() -> None:
     row = row_bytes(CONFIG, CONFIG.context, "fp16")
     kept, weights = device_bytes(4, bounds.rows, row), 5 << 20
     head, *parts = device_budget(CONFIG, bounds, "fp16", weights, weights + kept)
-    assert head.startswith(f"memory plan of the device: up to {format_bytes(weights + kept)} of ")
+    assert format_bytes(weights + kept) in head
     assert [part.split()[0] for part in parts] == ["weights", "keys"]
-    assert "does not tell" in device_budget(CONFIG, bounds, "fp16", weights, None)[0]
+    assert "unknown" in device_budget(CONFIG, bounds, "fp16", weights, None)[0]
     small = device_budget(CONFIG, bounds, "fp16", weights, weights + kept - 1)
-    assert small[-1].endswith(f"try kv_cache_memory {(kept - 1) >> 20}MiB")
+    assert small[-1].endswith(f"kv_cache_memory {(kept - 1) >> 20}MiB")
     assert "try quantize" in device_budget(CONFIG, bounds, "fp16", weights, weights)[-1]

@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(
     check = check_of(graph)
     check.prepare({BASE: None})
     assert check.examine(device, (0, 1), BASE).passed
-    assert "cannot be kept" in caplog.text
+    assert "reference logits" in caplog.text
 
 
 def test_old_files_go(graph: BuiltGraph) -> None:
@@ -151,7 +151,7 @@ def test_short_memory_is_refused_before_it_is_taken(
         return 1 << 60
 
     monkeypatch.setattr(module, "truth_bytes", endless)
-    with pytest.raises(DeviceError, match=r"judging webgpu by the CPU takes \d+ MiB .* are free"):
+    with pytest.raises(DeviceError, match=r"webgpu .*\d+ MiB .*\d+ MiB"):
         check_of(graph).prepare({BASE: None})
 
 
@@ -168,7 +168,7 @@ def test_a_device_that_is_off_is_refused(graph: BuiltGraph, device: Device) -> N
     check = check_of(graph)
     check.prepare({BASE: None})
     device.wrong = frozenset({BASE})
-    with pytest.raises(DeviceError, match=r"webgpu computes the base off by 0\.5 of the CPU's logits"):
+    with pytest.raises(DeviceError, match=r"webgpu .* the base .*0\.5 "):
         check.examine(device, (0, 1), BASE)
 
 
@@ -180,7 +180,7 @@ def test_a_device_that_fails_is_refused_without_its_own_words(
     device.fails = True
     with pytest.raises(DeviceError) as caught:
         check.examine(device, (0, 1), BASE)
-    assert str(caught.value) == "webgpu fails at the base: RuntimeError"
+    assert all(part in str(caught.value) for part in ("webgpu", "the base", "RuntimeError"))
     assert "DXGI_ERROR_DEVICE_REMOVED" in caplog.text
 
 
@@ -212,7 +212,7 @@ async def test_an_adapter_that_goes_wrong_on_the_device_is_refused_and_nothing_c
     try:
         await engine.load(voices["en"])
         device.wrong = frozenset({voices["sv"].digest})
-        with pytest.raises(AdapterRefusedError, match=r"sv.*webgpu computes the adapter off by 0\.5"):
+        with pytest.raises(AdapterRefusedError, match=r"sv.*webgpu .* the adapter .*0\.5"):
             await engine.load(voices["sv"])
         assert set(engine.state().resident) == {voices["en"].digest}
         device.wrong = frozenset()

@@ -169,10 +169,10 @@ def test_a_session_holds_no_weights_of_its_own(base: Path) -> None:
 
 def test_an_unavailable_provider_is_an_error_and_not_the_cpu_in_silence(base: Path) -> None:
     graph = prepare(base, base.parent / "graphs", "base", variant=PORTABLE)
-    with pytest.warns(UserWarning, match="not in available"), pytest.raises(RuntimeError, match="not on Dml"):
+    with pytest.warns(UserWarning, match="Dml"), pytest.raises(RuntimeError, match="Dml"):
         DeviceRunner(graph, PROVIDERS["directml"], ROWS, CONTEXT)
 
 
 def test_a_graph_for_the_cpu_is_refused(base: Path) -> None:
-    with pytest.raises(ValueError, match="prepare it as 'portable'"):
+    with pytest.raises(ValueError, match="'portable'"):
         DeviceRunner(prepare(base, base.parent / "graphs", "base"), PROVIDERS["cpu"], ROWS, CONTEXT)

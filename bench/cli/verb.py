@@ -1,0 +1,44 @@
+"""Defines what all verbs of `oneseek bench` share: exit codes, and how the result is written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.target.http import TargetError
+
+
+def guarded(
+    verb: str,
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], int],
+    given: Sequence[str] | None,
+) -> int:
+    """The exit code of `work` with the parsed flags, or that of its failure, which is printed as the verb's.
+
+    2 for a mistake in the command, 1 for a server that fails or does not answer, 130 for Ctrl-C.
+    """
+    try:
+        return work(parser.parse_args(given))
+    except TargetError as error:
+        failure, code = error, 1
+    except ValueError as error:
+        failure, code = error, 2
+    except (RuntimeError, OSError) as error:
+        failure, code = error, 1
+    except KeyboardInterrupt:
+        return 130
+    print(f"oneseek bench {verb}: {failure}", file=sys.stderr)
+    return code
+
+
+def deliver(verb: str, document: Mapping[str, Any], out: Path | None) -> None:
+    """Write the result to `out` if it is given, and print it as the last line."""
+    if out is not None:
+        out.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps({"bench": verb, **document}, ensure_ascii=False))
+    sys.stdout.flush()

@@ -1,0 +1,57 @@
+"""Which figures of a run are compared, and for which of them a higher value is better."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.figures.intervals import Better, RatioInterval, ratio_interval
+
+COMPARED: Mapping[str, tuple[tuple[str, ...], Better]] = {
+    "tokens_per_second": (("output_tokens_per_second",), "higher"),
+    "words_per_second": (("words_per_second",), "higher"),
+    "goodput_per_second": (("goodput_per_second",), "higher"),
+    "ttft_mean_ms": (("ttft_ms", "mean"), "lower"),
+    "ttft_p50_ms": (("ttft_ms", "p50"), "lower"),
+    "ttft_p95_ms": (("ttft_ms", "p95"), "lower"),
+    "ttft_p99_ms": (("ttft_ms", "p99"), "lower"),
+    "itl_mean_ms": (("itl_ms", "mean"), "lower"),
+    "itl_p50_ms": (("itl_ms", "p50"), "lower"),
+    "itl_p95_ms": (("itl_ms", "p95"), "lower"),
+    "itl_p99_ms": (("itl_ms", "p99"), "lower"),
+    "e2e_p50_ms": (("e2e_ms", "p50"), "lower"),
+}
+"""Maps each name of a figure to its path in `figures.total` of a report, and whether a higher value is
+better.
+"""
+
+RoundFigures = Mapping[str, float]
+
+
+def round_figures(total: Mapping[str, Any]) -> RoundFigures:
+    """Return the compared figures in one run's `figures.total`. Missing ones are left out."""
+    found: dict[str, float] = {}
+    for name, (path, _) in COMPARED.items():
+        value: Any = total
+        for key in path:
+            value = value.get(key) if value is not None else None
+        if value is not None:
+            found[name] = float(value)
+    return found
+
+
+def median_of(rounds: Sequence[RoundFigures], name: str) -> float | None:
+    """Return the median of a figure over all rounds. None if a round lacks the figure."""
+    values = [figures[name] for figures in rounds if name in figures]
+    return round(statistics.median(values), 4) if values and len(values) == len(rounds) else None
+
+
+def compare(a: Sequence[RoundFigures], b: Sequence[RoundFigures], paired: bool) -> dict[str, RatioInterval]:
+    """Return B divided by A for every figure that all rounds of both sides have, if all values are above "
+    "0."""
+    every = [*a, *b]
+    names = [name for name in COMPARED if all(figures.get(name, 0) > 0 for figures in every)]
+    return {
+        name: ratio_interval([one[name] for one in a], [one[name] for one in b], paired) for name in names
+    }

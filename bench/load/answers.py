@@ -1,0 +1,164 @@
+"""Read an answer event by event, and check that it matches its request."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from bench.load.records import PlannedRequest
+
+DATA = b"data:"
+SHORT = 200
+"""Characters of an answer's body that an error message quotes."""
+
+
+class EventDelta(msgspec.Struct):
+    """The object `delta` in a chunk of a chat stream."""
+
+    role: str | None = None
+    content: str | None = None
+
+
+class EventChoice(msgspec.Struct):
+    """One choice in a chunk of a chat or text completion."""
+
+    delta: EventDelta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class PromptDetails(msgspec.Struct):
+    """OpenAI's object `prompt_tokens_details`, with the number of cached tokens."""
+
+    cached_tokens: int | None = None
+
+
+class EventUsage(msgspec.Struct):
+    """Token counts that the server reports."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: PromptDetails | None = None
+
+
+class EventReceipt(msgspec.Struct):
+    """The part of OneSeek's receipt that a client cannot measure itself."""
+
+    queue_seconds: float | None = None
+
+
+class StreamEvent(msgspec.Struct):
+    """One event of a streamed answer."""
+
+    choices: list[EventChoice] = []
+    model: str = ""
+    usage: EventUsage | None = None
+    receipt: EventReceipt | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(StreamEvent).decode
+
+
+@dataclass(slots=True)
+class AnswerReader:
+    """Everything that was read of one stream so far."""
+
+    usage: EventUsage | None = None
+    receipt: EventReceipt | None = None
+    model: str = ""
+    finish: str = ""
+    done: bool = False
+    fault: str = ""
+    parts: list[str] = field(default_factory=list[str])
+    _rest: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """The text of the answer so far."""
+        return "".join(self.parts)
+
+    def feed(self, piece: bytes) -> int:
+        """Read a piece of the body. Returns how many events with text or tool calls it completes."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        return sum(self._line(line) for line in lines if line.startswith(DATA))
+
+    def _line(self, line: bytes) -> bool:
+        data = line[len(DATA) :].strip()
+        if data == b"[DONE]":
+            self.done = True
+            return False
+        try:
+            event = _decode(data)
+        except msgspec.DecodeError as error:
+            self.fault = (
+                self.fault or f"event is not a chunk: {error}: {data[:SHORT].decode(errors='replace')}"
+            )
+            return False
+        if event.error is not None:
+            self.fault = self.fault or f"error in the stream: {event.error}"[:SHORT]
+        self.usage = event.usage or self.usage
+        self.receipt = event.receipt or self.receipt
+        self.model = event.model or self.model
+        tokens = [self._choice(choice) for choice in event.choices]
+        return any(tokens)
+
+    def _choice(self, choice: EventChoice) -> bool:
+        text = choice.text if choice.delta is None else choice.delta.content
+        if choice.finish_reason:
+            self.finish = choice.finish_reason
+        if text:
+            self.parts.append(text)
+        # A special token has no text: some servers send an empty event for it, and others none.
+        return bool(text) or (text is None and not choice.finish_reason and not _names_role(choice))
+
+    def check(self, asked: PlannedRequest) -> str:
+        """Return what is wrong with the complete answer. Empty if nothing is."""
+        if self.fault:
+            return self.fault
+        if not self.done:
+            return "the stream ended without [DONE]"
+        if self.usage is None:
+            return "the stream has no usage, which include_usage asks for"
+        made = self.usage.completion_tokens
+        if asked.tokens and made != asked.tokens:
+            return f"{made} tokens instead of {asked.tokens}; finish_reason {self.finish!r}"
+        if not made or not self.finish:
+            return f"{made} tokens and finish_reason {self.finish!r}"
+        return _check_json(self.text, asked.keys) if asked.check == "json" else ""
+
+
+def _names_role(choice: EventChoice) -> bool:
+    """True for the first event of a chat, which may come before any token."""
+    return choice.delta is not None and bool(choice.delta.role)
+
+
+def _check_json(text: str, keys: tuple[str, ...]) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        return f"not JSON: {error}: {text[:SHORT]!r}"
+    missing = [key for key in keys if not isinstance(value, dict) or key not in value]
+    return f"the object lacks {missing[0]!r}: {text[:SHORT]!r}" if missing else ""
+
+
+def read_voices(body: bytes, asked: PlannedRequest) -> tuple[EventUsage, int, str]:
+    """Read the answers of several models to one question. Returns their tokens and words, and any problem."""
+    try:
+        voices: list[dict[str, Any]] = json.loads(body)["voices"]
+        counts = [voice["tokens"] or {} for voice in voices]
+        usage = EventUsage(
+            sum(c.get("prompt", 0) for c in counts), sum(c.get("completion", 0) for c in counts)
+        )
+        words = sum(len((voice["text"] or "").split()) for voice in voices)
+    except (ValueError, KeyError, TypeError) as error:
+        return EventUsage(), 0, f"not an answer of several voices: {error!r}"
+    for voice, count in zip(voices, counts, strict=True):
+        if voice["status"] != "answered":
+            return usage, words, f"{voice['model']}: {voice['status']}: {voice['error']}"[:SHORT]
+        if asked.tokens and count.get("completion") != asked.tokens:
+            return usage, words, f"{voice['model']}: {count} instead of {asked.tokens} tokens"
+    return usage, words, ""

@@ -1,0 +1,109 @@
+"""Measures what the front end costs: the event loop's CPU time for a short chat, and for a streamed token.
+
+    python -m bench.pressure.cost [--before FOLDER] [--rounds 7] [--requests 600] [--streams 32]
+
+The server has one core, this client another. A short chat asks for one token, so that nearly all of it is
+the front end's: reading, routing, template, tokens, receipt. A streamed token is what each of `--streams`
+long answers adds. With `--before`, a checkout of another commit takes turns with this one. The last line is
+one JSON object with the medians, and the ratios to `--before`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.pressure.client import Pool, chat, pool
+from bench.pressure.start import pinned, take_turns, two_cores
+from bench.servers import Server
+
+QUESTIONS = (
+    "How do I boil an egg number {}?",
+    "Hur kokar jag ägg nummer {}?",
+    "What is the capital of country {}?",
+    "Vilken är huvudstaden i land {}?",
+)
+"""Templates of questions. Each request gets a new one, so that the server cannot reuse a routing decision."""
+
+
+async def ask_all(asked: Pool, requests: Sequence[bytes], streams: int) -> None:
+    """Send `requests` over `streams` connections. Raises `RuntimeError` if a status is not 200."""
+    left = iter(requests)
+
+    async def ask_next() -> None:
+        for request in left:
+            reply = await asked.ask(request)
+            if reply.status != 200:
+                raise RuntimeError(f"{reply.status}: {reply.body[:300]!r}")
+
+    await asyncio.gather(*(ask_next() for _ in range(streams)))
+
+
+def chats(count: int, tokens: int, first: int) -> list[bytes]:
+    """Return streamed chats of `tokens` tokens. Their questions are numbered from `first`, so each is new."""
+    return [
+        chat(QUESTIONS[number % len(QUESTIONS)].format(number), tokens, model="auto")
+        for number in range(first, first + count)
+    ]
+
+
+async def measure_server(server: Server, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the CPU costs of one server after a warm-up."""
+    async with pool(server.url) as asked:
+        await ask_all(asked, chats(100, 1, 0), 8)
+        await ask_all(asked, chats(arguments.streams, 16, 1_000), arguments.streams)
+        before = server.event_loop_seconds()
+        await ask_all(asked, chats(arguments.requests, 1, 10_000), 8)
+        between = server.event_loop_seconds()
+        await ask_all(asked, chats(2 * arguments.streams, arguments.tokens, 100_000), arguments.streams)
+        after = server.event_loop_seconds()
+    request = (between - before) / arguments.requests
+    long = 2 * arguments.streams
+    token = (after - between - long * request) / (long * (arguments.tokens - 1))
+    return {"request_ms": round(1e3 * request, 4), "token_us": round(1e6 * token, 2)}
+
+
+def medians(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return the median of each figure, and its ratio to the other checkout if there is one."""
+    found: dict[str, Any] = {
+        name: {figure: statistics.median(one[figure] for one in ones) for figure in ones[0]}
+        for name, ones in rounds.items()
+    }
+    if "before" in rounds:
+        pairs = list(zip(rounds["now"], rounds["before"], strict=True))
+        found["ratio"] = {
+            figure: round(statistics.median(now[figure] / then[figure] for now, then in pairs), 3)
+            for figure in rounds["now"][0]
+        }
+    return found
+
+
+def main() -> int:
+    """Measure the costs in rounds, and print the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--before", type=Path, help="a checkout of another commit, which takes turns")
+    parser.add_argument("--work", type=Path, default=Path("build/bench"))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--requests", type=int, default=600)
+    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=120)
+    arguments = parser.parse_args()
+    cores = two_cores()
+
+    def measure(root: Path, _turn: int) -> dict[str, Any]:
+        options = ("--max-queue", "128", "--max-num-seqs", str(arguments.streams))
+        with pinned(Path(sys.executable), cores, arguments.work, root, *options) as server:
+            return asyncio.run(measure_server(server, arguments))
+
+    print(json.dumps(medians(take_turns(arguments, measure))))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,220 @@
+"""`oneseek bench quality`: routing accuracy, language fidelity, identity, and what a wrong adapter costs.
+
+    oneseek bench quality --url http://127.0.0.1:8000
+    oneseek bench quality --start oneseek --out quality.json
+    oneseek bench quality --adapter en=my-en --adapter sv=my-sv --identity OneSeek --least routing=0.95
+
+Questions and judge are the suite's own. The last line of standard output is one JSON object. Exit codes: 0, 1
+if the server fails or a score is below its --least, 2 for a mistake in the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cli.options import BenchMistakeError, pairs
+from bench.cli.server import ServerChoice, add_start_flags, add_target_flags, opened
+from bench.cli.verb import deliver, guarded
+from bench.quality.ask import ask_all, log_probability_per_word
+from bench.quality.questions import QuestionKind, questions
+from bench.quality.scores import QualityShare, VoiceScores, WrongAdapterCost, score_voice, share, wrong_costs
+from bench.report.document import describe_target, environment
+from bench.target.probe import AUTOMATIC, TargetServer
+from bench.text.prompts import FILES, texts
+
+SCHEMA = "oneseek-bench-quality/1"
+KINDS: tuple[QuestionKind, ...] = ("plain", "identity", "terse")
+ROUTING, FIDELITY, IDENTITY = "routing", "fidelity", "identity"
+PASSAGES = 6
+"""Number of passages in each language whose log probabilities are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class QualityOptions:
+    """Number of questions, and maximum length of answers."""
+
+    tokens: int = 48
+    """Maximum tokens of an answer."""
+    count: int = 0
+    """Number of questions of each kind in each language. 0: all of them."""
+    at_once: int = 8
+    identity: str = "OneSeek"
+    """Name with which an adapter should identify itself."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("tokens", 1), ("count", 0), ("at_once", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is too small; use at least {least}")
+        if not self.identity:
+            raise ValueError("identity is empty: give the name that the adapters should answer with")
+
+
+@dataclass(frozen=True, slots=True)
+class QualityReport:
+    """All scores of one run."""
+
+    routing: Mapping[str, QualityShare]
+    """Maps each kind of question to the share that the right adapter answered. Empty if the server does not
+    route.
+    """
+    scores: Sequence[VoiceScores]
+    costs: Sequence[WrongAdapterCost]
+
+    def worst(self, name: str) -> float | None:
+        """Return the worst score of `routing` over the kinds, or of `fidelity` or `identity` over the right
+        adapters.
+        """
+        if name == ROUTING:
+            found = [kind.share for kind in self.routing.values()]
+        else:
+            found = [getattr(score, name).share for score in self.scores if score.right]
+        return min((value for value in found if value is not None), default=None)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `oneseek bench quality`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add, plain = parser.add_argument, QualityOptions()
+    add(
+        "--tokens",
+        type=int,
+        default=plain.tokens,
+        help=f"Maximum tokens of an answer. Default: {plain.tokens}.",
+    )
+    add("--questions", type=int, default=0, help="Questions of each kind in each language. Default: all.")
+    add(
+        "--at-once",
+        type=int,
+        default=plain.at_once,
+        help=f"Number of concurrent requests. Default: {plain.at_once}.",
+    )
+    add(
+        "--identity",
+        default=plain.identity,
+        help=f"Name with which adapters should identify themselves. Default: {plain.identity}.",
+    )
+    add(
+        "--least",
+        action="append",
+        default=[],
+        metavar="SCORE=SHARE",
+        help="lowest acceptable routing, fidelity or identity, 0 to 1",
+    )
+    add("--out", type=Path, help="Write the result to this file, as JSON.")
+    add_target_flags(parser)
+    add_start_flags(parser)
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Ask the questions, judge the answers, and print the result. Returns the exit code."""
+    return guarded("quality", build_parser(), _quality, given)
+
+
+def _quality(arguments: argparse.Namespace) -> int:
+    least, choice = _least(arguments.least), ServerChoice.read(arguments)
+    options = QualityOptions(arguments.tokens, arguments.questions, arguments.at_once, arguments.identity)
+    with opened(choice) as target:
+        about = environment(choice.python) | {"server": describe_target(target.server)}
+        report = judge_server(target.server, options)
+    missed = {name: report.worst(name) for name, bound in least.items() if (report.worst(name) or 0) < bound}
+    print("\n".join(lines(report, missed)))
+    document = {"schema": SCHEMA, **about, "options": asdict(options), "missed": missed, **to_json(report)}
+    deliver("quality", document, arguments.out)
+    return 1 if missed else 0
+
+
+def _least(entries: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in pairs(entries, "--least").items():
+        try:
+            bound = float(value)
+        except ValueError:
+            bound = -1.0
+        if name not in (ROUTING, FIDELITY, IDENTITY) or not 0 <= bound <= 1:
+            raise BenchMistakeError(
+                f"--least {name}={value} is invalid; use routing, fidelity or identity, from 0 to 1"
+            )
+        found[name] = bound
+    return found
+
+
+def judge_server(target: TargetServer, options: QualityOptions) -> QualityReport:
+    """Send all questions to the base and to every adapter. Raises `TargetError` if an adapter is unknown
+    or a request fails.
+    """
+    right = {language: target.adapter_for(language) for language in FILES}
+    routing = _routing(target, right, options) if target.kind == "oneseek" else {}
+    asked = [*questions("identity", options.count), *questions("plain", options.count)]
+    scores: list[VoiceScores] = []
+    for voice in dict.fromkeys((*right.values(), target.base)):
+        answers = ask_all(target.endpoint, voice, asked, options.tokens, options.at_once)
+        for language in FILES:
+            likely = log_probability_per_word(target.endpoint, voice, texts(language).passages[:PASSAGES])
+            own = voice == right[language]
+            scores.append(score_voice(voice, language, own, answers, options.identity, likely))
+    return QualityReport(routing, scores, wrong_costs(scores))
+
+
+def _routing(
+    target: TargetServer, right: Mapping[str, str], options: QualityOptions
+) -> dict[str, QualityShare]:
+    found: dict[str, QualityShare] = {}
+    for kind in KINDS:
+        asked = questions(kind, options.count)
+        answers = ask_all(target.endpoint, AUTOMATIC, asked, 1, options.at_once)
+        found[kind] = share(answers, lambda answer: answer.answered_by == right[answer.question.language])
+    return found
+
+
+def lines(report: QualityReport, missed: Mapping[str, float | None]) -> list[str]:
+    """Return the report as lines of text, with missed goals first."""
+    found = [f"MISSED: {name} is {value}" for name, value in missed.items()]
+    found += [f"routing, {kind:<9} {_show(own)}" for kind, own in report.routing.items()]
+    found.append(f"{'voice':<24}{'asked in':<10}{'same language':<22}{'identity':<22}{'nats a word':<12}")
+    for score in report.scores:
+        mark = "" if score.right else " (wrong)"
+        likely = "-" if score.log_probability is None else f"{-score.log_probability:.2f}"
+        cells = f"{_show(score.fidelity):<22}{_show(score.identity):<22}{likely}"
+        found.append(f"{score.voice:<24}{score.language:<10}{cells}{mark}")
+    for cost in report.costs:
+        ratio = f", perplexity ×{cost.perplexity_ratio:.2f}" if cost.perplexity_ratio is not None else ""
+        found.append(
+            f"{cost.wrong} instead of {cost.right} ({cost.language}): same language {-cost.fidelity:+.2f}, "
+            f"identity {-cost.identity:+.2f}{ratio}"
+        )
+    return found
+
+
+def _show(found: QualityShare) -> str:
+    if found.interval is None:
+        return "-"
+    low, high = found.interval
+    return f"{found.right}/{found.of} ({low:.2f} to {high:.2f})"
+
+
+def to_json(report: QualityReport) -> dict[str, Any]:
+    """Return the whole result as JSON."""
+
+    def shown(own: QualityShare) -> dict[str, Any]:
+        return asdict(own) | {"share": own.share, "interval": own.interval}
+
+    return {
+        "routing": {kind: shown(own) for kind, own in report.routing.items()},
+        "voices": [
+            asdict(score) | {"fidelity": shown(score.fidelity), "identity": shown(score.identity)}
+            for score in report.scores
+        ],
+        "wrong_adapter": [asdict(cost) for cost in report.costs],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

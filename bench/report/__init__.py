@@ -1,0 +1,3 @@
+"""Writes a measurement's progress, table, report.json and report.html, without measuring; `bench.cli`
+imports it.
+"""

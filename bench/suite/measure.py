@@ -1,0 +1,276 @@
+"""Measure one scenario on one server: plan, warm up, send, compare the counts, and summarise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from bench.figures.level import ServiceLevel
+from bench.figures.summary import RunFigures, summarize
+from bench.load.arrivals import arrival_times
+from bench.load.drive import LoadMode, OnProgress, by_user, drive
+from bench.load.records import ClientJob, LoadProgress, LoadRun, PlannedRequest, RequestRecord
+from bench.load.worker import run_job
+from bench.scenarios.plan import LoadPlan, Planner, PlanOptions
+from bench.scenarios.scenario import ServingScenario
+from bench.target.changes import AdapterChange, AdapterChanges
+from bench.target.http import Endpoint, TargetError
+from bench.target.metrics import counts
+from bench.target.probe import TargetServer
+from bench.target.reconcile import Reconciliation, reconcile, settled
+from bench.target.sampler import BatchSample, BatchSampler
+
+WARM_UP_TOKENS, WARM_UP_USERS = 4, 4
+WARM_UP = "Warm-up. "
+POLL = 0.05
+CHURN_SECONDS = 0.5
+"""Seconds between two changes in the scenario `adapter-churn`."""
+CLOSING = frozenset({"llama.cpp"})
+"""Servers that offer to keep a connection open but close it after a stream."""
+FRESH = "each request has a connection of its own, since this server closes those that it offers to keep"
+RECEIPT = {"X-OneSeek-Receipt": "body"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadShape:
+    """The load on a server: `users` at once, or `rate` arrivals per second for `seconds`."""
+
+    users: int = 0
+    requests: int = 0
+    """Total number of requests in a closed loop. 0: six for each user, at least 40."""
+    rate: float = 0.0
+    seconds: float = 30.0
+    burstiness: float = 1.0
+    """Burstiness of an open loop. 1 is a Poisson process; larger values are burstier."""
+
+    def __post_init__(self) -> None:
+        if (self.users > 0) == (self.rate > 0):
+            raise ValueError(f"users {self.users}, rate {self.rate}: set exactly one of them above 0")
+        if 0 < self.requests < self.users:
+            raise ValueError(
+                f"requests {self.requests} is too small; use at least one for each of {self.users} users"
+            )
+
+    @property
+    def count(self) -> int:
+        """Return the total number of requests in a closed loop."""
+        return self.requests or max(40, 6 * self.users)
+
+    @property
+    def label(self) -> str:
+        """Name of the load in reports."""
+        if self.users:
+            return f"{self.users} user{'s' if self.users > 1 else ''}"
+        kind = "Poisson" if self.burstiness == 1 else f"burstiness {self.burstiness:g}"
+        return f"{self.rate:g} requests/s, {kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """Options that are the same for every scenario of a report."""
+
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    level: ServiceLevel = field(default_factory=ServiceLevel)
+    processes: int = 0
+    timeout: float = 600.0
+    admin_key: str = ""
+    adapter_paths: tuple[str, ...] = ()
+    """Folders with adapters for `hot-swap` (two versions) and `adapter-churn` (any number), as the server
+    sees them.
+    """
+    warm_up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioResult:
+    """All results of one run of a scenario."""
+
+    scenario: ServingScenario
+    shape: LoadShape
+    figures: RunFigures
+    reconciliation: Reconciliation
+    run: LoadRun
+    batch: tuple[BatchSample, ...] = ()
+    changes: tuple[AdapterChange, ...] = ()
+    notes: tuple[str, ...] = ()
+    queue_mean: float | None = None
+    """Mean seconds in the server's queue during the run, from its metrics. None if it has no such metric."""
+
+    @property
+    def failed(self) -> bool:
+        """True if a request or a change failed, or if the server's counters contradict the clients'
+        counts.
+        """
+        changed = all(change.status == 200 for change in self.changes)
+        return bool(self.figures.total.failed) or not changed or self.reconciliation.failed
+
+
+async def measure(
+    target: TargetServer,
+    scenario: ServingScenario,
+    shape: LoadShape,
+    options: MeasureOptions,
+    on_progress: OnProgress | None = None,
+) -> ScenarioResult:
+    """Run `scenario` once. Raises `TargetError` if the server lacks what it needs or fails the warm-up."""
+    changes = _changes(target, scenario, options)
+    if changes is not None and scenario.event == "swap":
+        await changes.begin(options.adapter_paths[0])
+    try:
+        return await _measured(target, scenario, shape, options, changes, on_progress)
+    finally:
+        if changes is not None:
+            await changes.leave()
+
+
+async def _measured(
+    target: TargetServer,
+    scenario: ServingScenario,
+    shape: LoadShape,
+    options: MeasureOptions,
+    changes: AdapterChanges | None,
+    on_progress: OnProgress | None,
+) -> ScenarioResult:
+    planned = make_plan(target, scenario, shape, options.plan)
+    headers = dict(target.endpoint.headers)
+    if target.kind == "oneseek" and not scenario.voices:
+        headers |= RECEIPT
+    keep_alive = target.kind not in CLOSING
+    load = LoadMode(shape.users, options.processes, options.timeout, headers, keep_alive)
+    before = await asyncio.to_thread(counts, target.endpoint, target.kind)
+    if options.warm_up:
+        sent = await _warm_up(target, planned.requests, load) * max(1, scenario.voices)
+        before = before and await asyncio.to_thread(settled, target.endpoint, target.kind, before, sent)
+    sampler = BatchSampler(target.endpoint, target.kind)
+    beside = _Beside(sampler, changes, scenario, target, options, len(planned.requests))
+    run = await drive(target.url, planned.requests, load, on_progress, beside.run)
+    sent = len(planned.requests) * max(1, scenario.voices)
+    after = before and await asyncio.to_thread(settled, target.endpoint, target.kind, before, sent)
+    return ScenarioResult(
+        scenario,
+        shape,
+        summarize(run.records, run.seconds, options.level, shape.users),
+        reconcile(_as_counted(run.records, scenario), before, after),
+        run,
+        tuple(sampler.samples),
+        tuple(changes.done) if changes else (),
+        planned.notes + (() if keep_alive else (FRESH,)),
+        after.since(before).queue_mean if before and after else None,
+    )
+
+
+def make_plan(
+    target: TargetServer, scenario: ServingScenario, shape: LoadShape, options: PlanOptions
+) -> LoadPlan:
+    """Return the requests of one run. A trace from the user has its own arrival times."""
+    planner = Planner(scenario, target, options)
+    if shape.users:
+        return planner.plan(shape.count)
+    random = Random(f"arrivals/{options.seed}")
+    times = [] if options.trace else arrival_times(shape.rate, shape.seconds, random, shape.burstiness)
+    if not times and not options.trace:
+        raise ValueError(
+            f"no request is sent with rate {shape.rate} for {shape.seconds} s; raise one of them"
+        )
+    return planner.plan(0, times)
+
+
+def _as_counted(records: Sequence[RequestRecord], scenario: ServingScenario) -> list[RequestRecord]:
+    """Return the records as the server counts them: a question to several voices is one request for each
+    voice.
+    """
+    copies: list[RequestRecord] = []
+    for record in records:
+        copies.append(record)
+        spare = replace(record, prompt_tokens=0, completion_tokens=0)
+        copies += [spare] * (scenario.voices - 1 if record.outcome == "completed" else 0)
+    return copies
+
+
+async def _warm_up(target: TargetServer, requests: Sequence[PlannedRequest], load: LoadMode) -> int:
+    """Send a short request to every adapter of the plan, so that loading it is not measured. Returns their
+    number. Raises `TargetError` if one fails.
+    """
+    firsts = {asked.expects or asked.model: asked for asked in reversed(requests)}
+    short = [
+        replace(
+            asked,
+            number=number,
+            # Another prompt than the measured one, which a cache would answer otherwise.
+            body=_shorten(asked) if asked.check == "text" else asked.body,
+            tokens=WARM_UP_TOKENS if asked.tokens and asked.check == "text" else asked.tokens,
+            session=0,
+            at=0.0,
+            cancel_after=0,
+        )
+        for number, asked in enumerate(firsts.values(), 1)
+    ]
+    # In this process: nothing is measured, and a process of its own takes longer to start than this takes.
+    users = tuple(map(tuple, by_user(short, WARM_UP_USERS)))
+    job = ClientJob(target.url, dict(load.headers), load.timeout, users, keep_alive=load.keep_alive)
+    records = (await run_job(job, time.monotonic())).records
+    failed = [record for record in records if record.outcome == "failed"]
+    if failed:
+        raise TargetError(f"the warm-up request failed for {target.url}: {failed[0].fault}")
+    return len(short)
+
+
+def _shorten(asked: PlannedRequest) -> dict[str, Any]:
+    bounds = ("max_tokens", "min_tokens") if asked.tokens else ()
+    tokens = {name: WARM_UP_TOKENS for name in bounds if name in asked.body}
+    if "prompt" in asked.body:
+        return asked.body | tokens | {"prompt": WARM_UP + asked.body["prompt"]}
+    warm = {"role": "user", "content": WARM_UP + asked.body["messages"][-1]["content"]}
+    return asked.body | tokens | {"messages": [warm]}
+
+
+def _changes(
+    target: TargetServer, scenario: ServingScenario, options: MeasureOptions
+) -> AdapterChanges | None:
+    if not scenario.event:
+        return None
+    least = 2 if scenario.event == "swap" else 1
+    if len(options.adapter_paths) < least:
+        raise TargetError(
+            f"scenario {scenario.name!r} loads adapters during the run; give {least} of their folders, as "
+            "the server sees them, with --adapter-path, or start a server with --start oneseek"
+        )
+    headers = {"Authorization": f"Bearer {options.admin_key}"} if options.admin_key else {}
+    return AdapterChanges(Endpoint(target.url, {**target.endpoint.headers, **headers}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """Run the sampler and the scenario's changes while the load runs."""
+
+    sampler: BatchSampler
+    changes: AdapterChanges | None
+    scenario: ServingScenario
+    target: TargetServer
+    options: MeasureOptions
+    requests: int
+
+    async def run(self, progress: Callable[[], LoadProgress]) -> None:
+        """Wait until every request has ended."""
+        sampling = asyncio.create_task(self.sampler.run())
+        try:
+            if self.changes is not None:
+                await self._change(self.changes, progress)
+            while progress().ended < self.requests:
+                await asyncio.sleep(POLL)
+        finally:
+            sampling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sampling
+
+    async def _change(self, changes: AdapterChanges, progress: Callable[[], LoadProgress]) -> None:
+        paths = self.options.adapter_paths
+        if self.scenario.event == "swap":
+            await changes.swap(paths[1], progress, self.requests)
+        else:
+            await changes.churn(paths, progress, self.requests, CHURN_SECONDS)

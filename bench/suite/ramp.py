@@ -1,0 +1,67 @@
+"""Raise the load until the service level is not kept, then narrow down the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from bench.suite.measure import LoadShape, ScenarioResult
+
+NARROWING = 3
+"""Number of steps between the last load that kept the level and the first that did not."""
+MOST = 4096.0
+"""Number of users, or arrivals per second, at which a ramp stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class RampResult:
+    """All steps of a ramp in order of the load, and the largest load that kept the level."""
+
+    steps: tuple[ScenarioResult, ...]
+    holds: float
+    """Largest load that kept the level, in users or arrivals per second. 0 if no step did."""
+    bounded: bool
+    """True if the ramp reached a load that did not keep the level."""
+
+
+def amount(shape: LoadShape) -> float:
+    """Return the number that the ramp raises: users or arrivals per second."""
+    return shape.users or shape.rate
+
+
+async def ramp(
+    first: LoadShape, step: Callable[[LoadShape], Awaitable[ScenarioResult]], most: float = MOST
+) -> RampResult:
+    """Double the load from `first` until the level is not kept or a request fails. Then halve the interval a
+    few times.
+    """
+    found: list[ScenarioResult] = []
+    held, broke = 0.0, 0.0
+    now = amount(first)
+
+    async def holds(value: float) -> bool:
+        found.append(await step(_at(first, value)))
+        return found[-1].figures.level_holds and not found[-1].failed
+
+    while now <= most:
+        if not await holds(now):
+            broke = now
+            break
+        held, now = now, now * 2
+    for _ in range(NARROWING if broke and held else 0):
+        middle = (held + broke) / 2
+        if first.users and round(middle) in (round(held), round(broke)):
+            break
+        if await holds(middle):
+            held = float(round(middle)) if first.users else middle
+        else:
+            broke = middle
+    return RampResult(tuple(sorted(found, key=lambda result: amount(result.shape))), held, bool(broke))
+
+
+def _at(first: LoadShape, value: float) -> LoadShape:
+    """Return a load of `value`, with as many requests for each user as `first` has."""
+    if not first.users:
+        return replace(first, rate=value)
+    users = round(value)
+    return replace(first, users=users, requests=-(-first.requests * users // first.users))

@@ -1,0 +1,117 @@
+"""Examine a server: its kind, its models, its context length, and its tokens per word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.target.http import Endpoint, TargetError
+from bench.text.prompts import FILES, count_words, texts
+
+ServerKind = Literal["oneseek", "vllm", "llama.cpp", "other"]
+MARKS: tuple[tuple[str, ServerKind], ...] = (
+    ("oneseek_build_info", "oneseek"),
+    ("vllm:", "vllm"),
+    ("llamacpp:", "llama.cpp"),
+)
+"""Maps each metric that only one kind of server has to the kind."""
+AUTOMATIC = "oneseek"
+"""Model name with which OneSeek chooses the adapter by the prompt's language."""
+UNKNOWN_TOKENS_PER_WORD = 3.0
+"""Assumed tokens per word for a server without /tokenize; rather too high, so that prompts fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetServer:
+    """A server under test, as it describes itself."""
+
+    endpoint: Endpoint
+    kind: ServerKind
+    base: str
+    adapters: tuple[str, ...]
+    """Names of the server's adapters, without versions."""
+    context: int | None
+    """Maximum number of tokens of prompt and answer together. None if the server does not report it."""
+    tokens_per_word: Mapping[str, float] = field(default_factory=dict[str, float])
+    by_language: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Maps each language code to the name of the adapter that answers in that language."""
+
+    @property
+    def url(self) -> str:
+        """The address of the server."""
+        return self.endpoint.url
+
+    def adapter_for(self, language: str) -> str:
+        """Return the adapter for a language. Raises `TargetError` if the server has none."""
+        if language in self.by_language:
+            return self.by_language[language]
+        raise TargetError(
+            f"no adapter for {language!r} was found at {self.url}; give --adapter {language}=NAME, "
+            f"one of {', '.join(self.adapters[:8]) or 'none (the server lists no adapters)'}"
+        )
+
+    def take_adapters(self, count: int) -> tuple[str, ...]:
+        """Return the first `count` adapters. Raises `TargetError` if there are fewer."""
+        if len(self.adapters) < count:
+            raise TargetError(
+                f"{self.url} has {len(self.adapters)} adapters and the scenario needs {count}; "
+                "let the suite start one that has them: --start oneseek"
+            )
+        return self.adapters[:count]
+
+
+def probe(endpoint: Endpoint, named: Mapping[str, str] | None = None) -> TargetServer:
+    """Examine a server. `named` says which adapter answers in which language."""
+    listed = endpoint.json("/v1/models")
+    if not isinstance(listed, dict) or not listed.get("data"):
+        raise TargetError(f"{endpoint.url}/v1/models lists no model; is it an OpenAI-compatible server?")
+    models: list[dict[str, Any]] = listed["data"]
+    kind = _kind(endpoint)
+    own = [model for model in models if model["id"] != AUTOMATIC or kind != "oneseek"]
+    bases = [model for model in own if not model.get("parent") and "@" not in model["id"]]
+    base = (bases or own)[0]
+    adapters = tuple(
+        model["id"]
+        for model in own
+        if model is not base and model not in bases[1:] and "@" not in model["id"]
+    ) or tuple(model["id"] for model in bases[1:])
+    languages = {code: _by_language(endpoint, kind, adapters, code) for code in FILES}
+    languages |= dict(named or {})
+    return TargetServer(
+        endpoint,
+        kind,
+        base["id"],
+        adapters,
+        base.get("max_model_len") or (base.get("meta") or {}).get("n_ctx"),
+        {code: _tokens_per_word(endpoint, base["id"], code) for code in FILES},
+        {code: name for code, name in languages.items() if name},
+    )
+
+
+def _kind(endpoint: Endpoint) -> ServerKind:
+    status, content = endpoint.call("/metrics")
+    text = content.decode(errors="replace") if status == 200 else ""
+    for mark, kind in MARKS:
+        if mark in text:
+            return kind
+    return "other"
+
+
+def _by_language(endpoint: Endpoint, kind: ServerKind, adapters: tuple[str, ...], code: str) -> str:
+    """Return the adapter of a language: as OneSeek reports it, else one whose name ends in the language's
+    code.
+    """
+    if kind == "oneseek":
+        found = endpoint.json(f"/v1/models/{code}")
+        return str(found["id"]) if found and found.get("parent") else ""
+    ends = (f"-{code}", f"_{code}")
+    return next((name for name in adapters if name == code or name.endswith(ends)), "")
+
+
+def _tokens_per_word(endpoint: Endpoint, model: str, code: str) -> float:
+    sample = " ".join(texts(code).passages[:3])
+    found = endpoint.json("/tokenize", {"model": model, "prompt": sample})
+    if isinstance(found, dict) and found.get("count"):
+        return int(found["count"]) / count_words(sample)
+    return UNKNOWN_TOKENS_PER_WORD

@@ -1,0 +1,114 @@
+"""Holds what the server counted against what the clients saw.
+
+Completed requests and their tokens have to be the same to the last one. A cancelled request may have made
+more tokens at the server than reached its client. What the server counted beyond that came from somebody
+else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.load.records import RequestRecord
+from bench.target.http import Endpoint
+from bench.target.metrics import ServerCounts, counts
+from bench.target.probe import ServerKind
+
+SETTLE_SECONDS = 10.0
+"""Seconds that a server may take to end requests whose clients have disconnected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """The server's counters over a run and the clients' counts. Differences are server minus clients."""
+
+    verdict: Literal["exact", "within cancelled", "other traffic", "mismatch", "no metrics"]
+    says: str
+    client_completed: int = 0
+    server_completed: int = 0
+    client_cancelled: int = 0
+    server_cancelled: int = 0
+    client_completion_tokens: int = 0
+    server_completion_tokens: int = 0
+    client_prompt_tokens: int = 0
+    server_prompt_tokens: int = 0
+    client_cancelled_tokens: int = 0
+    """Number of tokens that clients received before they disconnected. Not part of
+    `client_completion_tokens`.
+    """
+
+    @property
+    def failed(self) -> bool:
+        """True if the server's counters contradict the clients' counts."""
+        return self.verdict == "mismatch"
+
+
+def settled(endpoint: Endpoint, kind: ServerKind, before: ServerCounts, requests: int) -> ServerCounts | None:
+    """Return the counters once nothing runs and all sent requests have ended, or when the time is up."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (now := counts(endpoint, kind)) is not None:
+        ended = now.since(before)
+        whole = ended.completed + ended.given_up + ended.failed >= requests
+        if (now.running == 0 and whole) or time.monotonic() > deadline:
+            return now
+        time.sleep(0.1)
+    return None
+
+
+def reconcile(
+    records: Sequence[RequestRecord], before: ServerCounts | None, after: ServerCounts | None
+) -> Reconciliation:
+    """Compare the server's counters with the clients' counts. `before` and `after` are None if the server has
+    no metrics.
+    """
+    if before is None or after is None:
+        return Reconciliation(
+            "no metrics",
+            "the server has no known counters, so its counts were not compared with the clients'",
+        )
+    server = after.since(before)
+    done = [record for record in records if record.outcome == "completed"]
+    left = [record for record in records if record.outcome == "cancelled"]
+    made = sum(record.completion_tokens for record in done)
+    asked = sum(record.prompt_tokens for record in done)
+    reached = sum(sum(record.events) for record in left)
+    verdict, says = _judge(server, len(done), len(left), made, asked, reached)
+    return Reconciliation(
+        verdict, says, len(done), round(server.completed), len(left), round(server.given_up),
+        made, round(server.completion_tokens), asked, round(server.prompt_tokens), reached,
+    )  # fmt: skip
+
+
+def _judge(
+    server: ServerCounts, done: int, left: int, made: int, asked: int, reached: int
+) -> tuple[Literal["exact", "within cancelled", "other traffic", "mismatch"], str]:
+    requests = round(server.completed + server.given_up) - done - left
+    tokens, prompts = round(server.completion_tokens) - made, round(server.prompt_tokens) - asked
+    # An answer that was given up as its last token left may count as completed at the server.
+    short = [
+        f"{-difference} {what}"
+        for what, difference in (
+            ("requests", min(requests, round(server.completed) - done)),
+            ("completion tokens", tokens),
+            ("prompt tokens", prompts),
+        )
+        if difference < 0
+    ]
+    if short:
+        return "mismatch", f"the server counted {' and '.join(short)} less than the clients saw"
+    if requests > 0:
+        return (
+            "other traffic",
+            f"{requests} requests came from elsewhere: the figures are not of this load alone",
+        )
+    if left:
+        return (
+            "within cancelled",
+            f"exact but for {left} cancelled requests, whose clients saw {reached} tokens",
+        )
+    if tokens or prompts:
+        return "mismatch", f"the server counted {tokens} completion and {prompts} prompt tokens more"
+    return "exact", f"{done} requests, {made} completion and {asked} prompt tokens on both sides"

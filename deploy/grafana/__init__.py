@@ -1,0 +1,3 @@
+"""Generates the Grafana dashboard: `python -m deploy.grafana` writes `oneseek.json`, which you import or
+provision.
+"""

@@ -1,0 +1,118 @@
+"""Builds messages that are hard for detectors from labelled texts: pasted text, code, plain letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from routing.evaluate.judge import Judge, Proportion, expected
+from routing.evaluate.texts import LabelledText, half_of, read_pairs
+from routing.evidence.frequencies import fold
+
+PARTS = "parts"
+"""Name of the folder beside the texts with the parts from which messages are built."""
+_MOST = 400
+"""Maximum number of messages of one kind that are evaluated."""
+_NAMES = (
+    "Göteborg?",
+    "Harry Potter",
+    "Malmö",
+    "Taylor Swift",
+    "Åre?",
+    "Stockholm",
+    "Star Wars?",
+    "Örebro",
+    "iPhone",
+)
+
+
+def plain_letters(texts: Sequence[LabelledText]) -> list[LabelledText]:
+    """Return the texts with letters beyond a to z, written without them as on a keyboard that lacks them."""
+    return [
+        LabelledText("plain letters", text.language, fold(text.text.lower()))
+        for text in texts
+        if not text.text.isascii() and text.language in ("sv", "da", "nb", "nn", "is")
+    ]
+
+
+def instructions(folder: Path, half: int | None, *, last: bool) -> Iterator[tuple[str, str]]:
+    """Yield (language of the instruction, message with the instruction and a text in another language)."""
+    for label, rest in read_pairs(folder / PARTS / "instructions.tsv"):
+        where, _, asked = rest.partition("\t")
+        if (where == "last") is not last or not _in(half, asked):
+            continue
+        for spoken, payload in read_pairs(folder / PARTS / "payloads.tsv"):
+            if spoken == label:
+                continue
+            if last:
+                yield label, f"{payload}\n\n{asked}"
+                yield label, f"{payload}\n{asked}"
+            else:
+                yield label, f"{asked}: {payload}"
+                if " " in asked:
+                    yield label, f"{asked}\n\n{payload}"
+
+
+def templates(folder: Path, half: int | None, questions: Sequence[LabelledText]) -> Iterator[tuple[str, str]]:
+    """Yield (language of the question, prompt of a retrieval chain with the question in it)."""
+    asked = [text for text in questions if text.language in ("sv", "en") and text.text.count(" ") > 2]
+    payloads = list(read_pairs(folder / PARTS / "payloads.tsv"))
+    for number, text in enumerate(asked[:_MOST]):
+        for spoken, template in read_pairs(folder / PARTS / "templates.tsv"):
+            others = [payload for language, payload in payloads if language != text.language]
+            payload = others[number % len(others)]
+            if spoken != text.language:
+                yield text.language, template.format(payload=payload, question=text.text)
+
+
+def code_in_conversation(
+    folder: Path, questions: Sequence[LabelledText]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield (language, conversation) pairs. The last turn is only code, or a question with code.
+
+    The patterns of code were developed on these snippets, so only the questions are held-out data.
+    """
+    snippets = [code for _, code in read_pairs(folder / PARTS / "code.tsv")]
+    asked = [text for text in questions if text.language in ("sv", "en") and text.text.count(" ") > 2]
+    for number, text in enumerate(asked[:_MOST]):
+        snippet = snippets[number % len(snippets)]
+        yield text.language, (text.text, snippet)
+        yield text.language, (f"{text.text}\n{snippet}",)
+        yield text.language, (f"{snippet}\n\n{text.text}",)
+
+
+def names_in_conversation(questions: Sequence[LabelledText]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield (language, conversation) pairs in which the last turn is a name."""
+    asked = [text for text in questions if text.language in ("sv", "en") and text.text.count(" ") > 2]
+    for number, text in enumerate(asked[:_MOST]):
+        yield text.language, (text.text, _NAMES[number % len(_NAMES)])
+
+
+def share_right(judge: Judge, conversations: Iterator[tuple[str, tuple[str, ...]]]) -> dict[str, Proportion]:
+    """Count, for each language, the conversations that are routed to its adapter."""
+    hits: dict[str, list[bool]] = {}
+    for language, turns in conversations:
+        hits.setdefault(language, []).append(judge.adapter(*turns) == expected(language))
+    return {f"{language} followed": Proportion(sum(found), len(found)) for language, found in hits.items()}
+
+
+def alone(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Turn each message into a conversation of one turn."""
+    return ((language, (text,)) for language, text in pairs)
+
+
+def made_kinds(
+    folder: Path, half: int | None, chat: Sequence[LabelledText]
+) -> dict[str, Callable[[], Iterator[tuple[str, tuple[str, ...]]]]]:
+    """Build the conversations of each kind, by the kind's name."""
+    return {
+        "instruction first, then a text": lambda: alone(instructions(folder, half, last=False)),
+        "a text, then the instruction": lambda: alone(instructions(folder, half, last=True)),
+        "questions in templates": lambda: alone(templates(folder, half, chat)),
+        "code in a conversation": lambda: code_in_conversation(folder, chat),
+        "a name in a conversation": lambda: names_in_conversation(chat),
+    }
+
+
+def _in(half: int | None, text: str) -> bool:
+    return half is None or half_of(text) == half

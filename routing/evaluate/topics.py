@@ -1,0 +1,57 @@
+"""Evaluates routing by topic, on new questions of each topic and on questions about other subjects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from routing.evaluate.judge import Proportion
+from routing.evaluate.texts import half_of
+from routing.settings import RoutingSettings
+from routing.topics.model import AdapterTopic, TopicModel
+
+TOPICS, ELSE = "topics", "other"
+"""Name of the folder with a file for each topic, and of the file with questions about other subjects."""
+HALVES = ("fitted", "kept")
+"""Names of folders with further questions of half 0 and half 1. Their hash does not matter."""
+_REST = "\n--\n"
+"""Separates a topic's examples from the questions for evaluation in its file."""
+
+
+def _further(folder: Path, half: int | None) -> list[tuple[str | None, str]]:
+    """Yield (topic, question) from the files in `HALVES`."""
+    chosen = HALVES if half is None else HALVES[half : half + 1]
+    return [
+        (None if path.stem == ELSE else path.stem, question)
+        for name in chosen
+        for path in sorted(folder.joinpath(name).glob("*.txt"))
+        for question in path.read_text(encoding="utf-8").strip().split("\n")
+    ]
+
+
+def judge_topics(folder: Path, half: int | None) -> dict[str, Proportion]:
+    """Count questions routed to their topic and to a wrong one, and other questions routed to any topic."""
+    if not folder.joinpath(TOPICS).is_dir():
+        return {}
+    topics: list[AdapterTopic] = []
+    asked: list[tuple[str | None, str]] = []
+    for path in sorted(folder.joinpath(TOPICS).glob("*.txt")):
+        examples, rest, questions = path.read_text(encoding="utf-8").strip().partition(_REST)
+        if rest:
+            topics.append(AdapterTopic(path.stem, tuple(examples.split("\n"))))
+        own = path.stem if rest else None
+        asked += [(own, question) for question in (questions or examples).split("\n")]
+    asked = [(topic, question) for topic, question in asked if half is None or half_of(question) == half]
+    asked += _further(folder / TOPICS, half)
+    model, sure = TopicModel(topics), RoutingSettings().sure
+    found: list[tuple[str | None, str | None]] = []
+    for topic, question in asked:
+        match = model.match(question)
+        sent = match.likeliest if match is not None and match.confidence >= sure else None
+        found.append((topic, sent))
+    ours = [(topic, sent) for topic, sent in found if topic is not None]
+    others = [sent is not None for topic, sent in found if topic is None]
+    return {
+        "right topic": Proportion(sum(topic == sent for topic, sent in ours), len(ours)),
+        "wrong topic": Proportion(sum(sent not in (None, topic) for topic, sent in ours), len(ours)),
+        "other questions sent to one": Proportion(sum(others), len(others)),
+    }

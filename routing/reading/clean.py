@@ -1,0 +1,80 @@
+"""Extracts from a message the words that show its language, in time linear in a bounded length.
+
+Code, addresses, identifiers and quotations are removed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from routing.reading.code import without_code
+from routing.reading.instruction import SHORTEST, Instruction, find_instruction
+from routing.reading.names import Words, is_name, read_words, words_of
+
+LIMIT = 1_200
+"""Maximum number of characters that are scored after cleaning."""
+HEAD, TAIL = 4, 2
+"""Of a long message, HEAD × limit characters of the beginning and TAIL × limit of the end are cleaned."""
+
+_FENCED = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
+_ADDRESS = re.compile(
+    r"(?:\b[a-z][a-z0-9+.-]{1,15}://|\bwww\.)\S+|(?<!\S)(?=[^\s@]+@[^\s@])\S+", re.IGNORECASE
+)
+_IDENTIFIER = re.compile(
+    r"(?<!\S)(?=\S*?(?:\w[_@#\\=(]|\w::|[^\W\d]\.[^\W\d]|[^\W\d_]\d|[0-9][^\W\d_]|[a-z][A-Z]|</?\w))\S+"
+)
+_QUOTED = re.compile(
+    r"\"[^\"\n]+\"|“[^“”\n]+”|”[^”\n]+”|„[^„“”\n]+[“”]|«[^«»\n]+»|»[^«»\n]+«|(?<!\w)'[^'\n]+'(?!\w)"
+)
+_QUOTES = frozenset("\"“”„«»'")
+
+
+@dataclass(frozen=True, slots=True)
+class CleanText:
+    """The words of one message."""
+
+    words: Words
+    """Words of the whole message, up to `LIMIT` characters."""
+    instruction: Instruction | None
+    """The instruction, if the message has one and also a text that it is about."""
+    stripped: tuple[str, ...]
+    """Kinds of removed parts: code, address, identifier, quotation, rest (beyond the limits)."""
+    name: bool
+    """True if the message is just one or two capitalised words."""
+
+
+def clean(message: str, limit: int = LIMIT) -> CleanText:
+    """Remove parts that do not show the language, and find the instruction. Never raises."""
+    stripped: list[str] = []
+    if len(message) > (HEAD + TAIL) * limit:
+        message = f"{message[: HEAD * limit]}\n{message[-TAIL * limit :]}"
+        stripped.append("rest")
+    text = message
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", message.encode("utf-8", "ignore").decode("utf-8"))
+    text = _strip(text, stripped)
+    instruction = find_instruction(text, limit)
+    if len(text) > limit:
+        text = text[:limit]
+        stripped.append("rest")
+    return CleanText(read_words(text), instruction, tuple(dict.fromkeys(stripped)), is_name(text))
+
+
+def _strip(text: str, stripped: list[str]) -> str:
+    """Remove parts that do not show the language, and add their kinds to `stripped`."""
+    if "`" in text or "~~~" in text:
+        text, count = _FENCED.subn(" ", text)
+        stripped += ["code"] * count
+    text, count = without_code(text)
+    stripped += ["code"] * count
+    for kind, pattern in (("address", _ADDRESS), ("identifier", _IDENTIFIER)):
+        text, count = pattern.subn(" ", text)
+        stripped += [kind] * count
+    if not _QUOTES.isdisjoint(text):
+        unquoted, count = _QUOTED.subn(" ", text)
+        if count and len(words_of(unquoted)) >= SHORTEST:
+            text = unquoted
+            stripped.append("quotation")
+    return text.strip()

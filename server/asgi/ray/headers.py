@@ -1,0 +1,25 @@
+"""Avoid a second `X-Request-ID` on answers: Ray Serve adds the same one as this server."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+NAME = b"x-request-id"
+
+
+class OneRequestId:
+    """Removes the header, which Ray Serve adds from the request like this server does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, as an ASGI application."""
+
+        async def send_without(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                message["headers"] = [one for one in headers if one[0].lower() != NAME]
+            await send(message)
+
+        await self.app(scope, receive, send_without)

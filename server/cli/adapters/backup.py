@@ -1,0 +1,97 @@
+"""Implements `oneseek backup` and `oneseek restore`, which save and bring back OneSeek's home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from server.cli.adapters.registry import report
+from server.cli.flags import Json
+from server.config.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from adapters.backup.check import CheckedHome
+    from adapters.backup.manifest import BackupManifest
+
+
+def backup(
+    resolved: ResolvedSettings,
+    file: Path,
+    /,
+    *,
+    keys: Annotated[bool, Parameter(negative="--without-keys", show_default=False)] = True,
+    json: Json = False,
+) -> int:
+    """Write registry, ledger and keys of the home to one file, such as oneseek-backup.tar.gz.
+
+    Every version is hashed and the ledger is verified first. A running server goes on serving; changes to the
+    registry wait. Graphs and caches are left out, since they are built again.
+
+    Parameters
+    ----------
+    file
+        File to write. It must not exist yet.
+    keys
+        Include the ledger's signing key and the API keys (default), so that the restored home can go on.
+        Keep such a file as you keep the keys. A home restored without the key can be read and served, but
+        not changed.
+    """
+    from adapters.backup.write import write_backup
+
+    made = write_backup(resolved.settings.home, file, keys=keys)
+    shown = {"file": str(file), "bytes": file.stat().st_size, "keys": keys} | _shown(
+        made.manifest, made.contents
+    )
+    kept = "with keys" if keys else "without keys"
+    summary = (
+        f"{file} holds {made.contents.versions} versions and {made.contents.ledger_entries} ledger entries, "
+        f"{kept}. Restore it with: oneseek restore {file} --home FOLDER"
+    )
+    return report(shown, summary, json=json)
+
+
+def restore(
+    resolved: ResolvedSettings,
+    file: Path,
+    /,
+    *,
+    public_key: Annotated[Path | None, Parameter(show_default=False)] = None,
+    json: Json = False,
+) -> int:
+    """Restore a backup into the home, which must not have a registry or ledger of its own.
+
+    Everything is checked before anything is put in its place: each file's hash, the ledger's entries and
+    signatures, and every version. You can start an interrupted restore again.
+
+    Parameters
+    ----------
+    file
+        File that `oneseek backup` wrote.
+    public_key
+        PEM file of the ledger's key, kept elsewhere. Default: ledger_public_key, else the key in the backup.
+    """
+    from adapters.backup.restore import restore_backup
+
+    key = public_key or resolved.settings.ledger_public_key
+    done = restore_backup(file, resolved.settings.home, public_key=key)
+    shown = {"home": str(done.home), "changed": done.changed} | _shown(done.manifest, done.contents)
+    what = "holds" if done.changed else "already held all of it:"
+    summary = (
+        f"{done.home} {what} {done.contents.versions} versions and {done.contents.ledger_entries} ledger "
+        f"entries, as of {done.manifest.created}."
+    )
+    return report(shown, summary, json=json)
+
+
+def _shown(manifest: BackupManifest, contents: CheckedHome) -> dict[str, Any]:
+    return {
+        "created": manifest.created,
+        "oneseek": manifest.oneseek,
+        "files": len(manifest.files),
+        "versions": contents.versions,
+        "unrecorded": list(contents.unrecorded),
+        "ledger_entries": contents.ledger_entries,
+        "ledger_last": contents.ledger_last,
+    }

@@ -1,0 +1,20 @@
+"""Implements `oneseek bench`, which passes its arguments on to the benchmarks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def bench(*arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
+    """Measure a model server over HTTP. `oneseek bench --help` lists the verbs.
+
+    Parameters
+    ----------
+    arguments
+        A verb and its options, passed on as they are.
+    """
+    from bench.cli.dispatch import main
+
+    return main(arguments)

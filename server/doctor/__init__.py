@@ -1,0 +1,1 @@
+"""Checks for what would keep a server from starting or serving well; `cli` imports it."""

@@ -1,0 +1,29 @@
+"""The installation to examine: the settings and the environment that a server would start with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.config.settings import CONFIG_FILE, ResolvedSettings, Settings
+from server.config.values import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The installation that `oneseek doctor` examines, as `oneseek serve` would find it."""
+
+    resolved: ResolvedSettings
+    error: SettingsError | None
+    """Why the settings are invalid; `resolved` then holds the defaults."""
+    environ: Mapping[str, str]
+    root: Path
+    """Working directory of the installation."""
+    file: Path = Path(CONFIG_FILE)
+    """The settings file, which may be missing."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that a server of this installation would start with."""
+        return self.resolved.settings

@@ -1,0 +1,1 @@
+"""Windows ML's catalogue: listing, fetching and registering providers; the embedded engine imports it."""

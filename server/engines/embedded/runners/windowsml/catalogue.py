@@ -1,0 +1,184 @@
+"""Windows ML's catalogue of execution providers: lists those for this machine, and installs one on demand.
+
+The protocols describe the part of the package `windowsml` that is used here. Only `install` downloads
+anything: Windows downloads a missing provider when it is made ready. Does not import ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Protocol, cast
+
+from server.errors import EngineError, first_line
+
+logger = logging.getLogger(__name__)
+PACKAGE = "windowsml"
+PINNED = "2.5.96"
+"""Version of `windowsml` in pyproject.toml. It works with one version of `onnxruntime-windowsml` only."""
+
+ProviderState = Literal["ready", "installed", "absent"]
+"""`ready`: usable by this process. `installed`: on this machine, but not yet ready. `absent`: missing."""
+_STATES: dict[str, ProviderState] = {"Ready": "ready", "NotReady": "installed", "NotPresent": "absent"}
+"""Member of `windowsml.EpReadyState` (2.5.96) → state."""
+
+
+class CatalogueError(EngineError):
+    """The catalogue or one of its providers cannot be used. The message says what to do."""
+
+
+class EnumMember(Protocol):
+    """A member of an enumeration of `windowsml`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the enumeration's member."""
+        ...
+
+
+class CatalogueEntry(Protocol):
+    """`windowsml.ExecutionProvider`. Each property queries Windows again."""
+
+    @property
+    def name(self) -> str:
+        """Name of the provider in ONNX Runtime."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Version of the provider's package; empty until it is installed."""
+        ...
+
+    @property
+    def library_path(self) -> str:
+        """Path of the library to register; empty until the provider is ready."""
+        ...
+
+    @property
+    def ready_state(self) -> EnumMember:
+        """Whether the provider is installed and ready: the name of a member of `windowsml.EpReadyState`."""
+        ...
+
+    @property
+    def certification(self) -> EnumMember:
+        """Whether Microsoft certified the provider: the name of a member of `windowsml.EpCertification`."""
+        ...
+
+    def ensure_ready(self) -> None:
+        """Make the provider usable by this process; download it if it is absent. Raises `OSError`."""
+        ...
+
+
+class ProviderCatalogue(Protocol):
+    """The parts of `windowsml.EpCatalog` that are used here."""
+
+    def find_all_providers(self) -> Sequence[CatalogueEntry]:
+        """The providers for this machine's hardware, installed or not. Raises `OSError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A provider that Windows ML offers this machine."""
+
+    name: str
+    version: str
+    state: ProviderState
+    certified: bool
+    """True if Microsoft has certified it for this machine."""
+
+
+@cache
+def open_catalogue(platform: str = sys.platform) -> ProviderCatalogue:
+    """Open this machine's catalogue until the process ends, since its entries must not outlive it.
+
+    Raises `CatalogueError` if the package is not installed, or Windows has no catalogue.
+    """
+    try:
+        package = cast("Any", importlib.import_module(PACKAGE))
+        return cast("ProviderCatalogue", package.EpCatalog())
+    except ImportError:
+        if platform != "win32":
+            problem = f"device {PACKAGE} is for Windows alone; use --device webgpu or --device cpu"
+        else:
+            problem = f"device {PACKAGE} needs a package; run: pip install {PACKAGE}=={PINNED}"
+        raise CatalogueError(problem) from None
+    except OSError as error:
+        raise CatalogueError(
+            f"device {PACKAGE} needs Windows 11 24H2 or later, and there is no catalogue here: "
+            f"{first_line(error)}; use --device directml"
+        ) from error
+
+
+def list_offers(catalogue: ProviderCatalogue) -> tuple[Offer, ...]:
+    """List the catalogue's providers by name. Raises `CatalogueError` if Windows does not answer."""
+    return tuple(sorted((offer for _, offer in _look(catalogue)), key=lambda offer: offer.name))
+
+
+def ready_entries(catalogue: ProviderCatalogue) -> list[CatalogueEntry]:
+    """Make all installed providers usable by this process, without downloads. Return their entries.
+
+    Leaves out providers that Windows cannot make ready. Raises `CatalogueError` if Windows does not answer.
+    """
+    present = [entry for entry, offer in _look(catalogue) if offer.state != "absent"]
+    return [entry for entry in present if _is_made_ready(entry)]
+
+
+def install(catalogue: ProviderCatalogue, name: str) -> Offer:
+    """Let Windows download the provider `name`, which may take minutes. Does nothing if it is installed.
+
+    `name` is case-insensitive. Raises `CatalogueError` if it is not offered or cannot be downloaded.
+    """
+    found = _look(catalogue)
+    entries = [entry for entry, offer in found if offer.name.lower() == name.lower()]
+    if not entries:
+        offered = ", ".join(sorted(offer.name for _, offer in found)) or "none"
+        raise CatalogueError(f"Windows ML has no provider {name!r} for this machine; it offers: {offered}")
+    try:
+        entries[0].ensure_ready()
+    except OSError as error:
+        raise CatalogueError(
+            f"Windows could not install {entries[0].name}: {first_line(error)}; "
+            "check the network and Windows Update, and try again"
+        ) from error
+    return _offer(entries[0])
+
+
+def missing(offers: Iterable[Offer]) -> list[Offer]:
+    """Return the certified providers that are not installed on this machine yet."""
+    return [offer for offer in offers if offer.certified and offer.state == "absent"]
+
+
+def _look(catalogue: ProviderCatalogue) -> list[tuple[CatalogueEntry, Offer]]:
+    """Return each provider in Windows' catalogue. Raises `CatalogueError` if the catalogue does not
+    answer.
+    """
+    try:
+        return [(entry, _offer(entry)) for entry in catalogue.find_all_providers()]
+    except OSError as error:
+        raise CatalogueError(
+            f"Windows ML's catalogue does not answer: {first_line(error)}; try again"
+        ) from error
+
+
+def _offer(entry: CatalogueEntry) -> Offer:
+    state = _STATES.get(entry.ready_state.name, "absent")
+    return Offer(entry.name, entry.version, state, entry.certification.name == "Certified")
+
+
+def _is_made_ready(entry: CatalogueEntry) -> bool:
+    try:
+        entry.ensure_ready()
+    except OSError as error:
+        logger.warning(
+            "Windows could not prepare its AI provider %s %s: %s",
+            entry.name,
+            entry.version,
+            first_line(error),
+        )
+        return False
+    return bool(entry.library_path)

@@ -1,0 +1,1 @@
+"""The engine whose replicas run on a Ray cluster, without HTTP; only composition imports it."""

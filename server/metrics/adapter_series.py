@@ -1,0 +1,91 @@
+"""Holds the metrics of each adapter and of each of its versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from server.metrics.buckets import BETWEEN_TOKENS, FIRST_TOKEN, LOAD, SECONDS
+from server.metrics.families import CounterFamily, HistogramFamily, MetricFamily, SeriesNames
+
+_BOTH = ("adapter", "version")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSeries:
+    """All metrics of adapters, one family (a metric with all its labels) each. Update them on the event
+    loop only.
+    """
+
+    requests: CounterFamily
+    duration: HistogramFamily
+    queue: HistogramFamily
+    prefill: HistogramFamily
+    first_token: HistogramFamily
+    between_tokens: HistogramFamily
+    tokens: CounterFamily
+    loads: CounterFamily
+    load_seconds: HistogramFamily
+    evictions: CounterFamily
+    rollouts: CounterFamily
+    shadows: CounterFamily
+    shadow_first_token: HistogramFamily
+    shadow_between_tokens: HistogramFamily
+
+    def of_versions(self) -> tuple[MetricFamily, ...]:
+        """The metrics that have a series for each version of an adapter."""
+        return (
+            self.requests, self.first_token, self.between_tokens, self.tokens, self.rollouts, self.shadows,
+            self.shadow_first_token, self.shadow_between_tokens,
+        )  # fmt: skip
+
+    def of_aliases(self) -> tuple[MetricFamily, ...]:
+        """The metrics that have one series for all versions of an alias."""
+        return self.duration, self.queue, self.prefill, self.loads, self.load_seconds, self.evictions
+
+    def families(self) -> tuple[MetricFamily, ...]:
+        """All metrics that have a series for each adapter."""
+        return self.of_versions() + self.of_aliases()
+
+
+def make_adapter_series(registry: CollectorRegistry, names: SeriesNames) -> AdapterSeries:
+    """Register the families in `registry`. `names` decides which adapters have their own series."""
+
+    def counter(name: str, text: str, *labels: str) -> CounterFamily:
+        return CounterFamily(f"oneseek_{name}", text, labels, registry, names)
+
+    def seconds(name: str, text: str, bounds: Sequence[float], *labels: str) -> HistogramFamily:
+        return HistogramFamily(f"oneseek_{name}_seconds", text, labels, bounds, registry, names)
+
+    return AdapterSeries(
+        requests=counter("requests", "Requests answered", "endpoint", *_BOTH, "language", "status"),
+        duration=seconds("request_duration", "From arrival to the last byte", SECONDS, "endpoint", "adapter"),
+        queue=seconds("queue", "From arrival at the engine to the first step", SECONDS, "adapter"),
+        prefill=seconds("prefill", "From the first step to the first token", SECONDS, "adapter"),
+        first_token=seconds("time_to_first_token", "From arrival to the first token", FIRST_TOKEN, *_BOTH),
+        between_tokens=seconds(
+            "inter_token_latency", "Time between two deltas of an answer", BETWEEN_TOKENS, *_BOTH
+        ),
+        tokens=counter("tokens", "Tokens", *_BOTH, "kind"),
+        loads=counter("adapter_loads", "Adapter loads into the engine", "adapter", "outcome"),
+        load_seconds=seconds(
+            "adapter_load", "Time to load an adapter into the engine", LOAD, "adapter", "outcome"
+        ),
+        evictions=counter("adapter_evictions", "Adapters evicted for others", "adapter"),
+        rollouts=counter("rollouts", "Canaries and shadows that have ended", *_BOTH, "outcome"),
+        shadows=counter("shadow_requests", "Requests sent to a shadow too", *_BOTH, "outcome"),
+        shadow_first_token=seconds(
+            "shadow_time_to_first_token",
+            "From the engine's call to a shadow's first token",
+            FIRST_TOKEN,
+            *_BOTH,
+        ),
+        shadow_between_tokens=seconds(
+            "shadow_inter_token_latency",
+            "Mean time between tokens of a shadow's answer",
+            BETWEEN_TOKENS,
+            *_BOTH,
+        ),
+    )

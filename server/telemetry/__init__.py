@@ -1,0 +1,1 @@
+"""Logs and traces how each request was answered, without deciding anything."""

@@ -1,0 +1,56 @@
+"""Observers of requests, called when one arrives and when it has been answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from starlette.types import Scope
+
+from server.exchange import Exchange
+
+log = logging.getLogger("oneseek.telemetry")
+
+
+class RequestObserver(Protocol):
+    """Looks at requests on the event loop, so it neither waits nor works for long."""
+
+    @property
+    def looks_early(self) -> bool:
+        """True if the observer is also called when requests arrive."""
+        ...
+
+    def begin(self, exchange: Exchange, scope: Scope) -> None:
+        """A request has arrived; of its body nothing is read. Called only if it looks early."""
+        ...
+
+    def end(self, exchange: Exchange) -> None:
+        """Called when the last byte of the answer was sent, or the client has disconnected."""
+        ...
+
+    async def close(self) -> None:
+        """Flush pending data. Takes a few seconds at most."""
+        ...
+
+
+def begin_all(observers: Sequence[RequestObserver], exchange: Exchange, scope: Scope) -> None:
+    """Call `begin` of each; one that fails is logged and fails no request."""
+    for observer in observers:
+        try:
+            observer.begin(exchange, scope)
+        except Exception as error:
+            log.error(
+                "starting the log line or trace of request %s failed", exchange.request_id, exc_info=error
+            )
+
+
+def end_all(observers: Sequence[RequestObserver], exchange: Exchange) -> None:
+    """Call `end` of each, in the same way."""
+    for observer in observers:
+        try:
+            observer.end(exchange)
+        except Exception as error:
+            log.error(
+                "writing the log line or trace of request %s failed", exchange.request_id, exc_info=error
+            )
