@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOGGERS = frozenset({"debug", "info", "warning", "error", "critical", "exception"})
 
 
@@ -48,16 +47,31 @@ def sources() -> Iterator[tuple[Path, ast.Module]]:
 
 
 def docstrings(path: Path, tree: ast.Module) -> Iterator[Line]:
-    """Docstrings of modules, classes and functions, and those that follow a field or a constant."""
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
-            yield Line(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", text)
-        if isinstance(node, ast.Module | ast.ClassDef):
-            for before, after in zip(node.body, node.body[1:], strict=False):
-                if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
-                    value = after.value
-                    if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                        yield Line(f"{path.relative_to(ROOT)}:{after.lineno}", value.value)
+    """Docstrings of modules, classes and functions, and those that follow a field or a constant.
+
+    The place holds the name of what is documented, since every reader of a docstring has it in view.
+    """
+    file = path.relative_to(ROOT)
+    if text := ast.get_docstring(tree):
+        yield Line(f"{file}:1", text)
+    yield from _within(tree, file, "")
+
+
+def _within(node: ast.AST, file: Path, prefix: str) -> Iterator[Line]:
+    for child in ast.iter_child_nodes(node):
+        inner = prefix
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if text := ast.get_docstring(child):
+                yield Line(f"{prefix}{child.name} in {file}:{child.lineno}", text)
+            inner = f"{prefix}{child.name}."
+        yield from _within(child, file, inner)
+    if isinstance(node, ast.Module | ast.ClassDef):
+        for before, after in zip(node.body, node.body[1:], strict=False):
+            if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
+                value = after.value
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    target = before.targets[0] if isinstance(before, ast.Assign) else before.target
+                    yield Line(f"{prefix}{ast.unparse(target)} in {file}:{after.lineno}", value.value)
 
 
 def messages(path: Path, tree: ast.Module) -> tuple[list[Line], list[Line]]:
