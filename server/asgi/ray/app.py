@@ -13,6 +13,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from server.asgi.compose import Narrator, compose
-from server.asgi.ray.arguments import Arguments, batch_size, engine_count, engine_resources, reserved_gpus
+from server.asgi.ray.arguments import (
+    Arguments,
+    batch_size,
+    engine_count,
+    engine_resources,
+    replica_queue,
+    reserved_gpus,
+)
 from server.asgi.ray.headers import OneRequestId
 from server.asgi.ray.host import EngineHost, open_host
 from server.config.settings import Settings, resolve_settings
@@ -48,9 +56,9 @@ HEALTH_SECONDS = 2.0
 class EngineReplica:
     """A replica: an engine in one of Ray's processes."""
 
-    async def __init__(self, config: str | None, gpus: float) -> None:
+    async def __init__(self, config: str | None, gpus: float, queue: int) -> None:
         self._name = serve.get_replica_context().replica_id.unique_id
-        settings = _settings(config)
+        settings = replace(_settings(config), max_queue=queue)
         self._host: EngineHost = await asyncio.to_thread(open_host, settings, self._name, gpus)
         await self._host.start()
 
@@ -121,9 +129,10 @@ def build(arguments: Mapping[str, Any] | None = None) -> serve.Application:
     resources = engine_resources(settings, given)
     gpus = reserved_gpus(resources)
     at_once = batch_size(settings, given, gpus)
+    queue = replica_queue(settings.max_queue, at_once, given.max_replicas)
     options: dict[str, Any] = {
         # What waits is ordered by the replica's engine, key by key, and not by Ray in the order of arrival.
-        "max_ongoing_requests": at_once + settings.max_queue + QUESTIONS,
+        "max_ongoing_requests": at_once + queue + QUESTIONS,
         "health_check_period_s": HEALTH_SECONDS,
         "graceful_shutdown_timeout_s": settings.drain_seconds,
         # The ingress asks each replica how it is, twice a second.
@@ -133,7 +142,7 @@ def build(arguments: Mapping[str, Any] | None = None) -> serve.Application:
         **resources,
     }
     replica = serve.deployment(EngineReplica).options(name="engine", **options)
-    engine = replica.bind(given.config, gpus)
+    engine = replica.bind(given.config, gpus, queue)
     ingress = serve.deployment(Ingress).options(
         name="ingress",
         num_replicas=1,

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from server.config.limits import LIMITS
 from server.config.settings import Settings
 from server.config.values import SettingsError, closest
 from server.engines.kinds import AUTO, ENGINES
@@ -107,6 +108,16 @@ def batch_size(settings: Settings, given: Arguments, gpus: float) -> int:
             "max_num_seqs", "is needed to scale replicas of vLLM: Ray adds one when their batches are full"
         )
     return LARGEST_BATCH
+
+
+def replica_queue(max_queue: int, at_once: int, most_replicas: int) -> int:
+    """Return how many requests a replica queues, so that it can take every request that the ingress admitted.
+
+    `at_once` requests run together on each replica. The ingress alone limits the queue, over all replicas.
+    One replica may have to queue what all others ran, if they are lost, and a batch more, because it counts
+    an answer for a moment longer than the ingress.
+    """
+    return min(int(LIMITS["max_queue"][1]), max_queue + at_once * most_replicas)
 
 
 def reserved_gpus(resources: Mapping[str, Any]) -> float:

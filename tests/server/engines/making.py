@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape
+from server.asgi.ray.arguments import replica_queue
 from server.asgi.ray.host import EngineHost
 from server.engines.base import Engine, StepObserver
 from server.engines.embedded.engine import EmbeddedEngine
@@ -140,8 +141,7 @@ def remote(
     replicas: int = 1,
 ) -> LocalEngine:
     """The engine of an ingress, over replicas in this process that run the embedded one."""
-    # What waits is counted by the ingress, so a replica takes whatever it is sent.
-    own = replace(limits, max_queue=limits.max_queue + limits.max_num_seqs)
+    own = replace(limits, max_queue=replica_queue(limits.max_queue, limits.max_num_seqs, replicas))
 
     def host(name: str) -> EngineHost:
         return make_host(name, embedded(base, scratch, known, own), limits.max_num_seqs)

@@ -88,6 +88,19 @@ async def test_a_stream_under_way_ends_with_an_error(engine: LocalEngine) -> Non
     assert len(await tokens(engine, ask([1, 5, 9]))) == 12
 
 
+async def test_the_replica_that_is_left_answers_all_that_were_admitted(engine: LocalEngine) -> None:
+    admitted = [long(ask([1, 5, number]), whole=True) for number in range(engine.places.limit)]
+    answers = [asyncio.ensure_future(collect(engine, request)) for request in admitted]
+    while len(engine.local.taken) < len(admitted):
+        await asyncio.sleep(0)
+    with pytest.raises(EngineBusyError):
+        await tokens(engine, ask([1, 2]))
+    await engine.local.lose("r0")
+    lengths = [len(gathered(deltas).token_ids) for deltas in await asyncio.gather(*answers)]
+    assert lengths == [200] * len(admitted)
+    assert engine.retried
+
+
 async def test_no_replica_is_a_refusal_in_time(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_engine, "BEGIN_SECONDS", 0.2)
     for name in ("r0", "r1"):
