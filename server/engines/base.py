@@ -69,27 +69,25 @@ class QueuePlaces(Protocol):
         ...
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if `reserve` would raise it for `count` requests of `share`. Reserves
-        nothing, and takes microseconds.
-        """
+        """Raise `EngineBusyError` if `reserve` would raise it. Reserves nothing, and takes microseconds."""
         ...
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """Reserve places in the engine's queue for `count` requests of `share`, either all of them or none.
-        Raises `EngineBusyError` if the queue has no room for them.
+        """Reserve `count` places in the engine's queue for requests with one API key and adapter (`share`),
+        all of them or none. Raises `EngineBusyError` if the queue has no room.
         """
         ...
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if `reserve_all` would raise it for these numbers of requests. Reserves
-        nothing.
-        """
+        """Raise `EngineBusyError` if `reserve_all` would raise it. Reserves nothing."""
         ...
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """Reserve places in the engine's queue for requests of several shares, either all of them or none.
-        `counts` maps each share to its number of requests. Raises `EngineBusyError` if there is no room for
-        them.
+        """Reserve places in the engine's queue for requests with several API keys or adapters, all of them or
+        none.
+
+        `counts` maps each pair of API key and adapter to its number of requests. Raises `EngineBusyError` if
+        the queue has no room.
         """
         ...
 

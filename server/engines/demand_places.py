@@ -37,14 +37,14 @@ class PlacesOwner(Protocol):
         ...
 
     def reserve(self, engine: Engine, share: Share, count: int, /) -> Held:
-        """Reserve `count` places for `share` in the queue of `engine`, so that the base stays in memory until
-        they are given back.
+        """Reserve `count` places in the queue of `engine` for one API key and adapter (`share`), so that the
+        base stays in memory until they are given back.
         """
         ...
 
     def reserve_all(self, engine: Engine, counts: Mapping[Share, int], /) -> Mapping[Share, Held]:
-        """Reserve places for several shares in the queue of `engine`, either all of them or none. `counts`
-        maps each share to its number of places.
+        """Reserve places in the queue of `engine` for several API keys or adapters, all of them or none.
+        `counts` maps each pair of API key and adapter to its number of places.
         """
         ...
 
@@ -86,16 +86,16 @@ class DemandPlaces:
         return engine.places.free if engine is not None else self._owner.most_waiting
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if the queue has no room for `count` requests of `share`. Does nothing
-        while the base is not loaded. See `QueuePlaces.check`.
+        """Raise `EngineBusyError` if the engine's queue has no room for `count` requests. Does nothing while
+        the base is not loaded. See `QueuePlaces.check`.
         """
         engine = self._owner.engine
         if engine is not None:
             engine.places.check(share, count)
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """Reserve `count` places for `share` in the engine's queue, either all of them or none. Raises
-        `BaseNotLoadedError` if the base is not loaded. See `QueuePlaces.reserve`.
+        """Reserve `count` places in the engine's queue, all of them or none. Raises `BaseNotLoadedError` if
+        the base is not loaded. See `QueuePlaces.reserve`.
         """
         engine = self._owner.engine
         if engine is None:
@@ -111,7 +111,7 @@ class DemandPlaces:
             engine.places.check_all(counts)
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """Reserve places for several shares in the engine's queue, either all of them or none. Raises
+        """Reserve places in the engine's queue for all the requests in `counts`, or for none. Raises
         `BaseNotLoadedError` if the base is not loaded. See `QueuePlaces.reserve_all`.
         """
         engine = self._owner.engine

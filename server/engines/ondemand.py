@@ -94,7 +94,7 @@ class OnDemandEngine:
         self._retry_at = 0.0
         self._retry_seconds = FIRST_RETRY
         self.last_used = 0.0
-        """Time of the last request, in seconds of `clock`. The base with the earliest time is unloaded first."""
+        """Time of the last request, in seconds of `clock`. The base with the earliest time is unloaded."""
         self.places = DemandPlaces(self)
         loaded.add(self)
 
@@ -373,7 +373,7 @@ class OnDemandEngine:
         return held
 
     def reserve_all(self, engine: Engine, counts: Mapping[Share, int]) -> dict[Share, Held]:
-        """Reserve places in the queue of `engine` for several shares. See `reserve`."""
+        """Reserve places in the queue of `engine` for several API keys or adapters. See `reserve`."""
         reserved = engine.places.reserve_all(counts)
         held = {share: CountedPlaces(one, self) for share, one in reserved.items()}
         self._held |= {*held.values()}

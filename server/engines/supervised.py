@@ -76,15 +76,13 @@ class _Places:
         return self._current().free
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if the queue has no room for `count` requests of `share`. See
+        """Raise `EngineBusyError` if the engine's queue has no room for `count` requests. See
         `QueuePlaces.check`.
         """
         self._current().check(share, count)
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """Reserve `count` places for `share` in the engine's queue, all or none. See
-        `QueuePlaces.reserve`.
-        """
+        """Reserve `count` places in the engine's queue, all of them or none. See `QueuePlaces.reserve`."""
         return self._current().reserve(share, count)
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
@@ -94,7 +92,7 @@ class _Places:
         self._current().check_all(counts)
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """Reserve places for several shares in the engine's queue, either all of them or none. See
+        """Reserve places in the engine's queue for all the requests in `counts`, or for none. See
         `QueuePlaces.reserve_all`.
         """
         return self._current().reserve_all(counts)
