@@ -70,4 +70,4 @@ def choose_engine(name: str, environ: Mapping[str, str]) -> Choice:
         warning = warning or found.warning
         if found.suits:
             return Choice(kind, "; ".join(reasons), warning)
-    raise AssertionError("unreachable: the last engine of the list suits every machine")
+    raise AssertionError("no engine suits this machine, but the last one in ENGINES must suit every machine")

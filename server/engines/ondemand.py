@@ -166,7 +166,7 @@ class OnDemandEngine:
     async def _progress(self, end: float) -> None:
         """Wait for the load or unload that is under way; if there is none, begin to load the base."""
         if self._closed:
-            raise EngineDeadError("the server is shutting down")
+            raise EngineDeadError("the base was not loaded, because the server is shutting down; retry later")
         now = self._clock()
         if self._phase == "failed" and now < self._retry_at:
             raise BaseUnavailableError(self.name, self._problem, self._retry_at - now)

@@ -93,8 +93,8 @@ def _check_gpu(bases: Sequence[PlannedBase], most: int | None, always: int) -> N
         last = bases[-1].name
         raise SettingsError(
             f"bases.{last}.{UTILIZATION}",
-            f"gpu_memory_utilization of the bases on vLLM adds up to {total:g} ({listed}); "
-            "lower it for some, to at most 1 in all",
+            f"the bases on vLLM may together take {total:g} times the GPU's memory ({listed}); "
+            "lower gpu_memory_utilization of some, so that the sum is at most 1",
         )
 
 

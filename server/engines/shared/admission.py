@@ -71,7 +71,7 @@ class Admission:
         """
         request = work.request
         if request.request_id in self._live:
-            raise ValueError(f"request_id {request.request_id!r} is in use")
+            raise ValueError(f"request_id {request.request_id!r} belongs to a live request; use a unique id")
         self._residents.take(request.adapter_mix, probe=probe)
         stream = DeltaStream(work, self._tokenizer, self.unread)
         try:
@@ -131,14 +131,17 @@ def check_fits(request: GenerationRequest, info: EngineInfo, kv_tokens: int) -> 
     total = prompt + wanted
     if prompt and not 0 <= min(request.prompt) <= max(request.prompt) < info.vocabulary:
         raise UnsupportedRequestError(
-            f"the prompt has a token id outside the base's vocabulary of {info.vocabulary} tokens", "prompt"
+            f"the prompt has a token id outside the base's vocabulary of {info.vocabulary} tokens; "
+            "use the base's own tokenizer",
+            "prompt",
         )
     if not prompt or total > info.context:
         raise ContextExceededError(describe_context(info.context, prompt, wanted), "max_tokens")
     if total > kv_tokens:
         message = describe_context(kv_tokens, prompt, wanted)
         raise ContextExceededError(
-            f"{message} The KV cache is the limit here; an operator can raise kv_cache_memory.", "max_tokens"
+            f"{message} The size of the KV cache sets this limit; an operator can raise kv_cache_memory.",
+            "max_tokens",
         )
 
 

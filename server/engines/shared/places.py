@@ -170,7 +170,9 @@ class Places(Generic[Stream]):
         if share.background:
             free = self._at_once + self._queue - self._live - self._background
             if count > free:
-                raise EngineBusyError("the queue is full, so background work is not accepted", 1.0)
+                raise EngineBusyError(
+                    "the engine's queue is full, so this background request is refused; retry shortly", 1.0
+                )
             return
         self.check_all({share: count})
 
@@ -188,8 +190,8 @@ class Places(Generic[Stream]):
                 live = mine.live if mine is not None else 0
                 retry = self._retry_after(live)
                 raise EngineBusyError(
-                    f"The queue is full, and {live} requests with this key and adapter are running or "
-                    f"waiting. Retry after {retry:.0f} seconds.",
+                    f"The server's queue is full, and {live} requests with this API key and adapter are "
+                    f"running or waiting. Retry after {retry:.0f} seconds.",
                     retry_after=retry,
                 )
 
@@ -332,7 +334,8 @@ class Places(Generic[Stream]):
     def _take_back(self, reservation: Reservation[Stream]) -> None:
         retry = self._retry_after(self._shares[reservation.share].live)
         reservation.lost = EngineBusyError(
-            "The queue is full, and this request gave its place to another key or adapter. "
+            "The server's queue is full, and this waiting request was removed for a request with "
+            "another API key or adapter. "
             f"Retry after {retry:.0f} seconds.",
             retry_after=retry,
             gate="queue",

@@ -106,7 +106,7 @@ class Residents:
         """
         for digest, _ in adapter_mix:
             if digest not in self.open and not probe:
-                raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded")
+                raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded; load it and retry")
         for digest, _ in adapter_mix:
             self._users[digest] += 1
 
@@ -161,5 +161,5 @@ def _refusal(error: BaseException) -> str | None:
     if isinstance(error, ValueError):
         return str(error)
     if isinstance(error, EngineError) and not isinstance(error, EngineDeadError):
-        return f"its probe failed: {error}"
+        return f"a test request with the adapter failed: {error}"
     return None
