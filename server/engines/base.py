@@ -69,7 +69,9 @@ class QueuePlaces(Protocol):
         ...
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if `reserve` would raise it. Reserves nothing, and takes microseconds."""
+        """Raise `EngineBusyError` if the queue has no room for `count` requests, without reserving places.
+        Takes microseconds.
+        """
         ...
 
     def reserve(self, share: Share, count: int = 1) -> Held:
@@ -79,7 +81,9 @@ class QueuePlaces(Protocol):
         ...
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if `reserve_all` would raise it. Reserves nothing."""
+        """Raise `EngineBusyError` if the queue has no room for all the requests in `counts`, without
+        reserving places.
+        """
         ...
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:

@@ -236,7 +236,7 @@ class OnDemandEngine:
         return "failed"
 
     async def _bring_in(self, engine: Engine) -> None:
-        """Load the adapters into the new `engine` that the base had before, and those requested since."""
+        """Load into the new `engine` the adapters that the base had before, and those requested since."""
         while missing := self._adapters.keys() - engine.residents.open:
             adapter = self._adapters[next(iter(missing))]
             try:
@@ -336,7 +336,7 @@ class OnDemandEngine:
         return state
 
     def fail(self, reason: str) -> None:
-        """Mark the engine, if it is loaded, as dead, and end all its answers. See `Engine.fail`."""
+        """Mark the engine of a loaded base as dead, and end all its answers. See `Engine.fail`."""
         if self._engine is not None:
             self._engine.fail(reason)
 

@@ -143,7 +143,7 @@ class SupervisedEngine:
         return self._engine.generate(request)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Return the vector of a text, of unit length. See `Engine.embed`."""
+        """Return the embedding vector of a text, of unit length. See `Engine.embed`."""
         return await self._engine.embed(request)
 
     async def load(self, adapter: Adapter) -> None:
@@ -261,9 +261,7 @@ class SupervisedEngine:
         self._engine = engine
 
     async def _load_again(self, engine: Engine) -> None:
-        """Load the adapters that the dead engine had into the new `engine`, except those unloaded
-        meanwhile.
-        """
+        """Load into the new `engine` the adapters that the dead engine had, except those unloaded since."""
         for adapter in list(self._adapters.values()):
             if adapter.digest not in self._adapters:
                 continue

@@ -1,5 +1,5 @@
-"""Changes a client's JSON schema so that its objects allow no additional properties, which is what schema
-libraries mean.
+"""Changes a client's JSON schema so that its objects allow no additional properties, as schema libraries
+intend.
 
 Pydantic and libraries based on it never write `additionalProperties: false`. A model that may add properties
 would go on until it runs out of tokens. Call `check_schema` before, since this code relies on its limits.

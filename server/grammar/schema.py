@@ -50,7 +50,9 @@ def _check_keywords(schema: Mapping[str, object]) -> None:
 
 
 def _inside(value: object, keywords: bool) -> Iterator[tuple[object, bool]]:
-    """Yield the values inside `value`, each with True if it is a schema, whose keys are keywords."""
+    """Yield each value inside `value`, with True if the value's keys are keywords of JSON Schema, and False
+    if they are names of properties or plain data.
+    """
     if isinstance(value, Mapping):
         for key, item in cast("Mapping[str, object]", value).items():
             named = keywords and key in ("properties", "patternProperties", "$defs", "definitions")

@@ -51,8 +51,8 @@ results.
 """
 _LARGEST_FRAME = 1 << 20
 _GROWTH = 8
-"""Number of characters that a template may write for each character of its input. A JSON escape writes six
-for one.
+"""Maximum number of characters that a template may write for each character of its input. A JSON escape
+writes six characters for one.
 """
 
 
@@ -117,7 +117,7 @@ class ChatTemplate:
         self._refused = conversation.refused_kinds(lambda messages: self._probe(self._placed(messages)))
         self._several_calls = not self.takes_tools or conversation.takes_several_calls(self._probe)
         self.tool_format: ToolFormat | None = None
-        """The format in which the base writes tool calls; None if unknown."""
+        """The format in which the base writes tool calls; None if the format is unknown."""
         called = self._probe_call() if self.takes_tools else None
         self._takes_calls = called is not None and PROBE_NAME in called and _RESULT in called
         if tool_parser is not None:

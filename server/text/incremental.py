@@ -38,7 +38,7 @@ class Pull:
         self._at = 0
         self._ended = False
         self.held: list[str] = []
-        """Text that was read and is shown as plain text if the parser finds it malformed."""
+        """Text that a parser has read, and that becomes plain text of the answer if it does not match."""
         self._structure = re.compile(f'["{{}}\\[\\]{stop}]')
         self._string_end = re.compile(f'["\\\\{stop}]')
         self._scalar_end = re.compile(f"[,}}\\]{SPACES}{stop}]")

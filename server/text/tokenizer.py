@@ -58,7 +58,7 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
         self._anchor = self._ids(_ANCHOR)
         self.eos_ids = eos_ids
-        """Tokens that end an answer."""
+        """Ids of the tokens that end an answer."""
         self.bos_id = self._id_of(special.get("bos_token"))
         """Id of the token that begins a text; None if the tokenizer has none."""
         self.pad_id = self._id_of(special.get("pad_token"))

@@ -27,9 +27,9 @@ class Calls:
 
     def __init__(self, pull: Pull, most: int | None, new_id: Callable[[], str]) -> None:
         self.count = 0
-        """Number of calls reported."""
+        """Number of tool calls reported so far."""
         self.events: list[CallEvent] = []
-        """Events found since the caller last took them."""
+        """Texts and tool calls found since the caller last took the events."""
         self.blank: list[str] = []
         """White space that is reported only if other text follows it."""
         self._in = pull

@@ -88,7 +88,7 @@ class RemoteEngine:
             self._release(answer)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Return the vector of a text, of unit length. See `Engine.embed`."""
+        """Return the embedding vector of a text, of unit length. See `Engine.embed`."""
         self._check_alive()
         self.residents.take(request.adapter_mix)
         try:

@@ -44,7 +44,7 @@ class Fleet:
         self._resized = resized
         self._gone = gone
         self._statuses: Mapping[str, ReplicaStatus] = {}
-        """Never changed, only replaced, since other threads read it in `state`."""
+        """Maps replica ids to their last reports. Replaced, never changed: `state` runs in other threads."""
         self._heard: dict[str, float] = {}
         self._loads = Counter[str]()
         self._suspects: dict[str, float] = {}

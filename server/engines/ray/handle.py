@@ -91,7 +91,7 @@ async def _ask(response: Awaitable[Any]) -> Any:
 
 @contextmanager
 def as_lost_replica() -> Generator[None]:
-    """Raise Ray's errors about a replica that does not answer as `ReplicaLostError`."""
+    """Context manager that turns Ray's errors about a lost replica into `ReplicaLostError`."""
     try:
         yield
     except asyncio.CancelledError:

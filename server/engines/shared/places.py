@@ -166,7 +166,7 @@ class Places(Generic[Stream]):
         self.full = self._live >= self.limit
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if `reserve` would raise it. Reserves nothing."""
+        """Raise `EngineBusyError` if the queue has no room for `count` requests, without reserving places."""
         if share.background:
             free = self._at_once + self._queue - self._live - self._background
             if count > free:
@@ -177,8 +177,8 @@ class Places(Generic[Stream]):
         self.check_all({share: count})
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if `reserve_all` would raise it. Reserves nothing. None of the requests in
-        `counts` may be background requests.
+        """Raise `EngineBusyError` if the queue has no room for all the requests in `counts`, without
+        reserving places. None of them may be a background request.
         """
         if self._live + sum(counts.values()) <= self._at_once + self._queue:
             return

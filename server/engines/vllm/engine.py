@@ -95,7 +95,7 @@ class CoreEngine:
             self._close(stream)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Return the vector of a text, of unit length. See `Engine.embed`."""
+        """Return the embedding vector of a text, of unit length. See `Engine.embed`."""
         self._check_alive()
         if self.info.task != "embed":
             raise UnsupportedRequestError(
@@ -185,7 +185,7 @@ class CoreEngine:
             self._front.leave(work.core_id)
 
     def gave_up(self, work: CoreRequest, error: EngineError) -> None:
-        """End the answer of a request that the core has given up with `error`."""
+        """End a request's answer with `error`, because the core has given up the request."""
         stream = self._running.pop(work.core_id, None)
         if stream is not None:
             stream.fail(error)
@@ -230,8 +230,8 @@ class CoreEngine:
         return stream
 
     async def _send_in_turn(self, stream: DeltaStream, work: CoreRequest) -> None:
-        """Send a request that has waited in the queue to the core. An error ends its stream, whose reader
-        gets it.
+        """Send a request that has waited in the queue to the core. An error is raised to the reader of the
+        request's answer.
         """
         if stream is not self._admission.get(work.request.request_id):  # it was given up meanwhile
             return

@@ -26,18 +26,18 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts for its option `max_lora_rank`, in ascending order."""
 
 _OWNED: Mapping[str, str] = {
-    "model": "use base_model",
+    "model": "use the setting base_model instead",
     "tokenizer": "the base's own tokenizer is used",
     "skip_tokenizer_init": "remove it; grammars need the tokenizer",
-    "served_model_name": "it comes from the base's folder",
-    "lora_modules": "use the setting adapters",
-    "default_mm_loras": "only text is supported",
-    "api_key": "use api_keys",
+    "served_model_name": "the model's name comes from the base's folder",
+    "lora_modules": "use the setting adapters instead",
+    "default_mm_loras": "OneSeek supports text only",
+    "api_key": "use the setting api_keys instead",
     "host": "use the setting host instead",
     "port": "use the setting port instead",
-    "enable_log_requests": "use log_requests and log_content instead",
+    "enable_log_requests": "use the settings log_requests and log_content instead",
 }
-"""Maps each option of vLLM that OneSeek sets itself to advice for an operator who sets it."""
+"""Maps each option of vLLM that an operator cannot set in OneSeek to what to do instead."""
 
 _OURS: Mapping[str, str] = {
     "max_num_seqs": "max_num_seqs",

@@ -61,7 +61,7 @@ class Listener(Protocol):
         ...
 
     def on_death(self, why: str) -> None:
-        """Called when the core has died, for the reason `why`. It takes no more requests."""
+        """Called when the core has died, for the reason `why`. A dead core takes no more requests."""
         ...
 
 
