@@ -14,7 +14,7 @@ STREAM_BYTES = 4 * 1024 * 1024
 probabilities of twenty alternatives each.
 """
 ALL_BYTES = 32 * 1024 * 1024
-"""Maximum bytes that clients have not read, of all answers of a base together."""
+"""Maximum number of bytes, in all answers of a base together, that clients have not read yet."""
 
 EVENT_BYTES = 112
 """Bytes that one unread token takes in memory, measured on CPython 3.11."""
