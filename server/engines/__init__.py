@@ -1,3 +1,3 @@
-"""Engines that run a base with its adapters behind one protocol, without HTTP or routing; `live` and above
-import them.
+"""Engines that run a base model with its adapters behind one protocol, without HTTP or routing; imported by
+`server.live` and the layers above it.
 """

@@ -1,4 +1,4 @@
-"""The protocols that every engine implements."""
+"""Protocols that every engine implements: the engine itself, its adapters, its queue and its observer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 
 class StepObserver(Protocol):
-    """Receives the figures of every step of the engine's loop, in the engine's thread."""
+    """Receives the duration and batch size of every step of an engine, possibly in the engine's own
+    thread.
+    """
 
     def step(self, seconds: float, batch: int) -> None:
-        """Called after each step, which took `seconds` and computed `batch` requests."""
+        """Called after each engine step, which took `seconds` and computed a batch of `batch` requests."""
         ...
 
 
 class OpenAdapters(Protocol):
-    """The adapters in an engine, as requests use them."""
+    """The adapters that an engine holds: which of them requests may use, and which are in use."""
 
     @property
     def open(self) -> frozenset[str]:
@@ -42,13 +44,15 @@ class OpenAdapters(Protocol):
 
 
 class QueuePlaces(Protocol):
-    """Limits the requests in an engine's queue and batch. Each takes one place. Places are divided between
-    shares; a share is all requests with the same API key and adapter."""
+    """Limits the number of requests in an engine's queue and batch, where each request takes one place.
+
+    The places are divided fairly. A share is all requests with the same API key and adapter.
+    """
 
     @property
     def full(self) -> bool:
-        """True if the queue is full. Then a request is accepted only if its share has less than its fair part
-        of the queue.
+        """True if the engine's queue is full. Then a request is accepted only if the requests with its API
+        key and adapter take less than their fair part of the queue.
         """
         ...
 
@@ -59,43 +63,54 @@ class QueuePlaces(Protocol):
 
     @property
     def free(self) -> int:
-        """Number of further requests that the engine's queue and batch can hold now, whatever their key and
-        adapter.
+        """Number of further requests that the engine's queue and batch can take now, whatever their API key
+        and adapter.
         """
         ...
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if `reserve` would raise it. Reserves nothing, and takes microseconds."""
+        """Raise `EngineBusyError` if the queue has no room for `count` requests, without reserving places.
+        Takes microseconds.
+        """
         ...
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """Reserve places in the queue for `count` requests of `share`: all of them or none. Raises
-        `EngineBusyError`.
+        """Reserve `count` places in the engine's queue for requests with one API key and adapter (`share`),
+        all of them or none. Raises `EngineBusyError` if the queue has no room.
         """
         ...
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if `reserve_all` would raise it. Reserves nothing."""
+        """Raise `EngineBusyError` if the queue has no room for all the requests in `counts`, without
+        reserving places.
+        """
         ...
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """Reserve places in the queue for requests of several shares: all of them or none. Raises
-        `EngineBusyError`.
+        """Reserve places in the engine's queue for requests with several API keys or adapters, all of them or
+        none.
+
+        `counts` maps each pair of API key and adapter to its number of requests. Raises `EngineBusyError` if
+        the queue has no room.
         """
         ...
 
 
 class Engine(Protocol):
-    """One base model with adapters, which batches all its requests."""
+    """One base model with its LoRA adapters. All requests are computed in the same batches, whatever their
+    adapter.
+    """
 
     @property
     def info(self) -> EngineInfo:
-        """Properties of the base and the engine that never change. You can read them before `start`."""
+        """Constant properties of the base and its engine, which can be read before `start`."""
         ...
 
     @property
     def residents(self) -> OpenAdapters:
-        """The adapters in the engine that requests may use now. Cheap enough to call for every request."""
+        """The adapters in the engine, with the set of those that requests may use now. Cheap enough to read
+        for every request.
+        """
         ...
 
     @property
@@ -106,33 +121,37 @@ class Engine(Protocol):
         ...
 
     async def start(self) -> None:
-        """Load the base and be ready to generate."""
+        """Load the base into memory, and return once the engine can take requests."""
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """Admit `request` and yield its deltas; closing or cancelling the iterator aborts the work.
+        """Add `request` to the engine, and yield its answer as deltas.
 
-        Raises `EngineBusyError`, `EngineDeadError`, `AdapterNotLoadedError` and `UnsupportedRequestError`
-        on the first `anext`.
+        Closing or cancelling the iterator aborts the request. The first `anext` raises `EngineBusyError`,
+        `EngineDeadError`, `AdapterNotLoadedError` or `UnsupportedRequestError` if the engine does not accept
+        the request.
         """
         ...
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Return the text's vector, of unit length. Raises the same errors as `generate`."""
+        """Return the embedding vector of a text, scaled to unit length. Raises the same errors as
+        `generate`.
+        """
         ...
 
     async def load(self, adapter: Adapter) -> None:
-        """Load `adapter` into a slot, and test it with one token.
+        """Load `adapter` into an adapter slot of the engine, and generate one token to test it.
 
-        Idempotent. If this raises `AdapterRefusedError` or is cancelled, the adapter is not loaded.
+        Does nothing if the adapter is loaded already. If this raises `AdapterRefusedError` or is cancelled,
+        the adapter is not loaded.
         """
         ...
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """Refuse new requests for `digest`, wait until no request uses it, then remove it.
+        """Refuse new requests for the adapter `digest`, wait until no request uses it, then unload it.
 
-        With `keep`, the engine may keep the weights in host memory. Other adapters can be loaded and unloaded
-        meanwhile. If this is cancelled while it waits, nothing has changed.
+        With `keep`, the engine may keep the adapter's weights in host memory. Other adapters can be loaded
+        and unloaded meanwhile. If this is cancelled while it waits, the adapter stays loaded.
         """
         ...
 
@@ -141,12 +160,12 @@ class Engine(Protocol):
         ...
 
     def fail(self, reason: str) -> None:
-        """Mark the engine as dead: end every stream with `EngineDeadError` and refuse all work.
+        """Mark the engine as dead: end every answer with `EngineDeadError`, and refuse all further requests.
 
         Does not wait, so it also works on an engine that hangs. Call `close` afterwards.
         """
         ...
 
     async def close(self) -> None:
-        """Abort running requests and release everything. Idempotent."""
+        """Abort running requests, and release all memory and processes of the engine. Idempotent."""
         ...

@@ -1,5 +1,5 @@
-"""Manages the queue of a base that is loaded on demand. As long as a request is in it, the base stays
-loaded.
+"""Manages the queue of a base that is loaded on demand. The base stays in memory as long as any request has a
+place in this queue.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from server.exchange import Held
 from server.request import Share
 
 BUSY_RETRY = 5.0
-"""`Retry-After` in seconds while a base is being loaded."""
+"""Value of the header `Retry-After`, in seconds, for requests that arrive while their base is being
+loaded.
+"""
 
 
 class PlacesOwner(Protocol):
-    """What the queue needs to know about its on-demand base."""
+    """The on-demand base that a `DemandPlaces` queue belongs to: its engine, its limits, and its
+    reservations.
+    """
 
     name: str
 
@@ -29,61 +33,69 @@ class PlacesOwner(Protocol):
 
     @property
     def most_waiting(self) -> int:
-        """Maximum number of requests that wait for the base."""
+        """Maximum number of requests that may wait until the base is loaded."""
         ...
 
     def reserve(self, engine: Engine, share: Share, count: int, /) -> Held:
-        """Hold `count` places for `share` in the engine's queue, so that the base stays in memory."""
+        """Reserve `count` places in the queue of `engine` for one API key and adapter (`share`), so that the
+        base stays in memory until they are given back.
+        """
         ...
 
     def reserve_all(self, engine: Engine, counts: Mapping[Share, int], /) -> Mapping[Share, Held]:
-        """Hold places in the engine's queue for several shares: all of them or none."""
+        """Reserve places in the queue of `engine` for several API keys or adapters, all of them or none.
+        `counts` maps each pair of API key and adapter to its number of places.
+        """
         ...
 
     def released(self) -> None:
-        """Record that a request no longer uses the base."""
+        """Record that a request has given back its places, so that the base may be idle now."""
         ...
 
 
 class DemandPlaces:
-    """The queue of an on-demand base. While any request holds a place in it, the base stays in memory."""
+    """The queue of a base that is loaded on demand. While any request holds a place in the queue, the base
+    stays in memory.
+    """
 
     def __init__(self, owner: PlacesOwner) -> None:
         self._owner = owner
 
     @property
     def full(self) -> bool:
-        """True if the queue is full, so that only clients with few requests in it get another place. See
-        `QueuePlaces.full`.
+        """True if the engine's queue is full. Then only API keys and adapters with few requests in the queue
+        get another place. See `QueuePlaces.full`.
         """
         engine = self._owner.engine
         return engine is not None and engine.places.full
 
     @property
     def limit(self) -> int:
-        """Maximum number of requests in the engine's queue and batch. While the base is not loaded: maximum
-        number of requests that wait for it. See `QueuePlaces.limit`.
+        """Maximum number of requests in the engine's queue and batch or, while the base is not loaded, that
+        may wait for the base. See `QueuePlaces.limit`.
         """
         engine = self._owner.engine
         return engine.places.limit if engine is not None else self._owner.most_waiting
 
     @property
     def free(self) -> int:
-        """Number of further requests that the queue can hold now, whatever their key and adapter. See
-        `QueuePlaces.free`.
+        """Number of further requests that the engine's queue can take now, whatever their API key and
+        adapter. See `QueuePlaces.free`.
         """
         engine = self._owner.engine
         return engine.places.free if engine is not None else self._owner.most_waiting
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if the queue has no place for the request. See `QueuePlaces.check`."""
+        """Raise `EngineBusyError` if the engine's queue has no room for `count` requests. Does nothing while
+        the base is not loaded. See `QueuePlaces.check`.
+        """
         engine = self._owner.engine
         if engine is not None:
             engine.places.check(share, count)
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """Reserve places in the queue for a request: all of them or none. See `QueuePlaces.reserve`. Raises
-        `BaseNotLoadedError` too.
+        """Reserve `count` places in the engine's queue, all of them or none. Raises `BaseNotLoadedError` if
+        the base is not loaded. See `QueuePlaces.reserve`.
         """
         engine = self._owner.engine
         if engine is None:
@@ -91,16 +103,16 @@ class DemandPlaces:
         return self._owner.reserve(engine, share, count)
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if the queue has no place for one of several requests. See
-        `QueuePlaces.check_all`.
+        """Raise `EngineBusyError` if the queue has no room for all the requests in `counts`. Does nothing
+        while the base is not loaded. See `QueuePlaces.check_all`.
         """
         engine = self._owner.engine
         if engine is not None:
             engine.places.check_all(counts)
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """Reserve places in the queue for several requests: all of them or none. See
-        `QueuePlaces.reserve_all`. Raises `BaseNotLoadedError` too.
+        """Reserve places in the engine's queue for all the requests in `counts`, or for none. Raises
+        `BaseNotLoadedError` if the base is not loaded. See `QueuePlaces.reserve_all`.
         """
         engine = self._owner.engine
         if engine is None:
@@ -109,7 +121,9 @@ class DemandPlaces:
 
 
 class CountedPlaces:
-    """Places that one request has reserved in the queue. Until they are given back, the base stays loaded."""
+    """The places that one request has reserved in an engine's queue. The base stays in memory until they are
+    given back.
+    """
 
     def __init__(self, held: Held, owner: PlacesOwner) -> None:
         self._held = held
@@ -117,37 +131,39 @@ class CountedPlaces:
 
     @property
     def name(self) -> str:
-        """The request's name in the engine. See `Held.name`."""
+        """Name of the reservation in the engine's queue. See `Held.name`."""
         return self._held.name
 
     @property
     def open(self) -> bool:
-        """True if the request's place is still held. See `Held.open`."""
+        """True if the request still holds places in the queue. See `Held.open`."""
         return self._held.open
 
     def begin(self) -> None:
-        """Count the request as running instead of waiting. See `Held.begin`."""
+        """Count the reserved places as running requests instead of waiting ones. See `Held.begin`."""
         self._held.begin()
 
     def close(self) -> None:
-        """Give back the request's place in the queue. See `Held.close`."""
+        """Give back the reserved places in the queue. See `Held.close`."""
         self._held.close()
         self._owner.released()
 
 
 @dataclass(frozen=True, slots=True)
 class KnownAdapters:
-    """Adapters that will be resident once the base is loaded."""
+    """The adapters that will be loaded together with an on-demand base, which is not in memory now."""
 
     open: frozenset[str]
 
     @property
     def held(self) -> Collection[str]:
-        """Digests of the adapters that take a slot, including those that are being loaded or unloaded. See
+        """Digests of the adapters that will take a slot of the engine once the base is loaded. See
         `OpenAdapters.held`.
         """
         return self.open
 
     def in_use(self, digest: str) -> bool:
-        """True if a running or waiting request uses the adapter. See `OpenAdapters.in_use`."""
+        """Return False: no request uses an adapter while the base is not loaded. See
+        `OpenAdapters.in_use`.
+        """
         return False

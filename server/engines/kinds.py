@@ -1,4 +1,4 @@
-"""Table of all engines: name, suitability for this machine, how to open it, and its metrics.
+"""The table of all engines: name, whether the engine suits this machine, how to open it, and its metrics.
 
 To add an engine, add an entry to `ENGINES` and its name to the setting `engine.kind`.
 """
@@ -22,7 +22,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
-    """A kind of engine that can run a base."""
+    """A kind of engine (embedded or vLLM) that can run a base."""
 
     name: str
     judge: Callable[[Mapping[str, str]], Suitability]
@@ -30,16 +30,16 @@ class EngineKind:
     open: Callable[[Settings, EngineSetup], Engine]
     """Opens the engine without starting it. Raises `SettingsError` and `EngineError`."""
     collectors: Callable[[], Sequence[Collector]] = tuple
-    """Returns the collectors of the engine's own metrics, once it has started."""
+    """Returns the Prometheus collectors of the engine's own metrics, once the engine has started."""
     divides_gpu: bool = False
-    """True if the engine can be limited to a part of a GPU's memory, so that several bases fit on one."""
+    """True if the engine can be limited to a part of a GPU's memory, so that several bases fit on one GPU."""
     chooses_batch: bool = False
-    """True if the engine chooses its batch by the device's memory, unless `max_num_seqs` is set."""
+    """True if the engine chooses its batch size by the device's memory, unless `max_num_seqs` is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen engine, and the reason."""
+    """The engine that was chosen for a base, and the reason for the choice."""
 
     kind: EngineKind
     reason: str
@@ -59,7 +59,7 @@ ENGINES = {
 
 
 def choose_engine(name: str, environ: Mapping[str, str]) -> Choice:
-    """The engine called `name`, or if that is `auto`, the first that suits this machine."""
+    """Choose the engine called `name` or, if `name` is `auto`, the first engine that suits this machine."""
     if name != AUTO:
         return Choice(ENGINES[name], "as set")
     reasons: list[str] = []
@@ -70,4 +70,4 @@ def choose_engine(name: str, environ: Mapping[str, str]) -> Choice:
         warning = warning or found.warning
         if found.suits:
             return Choice(kind, "; ".join(reasons), warning)
-    raise AssertionError("unreachable: the last engine of the list suits every machine")
+    raise AssertionError("no engine suits this machine, but the last one in ENGINES must suit every machine")

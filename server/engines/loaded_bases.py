@@ -1,4 +1,4 @@
-"""Limits how many bases are in memory, and chooses which one to unload for another."""
+"""Limits how many bases are in memory, and chooses which base to unload if another one needs the room."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import asyncio
 from typing import Literal, Protocol
 
 Why = Literal["idle", "room", "died"]
-"""Why a base is unloaded."""
+"""Reason for unloading a base: it was idle, another base needs its room, or its engine has died."""
 
 
 class LoadableBase(Protocol):
-    """A base that is loaded when a request needs it."""
+    """A base that is loaded into memory when a request needs it."""
 
     last_used: float
 
     @property
     def idle(self) -> bool:
-        """True if the base can be unloaded now."""
+        """True if the base is loaded and no request uses it, so that it can be unloaded now."""
         ...
 
     @property
     def wanted(self) -> bool:
-        """True if any request waits for the base."""
+        """True if any request waits until the base is loaded."""
         ...
 
     def unload_now(self, reason: Why, /) -> asyncio.Task[None]:
-        """Begin to unload the base, for the given reason."""
+        """Begin to unload the base for the given reason, and return the task that does it."""
         ...
 
 
 class LoadedBases:
-    """Counts the bases in memory. `always` is the number of bases that are never unloaded. `most` is the
-    maximum number of bases in memory; None: no limit.
+    """Counts the bases in memory, and makes room for another one.
 
-    Use it on the event loop only.
+    `always` is the number of bases that are never unloaded. `most` is the maximum number of bases in memory;
+    None: no limit. Use it on the event loop only.
     """
 
     def __init__(self, most: int | None = None, always: int = 0) -> None:
@@ -44,17 +44,17 @@ class LoadedBases:
 
     @property
     def inside(self) -> int:
-        """On-demand bases that are or may be in memory."""
+        """Number of on-demand bases in memory, including those that are being loaded or unloaded."""
         return len(self._inside)
 
     def add(self, base: LoadableBase) -> None:
-        """Add an on-demand base."""
+        """Add an on-demand base to the bases whose memory is managed here."""
         self._bases.append(base)
 
     async def take(self, base: LoadableBase) -> bool:
-        """Wait for room for `base`, and unload the least recently used idle base if needed.
+        """Wait until there is room in memory for `base`. If needed, unload the least recently used idle base.
 
-        Returns False if all others are busy and no request waits for `base` any more.
+        Returns False if no base can be unloaded and no request waits for `base` any more.
         """
         changed = asyncio.Event()
         self._changed.add(changed)
@@ -75,12 +75,12 @@ class LoadedBases:
             self._changed.discard(changed)
 
     def give_back(self, base: LoadableBase) -> None:
-        """Note that `base` is no longer in memory. Idempotent."""
+        """Record that `base` is no longer in memory, so that another base can be loaded. Idempotent."""
         if base in self._inside:
             self._inside.remove(base)
         self.look_again()
 
     def look_again(self) -> None:
-        """Wake the bases that wait for room."""
+        """Wake every base that waits for room in memory, so that it checks again if there is room."""
         for changed in self._changed:
             changed.set()

@@ -1,4 +1,4 @@
-"""A base that is loaded at its first request and unloaded once it has been idle, never while it is used."""
+"""An engine whose base is loaded at the first request, and unloaded once it has been idle for some time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0
-"""Seconds between failed loads: doubled each time, from the first value to the last."""
+"""Seconds before a failed load is retried: the first value, doubled after each failure up to the second."""
 
 BasePhase = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
 
@@ -35,33 +35,33 @@ log = logging.getLogger("oneseek.bases")
 
 
 class LoadObserver(Protocol):
-    """Observer of the loads and unloads of one base."""
+    """Observer of the loads and unloads of one base, such as its metrics."""
 
     def base_loaded(self, outcome: Literal["ok", "failed"], seconds: float) -> None:
-        """Called when loading the base has ended."""
+        """Called when a load of the base has ended, after `seconds`."""
         ...
 
     def base_unloaded(self, reason: Why) -> None:
-        """Called when the base was unloaded."""
+        """Called when the base has been unloaded, with the reason."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandLimits:
-    """Limits of an on-demand base: idle time, waiting time and waiting requests."""
+    """Limits of an on-demand base: idle time, waiting time and number of waiting requests."""
 
     idle_seconds: float
-    """Seconds without a request after which it is unloaded."""
+    """Seconds without a request after which the base is unloaded."""
     wait_seconds: float
-    """Maximum seconds that a request waits for the base."""
+    """Maximum seconds that a request waits until the base is loaded."""
     most_waiting: int
-    """Maximum number of requests that wait for the base."""
+    """Maximum number of requests that wait until the base is loaded."""
 
 
 class OnDemandEngine:
-    """An engine whose base is loaded on demand. `reopen` opens the real engine, in a worker thread.
+    """An engine whose base is loaded on demand. `reopen` creates the real engine, in a worker thread.
 
-    Use it on the event loop only, except `state`.
+    Use it on the event loop only; `state` may be called from any thread.
     """
 
     def __init__(
@@ -94,61 +94,61 @@ class OnDemandEngine:
         self._retry_at = 0.0
         self._retry_seconds = FIRST_RETRY
         self.last_used = 0.0
-        """Seconds of its clock; what was used last goes last."""
+        """Time of the last request, in seconds of `clock`. The base with the earliest time is unloaded."""
         self.places = DemandPlaces(self)
         loaded.add(self)
 
     @property
     def phase(self) -> BasePhase:
-        """Phase of the base. `failed`: it is not loaded, and the last load has failed."""
+        """Phase of the base. `failed`: the base is not loaded, because its last load has failed."""
         return self._phase
 
     @property
     def problem(self) -> str | None:
-        """Why the last load failed, for people; None if it did not."""
+        """Why the last load of the base failed, as text for people; None if it did not fail."""
         return self._problem if self._phase == "failed" else None
 
     @property
     def referenced(self) -> bool:
-        """True if anything uses the base or waits for it."""
+        """True if any request or adapter load uses the base, or waits until it is loaded."""
         self._held = {held for held in self._held if held.open}
         return bool(self._active or self._waiting or self._held)
 
     @property
     def wanted(self) -> bool:
-        """True if any request waits for it."""
+        """True if any request waits until the base is loaded."""
         return self._waiting > 0
 
     @property
     def idle(self) -> bool:
-        """True if the base could be unloaded now."""
+        """True if the base is loaded and nothing uses it, so that it can be unloaded now."""
         return self._phase == "loaded" and not self.referenced
 
     @property
     def engine(self) -> Engine | None:
-        """The base's engine. None while the base is not loaded."""
+        """The engine of the loaded base; None while the base is not loaded."""
         return self._engine if self._phase == "loaded" else None
 
     @property
     def most_waiting(self) -> int:
-        """Number of requests that may wait for the base at once."""
+        """Maximum number of requests that may wait until the base is loaded."""
         return self._limits.most_waiting
 
     @property
     def residents(self) -> OpenAdapters:
-        """The adapters in the engine; while the base is unloaded, those that will be in it."""
+        """The adapters in the engine or, while the base is not loaded, those that will be loaded with it."""
         engine = self.engine
         return engine.residents if engine is not None else KnownAdapters(frozenset(self._adapters))
 
     async def start(self) -> None:
-        """Start without loading the base. From then on, unload the base once it has been idle long enough."""
+        """Start without loading the base. From now on, unload it after `idle_seconds` without a request."""
         self._watcher = asyncio.create_task(self._watch())
 
     async def ready(self) -> None:
-        """Return once the base is loaded. It cannot be unloaded before the caller's next `await`.
+        """Wait until the base is loaded. The base cannot be unloaded before the caller's next `await`.
 
-        Raises `BaseNotLoadedError` if that takes too long, `BaseUnavailableError` if the load fails or has
-        failed a moment ago, `EngineBusyError` if too many wait, `EngineDeadError` at the server's end.
+        Raises `BaseNotLoadedError` after `wait_seconds`, `BaseUnavailableError` if the load fails or has just
+        failed, `EngineBusyError` if too many requests wait, `EngineDeadError` if the server is shutting down.
         """
         if self._waiting >= self._limits.most_waiting:
             message = f"Too many requests are waiting for the base {self.name} to load. Retry shortly."
@@ -164,9 +164,9 @@ class OnDemandEngine:
         self.last_used = self._clock()
 
     async def _progress(self, end: float) -> None:
-        """Wait for a load or an unload that is under way; if there is none, begin to load the base."""
+        """Wait for the load or unload that is under way; if there is none, begin to load the base."""
         if self._closed:
-            raise EngineDeadError("the server is shutting down")
+            raise EngineDeadError("the base was not loaded, because the server is shutting down; retry later")
         now = self._clock()
         if self._phase == "failed" and now < self._retry_at:
             raise BaseUnavailableError(self.name, self._problem, self._retry_at - now)
@@ -178,7 +178,7 @@ class OnDemandEngine:
         await asyncio.wait([self._task], timeout=end - now)
 
     def unload_now(self, reason: Why) -> asyncio.Task[None]:
-        """Begin to unload an idle base."""
+        """Begin to unload the base, which must be idle, and return the task that does it."""
         assert self.idle
         assert self._task is None
         return self._begin("unloading", self._unload(reason))
@@ -236,7 +236,7 @@ class OnDemandEngine:
         return "failed"
 
     async def _bring_in(self, engine: Engine) -> None:
-        """Load the adapters that were resident before, and those requested since."""
+        """Load into the new `engine` the adapters that the base had before, and those requested since."""
         while missing := self._adapters.keys() - engine.residents.open:
             adapter = self._adapters[next(iter(missing))]
             try:
@@ -278,7 +278,9 @@ class OnDemandEngine:
                 self.unload_now("idle")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """Yield the answer to `request`. Raises `BaseNotLoadedError` too. See `Engine.generate`."""
+        """Yield the answer to `request`. Raises `BaseNotLoadedError` if the base is not loaded. See
+        `Engine.generate`.
+        """
         source = self._required().generate(request)
         self._active += 1
         try:
@@ -289,7 +291,9 @@ class OnDemandEngine:
             await source.aclose()
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Return the vector of a text. Raises `BaseNotLoadedError` too. See `Engine.embed`."""
+        """Return the embedding vector of a text. Raises `BaseNotLoadedError` if the base is not loaded. See
+        `Engine.embed`.
+        """
         engine = self._required()
         self._active += 1
         try:
@@ -298,7 +302,7 @@ class OnDemandEngine:
             self._leave()
 
     async def load(self, adapter: Adapter) -> None:
-        """Load and test `adapter`, or note it until the base is loaded. See `Engine.load`."""
+        """Load and test `adapter` now or, if the base is not loaded, with the base. See `Engine.load`."""
         engine = self.engine
         if engine is None:
             self._adapters[adapter.digest] = adapter
@@ -323,7 +327,7 @@ class OnDemandEngine:
             raise
 
     def state(self) -> EngineState:
-        """Return a snapshot. An unloaded base counts as alive, so it never ends the server."""
+        """Return a snapshot of the engine's state. A base that is not loaded counts as alive."""
         engine = self.engine
         state = engine.state() if engine is not None else None
         # A dead engine is taken away within a second, and loaded again when it is needed.
@@ -332,12 +336,12 @@ class OnDemandEngine:
         return state
 
     def fail(self, reason: str) -> None:
-        """Mark the engine as dead, and end all its answers. See `Engine.fail`."""
+        """Mark the engine of a loaded base as dead, and end all its answers. See `Engine.fail`."""
         if self._engine is not None:
             self._engine.fail(reason)
 
     async def close(self) -> None:
-        """Abort running requests and release everything, loaded or not. See `Engine.close`."""
+        """Abort running requests, and unload the base if it is loaded. See `Engine.close`."""
         self._closed = True
         tasks = [task for task in (self._watcher, self._task) if task is not None]
         self._watcher = None
@@ -361,30 +365,28 @@ class OnDemandEngine:
         self.released()
 
     def reserve(self, engine: Engine, share: Share, count: int) -> Held:
-        """Places that one request has reserved in the engine's queue. Until it gives them back, the base
-        stays in memory.
+        """Reserve `count` places in the queue of `engine`. The base stays loaded until they are given
+        back.
         """
         held = CountedPlaces(engine.places.reserve(share, count), self)
         self._held.add(held)
         return held
 
     def reserve_all(self, engine: Engine, counts: Mapping[Share, int]) -> dict[Share, Held]:
-        """Hold places in the engine's queue for several shares, so that the base stays in memory. See
-        `reserve`.
-        """
+        """Reserve places in the queue of `engine` for several API keys or adapters. See `reserve`."""
         reserved = engine.places.reserve_all(counts)
         held = {share: CountedPlaces(one, self) for share, one in reserved.items()}
         self._held |= {*held.values()}
         return dict(held)
 
     def released(self) -> None:
-        """Record that a request or a load no longer uses the base."""
+        """Record that a request or an adapter load no longer uses the base."""
         self.last_used = self._clock()
         self._loaded.look_again()
 
 
 def _public(error: Exception) -> str:
-    """Return why a base could not be loaded, without any path of the host."""
+    """Return why a base could not be loaded, as text for clients without any file path of the server."""
     if isinstance(error, OSError):
         return (error.strerror or type(error).__name__).lower()
     if isinstance(error, MemoryError):

@@ -1,4 +1,4 @@
-"""Common arguments for opening an engine."""
+"""Arguments for opening an engine, which are the same for every kind of engine."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from server.text.tokenizer import Tokenizer
 
 
 class Narration(Protocol):
-    """Prints the steps of a start."""
+    """Prints what the server is doing while it starts."""
 
     def __call__(self, line: str) -> None:
-        """Print a message about the step of the start that is under way."""
+        """Print one line about the current step of the server's start."""
         ...
 
     def progress(self, what: str) -> Callable[[int, int], None]:
-        """Return a function of (bytes done, bytes in all) that prints the progress of `what`."""
+        """Return a function of (bytes done, total bytes) that prints the progress of the step `what`."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSetup:
-    """The base, its adapters, and the observers of an engine."""
+    """Everything needed to open the engine of one base: its files, its adapters, and the engine's
+    observers.
+    """
 
     base: Path
     """The folder with the base's checkpoint."""
@@ -34,10 +36,14 @@ class EngineSetup:
     base_digest: str
     tokenizer: Tokenizer
     adapters: Sequence[Adapter]
-    """All served versions, which determine the number of slots and the largest rank."""
+    """All adapter versions to be served. They determine the number of adapter slots and the largest LoRA
+    rank.
+    """
     active: Sequence[Adapter]
-    """The active versions, which a device's self-test covers."""
+    """The active version of each adapter. A device's self-test runs with these versions."""
     observer: StepObserver
     narrate: Narration
     environ: MutableMapping[str, str]
-    """The process's environment: GPU libraries read it, and vLLM's is prepared before it is imported."""
+    """Environment variables of this process. GPU libraries read them, and vLLM's are set before vLLM is
+    imported.
+    """

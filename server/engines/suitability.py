@@ -1,4 +1,4 @@
-"""Suitability of an engine for this machine, and the NVIDIA GPUs that decide it."""
+"""Describes whether an engine suits this machine, and counts the machine's NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _HIDDEN = ("", "-1", "none", "void", "NoDevFiles")
 
 @dataclass(frozen=True, slots=True)
 class Suitability:
-    """Says if `auto` would choose an engine on this machine, and why."""
+    """Says whether the setting `auto` would choose an engine on this machine, and why."""
 
     suits: bool
     reason: str = ""
     warning: str | None = None
-    """Warning to log if the engine is not chosen, for example about a GPU that is not used."""
+    """Warning to log if the engine is not chosen, for example because a GPU stays unused."""
 
 
 def count_gpus(environ: Mapping[str, str]) -> int:
-    """Count the NVIDIA GPUs that a process with `environ` may use; 0 if there is no driver.
+    """Count the NVIDIA GPUs that a process with the environment `environ` may use; 0 without a driver.
 
-    Asks NVML, not CUDA: a process that has opened CUDA cannot share it with those that it starts.
+    Asks NVML instead of CUDA: once a process has initialized CUDA, processes forked from it cannot use CUDA.
     """
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in _HIDDEN:

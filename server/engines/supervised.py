@@ -1,4 +1,6 @@
-"""A supervised engine: if it dies or hangs, that is logged, counted and, if allowed, it is restarted."""
+"""Watches an engine: if the engine dies or hangs, logs and counts the failure and, if allowed, restarts the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,15 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 LOOK_SECONDS = 0.25
-"""Seconds between checks of the engine."""
+"""Seconds between two checks whether the engine is alive and makes progress."""
 WINDOW_SECONDS = 3600.0
-"""Restarts older than this many seconds do not count against `restart_engine`."""
+"""Time in seconds after which a restart no longer counts towards the setting `restart_engine`, the maximum
+number of restarts.
+"""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between attempts to restart: doubled each time, from the first value to the last."""
+"""Seconds to wait after a failed restart: the first value, doubled after each failure up to the second."""
 CLOSE_SECONDS = 30.0
-"""Seconds for the dead engine to release its memory before the next one starts."""
+"""Maximum seconds to wait until the dead engine has released its memory, before the next one starts."""
 
 Failure = Literal["died", "stalled"]
 Outcome = Literal["ok", "failed"]
@@ -33,69 +37,73 @@ log = logging.getLogger("oneseek.engine")
 
 
 class FailureObserver(Protocol):
-    """Observer of failures of one base's engine."""
+    """Observer of the failures and restarts of one base's engine, such as its metrics."""
 
     def failed(self, failure: Failure) -> None:
-        """Why an engine was given up: it died, or it hung in a step."""
+        """Called when the engine has failed: it died, or it stalled in a step."""
         ...
 
     def restarted(self, outcome: Outcome) -> None:
-        """Count an attempt to start the engine again, with its outcome."""
+        """Called after each attempt to restart the engine, with the outcome."""
         ...
 
 
 class _Places:
-    """The queue of the engine that runs now, which changes if a dead engine is replaced by a new one."""
+    """The queue of whichever engine is running. A restart replaces a dead engine, and its queue, by a new
+    one.
+    """
 
     def __init__(self, current: Callable[[], QueuePlaces]) -> None:
         self._current = current
 
     @property
     def full(self) -> bool:
-        """True if the queue is full, so that only clients with few requests in it get another place. See
-        `QueuePlaces.full`.
+        """True if the engine's queue is full. Then only API keys and adapters with few requests in the queue
+        get another place. See `QueuePlaces.full`.
         """
         return self._current().full
 
     @property
     def limit(self) -> int:
-        """Number of requests that fit into the engine's queue and batch. See `QueuePlaces.limit`."""
+        """Maximum number of requests in the engine's queue and batch together. See `QueuePlaces.limit`."""
         return self._current().limit
 
     @property
     def free(self) -> int:
-        """Number of further requests that the queue can hold now, whatever their key and adapter. See
-        `QueuePlaces.free`.
+        """Number of further requests that the engine's queue can take now, whatever their API key and
+        adapter. See `QueuePlaces.free`.
         """
         return self._current().free
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if the queue has no place for the request. See `QueuePlaces.check`."""
+        """Raise `EngineBusyError` if the engine's queue has no room for `count` requests. See
+        `QueuePlaces.check`.
+        """
         self._current().check(share, count)
 
     def reserve(self, share: Share, count: int = 1) -> Held:
-        """Reserve places in the queue for a request: all of them or none. See `QueuePlaces.reserve`."""
+        """Reserve `count` places in the engine's queue, all of them or none. See `QueuePlaces.reserve`."""
         return self._current().reserve(share, count)
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if the queue has no place for one of several requests. See
+        """Raise `EngineBusyError` if the queue has no room for all the requests in `counts`. See
         `QueuePlaces.check_all`.
         """
         self._current().check_all(counts)
 
     def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
-        """Reserve places in the queue for several requests: all of them or none. See
+        """Reserve places in the engine's queue for all the requests in `counts`, or for none. See
         `QueuePlaces.reserve_all`.
         """
         return self._current().reserve_all(counts)
 
 
 class SupervisedEngine:
-    """Runs an engine and its replacements.
+    """Runs an engine, and replaces it by a new one if it dies or hangs.
 
-    If a step takes longer than `step_timeout` seconds (None: no limit), the engine counts as hung and its
-    streams end with an error. A dead engine is restarted at most `restarts` times an hour, with the adapters
-    that were resident. `reopen` runs in a worker thread. Without a restart left, the engine stays dead.
+    If a step takes longer than `step_timeout` seconds (None: no limit), the engine counts as hung, and its
+    answers end with an error. A dead engine is restarted, with the adapters that were loaded, at most
+    `restarts` times an hour; after that it stays dead. `reopen` creates the new engine, in a worker thread.
     """
 
     def __init__(
@@ -126,7 +134,7 @@ class SupervisedEngine:
         return self._engine.residents
 
     async def start(self) -> None:
-        """Start the engine, and watch it from then on."""
+        """Start the engine, and check from then on that it is alive."""
         await self._engine.start()
         self._watcher = asyncio.create_task(self._watch())
 
@@ -135,7 +143,7 @@ class SupervisedEngine:
         return self._engine.generate(request)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Return the vector of a text, of unit length. See `Engine.embed`."""
+        """Return the embedding vector of a text, of unit length. See `Engine.embed`."""
         return await self._engine.embed(request)
 
     async def load(self, adapter: Adapter) -> None:
@@ -192,7 +200,7 @@ class SupervisedEngine:
                 return
 
     def _look(self) -> Failure | None:
-        """Return why the engine failed; None if it works. Marks an engine that hangs as dead."""
+        """Return how the engine failed; None if it works. An engine that hangs is marked as dead."""
         state = self._engine.state()
         if not state.alive:
             log.critical("the engine has died; all its requests have failed")
@@ -210,7 +218,7 @@ class SupervisedEngine:
         return "stalled"
 
     async def _restart(self) -> bool:
-        """Start the engine again; False if no restart is left."""
+        """Restart the engine, retrying on failure. Return False if `restarts` allows no further attempt."""
         wait = FIRST_WAIT
         while self._may_restart():
             self._restarting = True
@@ -253,7 +261,7 @@ class SupervisedEngine:
         self._engine = engine
 
     async def _load_again(self, engine: Engine) -> None:
-        """Load the adapters that were resident, except those unloaded meanwhile."""
+        """Load into the new `engine` the adapters that the dead engine had, except those unloaded since."""
         for adapter in list(self._adapters.values()):
             if adapter.digest not in self._adapters:
                 continue

@@ -1,4 +1,6 @@
-"""Several engines in one process: check their total memory before any of them is opened."""
+"""Plans several bases in one process: checks, before any engine is opened, that their memory fits
+together.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +16,31 @@ from server.engines.kinds import ENGINES
 from server.errors import EngineError
 
 DEFAULT_UTILIZATION = 0.9
-"""vLLM's default for `gpu_memory_utilization`."""
+"""vLLM's own default for its option `gpu_memory_utilization`, the part of the GPU's memory that it may
+use.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedBase:
-    """One base that is to be served, and by which engine."""
+    """A base to be served, with the kind of engine that will run it."""
 
     name: str
     kind: str
     path: Path
     settings: Settings
     adapters: Sequence[Adapter]
-    """The active version of each alias."""
+    """The active version of each adapter alias of this base."""
     on_demand: bool
 
 
 def plan_together(
     bases: Sequence[PlannedBase], most: int | None, say: Callable[[str], None]
 ) -> list[Settings]:
-    """Return the settings of each base, with the memory that it may use. At most `most` bases are in memory
-    at once.
+    """Return the settings of each base, completed by the KV cache memory that it may use.
 
-    Raises `SettingsError` and `EngineError` if they do not fit together.
+    At most `most` bases are in memory at once (None: no limit). `say` prints the plan. Raises `SettingsError`
+    or `EngineError` if the bases do not fit into memory together.
     """
     if len(bases) == 1:
         return [bases[0].settings]
@@ -76,7 +80,9 @@ def _plan_cpu(bases: Sequence[PlannedBase], most: int | None, say: Callable[[str
 
 
 def _check_gpu(bases: Sequence[PlannedBase], most: int | None, always: int) -> None:
-    """Raise `SettingsError` if the engines of vLLM may take more than the GPU together."""
+    """Raise `SettingsError` if the bases that vLLM serves may take more than the GPU's whole memory
+    together.
+    """
     shares = {base.name: _utilization(base.settings) for base in bases}
     fixed = [shares[base.name] for base in bases if not base.on_demand]
     others = sorted((shares[base.name] for base in bases if base.on_demand), reverse=True)
@@ -87,8 +93,8 @@ def _check_gpu(bases: Sequence[PlannedBase], most: int | None, always: int) -> N
         last = bases[-1].name
         raise SettingsError(
             f"bases.{last}.{UTILIZATION}",
-            f"gpu_memory_utilization of the bases on vLLM adds up to {total:g} ({listed}); "
-            "lower it for some, to at most 1 in all",
+            f"the bases on vLLM may together take {total:g} times the GPU's memory ({listed}); "
+            "lower gpu_memory_utilization of some, so that the sum is at most 1",
         )
 
 

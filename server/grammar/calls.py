@@ -1,4 +1,6 @@
-"""Grammars of tool calls, in each format that bases write them in (`server.text.tool_formats`)."""
+"""Builds grammars that allow only tool calls, in each format in which bases write calls
+(`server.text.tool_formats`).
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,20 @@ from server.text.tool_formats import MISTRAL, ToolFormat
 from server.text.tool_syntax import ARGS, TOOL_CALLS
 
 ToolSchemas: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Maps a tool's name to the JSON schema of its arguments. `$ref`s are relative to each schema."""
+"""Maps each tool's name to the JSON schema of its arguments. A `$ref` points into the schema of its own
+tool.
+"""
 
 
 def tool_calls(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int], *, parallel: bool = True) -> str:
-    """Return a grammar that allows only calls of `tools` in the format `form`.
+    """Return a grammar that allows only calls of `tools`, written in the format `form`.
 
-    `ids` are the control tokens' ids. Mistral's format needs `[TOOL_CALLS]` among them; with `[ARGS]` it is
-    `name[ARGS]{…}`. Without `parallel`, only one call is allowed.
+    `ids` maps the format's control tokens to their token ids. Mistral's format needs the id of
+    `[TOOL_CALLS]`; with the id of `[ARGS]`, calls are written as `name[ARGS]{…}`. Without `parallel`, only
+    one call is allowed. Raises `ValueError` if there are no tools.
     """
     if not tools:
-        raise ValueError("tools is empty; a grammar of calls needs at least one")
+        raise ValueError("tools is empty, but a grammar of tool calls needs at least one tool")
     if form is not MISTRAL:
         rules = _written(form, tools, ids, parallel)
     elif ARGS in ids:
@@ -61,9 +66,10 @@ def _objects(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int]) -> li
 
 
 def _spelled(text: str, form: ToolFormat, ids: Mapping[str, int]) -> str:
-    """Return `text` as a Lark expression, in which control tokens in `ids` are single tokens.
+    """Return `text` as an expression of the Lark grammar, in which the control tokens in `ids` are single
+    tokens.
 
-    A tokenizer of SentencePiece's kind may put a space between an added token and what follows.
+    Tokenizers like SentencePiece's may put a space after a control token, so the expression allows one.
     """
     parts = re.split(f"({'|'.join(map(re.escape, form.control))})", text) if form.control else [text]
     spelled = (f"<[{ids[part]}]>" if part in ids else literal(part) for part in parts if part)

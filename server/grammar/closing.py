@@ -1,7 +1,8 @@
-"""Close the objects of a client's schema to additional properties, as schema libraries intend.
+"""Changes a client's JSON schema so that its objects allow no additional properties, as schema libraries
+intend.
 
 Pydantic and libraries based on it never write `additionalProperties: false`. A model that may add properties
-would go on until it runs out of tokens. Runs after `check_schema`, whose bounds it relies on.
+would go on until it runs out of tokens. Call `check_schema` before, since this code relies on its limits.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from server.grammar.text import GrammarRefusedError
 
 _STEPS = 4
 _SPARE_STEPS = 1_000
-"""Maximum steps of closing: a number for each value in the schema, plus a constant."""
+"""Maximum work for one schema: `_STEPS` for each object and array in it, plus `_SPARE_STEPS`."""
 
 _SAYS = ("additionalProperties", "patternProperties")
-"""Keywords by which a schema itself defines additional properties."""
+"""JSON Schema keywords with which a schema itself decides about additional properties."""
 _CLOSABLE = frozenset({"properties", "unevaluatedProperties", "$ref", "allOf", "anyOf", "oneOf"})
-"""Keywords with objects or subschemas. A schema without any of them describes no object that needs
-closing.
+"""JSON Schema keywords that contain properties or other schemas. A schema without any of them has no object
+to close.
 """
 
 PropertyNames: TypeAlias = tuple[str, ...]
@@ -40,31 +41,34 @@ SchemaObject: TypeAlias = Mapping[str, Any]
 
 
 def close_objects(schema: SchemaObject) -> dict[str, Any]:
-    """A copy of `schema` in which objects with `properties` allow no others, unless they say so themselves.
+    """Return a copy of `schema` in which objects that have `properties` allow no others, unless they say so
+    themselves.
 
-    Objects that are combined (`allOf`, keywords beside `$ref`, `anyOf` beside `properties`) are closed over
-    the names of all their parts. `{"type": "object"}` stays open. Keywords without effect are removed. Raises
-    `GrammarRefusedError` if the schema has too many combinations.
+    An object that is described by several parts (`allOf`, keywords beside `$ref`, `anyOf` beside
+    `properties`) allows the properties of all parts. `{"type": "object"}` still allows any property. Keywords
+    without effect are removed. Raises `GrammarRefusedError` if the schema has too many combinations.
     """
     return _Closing(schema).run()
 
 
 @dataclass(slots=True)
 class _Declared:
-    """The properties that a schema, with all its parts, declares for one object."""
+    """The properties that a schema and all schemas it combines declare for one object."""
 
     properties: bool = False
-    """True if any part of the schema has `properties`."""
+    """True if any of the combined schemas has `properties`."""
     names: dict[str, None] = field(default_factory=dict[str, None])
     required: dict[str, None] = field(default_factory=dict[str, None])
     says: bool = False
-    """True if any part of the schema defines additional properties."""
+    """True if any of the combined schemas decides itself about additional properties."""
     unevaluated: bool = False
-    """True if `unevaluatedProperties: false` closes it, over the names of all its parts."""
+    """True if any of the combined schemas has `unevaluatedProperties`, which applies to the properties that
+    none of them declares.
+    """
 
 
 def _definitions(schema: SchemaObject) -> Mapping[str, Any]:
-    """`$defs` of `schema`; empty if it is missing or not an object."""
+    """Return the `$defs` of `schema`; empty if they are missing or not an object."""
     found = schema.get("$defs")
     return cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
 
@@ -90,8 +94,8 @@ class _Closing:
         return closed
 
     def _schema(self, schema: SchemaObject, names: PropertyNames | None) -> dict[str, Any]:
-        """Return a copy of `schema` whose object allows only its own properties and `names`. None: allow
-        all.
+        """Return a copy of `schema` whose objects allow only their own properties and those in `names`. None:
+        they allow all properties.
         """
         self._spend()
         schema = without_idle(schema)
@@ -117,8 +121,8 @@ class _Closing:
     def _closure(
         self, schema: SchemaObject, names: PropertyNames | None
     ) -> tuple[PropertyNames | None, PropertyNames | None]:
-        """Return the names that the object allows here, and those that the branches of its union allow. None:
-        all names.
+        """Return the property names that an object of this schema allows, and those that each branch of its
+        `anyOf` or `oneOf` allows. None: all names.
         """
         parts = self._declared(schema)
         if names is None or parts.says or not _may_be_object(schema):
@@ -164,7 +168,9 @@ class _Closing:
         return self._schema(cast("SchemaObject", value), names) if isinstance(value, Mapping) else value
 
     def _ref(self, ref: Any, names: PropertyNames | None) -> Any:
-        """Return a reference to a copy of the schema that allows only `names`, or all names."""
+        """Return a `$ref` to a copy of the referenced schema that allows only the properties in `names`;
+        None: all properties.
+        """
         if names == () or not isinstance(ref, str) or (target := self._find(ref)) is None:
             return ref
         key = (ref, names)
@@ -179,7 +185,7 @@ class _Closing:
         return self._variants[key]
 
     def _declared(self, schema: SchemaObject) -> _Declared:
-        """Return the properties that `schema` declares, with everything that `allOf` and `$ref` add."""
+        """Return the properties that `schema` declares, including those that `allOf` and `$ref` add."""
         found = _Declared()
         for part in self._parts(schema, ("allOf",)):
             rest = part.get("unevaluatedProperties", False)
@@ -193,7 +199,7 @@ class _Closing:
         return found
 
     def _declares(self, branches: object) -> bool:
-        """True if any branch of a union has properties."""
+        """Return True if any branch of an `anyOf` or `oneOf` has `properties`."""
         return any("properties" in part for part in self._branches(branches))
 
     def _names_within(self, schema: SchemaObject, groups: Iterable[str]) -> PropertyNames:
@@ -211,7 +217,7 @@ class _Closing:
                 yield from self._parts(cast("SchemaObject", branch), ("allOf", "anyOf", "oneOf"))
 
     def _parts(self, schema: SchemaObject, keys: Sequence[str]) -> Iterable[SchemaObject]:
-        """Yield `schema` and the schemas that `keys` and `$ref` in it lead to, each once."""
+        """Yield `schema` and all schemas that it contains under `keys` or refers to by `$ref`, each once."""
         pending, seen = deque([schema]), set[str]()
         while pending:
             part = pending.popleft()
@@ -228,7 +234,9 @@ class _Closing:
                 pending.append(target)
 
     def _find(self, ref: str) -> SchemaObject | None:
-        """The schema that a JSON pointer from the root names; None if there is none, or it is a boolean."""
+        """Return the schema that the JSON pointer `ref` names; None if there is no such schema or it is true
+        or false.
+        """
         if ref != "#" and not ref.startswith("#/"):
             return None
         place: Any = self._root
@@ -245,13 +253,15 @@ class _Closing:
         return cast("SchemaObject", place) if isinstance(place, Mapping) else None
 
     def _resolved(self, schema: SchemaObject) -> SchemaObject:
-        """Return the schema that a plain reference names; for any other schema, `schema` itself."""
+        """Return the schema that `schema` refers to if it is only a `$ref`, else `schema` itself."""
         ref = schema.get("$ref")
         target = self._find(ref) if isinstance(ref, str) and len(schema) == 1 else None
         return without_idle(schema if target is None else target)
 
     def _is_disjoint(self, branches: Sequence[Any]) -> bool:
-        """True if one required property has different values in all branches, so that it tells them apart."""
+        """Return True if a required property has different values in all branches, so that a value matches at
+        most one branch.
+        """
         tables = [self._tags(branch) for branch in branches]
         for name in tables[0] if len(tables) > 1 else ():
             values = [table.get(name) for table in tables]
@@ -261,7 +271,7 @@ class _Closing:
         return False
 
     def _tags(self, branch: Any) -> dict[str, frozenset[str]]:
-        """Return each required property of a branch that has a list of allowed values, with these values as
+        """Map each required property of a branch that has `const` or `enum` to its allowed values, written as
         JSON.
         """
         found: dict[str, frozenset[str]] = {}
@@ -279,12 +289,14 @@ class _Closing:
     def _spend(self, steps: int = 1) -> None:
         self._steps -= steps
         if self._steps < 0:
-            raise GrammarRefusedError("the schema combines its parts in too many ways; simplify it")
+            raise GrammarRefusedError(
+                "the schema combines too many schemas (by allOf, anyOf, oneOf or $ref); simplify it"
+            )
 
 
 def _single(schema: SchemaObject) -> SchemaObject | None:
-    """Return the part of an `allOf` that has only one, as older versions of pydantic write a reference with a
-    description.
+    """Return the only schema in an `allOf`; None if `schema` is anything else. Older versions of pydantic
+    write a `$ref` with a description in this way.
     """
     if schema.keys() - ANNOTATIONS != {"allOf"} or "$defs" in schema or "definitions" in schema:
         return None

@@ -1,4 +1,6 @@
-"""JSON Schema's keywords: which contain schemas, and which have no effect with their value."""
+"""Tables of JSON Schema's keywords: which of them contain schemas, and with which values they have no
+effect.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import msgspec
 SCHEMAS = frozenset(
     {"additionalProperties", "additionalItems", "items", "unevaluatedItems", "unevaluatedProperties"}
 )
-"""Keywords whose value is a nested schema."""
+"""Keywords of JSON Schema whose value is a schema."""
 SCHEMA_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 SCHEMA_LISTS = frozenset({"allOf", "anyOf", "oneOf", "items", "prefixItems"})
 ANNOTATIONS = frozenset(
@@ -20,26 +22,30 @@ ANNOTATIONS = frozenset(
         "$comment", "$schema", "$id", "$anchor", "$defs", "definitions", "discriminator",
     }
 )  # fmt: skip
-"""Keywords that do not constrain a value."""
+"""Keywords of JSON Schema that do not restrict the values that match."""
 
 FORMATS = frozenset(
     {
         "date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid",
     }
 )  # fmt: skip
-"""Formats that llguidance enforces. Others are annotations, as in JSON Schema."""
+"""Values of the keyword `format` that llguidance enforces. Other formats only describe a value, as in JSON
+Schema.
+"""
 
 _UUID = "^[0-9a-f]{{8}}-[0-9a-f]{{4}}-{}[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}$"
 _PATTERNS = {
     # pydantic's Decimal: the look-ahead asks for a digit.
     r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$",
 }
-"""Maps known patterns with look-around to equivalent patterns without."""
+"""Maps known regular expressions with look-around, which llguidance does not support, to equal expressions
+without it.
+"""
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 
 
 def _is_free(value: object) -> bool:
-    """True if every value matches this schema."""
+    """Return True if every value matches the schema `value`."""
     return value is True or (isinstance(value, Mapping) and not value.keys() - ANNOTATIONS)
 
 
@@ -68,12 +74,14 @@ _IDLE: Mapping[str, Callable[[Any], bool]] = {
     "format": lambda value: isinstance(value, str) and value not in FORMATS,
     "nullable": lambda value: value is False,
 }
-"""Maps each keyword to test whether its value has no effect."""
+"""Maps each keyword to a function that returns True if the keyword's value has no effect."""
 _TOUCHED = frozenset({*_IDLE, "contains", "minContains", "maxContains", "if", "then", "else", "pattern"})
 
 
 def without_idle(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """`schema` without keywords that have no effect, and with known look-around patterns replaced."""
+    """Return a copy of `schema` without the keywords that have no effect, and with known look-around patterns
+    replaced.
+    """
     if schema.keys().isdisjoint(_TOUCHED):
         return dict(schema)
     kept = {key: value for key, value in schema.items() if key not in _IDLE or not _IDLE[key](value)}
@@ -92,9 +100,11 @@ def without_idle(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_named_properties(schema: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """`schema` with its `propertyNames`, which are `names`, as properties or as a pattern of them.
+    """Return a copy of `schema` in which `propertyNames` is replaced by `properties` or `patternProperties`,
+    which llguidance supports.
 
-    Unchanged if that is impossible: it also has properties, or the names have other constraints.
+    `names` is the schema in `propertyNames`. Returns an unchanged copy if that is impossible: `schema` also
+    has properties, or `names` has other constraints.
     """
     if "properties" in schema or "patternProperties" in schema:
         return dict(schema)
@@ -115,7 +125,9 @@ def with_named_properties(schema: Mapping[str, Any], names: Mapping[str, Any]) -
 
 
 def is_servable_branch(branch: object) -> bool:
-    """True if the pattern in a union's branch is supported."""
+    """Return False if the branch of a union has a regular expression with look-around, which is not
+    supported.
+    """
     if not isinstance(branch, Mapping):
         return True
     pattern = cast("Mapping[str, object]", branch).get("pattern")
@@ -123,7 +135,7 @@ def is_servable_branch(branch: object) -> bool:
 
 
 def values_of(schema: object) -> frozenset[str]:
-    """The values of `const` or `enum` as JSON; empty without them."""
+    """Return the strings that `const` or `enum` of `schema` allows, as JSON; empty without these keywords."""
     if not isinstance(schema, Mapping):
         return frozenset()
     keywords = cast("Mapping[str, Any]", schema)
@@ -135,7 +147,7 @@ def values_of(schema: object) -> frozenset[str]:
 
 
 def count_schemas(schema: object) -> int:
-    """Number of objects and arrays in `schema`, including itself."""
+    """Return the number of objects and arrays inside `schema`, including `schema` itself."""
     count, pending = 0, [schema]
     while pending:
         value = pending.pop()

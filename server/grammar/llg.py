@@ -1,4 +1,5 @@
-"""Interface to llguidance: its view of a base's tokenizer, its limits, and its error messages.
+"""Interface to the grammar library llguidance: gives it a base's tokenizer, sets its limits, and shortens its
+error messages.
 
 Imported only when the first grammar is used.
 """
@@ -19,17 +20,20 @@ LIMITS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=False,
 )
-"""Limits at about a tenth of llguidance's defaults; ordinary schemas stay far below."""
+"""Limits on the work that llguidance does for a grammar, at about a tenth of its defaults. Ordinary schemas
+stay far below.
+"""
 
 _SHOWN = 300
-"""Maximum length of an error message for a client."""
+"""Maximum number of characters of llguidance's error message that a client gets."""
 
 
 def open_tokenizer(tokenizer: Tokenizer) -> LLTokenizer:
-    """Return `tokenizer` in llguidance's form: as llguidance reads it, if its texts equal the server's.
+    """Return `tokenizer` as an object of llguidance.
 
-    llguidance does not know every decoder (it takes Metaspace's mark for a letter). If it reads a token
-    differently, or cannot read the file, it gets the text of each token from here.
+    If llguidance reads the base's tokenizer.json in the same way as the server, this is llguidance's own
+    reading. llguidance does not know every decoder (it takes Metaspace's mark for a letter). If it reads a
+    token differently, or cannot read the file, it gets the bytes of each token from the server's tokenizer.
     """
     ends = sorted(token for token in tokenizer.eos_ids if token < tokenizer.vocabulary_size)
     try:
@@ -49,7 +53,7 @@ def _agrees(reader: LLTokenizer, tokenizer: Tokenizer) -> bool:
 
 
 class _Vocabulary:
-    """A tokenizer with the interface that `TokenizerWrapper` requires."""
+    """The server's tokenizer with the interface that llguidance's `TokenizerWrapper` requires."""
 
     bos_token_id = None
 
@@ -72,9 +76,9 @@ class _Vocabulary:
 
 
 def compile_grammar(tokenizer: LLTokenizer, text: str) -> LLMatcher:
-    """A matcher for the grammar `text`, at its beginning.
+    """Compile the grammar `text`, and return a matcher that has not read any token yet.
 
-    Raises `GrammarRefusedError` with llguidance's reason.
+    Raises `GrammarRefusedError` with llguidance's reason if the grammar is not valid.
     """
     matcher = LLMatcher(tokenizer, text, log_level=0, limits=LIMITS)
     if matcher.is_error():
@@ -83,7 +87,9 @@ def compile_grammar(tokenizer: LLTokenizer, text: str) -> LLMatcher:
 
 
 def complaint(message: str) -> str:
-    """llguidance's message in one short line, without the grammar that it quotes."""
+    """Return llguidance's error message as one short line, without the lines of the grammar that it
+    quotes.
+    """
     lines: list[str] = []
     for line in message.splitlines():
         number, bar, _ = line.partition("|")

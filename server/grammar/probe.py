@@ -1,7 +1,9 @@
-"""The child process that tests a grammar first, where it may hang, exhaust memory or crash.
+"""Runs in a child process of the server, and tests grammars there, since a grammar may hang, exhaust memory
+or crash.
 
-Compiling is native code that cannot be interrupted, and some grammars of a few bytes take it minutes,
-gigabytes, or more stack than there is. What passes here, under narrower limits, passes in the server too.
+Compiling is native code that cannot be interrupted. For some grammars of a few bytes, it takes minutes,
+gigabytes, or more stack than there is. The limits here are narrower than the server's, so a grammar that
+passes this test works in the server too.
 """
 
 from __future__ import annotations
@@ -24,19 +26,22 @@ from server.grammar.text import GrammarRefusedError
 from server.text.tokenizer import Tokenizer
 
 MEMORY = 128 << 20
-"""Memory limit of a test in bytes."""
+"""Maximum memory in bytes that testing a grammar may take."""
 STACK = 896 << 10
-"""Stack limit of a test in bytes; the server's threads have at least as much."""
+"""Stack size in bytes for testing a grammar; the server's threads have at least as much."""
 MASK_SECONDS = 0.05
-"""CPU time limit in seconds for a single token, because all requests in a batch wait for it."""
+"""Maximum CPU time in seconds to compute which tokens may come next. All requests in a batch wait for
+this.
+"""
 STEPS = 64
-"""Number of random tokens to follow in a test, after compiling."""
+"""Number of random tokens that a test generates with a grammar after compiling it."""
 
 
 def answer_grammars(pipe: Connection[object, object], definition: str, eos_ids: frozenset[int]) -> None:
-    """Reply to each grammar from `pipe` with an error message, or the empty string if it passes.
+    """Reply to each grammar that arrives at `pipe` with an error message, or with an empty string if the
+    grammar passes the test.
 
-    Sends an empty string once when it is ready. Returns when the other end closes.
+    Sends one empty string when the process is ready. Returns when the server closes the other end of `pipe`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this process too
     tokenizer = open_tokenizer(Tokenizer(definition, {}, eos_ids))
@@ -56,11 +61,13 @@ def _in_small_stack(tokenizer: LLTokenizer, text: str) -> str:
     thread = threading.Thread(target=lambda: verdicts.append(attempt(tokenizer, text)))
     thread.start()
     thread.join()
-    return verdicts[0] if verdicts else "the grammar cannot be compiled"
+    return verdicts[0] if verdicts else "compiling the grammar failed; simplify the grammar or schema"
 
 
 def attempt(tokenizer: LLTokenizer, text: str) -> str:
-    """Compile `text` and follow it for some tokens. Returns an error message, or the empty string."""
+    """Compile the grammar `text`, and generate some random tokens with it. Returns an error message; empty if
+    the grammar works.
+    """
     try:
         matcher = compile_grammar(tokenizer, text)
     except GrammarRefusedError as error:
@@ -69,7 +76,9 @@ def attempt(tokenizer: LLTokenizer, text: str) -> str:
 
 
 def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
-    """Take random tokens until the text is complete. Returns an error message, or the empty string."""
+    """Generate random tokens that the grammar allows, until the text is complete. Returns an error message;
+    empty if the grammar works.
+    """
     choose = random.Random(0)
     for step in range(STEPS):
         began = time.thread_time()
@@ -77,9 +86,9 @@ def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
         spent = time.thread_time() - began
         if matcher.is_error():
             reason = complaint(matcher.get_error())
-            return "no text can match it" if not step and "NoExtension" in reason else reason
+            return "no text can match the grammar" if not step and "NoExtension" in reason else reason
         if spent > MASK_SECONDS:
-            return f"a single token takes {spent:.2g} s; simplify it"
+            return f"a single token of the grammar takes {spent:.2g} s to compute; simplify the grammar"
         bits = np.unpackbits(mask, bitorder="little", count=vocabulary)
         allowed = [token for token in np.flatnonzero(bits).tolist() if token not in ends]
         if not allowed or not matcher.consume_token(choose.choice(allowed)):
@@ -90,7 +99,7 @@ def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
 
 
 def _bound_memory() -> None:
-    """Limit the process to `MEMORY` more bytes, if the system supports that."""
+    """Limit this process to `MEMORY` more bytes than it has now. Works on Linux only."""
     if sys.platform != "linux":
         return
     import resource
@@ -102,6 +111,8 @@ def _bound_memory() -> None:
 
 
 def _hush() -> None:
-    """Keep native code's crash output out of the server's log; the result reports the crash."""
+    """Keep the crash output of native code out of the server's log; the server reports the crash to the
+    client.
+    """
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)

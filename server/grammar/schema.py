@@ -1,4 +1,4 @@
-"""Limits on a client's JSON schema, checked before it becomes a grammar."""
+"""Checks that a client's JSON schema is within limits, before it becomes a grammar."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from typing import Any, cast
 from server.grammar.text import GrammarRefusedError
 
 MAX_DEPTH = 64
-"""Maximum nesting; llguidance supports 128 levels, including its own."""
+"""Maximum number of levels that a schema may be nested. llguidance supports 128 levels, including its own."""
 MAX_COUNT = 10_000
-"""Maximum count of items, properties or characters in a keyword such as minItems."""
+"""Maximum value of keywords that count items, properties or characters, such as `minItems`."""
 
 _COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength")
 _DATA = ("const", "enum", "default", "examples")
-"""Keywords that hold values, not schemas."""
+"""Keywords of JSON Schema that contain plain values, not schemas."""
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """Raise `GrammarRefusedError`, which names the place, for unsupported content of a schema."""
+    """Check that a client's JSON schema uses only what the server supports.
+
+    Raises `GrammarRefusedError`, which names the keyword, if a part of the schema is not supported or too
+    large.
+    """
     if "x-guidance" in schema:
-        raise GrammarRefusedError("x-guidance is reserved for the server; remove it")
+        raise GrammarRefusedError("the schema's keyword x-guidance is reserved for the server; remove it")
     # In a schema's `properties`, the names of keywords are names of properties.
     pending: list[tuple[object, int, bool]] = [(schema, 1, True)]
     while pending:
@@ -37,16 +41,18 @@ def _check_keywords(schema: Mapping[str, object]) -> None:
         target = schema.get(name)
         if isinstance(target, str) and not target.startswith("#"):
             raise GrammarRefusedError(
-                f"{name} {target[:60]!r} points outside the schema; move the target into $defs"
+                f"the schema's {name} {target[:60]!r} points outside the schema; move its target into $defs"
             )
     for name in _COUNTS:
         count = schema.get(name)
         if isinstance(count, int | float) and count > MAX_COUNT:
-            raise GrammarRefusedError(f"{name} is {count!s:.20}; the maximum is {MAX_COUNT}")
+            raise GrammarRefusedError(f"the schema's {name} is {count!s:.20}; the maximum is {MAX_COUNT}")
 
 
 def _inside(value: object, keywords: bool) -> Iterator[tuple[object, bool]]:
-    """Values in `value`, each with True if its keys are keywords."""
+    """Yield each value inside `value`, with True if the value's keys are keywords of JSON Schema, and False
+    if they are names of properties or plain data.
+    """
     if isinstance(value, Mapping):
         for key, item in cast("Mapping[str, object]", value).items():
             named = keywords and key in ("properties", "patternProperties", "$defs", "definitions")

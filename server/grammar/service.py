@@ -1,4 +1,4 @@
-"""Check grammars before use, in a separate process and with a time limit."""
+"""Tests the grammars of requests before they are used, in a separate process and with a time limit."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from server.grammar.turns import FairTurns
 from server.text.tokenizer import Tokenizer
 
 SECONDS = 2.0
-"""Time limit in seconds to compile a grammar and follow it for some tokens."""
+"""Maximum seconds to compile a grammar and to generate some tokens with it in the test."""
 START_SECONDS = 60.0
-"""Time limit in seconds for the child process to start."""
+"""Maximum seconds for the process that tests grammars to start."""
 MAX_WAITING = 32
-"""Maximum number of grammars of one client that may be tested or wait; beyond it, 429."""
+"""Maximum number of one client's grammars that are tested or wait. A client with more gets status 429."""
 MAX_IN_ALL = 256
-"""Maximum number of waiting grammars of all clients."""
+"""Maximum number of grammars, of all clients together, that are tested or wait."""
 REMEMBERED = 512
-"""Maximum number of grammars whose results are cached."""
+"""Maximum number of grammars whose test results are remembered."""
 
 GrammarCheck: TypeAlias = Callable[[str], Awaitable[None]]
-"""Checks grammars for one client. See `Grammars.check`."""
+"""Type of a function that tests a grammar for one client. See `Grammars.check`."""
 
 
 class Grammars:
-    """Checks whether a grammar can be served. Call its methods on the event loop.
+    """Tests whether the server can use a grammar. Call its methods on the event loop.
 
     One grammar is tested at a time, in a child process that is killed if a test takes too long. Clients can
-    therefore keep at most one process busy. Clients take turns.
+    therefore keep at most one process busy. If several clients wait, they take turns.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, seconds: float = SECONDS) -> None:
@@ -50,9 +50,10 @@ class Grammars:
         self._pipe: Connection[object, object] | None = None
 
     async def check(self, text: str, asker: str = "") -> None:
-        """Check the grammar `text`. Grammars of one `asker` wait for each other.
+        """Test the grammar `text`. Grammars of the same client (`asker`) are tested one after another.
 
-        Raises `GrammarRefusedError` if it cannot be served, and `EngineBusyError` if too many are waiting.
+        Raises `GrammarRefusedError` if the server cannot use the grammar, and `EngineBusyError` if too many
+        grammars wait.
         """
         key = hashlib.sha256(bounded(text).encode("utf-8", "surrogatepass")).digest()
         verdict = self._verdicts.get(key)
@@ -66,7 +67,7 @@ class Grammars:
             raise GrammarRefusedError(verdict)
 
     def close(self) -> None:
-        """End the child process. Idempotent."""
+        """End the process that tests grammars. Idempotent."""
         self._worker.shutdown(wait=False, cancel_futures=True)
         self._kill()
 
@@ -74,7 +75,7 @@ class Grammars:
         asked = self._asked[asker]
         if asked >= MAX_WAITING or self._asked.total() >= MAX_IN_ALL:
             raise EngineBusyError(
-                f"{asked} of your grammars are waiting to be checked, the maximum; retry shortly",
+                f"the server is busy checking grammars, {asked} of them yours; retry shortly",
                 retry_after=self._seconds * max(1, asked),
                 gate="grammars",
             )
@@ -105,10 +106,12 @@ class Grammars:
         except (EOFError, OSError):
             self._kill()
             raise GrammarRefusedError(
-                "compiling the grammar takes too much memory or recursion; simplify it"
+                "compiling the grammar takes too much memory or recursion; simplify the grammar or schema"
             ) from None
         self._kill()
-        raise GrammarRefusedError(f"compiling the grammar takes longer than {self._seconds:g} s; simplify it")
+        raise GrammarRefusedError(
+            f"compiling the grammar takes longer than {self._seconds:g} s; simplify the grammar or schema"
+        )
 
     def _open(self) -> Connection[object, object]:
         if self._pipe is not None and self._child is not None and self._child.is_alive():
@@ -130,7 +133,7 @@ class Grammars:
         except (EOFError, OSError):
             pass
         self._kill()
-        raise EngineError("the server cannot check grammars at the moment; retry shortly")
+        raise EngineError("the server's process that checks grammars did not start; retry shortly")
 
     def _kill(self) -> None:
         child, pipe, self._child, self._pipe = self._child, self._pipe, None, None

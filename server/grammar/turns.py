@@ -1,4 +1,6 @@
-"""A lock with fair turns among clients."""
+"""A lock for which waiting clients take turns, so that a client with many requests does not delay the
+others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections import OrderedDict, deque
 
 
 class FairTurns:
-    """A round-robin lock: clients that wait get it one after another, however many requests each has.
+    """A lock that waiting clients get in turn (round-robin), however many requests each client has.
 
     Use it on a single event loop.
     """
@@ -17,7 +19,7 @@ class FairTurns:
         self._askers: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     def waiting(self, asker: str) -> int:
-        """Number of requests of the client `asker` that wait for the lock."""
+        """Return the number of requests of the client `asker` that wait for the lock."""
         return len(self._askers.get(asker, ()))
 
     @property
@@ -26,7 +28,7 @@ class FairTurns:
         return sum(map(len, self._askers.values()))
 
     async def acquire(self, asker: str) -> None:
-        """Wait for the lock, and hold it until `release`."""
+        """Wait for the lock on behalf of the client `asker`. The caller holds it until `release`."""
         if not self._taken:
             self._taken = True
             return
@@ -42,7 +44,7 @@ class FairTurns:
             raise
 
     def release(self) -> None:
-        """Release the lock, and give it to the next client."""
+        """Release the lock, and give it to the client whose turn is next."""
         while self._askers:
             asker, queue = self._askers.popitem(last=False)
             first = queue.popleft()

@@ -1,9 +1,8 @@
-"""Checks that a client's schema is valid JSON Schema: each keyword's value has the type that the standard
-requires.
+"""Checks that a client's JSON schema is valid: each keyword's value has the type that the standard requires.
 
-After draft 2020-12, with the older spellings that are still written, such as `items` as a list. An empty
-`allOf` and values that are listed twice pass: they ask for nothing. Keywords that are not listed here,
-annotations among them, may hold anything.
+Follows draft 2020-12, and accepts older spellings that are still in use, such as `items` as a list. An empty
+`allOf` and lists with repeated values are accepted, since they have no effect. Keywords that are missing from
+the table below, such as annotations, may have any value.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from server.grammar.text import GrammarRefusedError
 
 TYPES = ("string", "number", "integer", "boolean", "array", "object", "null")
 _SHOWN = 64
-"""Characters of a property's name that a place repeats."""
+"""Maximum characters of a property's name that are shown in the path of an error."""
 
 
 def _is_schema(value: object) -> bool:
@@ -61,10 +60,10 @@ def _is_texts_map(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class KeywordKind:
-    """The kind of value that a schema keyword holds."""
+    """A kind of value that a JSON Schema keyword can have, such as a list of strings."""
 
     wanted: str
-    """Description of the kind of value, for error messages."""
+    """Description of the kind of value, such as `a list of strings`, for error messages."""
     accepts: Callable[[Any], bool]
 
 
@@ -110,9 +109,10 @@ KEYWORDS: Mapping[str, KeywordKind] = {
 
 
 def check_validity(schema: Mapping[str, Any]) -> None:
-    """Raise `GrammarRefusedError`, with the place, for a keyword with a value that it may not have.
+    """Check the values of all keywords in a client's JSON schema.
 
-    The work grows with the schema.
+    Raises `GrammarRefusedError`, with the path in the schema, for a keyword whose value has the wrong type.
+    Takes time proportional to the size of the schema.
     """
     pending: deque[tuple[Mapping[str, Any], str]] = deque([(schema, "")])
     while pending:
@@ -123,12 +123,16 @@ def check_validity(schema: Mapping[str, Any]) -> None:
                 continue
             if not kind.accepts(item):
                 where = f"{place}{key}"
-                raise GrammarRefusedError(f"{where} is {format_value(item)}; it must be {kind.wanted}", where)
+                raise GrammarRefusedError(
+                    f"the schema's {where} is {format_value(item)}; it must be {kind.wanted}", where
+                )
             pending += _inside(f"{place}{key}", kind, item)
 
 
 def _inside(place: str, kind: KeywordKind, value: Any) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Yield the schemas that a keyword holds, if they are objects, each with its path in the whole schema."""
+    """Yield the schemas that a keyword's value contains, each with its path in the whole schema. Schemas that
+    are just true or false are left out.
+    """
     if kind is _SCHEMA_MAP:
         inside = cast("Mapping[str, object]", value)
         found = [(item, f"{place}.{name[:_SHOWN]}.") for name, item in inside.items()]

@@ -1,3 +1,3 @@
-"""Tokenizer, chat templates and the syntax of tool calls, without HTTP or engines; everything above imports
-it.
+"""Tokenizer, chat templates and the syntax of tool calls, without HTTP or engines; imported by
+`server.grammar` and the layers above it.
 """

@@ -1,8 +1,8 @@
-"""Chat templates: a base's own Jinja template turns messages into the text that the base was trained on.
+"""Renders chat messages as a prompt, with the Jinja template that the base was trained on.
 
 Only the template in the model's folder is ever compiled. It runs in Jinja's immutable sandbox, with the
 globals that Hugging Face's templates expect. A client's text reaches the template as data, in which
-spelled-out control tokens are broken up.
+spelled-out control tokens are split.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ from server.text import conversation
 from server.text.tool_formats import FORMATS, JSON, PROBE_NAME, ToolFormat, find_format
 
 Tool = Mapping[str, Any]
-"""`{"type": "function", "function": {"name", "description", "parameters"}}`, as Hugging Face has it."""
+"""A tool as Hugging Face's templates expect it: `{"type": "function", "function": {"name", "description",
+"parameters"}}`.
+"""
 
 BREAK = "\ufdd0"
-"""Inserted into a client's text to split a spelled-out control token. A client's own becomes U+FFFD."""
+"""Character inserted into a client's text to split a spelled-out control token. If the client's text itself
+contains this character, it is replaced by U+FFFD.
+"""
 _END = "\ufdd1"
 OURS = frozenset(
     {
@@ -42,14 +46,20 @@ NO_ARGUMENTS: Mapping[str, Any] = {}
 
 _RESERVED = re.compile(f"[{BREAK}{_END}]")
 _RESULT = "7e3a"
-"""Text of the tool result in the probe that finds out if a template renders calls and their results."""
+"""Text of a tool's result in the test conversation that shows whether a template renders calls and their
+results.
+"""
 _LARGEST_FRAME = 1 << 20
 _GROWTH = 8
-"""Characters of output allowed for each character of input. A JSON escape writes six for one."""
+"""Maximum number of characters that a template may write for each character of its input. A JSON escape
+writes six characters for one.
+"""
 
 
 class _Generation(Extension):
-    """Jinja's `{% generation %}` block, which marks text for training. Only its contents are rendered."""
+    """Supports the block `{% generation %}`, which marks text for training in some templates: renders the
+    block's contents.
+    """
 
     tags = {"generation"}  # noqa: RUF012 - the base class declares it so
 
@@ -60,16 +70,18 @@ class _Generation(Extension):
 
 
 class TemplateError(ValueError):
-    """The base's chat template refuses these messages. The message is safe to show to a client."""
+    """The base's chat template cannot render the messages of a request. The message is safe to show to a
+    client.
+    """
 
 
 class ChatTemplate:
-    """A compiled chat template with the special tokens that it may write.
+    """A compiled chat template of a base, with the special tokens that it may write.
 
-    `control` are the strings that tokenise to control tokens; they are broken wherever a client writes them.
-    Text reaches the template as a string, or as a list of parts if it reads nothing else. Raises `ValueError`
-    for a template that does not compile, or that leaves out what the user says. `tool_parser` is the name of
-    the format of tool calls; by default the template shows it.
+    `control` lists the strings that are tokenized as control tokens; they are split wherever a client writes
+    them. Messages reach the template as strings or, if the template reads only lists of parts, as lists.
+    Raises `ValueError` for a template that does not compile or does not render user messages. `tool_parser`
+    names the format of tool calls; by default, the format is found from the template.
     """
 
     def __init__(
@@ -90,10 +102,11 @@ class ChatTemplate:
             read = meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(
-                f"the base's chat template does not compile, line {error.lineno}: {error}"
+                f"the base's chat template does not compile, line {error.lineno}: {error}; "
+                "correct the template in the base's folder"
             ) from error
         self.arguments = frozenset(read) - frozenset(names) - frozenset(special) - OURS
-        """Variables that a request may set: read by the template, and set neither by it nor by the server."""
+        """Template variables that a request may set: those that neither the template nor the server sets."""
         self._special = dict(special)
         self.breaker = Breaker(control)
         self._in_parts = frozenset[str]()
@@ -104,7 +117,7 @@ class ChatTemplate:
         self._refused = conversation.refused_kinds(lambda messages: self._probe(self._placed(messages)))
         self._several_calls = not self.takes_tools or conversation.takes_several_calls(self._probe)
         self.tool_format: ToolFormat | None = None
-        """The format in which the base writes tool calls; None if unknown."""
+        """The format in which the base writes tool calls; None if the format is unknown."""
         called = self._probe_call() if self.takes_tools else None
         self._takes_calls = called is not None and PROBE_NAME in called and _RESULT in called
         if tool_parser is not None:
@@ -123,13 +136,12 @@ class ChatTemplate:
     ) -> str:
         """Render a conversation as a prompt. `BREAK` splits control tokens that a client spelled out.
 
-        With `continue_final_message` the prompt ends with the last message's text, so that the model
-        continues it. If the template does not support tools, they are described in a system message. If it
-        does not support calls and results, they are written as text. If it does not support the order of
-        roles, turns are merged as Mistral's reference tokenizer does. If it does not support system
-        messages, their text goes before the first user message.
-        `arguments` sets template variables; names that are not in `self.arguments` are ignored.
-        Raises `TemplateError` if the template still refuses the messages.
+        With `continue_final_message`, the prompt ends with the last message's text, so that the model
+        continues that text. What the template does not support is rewritten: tools are described in a system
+        message, tool calls and results are written as text, messages are merged as Mistral's reference
+        tokenizer does, and system messages go before the first user message. `arguments` sets template
+        variables; names that are not in `self.arguments` are ignored. Raises `TemplateError` if the template
+        refuses even the rewritten messages.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError(
@@ -157,7 +169,7 @@ class ChatTemplate:
     def _with_tools(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
-        """Rewrite as text those of the tools, calls and results that the template does not support."""
+        """Rewrite tools, tool calls and results as plain text if the template does not support them."""
         form = self.tool_format or JSON
         if tools and not self.takes_tools:
             messages, tools = conversation.with_described(messages, tools, form), None
@@ -193,14 +205,16 @@ class ChatTemplate:
     ) -> str:
         if not messages or not isinstance(messages[-1].get("content"), str):
             raise TemplateError(
-                "continue_final_message needs a last message with text; add one, or set it to false"
+                "continue_final_message needs text in the last message; add text, or set "
+                "continue_final_message to false"
             )
         # If the space after `_END` is gone, the template strips messages: strip the end of the text, too.
         marked = {**messages[-1], "content": messages[-1]["content"] + _END + " "}
         text, end, rest = self._run([*messages[:-1], marked], False, tools, arguments).rpartition(_END)
         if not end:
             raise TemplateError(
-                "the chat template does not render the last message, so it cannot be continued"
+                "the chat template does not render the last message, so the model cannot continue it; "
+                "set continue_final_message to false"
             )
         return text if rest.startswith(" ") else text.rstrip()
 
@@ -226,26 +240,31 @@ class ChatTemplate:
                 length += len(part)
                 if length > limit:
                     raise TemplateError(
-                        f"the conversation has more than {limit} characters in the chat template's form"
+                        f"the chat template turns the conversation into more than {limit} characters, the "
+                        "maximum; shorten the conversation"
                     )
                 parts.append(part)
         except TemplateError:
             raise
         except jinja2.TemplateError as error:
-            raise TemplateError(error.message or "the base's chat template rejects these messages") from error
+            raise TemplateError(
+                error.message or "the base's chat template rejects the request's messages"
+            ) from error
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
-            raise TemplateError("the base's chat template failed on the request's messages") from error
+            raise TemplateError(
+                "the base's chat template failed on the request's messages; check their roles and contents"
+            ) from error
         return "".join(parts)
 
     def _probe(self, messages: Sequence[Message]) -> str | None:
-        """Render `messages`; None if the template refuses them."""
+        """Render `messages` to find out whether the template supports them; None if it refuses them."""
         try:
             return self._run(messages, True)
         except TemplateError:
             return None
 
     def _probe_tools(self) -> bool:
-        """Return True if the template renders a tool's name and parameters."""
+        """Return True if the template renders the names and parameters of a request's tools."""
         parameters = {"type": "object", "properties": {"9c2b": {"type": "string"}}}
         function = {"name": PROBE_NAME, "description": "", "parameters": parameters}
         try:
@@ -257,7 +276,7 @@ class ChatTemplate:
         return PROBE_NAME in text and "9c2b" in text
 
     def _probe_call(self) -> str | None:
-        """Render a conversation with a tool call and its result; None if the template refuses it."""
+        """Render a test conversation with a tool call and its result; None if the template refuses it."""
         function = {"name": PROBE_NAME, "arguments": {"a": 1}}
         call = {"id": "a1b2c3d4e", "type": "function", "function": function}
         return self._probe(
@@ -270,10 +289,11 @@ class ChatTemplate:
 
 
 class Breaker:
-    """Splits control tokens that a client spells out, so that they are tokenised as ordinary letters.
+    """Splits control tokens that a client spells out, so that they are tokenized as ordinary letters.
 
-    `BREAK` is inserted after the first character of each occurrence, including overlapping ones. It is also
-    inserted at the ends of a text that could form a control token together with the text next to it.
+    `BREAK` is inserted after the first character of each spelled-out control token, including overlapping
+    ones. It is also inserted at the beginning or end of a text that could form a control token together with
+    neighbouring text.
     """
 
     def __init__(self, control: Sequence[str]) -> None:
@@ -288,7 +308,9 @@ class Breaker:
         self._tails = tuple({token[n:] for token in tokens for n in range(1, len(token))})
 
     def apply(self, value: Any) -> Any:
-        """Return `value` with control tokens split in every string. Dicts, lists and tuples are copied."""
+        """Return a copy of `value` in which control tokens are split in every string, also inside dicts,
+        lists and tuples.
+        """
         if isinstance(value, str):
             return self._break(value)
         if isinstance(value, Mapping):
@@ -298,7 +320,7 @@ class Breaker:
         return value
 
     def count(self, text: str) -> int:
-        """Return the number of control tokens that `text` spells out."""
+        """Return the number of control tokens that are spelled out in `text`."""
         return 0 if self._whole is None else len(self._whole.findall(text))
 
     def _break(self, text: str) -> str:
@@ -320,7 +342,7 @@ class Breaker:
 
 
 def _size(value: Any) -> int:
-    """Estimate the length of `value` as JSON in characters, without escapes."""
+    """Estimate the number of characters of `value` as JSON, without escapes."""
     if isinstance(value, str):
         return len(value) + 4
     if isinstance(value, Mapping):
@@ -345,7 +367,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Replace Jinja's `tojson` filter, which would escape HTML characters."""
+    """Write `value` as JSON. Replaces Jinja's filter `tojson`, which would escape HTML characters."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

@@ -1,4 +1,5 @@
-"""Rewrites conversations for chat templates: merges turns that a template refuses, writes tools as text.
+"""Rewrites conversations that a base's chat template does not support: merges messages, and writes tools as
+text.
 
 Merging follows Mistral's reference tokenizer (mistral-common, `InstructRequestNormalizer`).
 """
@@ -14,10 +15,12 @@ from server.text.tool_signature import signature
 
 Messages: TypeAlias = list[dict[str, Any]]
 RenderProbe: TypeAlias = Callable[[Messages], str | None]
-"""Renders messages without rewriting them; returns None if the template refuses them."""
+"""Type of a function that renders messages with a chat template, to test it. Returns None if the template
+refuses the messages.
+"""
 
 JOIN = "\n\n"
-"""Separates the texts of messages that are merged into one."""
+"""Text between the texts of messages that are merged into one message."""
 
 _SYSTEM, _USER, _ASSISTANT, _LAST = "3b7e", "9c2b", "b2c9", "6d4f"
 _KINDS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -28,22 +31,25 @@ _KINDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "assistants": (("user", _USER), ("assistant", _ASSISTANT), ("assistant", _LAST), ("user", _SYSTEM)),
     "assistant first": (("assistant", _ASSISTANT), ("user", _USER)),
 }
-"""Maps orders of roles that some templates refuse to (role, text) pairs of an example, all texts
-different.
+"""Maps each unusual order of roles, which some templates refuse, to an example: its messages as (role, text),
+all texts different.
 """
 ALL_KINDS = frozenset(_KINDS)
 
 
 def refused_kinds(render: RenderProbe) -> frozenset[str]:
-    """Return the kinds of `_KINDS` that a template refuses, or of which it does not render every message.
+    """Return the unusual orders of roles (keys of `_KINDS`) that a template refuses or does not render
+    completely.
 
-    An assistant's message need not be rendered: some templates render only the other roles.
+    An assistant's text need not be rendered, since some templates render only the other roles.
     """
     return frozenset(kind for kind, turns in _KINDS.items() if not _is_taken(render, turns))
 
 
 def kinds_of(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """Return the kinds of `_KINDS` that `messages` belong to; empty for an ordinary order of roles."""
+    """Return the unusual orders of roles (keys of `_KINDS`) that `messages` contain; empty if their order is
+    ordinary.
+    """
     roles = [message.get("role") for message in messages]
     rest = [role for role in roles if role != "system"]
     found: set[str] = set()
@@ -62,10 +68,10 @@ def kinds_of(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
 
 
 def merged(messages: Messages, refused: frozenset[str]) -> Messages:
-    """Rewrite `messages` so that they are of none of the `refused` kinds.
+    """Rewrite `messages` so that they contain none of the `refused` orders of roles (keys of `_KINDS`).
 
-    System messages are merged into one at the beginning. Adjacent messages of one role are merged. If an
-    assistant speaks first, an empty user message is put before it.
+    System messages are merged into one at the beginning. Neighbouring messages of the same role are merged.
+    If an assistant's message comes first, an empty user message is inserted before it.
     """
     kinds = kinds_of(messages) & refused
     if "late system" in kinds:
@@ -86,7 +92,9 @@ def merged(messages: Messages, refused: frozenset[str]) -> Messages:
 
 
 def with_system_in_user(messages: Messages) -> Messages:
-    """Put leading system messages before the first user message's text."""
+    """Remove the system messages at the beginning, and put their text before that of the first user
+    message.
+    """
     count = _leading_systems(messages)
     rest = messages[count:]
     if not count or not rest or rest[0].get("role") != "user":
@@ -98,7 +106,9 @@ def with_system_in_user(messages: Messages) -> Messages:
 
 
 def one_call_each(messages: Messages) -> Messages:
-    """Split messages with several tool calls: each call gets its own message, followed by its result."""
+    """Split each message with several tool calls into messages with one call each. The result of each call
+    follows its message.
+    """
     split: Messages = []
     results: dict[str, dict[str, Any]] = {}
     for index, message in enumerate(messages):
@@ -119,7 +129,7 @@ def one_call_each(messages: Messages) -> Messages:
 
 
 def takes_several_calls(render: RenderProbe) -> bool:
-    """Return False if a template refuses a message with two tool calls but takes messages with one."""
+    """Return False if a template refuses messages with two tool calls but accepts messages with one call."""
     functions: Messages = [{"name": f"{PROBE_NAME}{place}", "arguments": {}} for place in range(2)]
     calls: Messages = [
         {"id": f"a1b2c3d4{place}", "type": "function", "function": function}
@@ -135,7 +145,9 @@ def takes_several_calls(render: RenderProbe) -> bool:
 
 
 def calls_as_text(messages: Messages, form: ToolFormat) -> Messages:
-    """Write tool calls as text of the assistant, and adjacent results as the text of one user message."""
+    """Write tool calls as text of the assistant, and neighbouring tool results as the text of one user
+    message.
+    """
     plain: Messages = []
     results = False
     for message in messages:
@@ -156,7 +168,9 @@ def calls_as_text(messages: Messages, form: ToolFormat) -> Messages:
 
 
 def with_described(messages: Messages, tools: Sequence[Mapping[str, Any]], form: ToolFormat) -> Messages:
-    """Describe `tools` at the end of the first system message, or in a new one if none comes first."""
+    """Describe `tools` at the end of the first message if it is a system message, or else in a new system
+    message.
+    """
     described = {"role": "system", "content": _description(tools, form)}
     if messages and messages[0].get("role") == "system":
         return [_joined([messages[0], described]), *messages[1:]]
@@ -175,7 +189,7 @@ def _leading_systems(messages: Messages) -> int:
 
 
 def _joined(messages: Messages) -> dict[str, Any]:
-    """Merge messages of the same role into one, with all their texts and tool calls."""
+    """Merge messages of the same role into one message with all their texts and tool calls."""
     texts = [message["content"] for message in messages if message.get("content")]
     calls = [call for message in messages for call in message.get("tool_calls") or ()]
     one = {**messages[0], "content": JOIN.join(texts)}

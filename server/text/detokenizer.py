@@ -1,7 +1,9 @@
-"""Turns generated tokens into text: emits whole characters only, and no part of a stop string.
+"""Turns generated tokens into text while they arrive. Returns only complete characters, and no part of a stop
+string.
 
-`tokenizers`' own DecodeStream is not used: it raises where a stray byte follows a character of byte-fallback
-tokens, which a warm temperature can produce, and holds all text back behind such a byte.
+The `tokenizers` library's own DecodeStream is not used. It raises an error if a stray byte follows a
+character of byte-fallback tokens, which a high temperature can produce, and holds back all text after such a
+byte.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ _utf8 = codecs.getincrementaldecoder("utf-8")
 class TextStream:
     """Decodes the tokens of one answer.
 
-    The texts that `push` and `finish` return add up to the decoded answer before the first stop string. That
-    is the stop string that is complete first; if several are complete at once, the longest of them.
-    Bytes that are not UTF-8 become U+FFFD. If `prompt` ends with plain text, the space before the answer's
-    first word is kept. After a special token, or without `prompt`, it is dropped, as by `Tokenizer.decode`.
+    The texts that `push` and `finish` return add up to the answer's text before the first stop string. This
+    is the stop string that is complete first; if several are complete at once, the longest of them. Bytes
+    that are not UTF-8 become U+FFFD. If `prompt` ends with plain text, the space before the answer's first
+    word is kept. After a special token, or without `prompt`, the space is dropped, as by `Tokenizer.decode`.
     `marks`: see `Sampling.marks`.
     """
 
@@ -46,7 +48,8 @@ class TextStream:
         self._spaces = 0 if self._begun else tokenizer.leading_spaces
 
     def push(self, token_id: int) -> tuple[str, str | None]:
-        """Add a token. Return the text that may be shown now, and the stop string that ended it or None.
+        """Add a token. Return the text that may be shown now, and the stop string that ended the answer or
+        None.
 
         Do not call this again after a stop string was returned.
         """
@@ -64,7 +67,9 @@ class TextStream:
         return self._stops.push(text, honour)
 
     def finish(self) -> str:
-        """Return the text that was held back, if no stop string ended the answer."""
+        """Return the text that was held back because it could have become a stop string. Call this at the end
+        of the answer.
+        """
         rest = self._decoder.decode(b"", final=True)
         return rest if self._stops is None else self._stops.finish(rest)
 
@@ -79,7 +84,7 @@ class TextStream:
         return self._strip(text) if self._spaces and text else text
 
     def _strip(self, text: str) -> str:
-        """Drop leading spaces, at most as many as the tokenizer's decoder does."""
+        """Drop leading spaces, at most as many as the tokenizer's decoder drops."""
         stripped = text.lstrip(" ")
         dropped = min(self._spaces, len(text) - len(stripped))
         self._spaces = 0 if stripped else self._spaces - dropped
@@ -87,10 +92,10 @@ class TextStream:
 
 
 class StopSearch:
-    """Searches a text that arrives in parts for several strings at once.
+    """Searches text that arrives in parts for several stop strings at once.
 
-    Uses one Knuth-Morris-Pratt automaton (1977) for each string. Its state is the length of the longest
-    beginning of the string that the text ends with, and so much text must be held back. Takes linear time.
+    Uses one Knuth-Morris-Pratt automaton (1977) for each string. The automaton's state is the number of the
+    string's first characters with which the text ends; so many characters are held back. Takes linear time.
     Raises `ValueError` for an empty string.
     """
 
@@ -105,9 +110,10 @@ class StopSearch:
         self._held = ""
 
     def push(self, text: str, honour: bool) -> tuple[str, str | None]:
-        """Add `text`. Return the text that can be shown, and the string found or None.
+        """Add `text`. Return the text that can be shown, and the stop string that was found or None.
 
-        Text is held back while it may be the beginning of a string. Matches count only if `honour` is true.
+        Text is held back while it may be the beginning of a stop string. If `honour` is false, stop strings
+        are ignored.
         """
         if not self._held and self._firsts.isdisjoint(text):
             return text, None
@@ -127,12 +133,14 @@ class StopSearch:
         return whole[:shown], None
 
     def finish(self, text: str) -> str:
-        """Return all text that was held back, followed by `text`."""
+        """Return all text that was held back, followed by `text`, at the end of the answer."""
         whole, self._held = self._held + text, ""
         return whole
 
     def _scan(self, index: int, text: str) -> int:
-        """Advance one automaton by `text`. Return the offset at which its string was first complete, or 0."""
+        """Feed `text` to the automaton of one stop string. Return the offset at which the string was first
+        complete; 0 if it was not.
+        """
         string, borders, state = self._strings[index], self._borders[index], self._states[index]
         length = len(string)
         first = 0
@@ -149,7 +157,9 @@ class StopSearch:
 
 
 def _borders(string: str) -> list[int]:
-    """For each length, find the longest proper prefix of `string[:length]` that is also its suffix."""
+    """Return for each length n the length of the longest proper prefix of `string[:n]` that is also its
+    suffix.
+    """
     borders = [0, 0]
     state = 0
     for character in string[1:]:

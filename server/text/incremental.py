@@ -1,7 +1,9 @@
-"""Lets a parser read a text that is still arriving, and give back what it read if it does not match.
+"""Lets a parser read text that is still arriving, and treat what it has read as plain text if it does not
+match.
 
-A parser is a generator that yields when it needs more text and calls its parts with `yield from`. Text
-that was read but may not match is kept in `Pull.held`. Parsing takes linear time, however the text is cut.
+A parser is a generator that yields when it needs more text and calls its parts with `yield from`. Text that
+was read but may not match is kept in `Pull.held`. Parsing takes linear time, whatever the lengths of the
+parts that arrive.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ SPACES = " \t\r\n"
 
 
 class MalformedError(Exception):
-    """The text is not what the parser expects."""
+    """The text is not what the parser expects, for example no valid tool call."""
 
 
 class Pull:
-    """A text that arrives in parts. Values end at the character `stop`, which a parser reads with `one`.
+    """A text that arrives in parts, with functions for a parser to read it.
 
-    `stop` may be empty. `spelled` maps the code points of marks to the text that is shown instead of them.
+    JSON values end before the character `stop`, which a parser reads with `one`; `stop` may be empty.
+    `spelled` maps the code points of marks (characters that stand for control tokens) to the control tokens'
+    text.
     """
 
     def __init__(self, stop: str, spelled: Mapping[int, str]) -> None:
@@ -34,18 +38,20 @@ class Pull:
         self._at = 0
         self._ended = False
         self.held: list[str] = []
-        """Text that was read and is shown as plain text if the parser finds it malformed."""
+        """Text that a parser has read, and that becomes plain text of the answer if it does not match."""
         self._structure = re.compile(f'["{{}}\\[\\]{stop}]')
         self._string_end = re.compile(f'["\\\\{stop}]')
         self._scalar_end = re.compile(f"[,}}\\]{SPACES}{stop}]")
 
     def feed(self, text: str, ended: bool) -> None:
-        """Add the next part of the text. All of the part before must have been read."""
+        """Add the next part of the text. The parser must have read the previous part completely."""
         assert self._at == len(self._text)
         self._text, self._at, self._ended = text, 0, ended
 
     def peek(self) -> Steps[str]:
-        """Wait for the next character and return it without reading it; empty at the end of the text."""
+        """Wait for the next character, and return it without reading it. Returns an empty string at the end
+        of the text.
+        """
         while self._at == len(self._text):
             if self._ended:
                 return ""
@@ -53,21 +59,25 @@ class Pull:
         return self._text[self._at]
 
     def chunk(self, end: int | None = None) -> str:
-        """Read and return the current part up to index `end`, without adding it to `held`."""
+        """Read and return the text that has arrived, up to the index `end`, without adding it to `held`."""
         text, self._at = self._text[self._at : end], len(self._text) if end is None else end
         return text if text.isascii() else text.translate(self._spelled)
 
     def one(self) -> str:
-        """Read and return the character that `peek` returned, without adding it to `held`."""
+        """Read and return the character that `peek` has returned, without adding it to `held`."""
         return self.chunk(self._at + 1)
 
     def before(self, pattern: re.Pattern[str]) -> str:
-        """Read and return the current part up to the next match of `pattern`, without adding it to `held`."""
+        """Read and return the text that has arrived, up to the next match of `pattern`, without adding it to
+        `held`.
+        """
         found = pattern.search(self._text, self._at)
         return self.chunk(found and found.start())
 
     def take(self) -> Steps[str]:
-        """Read the next character into `held`. Raises `MalformedError` at `stop` and at the end."""
+        """Read the next character, and add it to `held`. Raises `MalformedError` at the character `stop` and
+        at the end of the text.
+        """
         char = yield from self.peek()
         if not char or char == self._stop:
             raise MalformedError
@@ -75,13 +85,17 @@ class Pull:
         return char
 
     def expect(self, char: str) -> Steps[None]:
-        """Read `char` into `held`. Raises `MalformedError` if another character comes next."""
+        """Read the character `char`, and add it to `held`. Raises `MalformedError` if the next character is
+        another one.
+        """
         if (yield from self.peek()) != char:
             raise MalformedError
         yield from self.take()
 
     def literal(self, word: str, mark: str) -> Steps[None]:
-        """Read `word`, or the `mark` that stands for it, into `held`. Raises `MalformedError` for others."""
+        """Read `word`, or the character `mark` that stands for it, and add it to `held`. Raises
+        `MalformedError` if other text comes next.
+        """
         if (yield from self.peek()) == mark:
             yield from self.take()
             return
@@ -89,12 +103,14 @@ class Pull:
             yield from self.expect(char)
 
     def space(self) -> Steps[None]:
-        """Read white space, if there is any, into `held`."""
+        """Read white space, if there is any, and add it to `held`."""
         while (char := (yield from self.peek())) and char in SPACES:
             yield from self.take()
 
     def value(self) -> Steps[str]:
-        """Read one JSON value into `held` and return its source. Only brackets and quotes are checked."""
+        """Read one JSON value, add it to `held`, and return its text. Checks only that brackets and quotes
+        match.
+        """
         begun = len(self.held)
         opening = yield from self.peek()
         if opening == '"':
@@ -106,15 +122,19 @@ class Pull:
         return "".join(self.held[begun:])
 
     def string(self) -> Steps[str]:
-        """Read a JSON string into `held` and return its decoded value."""
+        """Read a JSON string, add it to `held`, and return the string's value. Raises `MalformedError` if
+        other text comes next.
+        """
         if (yield from self.peek()) != '"':
             raise MalformedError
         return unquoted((yield from self.value()))
 
     def object_parts(self) -> Generator[str | None, None, None]:
-        """Yield the pieces of a JSON object as they arrive, and None if more text is needed.
+        """Yield the text of a JSON object piece by piece as it arrives, and None whenever more text is
+        needed.
 
-        Ends after the closing brace, before a `stop`, or at the end of the text. Nothing is added to `held`.
+        Ends after the object's closing brace, before the character `stop`, or at the end of the text. Nothing
+        is added to `held`.
         """
         depth, quoted = 0, False
         while True:
@@ -163,7 +183,9 @@ class Pull:
         yield from self.expect('"')
 
     def _until(self, pattern: re.Pattern[str]) -> Steps[str]:
-        """Read text before the next match of `pattern` into `held`, and return the matched character."""
+        """Read text up to the next match of `pattern`, add it to `held`, and return the character that
+        matched.
+        """
         while (yield from self.peek()):
             found = pattern.search(self._text, self._at)
             self.held.append(self.chunk(found and found.start()))
@@ -173,7 +195,9 @@ class Pull:
 
 
 def unquoted(text: str) -> str:
-    """Decode a JSON string, in which raw line breaks are allowed. Raises `MalformedError`."""
+    """Return the value of the JSON string `text`, which may contain raw line breaks. Raises `MalformedError`
+    if it is not one.
+    """
     try:
         spelled: str = json.loads(text, strict=False)
     except ValueError:

@@ -1,7 +1,8 @@
 """Converts each token of a vocabulary to the bytes that it adds to a text.
 
 Supports byte-level BPE (GPT-2, Llama 3, Mistral's Tekken) and vocabularies like SentencePiece's (Llama 2,
-Mistral: spaces as U+2581, byte fallback). Decoders that combine neighbouring tokens are refused.
+Mistral: spaces as U+2581, byte fallback). Refuses decoders in which a token's bytes depend on neighbouring
+tokens.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ _SUPPORTED = "ByteLevel, Metaspace, ByteFallback, Fuse, Replace and Strip (leadi
 
 
 class UnsupportedTokenizerError(ValueError):
-    """The tokenizer cannot be served; the message says what to do."""
+    """The server cannot use the base's tokenizer. The message has the reason and the supported decoders."""
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Map GPT-2's characters to bytes: printable bytes are themselves, the others start at U+0100."""
+    """Map each character of GPT-2's byte-level vocabulary to its byte. The character of a printable byte is
+    that byte; all other bytes have characters from U+0100 on.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(value): value for value in printable}
     hidden = [value for value in range(256) if value not in set(printable)]
@@ -30,15 +33,16 @@ _ALPHABET = _byte_alphabet()
 
 
 class Pieces:
-    """Converts tokens to bytes as the `decoder` section of a tokenizer.json describes it.
+    """Converts tokens to bytes, as the section `decoder` of a tokenizer.json describes.
 
-    Raises `UnsupportedTokenizerError` for a decoder whose tokens depend on each other.
+    Raises `UnsupportedTokenizerError` for a decoder in which a token's bytes depend on neighbouring tokens.
     """
 
     def __init__(self, decoder: Mapping[str, Any] | None) -> None:
         if decoder is None:
             raise UnsupportedTokenizerError(
-                f"tokenizer.json has no decoder to turn tokens into text; supported: {_SUPPORTED}"
+                "tokenizer.json has no decoder to turn tokens into text; it needs a decoder of the kinds "
+                f"{_SUPPORTED}"
             )
         self._replacements: list[tuple[str, str]] = []
         self._byte_level = False
@@ -68,12 +72,14 @@ class Pieces:
                 self.leading_spaces = start
             case _:
                 raise UnsupportedTokenizerError(
-                    f"tokenizer.json's decoder has the step {dict(part)}, which cannot be streamed; "
-                    f"supported: {_SUPPORTED}"
+                    f"tokenizer.json's decoder has the step {dict(part)}, with which answers cannot be "
+                    f"streamed; supported steps: {_SUPPORTED}"
                 )
 
     def of(self, token: str, first: bool = False) -> bytes:
-        """Return the UTF-8 bytes of `token`, maybe only part of a character. `first`: it begins a text."""
+        """Return the UTF-8 bytes of `token`, which may be only a part of a character. With `first`, the token
+        begins a text.
+        """
         if self._byte_fallback and (found := _FALLBACK_BYTE.fullmatch(token)):
             return bytes.fromhex(found[1])
         if self._byte_level:

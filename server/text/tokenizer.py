@@ -1,6 +1,7 @@
-"""A base's tokenizer: text to tokens and back, and conversations to prompts.
+"""A base's tokenizer: converts text to tokens and back, and conversations to prompts.
 
-Reads a Hugging Face folder with the `tokenizers` library alone. `detokenizer` decodes streamed answers.
+Reads a Hugging Face folder with the `tokenizers` library alone. Streamed answers are decoded by
+`detokenizer`.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Tokenizer:
     ) -> None:
         """Build a tokenizer from `definition`, the text of a tokenizer.json.
 
-        `special` maps `bos_token`, `eos_token`… to strings. `tool_template` is a separate chat template
-        for conversations with tools, if the base has one. `tool_parser`: see `ChatTemplate`.
+        `special` maps the names `bos_token`, `eos_token`… to the tokens' texts. `tool_template` is a separate
+        chat template for conversations with tools, if the base has one. `tool_parser` names the format of
+        tool calls; see `ChatTemplate`.
         """
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(definition)
@@ -56,7 +58,7 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
         self._anchor = self._ids(_ANCHOR)
         self.eos_ids = eos_ids
-        """Tokens that end an answer."""
+        """Ids of the tokens that end an answer."""
         self.bos_id = self._id_of(special.get("bos_token"))
         """Id of the token that begins a text; None if the tokenizer has none."""
         self.pad_id = self._id_of(special.get("pad_token"))
@@ -78,11 +80,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, model_dir: Path, *, tool_parser: str | None = None) -> Tokenizer:
-        """Read the tokenizer of the model in `model_dir`.
+        """Read the tokenizer of the model in the folder `model_dir`.
 
-        `tool_parser` names the format in which the base writes tool calls. Default: detect it from the chat
-        template. Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for an unsupported
-        spiece.model.
+        `tool_parser` names the format in which the base writes tool calls; by default, the format is found
+        from the chat template. Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for an
+        unsupported spiece.model.
         """
         if tokenizer_file(model_dir) is None:
             raise FileNotFoundError(_missing(model_dir))
@@ -112,7 +114,7 @@ class Tokenizer:
         return tokenizer
 
     def _check_rows(self, rows: object) -> None:
-        """Raise `ValueError` if there are tokens past the `rows` of the base's embedding."""
+        """Raise `ValueError` if the tokenizer has more tokens than the base's embedding has rows."""
         if not isinstance(rows, int) or self._vocabulary_size <= rows:
             return
         token = self._texts[self._vocabulary_size - 1]
@@ -129,7 +131,7 @@ class Tokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """One more than the highest token id."""
+        """Size of the vocabulary: one more than the highest token id."""
         return self._vocabulary_size
 
     @property
@@ -139,19 +141,23 @@ class Tokenizer:
 
     @property
     def takes_tools(self) -> bool:
-        """True if the base's chat template shows tools to the model."""
+        """True if the base's chat template can show tools to the model."""
         return self._tool_template is not None and self._tool_template.takes_tools
 
     @property
     def tool_format(self) -> ToolFormat | None:
-        """The format in which the base writes tool calls; None if its template shows no supported format."""
+        """The format in which the base writes tool calls; None if the chat template uses no supported
+        format.
+        """
         form = None if self._tool_template is None else self._tool_template.tool_format
         if (form is MISTRAL or (form is None and self.takes_tools)) and self.added_id(TOOL_CALLS) is not None:
             return MISTRAL
         return None if form is MISTRAL else form
 
     def tool_tokens(self, form: ToolFormat) -> dict[str, int]:
-        """Map the control tokens of `form` that decoded text leaves out to their ids."""
+        """Map the control tokens of the tool call format `form` to their token ids, if decoded text leaves
+        them out.
+        """
         known = {token: self.added_id(token) for token in form.control}
         return {
             token: number
@@ -165,7 +171,9 @@ class Tokenizer:
         return frozenset() if self._template is None else self._template.arguments
 
     def added_id(self, token: str) -> int | None:
-        """Return the id of an added token, such as a control token."""
+        """Return the id of a token that was added to the vocabulary, such as a control token; None if it is
+        unknown.
+        """
         return self._added.get(token)
 
     @property
@@ -174,11 +182,13 @@ class Tokenizer:
         return self._pieces.leading_spaces
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Tokenise a raw prompt. Special tokens spelled out in it become special tokens."""
+        """Tokenize a raw prompt. Special tokens that are spelled out in `text` become special tokens."""
         return self._ids(text, add_special_tokens)
 
     def encode_within(self, piece: str) -> list[int]:
-        """Tokenise a piece from the middle of a text, without the space that some tokenizers prepend."""
+        """Tokenize a piece from the middle of a text, without the space that some tokenizers put before a
+        text.
+        """
         ids = self._ids(_ANCHOR + piece)
         count = len(self._anchor)
         return ids[count:] if ids[:count] == self._anchor else self._ids(piece)
@@ -187,26 +197,30 @@ class Tokenizer:
         """Decode `ids` to text. Raises `ValueError` for an id outside the vocabulary."""
         for token in ids:
             if not 0 <= token < self.vocabulary_size:
-                raise ValueError(f"token {token} is not one of 0 to {self.vocabulary_size - 1}")
+                raise ValueError(
+                    f"token {token} is not in the vocabulary, whose ids are 0 to {self.vocabulary_size - 1}"
+                )
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that a token adds to a text, maybe part of a character. Empty if unknown."""
+        """Return the bytes that the token adds to a text, which may be a part of a character. Empty for an
+        unknown id.
+        """
         known = self._bytes.get(token_id)
         if known is None:
             known = self._bytes[token_id] = self._pieces.of(self._texts.get(token_id, ""))
         return known
 
     def name_of(self, token_id: int) -> str:
-        """Return the token as it is written in tokenizer.json; empty for an unknown id."""
+        """Return the token's text as written in tokenizer.json; empty for an unknown id."""
         return self._texts.get(token_id, "")
 
     def first_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that the token adds at the beginning of a text."""
+        """Return the bytes that the token adds if it begins a text."""
         return self._pieces.of(self._texts.get(token_id, ""), first=True)
 
     def token_text(self, token_id: int) -> str:
-        """`token_bytes` as text, with U+FFFD for incomplete characters."""
+        """Return the text that the token adds, with U+FFFD for incomplete characters."""
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
     def chat(
@@ -218,11 +232,12 @@ class Tokenizer:
         tools: Sequence[Tool] = (),
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> list[int]:
-        """Tokenise a conversation with the base's chat template. `arguments`: see `ChatTemplate.render`.
+        """Tokenize a conversation as a prompt with the base's chat template. `arguments`: see
+        `ChatTemplate.render`.
 
-        A control token spelled out in a message or a tool is tokenised as ordinary letters, so a client can
-        neither end a turn nor begin one. Raises `TemplateError` if the template refuses the messages, or if
-        the base has no chat template.
+        A control token that is spelled out in a message or a tool is tokenized as ordinary letters, so a
+        client can neither end a turn nor begin one. Raises `TemplateError` if the template refuses the
+        messages, or if the base has no chat template.
         """
         if self._template is None:
             raise TemplateError(
@@ -244,7 +259,10 @@ class Tokenizer:
         # A normaliser could turn text that spells no control token into a control token.
         written = sum(template.breaker.count(piece) for piece in (first, *rest))
         if sum(token in self._control_ids for token in ids) > written:
-            raise TemplateError("a message contains a disguised control token of this model; remove it")
+            raise TemplateError(
+                "a message contains text that becomes a control token of this model when it is tokenized; "
+                "remove it"
+            )
         return ids
 
     def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
@@ -266,9 +284,10 @@ def _for_tools(
     control: Sequence[str],
     tool_parser: str | None,
 ) -> ChatTemplate:
-    """Choose the template for conversations with tools.
+    """Choose the chat template for conversations with tools.
 
-    That is the template in `source` if it supports tools and `own`, the base's chat template, does not.
+    This is the template in `source` if it supports tools and the base's own chat template, `own`, does not;
+    else `own`.
     """
     if source is None or own.takes_tools:
         return own
@@ -280,7 +299,9 @@ def _for_tools(
 
 
 def _is_markup(word: str, chat_template: str) -> bool:
-    """Return True if the chat template uses this added token, which then counts as a control token."""
+    """Return True if the chat template contains the added token `word`. Such a token counts as a control
+    token.
+    """
     return len(word) > 1 and not word.isspace() and word in chat_template
 
 
@@ -301,9 +322,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from error
+        raise ValueError(
+            f"{path.name} in the base's folder is not JSON: {error}; download it again"
+        ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} must hold a JSON object")
+        raise ValueError(f"{path.name} in the base's folder is not a JSON object; download it again")
     return content
 
 
@@ -319,7 +342,7 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _eos_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
-    """Return the ids in `eos_token_id` of the first config that has any."""
+    """Return the ids of end tokens, `eos_token_id`, from the first of `configs` that has any."""
     for config in configs:
         match config.get("eos_token_id"):
             case int(token):
@@ -332,7 +355,9 @@ def _eos_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
 
 
 def _chat_templates(model_dir: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Read a folder's chat template, and its separate one for conversations with tools; None if missing."""
+    """Read a folder's chat template and its separate template for conversations with tools, each None if
+    missing.
+    """
     path = model_dir / "chat_template.jinja"
     if path.is_file():
         for_tools = model_dir / "additional_chat_templates" / "tool_use.jinja"
@@ -347,7 +372,10 @@ def _chat_templates(model_dir: Path, config: Mapping[str, Any]) -> tuple[str | N
             if "default" in templates:
                 return templates["default"], templates.get("tool_use")
             raise ValueError(
-                f"tokenizer_config.json's chat_template has {sorted(templates)} but no 'default'"
+                f"tokenizer_config.json's chat_template lists {sorted(templates)}, but no 'default'; "
+                "add a template of this name"
             )
         case other:
-            raise ValueError(f"tokenizer_config.json's chat_template is {type(other).__name__}, not text")
+            raise ValueError(
+                f"tokenizer_config.json's chat_template is {type(other).__name__}; it must be a string"
+            )

@@ -1,4 +1,6 @@
-"""Collects the tool calls that a parser finds in an answer, and reads the JSON objects that hold them."""
+"""Collects the tool calls that a parser finds in an answer, and reads the JSON objects that contain the
+calls.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +10,26 @@ from server.text.incremental import MalformedError, Pull, Steps, unquoted
 from server.text.tool_syntax import ID, NAME, ArgumentsDelta, CallEvent, CallStart, TextDelta
 
 NameTest = Callable[[str], bool]
-"""Returns True if a tool of this name may be called."""
+"""Type of a function that returns True if a tool with the given name may be called."""
 
 
 def any_name(name: str) -> bool:
-    """Accept every well-formed tool name."""
+    """Return True if `name` is a well-formed name of a tool, whichever tools the request has."""
     return NAME.fullmatch(name) is not None
 
 
 class Calls:
-    """Collects the events of one answer, which is read from `pull`.
+    """Collects the texts and tool calls of one answer as events, while a parser reads the answer from `pull`.
 
-    White space around calls is left out if no other text is there. At most `most` calls are reported.
+    White space around calls is left out if there is no other text next to it. At most `most` calls are
+    reported; None: all.
     """
 
     def __init__(self, pull: Pull, most: int | None, new_id: Callable[[], str]) -> None:
         self.count = 0
-        """Number of calls reported."""
+        """Number of tool calls reported so far."""
         self.events: list[CallEvent] = []
-        """Events found since the caller last took them."""
+        """Texts and tool calls found since the caller last took the events."""
         self.blank: list[str] = []
         """White space that is reported only if other text follows it."""
         self._in = pull
@@ -36,11 +39,13 @@ class Calls:
         self._in_text = False
 
     def begin(self) -> None:
-        """Note that a call may begin here: white space after it is left out unless other text follows."""
+        """Record that a tool call may begin here. White space that follows is left out, unless other text
+        comes after it.
+        """
         self._in_text = False
 
     def text(self, text: str) -> None:
-        """Report text that belongs to no call."""
+        """Report text of the answer that belongs to no tool call."""
         if not self._in_text and not text.strip():
             self.blank.append(text)
             return
@@ -49,9 +54,10 @@ class Calls:
         self.blank.clear()
 
     def call(self, name: str, arguments: str, known: str = "") -> bool:
-        """Report a call. Return False if the answer already has as many calls as allowed.
+        """Report a tool call. Return False if the answer already has as many calls as allowed.
 
-        `known` is the id that the model wrote. An invalid or repeated id is replaced.
+        `known` is the id that the model wrote for the call. An invalid or repeated id is replaced by a new
+        one.
         """
         self._in.held.clear()
         self.blank.clear()
@@ -67,7 +73,9 @@ class Calls:
         return True
 
     def stream(self, name: str, known: str = "") -> Steps[None]:
-        """Report a call, then its arguments as they arrive, up to their closing brace or the next call."""
+        """Report a tool call, then its arguments as they arrive, up to their closing brace or the next
+        call.
+        """
         shown = self.call(name, "", known)
         for part in self._in.object_parts():
             if part is None:
@@ -83,11 +91,11 @@ class Calls:
         known: Collection[str] | None = None,
         bare: bool = False,
     ) -> Steps[None]:
-        """Read a JSON object and report it as a call: a `name`, and arguments under one of `keys`.
+        """Read a JSON object and report it as a tool call.
 
-        The two may come in either order. Other keys are ignored, but with `known`, a key that is not in it
-        raises `MalformedError`. With `bare`, an object without arguments raises it too; otherwise the
-        arguments default to `{}`.
+        The object has a `name`, and its arguments under one of `keys`, in either order. Other keys are
+        ignored, unless `known` lists all allowed keys: then a key that is not in it raises `MalformedError`.
+        If the object has no arguments, they are `{}`; with `bare`, `MalformedError` is raised.
         """
         yield from self._in.expect("{")
         name, arguments = "", None
@@ -121,7 +129,9 @@ class Calls:
         self._in.held.clear()
 
     def _arguments(self, name: str) -> Steps[str]:
-        """Read the arguments. Report the call if `name` has been read, else return the arguments."""
+        """Read the arguments of a tool call. If `name` is known already, report the call; else return the
+        arguments.
+        """
         opening = yield from self._in.peek()
         if name and opening == "{":
             yield from self.stream(name)
@@ -139,7 +149,7 @@ class Calls:
 
 
 def checked(name: str, named: NameTest = any_name) -> str:
-    """Return `name`. Raises `MalformedError` if no tool of this name may be called."""
+    """Return `name` if a tool of this name may be called; else raise `MalformedError`."""
     if not named(name):
         raise MalformedError
     return name

@@ -1,10 +1,10 @@
 """Parses the tool calls of an answer while it is streamed, in the formats of `tool_formats`.
 
-Mistral's, up to tokenizer v7, is `[TOOL_CALLS] [{"name": …, "arguments": {…}}, …]`, from v11 on
-`[TOOL_CALLS]name[ARGS]{…}` for each call, with `[CALL_ID]id` before the arguments in some (mistral-common's
-instruct tokenizers). Each control token arrives as one character of `MARKS`. If a model spells
-`[TOOL_CALLS]` in letters, it is therefore not a call. Hermes' and Llama's control tokens are ordinary text
-to some bases, so these are recognised in letters too.
+Mistral's format, up to tokenizer v7, is `[TOOL_CALLS] [{"name": …, "arguments": {…}}, …]`, from v11 on
+`[TOOL_CALLS]name[ARGS]{…}` for each call, with `[CALL_ID]id` before the arguments in some versions
+(mistral-common's instruct tokenizers). Each control token arrives as one character of `MARKS`. If a model
+spells `[TOOL_CALLS]` in letters, this is therefore not a call. Hermes' and Llama's control tokens are
+ordinary text to some bases, so they are recognized in letters too.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from server.text.tool_syntax import (
 
 _SPELLED = {ord(mark): token for token, mark in MARKS.items()}
 _LONGEST_WORD = 80
-"""Maximum length in characters of a name with the white space around it."""
+"""Maximum number of characters in the name or id of a tool call, including white space around it."""
 _KEYS = ("arguments", "parameters")
 _BARE_KEYS = frozenset({"name", "type", "id", *_KEYS})
-"""Keys allowed in a bare object, which has no mark before it, for it to be read as a call."""
+"""Keys that a JSON object may have to be read as a tool call although no control token comes before it."""
 _ANYTHING = re.compile("(?!)")
 
 
 class CallReader:
-    """Parses one answer as it arrives. The events do not depend on how its text was cut.
+    """Parses the tool calls of one answer while its text arrives.
 
-    A call is reported once its name is known and its arguments have begun. Everything up to the end of the
-    arguments then belongs to them, even if it is invalid or truncated JSON. Text that turns out before that
-    point not to be a call is reported as `TextDelta`, with its control tokens spelled out. White space around
-    calls is left out if no other text is there. With `parallel` false only the first call is reported.
-    An object without a mark before it is a call only if it names one of `tools`. Takes linear time.
+    The reported events do not depend on how the text was divided. A call is reported once its name is known
+    and its arguments have begun. Everything up to the end of the arguments then belongs to them, even if it
+    is invalid or truncated JSON. Text that turns out earlier not to be a call is reported as `TextDelta`,
+    with its control tokens spelled out. White space around calls is left out if there is no other text next
+    to it. If `parallel` is false, only the first call is reported. A JSON object without a control token
+    before it is a call only if it names one of `tools`. Takes linear time.
     """
 
     def __init__(
@@ -62,15 +63,15 @@ class CallReader:
 
     @property
     def calls(self) -> int:
-        """Number of calls reported."""
+        """Number of tool calls reported so far."""
         return self._found.count
 
     def push(self, text: str) -> list[CallEvent]:
-        """Add `text` and return the events that are certain now."""
+        """Add `text` to the answer, and return the events (text and tool calls) that are certain now."""
         return self._read(text, ended=False)
 
     def finish(self) -> list[CallEvent]:
-        """End the answer and return the events of the text that was held back."""
+        """End the answer, and return the events of the text that was held back."""
         rest = self._read("", ended=True)
         return rest if self.calls else [*rest, *map(TextDelta, filter(None, self._found.blank))]
 
@@ -82,7 +83,7 @@ class CallReader:
 
 
 def _tried(pull: Pull, found: Calls, attempt: Steps[None]) -> Steps[None]:
-    """Run the parser `attempt`. If it finds the text malformed, report that text as plain text."""
+    """Run the parser `attempt`. If the text is not a valid tool call, report it as plain text."""
     found.begin()
     try:
         yield from attempt
@@ -103,7 +104,9 @@ def _mistral(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
 
 
 def _mistral_calls(pull: Pull, found: Calls) -> Steps[None]:
-    """Parse what follows the mark `[TOOL_CALLS]`: an array, an object, or a name with arguments."""
+    """Parse what follows `[TOOL_CALLS]` in Mistral's format: an array of calls, one call, or a name with
+    arguments.
+    """
     yield from pull.space()
     match (yield from pull.peek()):
         case "[":
@@ -128,7 +131,9 @@ def _array(pull: Pull, found: Calls, keys: Collection[str]) -> Steps[None]:
 
 
 def _named(pull: Pull, found: Calls) -> Steps[None]:
-    """Parse `name[ARGS]{…}`. `[ARGS]` may be missing, and `[CALL_ID]id` may come before it."""
+    """Parse a call `name[ARGS]{…}` in Mistral's format. `[ARGS]` may be missing, and `[CALL_ID]id` may come
+    before it.
+    """
     name, known = checked((yield from _word(pull))), ""
     if (yield from pull.peek()) == MARKS[CALL_ID]:
         yield from pull.take()
@@ -142,7 +147,9 @@ def _named(pull: Pull, found: Calls) -> Steps[None]:
 
 
 def _word(pull: Pull) -> Steps[str]:
-    """Read up to a mark or a brace. Raises `MalformedError` beyond `_LONGEST_WORD` characters."""
+    """Read a name or id up to a control token or a brace. Raises `MalformedError` beyond `_LONGEST_WORD`
+    characters.
+    """
     word = ""
     while (char := (yield from pull.peek())) and char != "{" and char not in MARKS.values():
         word += yield from pull.take()
@@ -162,7 +169,9 @@ def _hermes(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
 
 
 def _marked(pull: Pull, found: Calls) -> Steps[None]:
-    """Parse `<tool_call>{…}</tool_call>`. Text that does not match is reported as plain text."""
+    """Parse a call `<tool_call>{…}</tool_call>` in Hermes' format. Text that is no valid call is reported as
+    plain text.
+    """
     try:
         yield from pull.literal(CALL_OPEN, MARKS[CALL_OPEN])
     except MalformedError:
@@ -173,7 +182,9 @@ def _marked(pull: Pull, found: Calls) -> Steps[None]:
 
 
 def _hermes_call(pull: Pull, found: Calls) -> Steps[None]:
-    """Parse what follows `<tool_call>`. `</tool_call>` may be missing before the next `<tool_call>`."""
+    """Parse what follows `<tool_call>` in Hermes' format. `</tool_call>` may be missing before the next
+    `<tool_call>`.
+    """
     while True:
         yield from pull.space()
         yield from found.object(_KEYS)
@@ -204,7 +215,9 @@ def _llama3(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
 
 
 def _llama3_calls(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
-    """Parse calls separated by `;`, with or without `<|python_tag|>` before the first."""
+    """Parse calls in Llama's format: JSON objects separated by `;`, with or without `<|python_tag|>` before
+    the first.
+    """
     tagged = (yield from pull.peek()) != "{"
     if tagged:
         yield from pull.literal(PYTHON_TAG, MARKS[PYTHON_TAG])
@@ -224,7 +237,9 @@ def _llama3_calls(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None
 
 
 def _json(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
-    """Parse an answer that begins with an array of calls. Text after the array is plain text."""
+    """Parse an answer that begins with a JSON array of calls. Text after the array is reported as plain
+    text.
+    """
     del tools
     yield from pull.space()
     if (yield from pull.peek()) == "[":

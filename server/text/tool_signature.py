@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 _DEPTH = 6
-"""Maximum nesting of objects, arrays and references that is written out."""
+"""Maximum nesting of objects, arrays and references up to which the types of a tool's parameters are written
+out.
+"""
 _TYPES = 500
-"""Maximum number of types of one tool that are written out."""
+"""Maximum number of types in a tool's parameters that are written out."""
 _VALUES = 20
-"""Maximum number of values of an enumeration that are written out."""
+"""Maximum number of values of an `enum` in a tool's parameters that are written out."""
 _ANY = "any"
 
 
 def signature(function: Mapping[str, Any]) -> str:
-    """Write a tool's `name`, `parameters` (a JSON schema) and `description` as one line.
+    """Describe a tool in one line: its `name`, `parameters` (a JSON schema) and `description`.
 
-    Types beyond the limits of nesting and number are written as `any`.
+    Types that exceed the limits `_DEPTH` and `_TYPES` are written as `any`.
     """
     parameters: Mapping[str, Any] = function.get("parameters") or {}
     inside = _Writer(parameters).properties(parameters, 0)

@@ -1,4 +1,6 @@
-"""Events that report tool calls, and the control tokens that mark calls. `tool_parser` does the parsing."""
+"""The events that report text and tool calls in an answer, and the control tokens that mark calls.
+`tool_parser` does the parsing.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +17,27 @@ MARKS = {
     TOOL_CALLS: "\ufdd2", ARGS: "\ufdd3", CALL_ID: "\ufdd4",
     CALL_OPEN: "\ufdd5", CALL_CLOSE: "\ufdd6", PYTHON_TAG: "\ufdd7",
 }  # fmt: skip
-"""Maps each control token to the noncharacter that stands for it in an answer's text; see
-`Sampling.marks`.
+"""Maps each control token of tool calls to the Unicode noncharacter that stands for it in an answer's text;
+see `Sampling.marks`.
 """
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""A tool's name, as OpenAI's API allows it."""
+"""Pattern of a tool's name, as OpenAI's API allows it."""
 ID = re.compile("[a-zA-Z0-9]{9}")
-"""A call's id, as Mistral's chat templates require it."""
+"""Pattern of a tool call's id, as Mistral's chat templates require it."""
 _LETTERS = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """Text that belongs to no call."""
+    """Event: a part of the answer's text that belongs to no tool call."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call begins. `index` counts the calls of an answer from 0."""
+    """Event: a tool call begins. `index` counts the calls of an answer from 0."""
 
     index: int
     id: str
@@ -44,7 +46,7 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsDelta:
-    """More of a call's arguments. Joined, the texts are exactly what the model wrote."""
+    """Event: a further part of a tool call's arguments. All parts joined are exactly what the model wrote."""
 
     index: int
     text: str
@@ -55,19 +57,19 @@ CallEvent = TextDelta | CallStart | ArgumentsDelta
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """A whole answer: its text, and its calls with their arguments as text."""
+    """A whole answer: its text, and its tool calls with their arguments as text."""
 
     text: str
     calls: tuple[tuple[CallStart, str], ...]
 
 
 def new_call_id() -> str:
-    """Return a new id for a call: nine random letters and digits."""
+    """Return a new id for a tool call: nine random letters and digits."""
     return "".join(secrets.choice(_LETTERS) for _ in range(9))
 
 
 def join_text(events: Iterable[CallEvent]) -> list[CallEvent]:
-    """Join adjacent text events, and adjacent argument events of the same call."""
+    """Join neighbouring text events, and neighbouring argument events of the same tool call."""
     result: list[CallEvent] = []
     for (kind, index), group in itertools.groupby(events, _kind):
         if kind is TextDelta:
@@ -81,7 +83,7 @@ def join_text(events: Iterable[CallEvent]) -> list[CallEvent]:
 
 
 def whole(events: Iterable[CallEvent]) -> ParsedAnswer:
-    """Combine the events of one answer into its text and its calls."""
+    """Combine the events of one answer into its text and its tool calls."""
     texts: list[str] = []
     heads: list[CallStart] = []
     arguments: list[list[str]] = []

@@ -1,1 +1,3 @@
-"""The engine whose replicas run on a Ray cluster, without HTTP; only composition imports it."""
+"""The engine that runs replicas of a base on a Ray cluster, without HTTP; imported only by
+`server.asgi.ray`.
+"""

@@ -1,4 +1,4 @@
-"""Holds an answer in the server's process (the ingress) while a replica generates it."""
+"""Buffers an answer in the server's process (the ingress) while a replica of the engine generates it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from server.request import Delta, GenerationRequest, Timing
 
 
 class RemoteWork:
-    """A request that a replica serves; see `RequestWork`."""
+    """A request that a replica of the engine serves, with the times that its answer reports. See
+    `RequestWork`.
+    """
 
     def __init__(self, request: GenerationRequest) -> None:
         self.request = request
         self.arrived = time.perf_counter()
         self.scheduled: float | None = None
-        """Time of its first tokens; None before, while it may wait in the replica's own queue."""
+        """Time at which the first tokens of the answer arrived; None before that."""
         self.cached = 0
 
 
@@ -43,7 +45,7 @@ class RemoteAnswer:
         self._first: float | None = None
 
     def feed(self, delta: Delta) -> None:
-        """Add a delta that has arrived."""
+        """Add a delta that has arrived from the replica."""
         now = time.perf_counter()
         if self._first is None:
             self._first = self.work.scheduled = now
@@ -55,8 +57,10 @@ class RemoteAnswer:
         self._waiting.put(delta)
 
     def begin_again(self) -> bool:
-        """Drop the part of the answer that has arrived, because its replica is gone. Return False if the
-        client has already read some of it.
+        """Drop the part of the answer that has arrived, so that another replica can generate the answer
+        again.
+
+        Return False, and keep what has arrived, if the client has received a part that cannot be taken back.
         """
         if self._sent and not self.work.request.whole:
             return False
@@ -66,19 +70,21 @@ class RemoteAnswer:
         return True
 
     def fail(self, error: EngineError) -> None:
-        """End the answer with `error`, after the buffered deltas."""
+        """End the answer with `error`, which the client gets after the buffered deltas."""
         self._waiting.fail(error)
 
     def drop(self) -> None:
-        """End the answer because its client does not read it."""
+        """Drop the buffered deltas, and end the answer with an error, because its client does not read it."""
         self._waiting.drop()
 
     def discard(self) -> None:
-        """Drop the buffered deltas. Idempotent."""
+        """Drop the buffered deltas, since nobody reads the answer any more. Idempotent."""
         self._waiting.discard()
 
     async def next(self) -> Delta:
-        """Wait for the next delta. Raises the answer's error after all deltas before it."""
+        """Wait for the next delta, and return it. Raises the error that ended the answer after all deltas
+        were read.
+        """
         await self._waiting.wait()
         delta = self._waiting.take()
         self._sent = True
@@ -86,7 +92,7 @@ class RemoteAnswer:
         return delta
 
     def _own_timing(self, theirs: Timing | None, now: float) -> Timing | None:
-        """Convert the replica's timing to this machine's clock."""
+        """Convert the replica's times, measured by the clock of another machine, to this machine's clock."""
         if theirs is None:
             return None
         arrived, first = self.work.arrived, self._first or now
@@ -95,6 +101,6 @@ class RemoteAnswer:
 
 
 def _size(delta: Delta) -> int:
-    """Estimate the bytes of a buffered delta."""
+    """Estimate the bytes that a buffered delta takes in memory."""
     scored = [*delta.logprobs, *(delta.prompt_logprobs or ())]
     return size_of(None) * max(1, len(delta.token_ids)) + sum(map(size_of, scored))

@@ -1,7 +1,8 @@
-"""Messages between the server's process (the ingress) and the engine's replicas: calls, frames (encoded parts
-of answers), and errors.
+"""Messages between the server's process (the ingress) and the engine's replicas: calls, errors, and frames,
+which are encoded parts of answers.
 
-Ray pickles calls. Frames are MessagePack, which is several times faster to read than pickled deltas.
+Ray pickles calls. Frames are encoded with MessagePack, which is several times faster to read than pickled
+deltas.
 """
 
 from __future__ import annotations
@@ -30,57 +31,61 @@ from server.request import Delta, EmbeddingRequest, GenerationRequest
 
 
 class ReplicaLostError(Exception):
-    """A replica is gone or does not answer. The call can be retried on another replica."""
+    """A replica of the engine is gone or does not answer. The call can be retried on another replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCall:
-    """A call from the server to a replica of the engine."""
+    """A call that asks a replica of the engine to generate an answer or to embed a text."""
 
     request: GenerationRequest | EmbeddingRequest
     adapters: tuple[Adapter, ...]
-    """The adapters of the request, from which a replica loads those that it does not have."""
+    """The adapters that the request uses. The replica loads those that it has not loaded yet."""
     ranked: tuple[str, ...]
-    """Ids of replicas, best first. If none of them is available, any other replica is used."""
+    """Ids of the engine's replicas in the order in which to try them. If none of them is available, any
+    replica is used.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaCall:
-    """A call for one particular replica. If another replica gets it, that raises `ReplicaLostError`."""
+    """A call to one particular replica of the engine, for its state or its adapters. Other replicas raise
+    `ReplicaLostError`.
+    """
 
     replica: str
     adapter: Adapter | None = None
-    """The adapter to load, if any."""
+    """The adapter that the replica should load, if any."""
     make_room: bool = False
-    """True if another adapter may be evicted to load this one."""
+    """True if the replica may evict another adapter to load this one."""
     digest: str = ""
-    """Digest of the adapter to unload, if any."""
+    """Digest of the adapter that the replica should unload; empty if none."""
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """Return the ids of replicas, best first. See `EngineCall.ranked`."""
+        """Id of the only replica that may get this call, as a tuple. See `EngineCall.ranked`."""
         return (self.replica,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """Properties that all replicas of an engine share."""
+    """Properties of an engine that are the same in all its replicas."""
 
     info: EngineInfo
     at_once: int
-    """Number of requests that one replica runs at once."""
+    """Maximum number of requests that one replica runs together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaStatus:
-    """The state that a replica reports, about once a second."""
+    """The id of an engine replica and the state of its engine, as the replica reports them."""
 
     replica: str
     state: EngineState
 
 
 class SentFailure(msgspec.Struct, frozen=True):
-    """An `EngineError` as data, to send to another process."""
+    """An `EngineError` as plain data, to send from a replica to the server's process."""
 
     kind: str
     message: str
@@ -89,13 +94,15 @@ class SentFailure(msgspec.Struct, frozen=True):
 
 
 class Frame(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One part of an answer. The first has no deltas and confirms that the replica has the request."""
+    """One part of an answer, as a replica sends it. The first frame of an answer has no deltas and confirms
+    that the replica has accepted the request.
+    """
 
     replica: str
     deltas: list[Delta] = []
-    """Deltas in order. Each may hold the tokens of several steps."""
+    """The deltas in this part of the answer, in order. Each may hold the tokens of several engine steps."""
     failure: SentFailure | None = None
-    """The error that ended the answer, if any."""
+    """The error that ended the answer; None if the answer goes on or is complete."""
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -103,12 +110,14 @@ _DECODER = msgspec.msgpack.Decoder(Frame)
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """Encode `frame` as MessagePack."""
+    """Encode a part of an answer as MessagePack."""
     return _ENCODER.encode(frame)
 
 
 def decode_frame(data: bytes) -> Frame:
-    """Decode a frame. Raises `msgspec.ValidationError` if `data` is not a frame."""
+    """Decode a part of an answer from MessagePack. Raises `msgspec.ValidationError` if `data` is not a
+    frame.
+    """
     return _DECODER.decode(data)
 
 
@@ -128,11 +137,15 @@ _KINDS: Mapping[str, tuple[type[EngineError], Callable[[SentFailure], EngineErro
     "dead": (EngineDeadError, lambda failure: EngineDeadError(failure.message)),
     "engine": (EngineError, lambda failure: EngineError(failure.message)),
 }
-"""Name in `SentFailure.kind` → the error's type, and a function that restores it. Subclasses come first."""
+"""Maps each value of `SentFailure.kind` to the error's type and to a function that makes such an error.
+Subclasses come before their base classes.
+"""
 
 
 def describe_failure(error: EngineError) -> SentFailure:
-    """Convert `error` to data for the other process, by the first matching type in the table."""
+    """Convert `error` to data that can be sent to another process. Its kind is the first one in `_KINDS`
+    whose type matches.
+    """
     kind = next(name for name, (made, _) in _KINDS.items() if isinstance(error, made))
     param = error.param if isinstance(error, UnsupportedRequestError) else ""
     retry_after = error.retry_after if isinstance(error, EngineBusyError) else 0.0
@@ -140,6 +153,6 @@ def describe_failure(error: EngineError) -> SentFailure:
 
 
 def restore_failure(failure: SentFailure) -> EngineError:
-    """Restore the error that a replica sent."""
+    """Make the error that a replica has sent as data."""
     _, make = _KINDS[failure.kind]
     return make(failure)

@@ -1,5 +1,5 @@
-"""Prometheus metrics about an engine's replicas: their number, the requests of each, and why requests were
-sent to them.
+"""Prometheus metrics about an engine's replicas: their number, the requests sent to each, and the reasons why
+each replica was chosen.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from server.engines.ray.placement import REASONS
 
 
 class ReplicaCollector(Collector):
-    """Collects metrics of one engine's replicas. A replica's series ends when the replica does."""
+    """Collects the metrics of one engine's replicas. The time series of a replica ends when the replica
+    stops.
+    """
 
     def __init__(self, engine: RemoteEngine) -> None:
         self._engine = engine
 
     def describe(self) -> Iterable[Metric]:
-        """Return an empty list, since no replica is known yet when the collector is registered."""
+        """Return no metric descriptions, since no replica is known yet when this collector is registered."""
         return ()
 
     def collect(self) -> Iterable[Metric]:

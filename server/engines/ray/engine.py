@@ -1,4 +1,6 @@
-"""An engine that sends its work to replicas on Ray. Admits requests, chooses replicas, and retries."""
+"""An engine that sends its requests to replicas on a Ray cluster. Admits requests, chooses replicas, and
+retries.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +35,22 @@ from server.metrics.engine_state import EngineState
 from server.request import AdapterMix, Delta, EmbeddingRequest, GenerationRequest
 
 MOST_TRIES = 4
-"""Maximum number of replicas tried for a request. It fails if all of them are lost."""
+"""Maximum number of replicas that are tried for a request. If all of them are lost, the request fails."""
 BEGIN_SECONDS = 30.0
-"""Time limit for a replica to confirm that it has a request, which may then wait in its queue."""
-LOST = "the replica that wrote this answer was lost; retry"
+"""Seconds within which a replica must confirm that it has accepted a request. The request may then still wait
+in the replica's queue.
+"""
+LOST = "the engine's replica that was working on this request was lost; send the request again"
 
 log = logging.getLogger("oneseek.ray")
 
 
 class RemoteEngine:
-    """Serves one base on several replicas.
+    """An engine that serves one base on several replicas of a Ray cluster.
 
-    A loaded adapter is resident on every replica with a free slot, and on at least one. Other replicas load
-    it for the first request that needs it. If a replica is lost before the client has any of the answer, the
-    request begins again on another replica.
+    A loaded adapter is in memory on at least one replica, and on every replica that had a free slot when the
+    adapter was loaded. Other replicas load the adapter for the first request that needs it. If a replica is
+    lost before the client has received any of the answer, another replica generates the answer.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class RemoteEngine:
         self._dead: str | None = None
 
     async def start(self) -> None:
-        """Return once a replica takes requests."""
+        """Return once a replica of the engine takes requests."""
         await self.fleet.start()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
@@ -84,7 +88,7 @@ class RemoteEngine:
             self._release(answer)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Return the vector of a text, of unit length. See `Engine.embed`."""
+        """Return the embedding vector of a text, of unit length. See `Engine.embed`."""
         self._check_alive()
         self.residents.take(request.adapter_mix)
         try:
@@ -111,8 +115,9 @@ class RemoteEngine:
         await self.residents.load(adapter)
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """Unload the adapter `digest` once no request uses it. See `Engine.unload`. Every replica
-        unloads it. `keep` is ignored: replicas decide what to keep.
+        """Unload the adapter `digest` from every replica once no request uses it. See `Engine.unload`.
+
+        `keep` is ignored: replicas decide themselves whether to keep the weights in host memory.
         """
         self._check_alive()
         await self.residents.unload(digest)
@@ -120,8 +125,9 @@ class RemoteEngine:
             await self._drop(digest)
 
     def state(self) -> EngineState:
-        """Return a snapshot of the engine's state. See `Engine.state`. Requests are counted here; memory is
-        the sum over the replicas.
+        """Return a snapshot of the engine's state. See `Engine.state`.
+
+        Requests are counted in this process; memory is the sum over the replicas.
         """
         if self._dead is not None:
             return EngineState(alive=False, progress=0.0)
@@ -144,8 +150,8 @@ class RemoteEngine:
             self.residents.abandon()
 
     async def close(self) -> None:
-        """Abort running requests, and release everything that the engine holds. See `Engine.close`. The
-        replicas keep running, since Ray manages them.
+        """Abort running requests, and release everything that the engine holds in this process. See
+        `Engine.close`. The replicas keep running, since Ray manages them.
         """
         self.fail("the server is shutting down")
         tasks = [*self._tasks.values()]
@@ -159,7 +165,7 @@ class RemoteEngine:
     def _admit(self, request: GenerationRequest) -> RemoteAnswer:
         self._check_alive()
         if request.request_id in self._live:
-            raise ValueError(f"request_id {request.request_id!r} is in use")
+            raise ValueError(f"request_id {request.request_id!r} belongs to a live request; use a unique id")
         self.residents.take(request.adapter_mix)
         answer = RemoteAnswer(request, self.unread)
         try:
@@ -174,7 +180,7 @@ class RemoteEngine:
         return answer
 
     def _release(self, answer: RemoteAnswer) -> None:
-        """End the work on `answer`, even if it is not complete. Idempotent."""
+        """End the work on `answer`, even if the answer is not complete. Idempotent."""
         answer.discard()
         task = self._tasks.pop(answer, None)
         if task is not None:
@@ -182,7 +188,7 @@ class RemoteEngine:
         self._leave(answer)
 
     def _leave(self, answer: RemoteAnswer) -> None:
-        """Release the answer's place in the queue and its adapters. Idempotent."""
+        """Release the queue place and the adapters of the answer's request. Idempotent."""
         request = answer.work.request
         found = self._live.get(request.request_id)
         if found is None or found[0] is not answer:
@@ -194,8 +200,8 @@ class RemoteEngine:
         self.residents.give_back(request.adapter_mix)
 
     async def _follow(self, answer: RemoteAnswer) -> None:
-        """Let a replica generate `answer`. If the replica is lost, retry on another, unless the client has
-        already got a part of the answer.
+        """Let a replica generate `answer`. If the replica is lost, retry on another one, unless the client
+        has already received a part of the answer.
         """
         request = answer.work.request
         keys = prefix_keys(request)
@@ -222,7 +228,7 @@ class RemoteEngine:
                 break
             except Exception:
                 log.exception("request %s failed", request.request_id)
-                error = EngineError("the engine failed at this request")
+                error = EngineError("the engine failed at this request; the server's log has the reason")
                 break
         answer.fail(error)
         self._leave(answer)
@@ -230,7 +236,10 @@ class RemoteEngine:
     async def _read(
         self, answer: RemoteAnswer, call: EngineCall, keys: tuple[int, ...], choice: ReplicaChoice
     ) -> None:
-        """Read an answer from one replica. Raises `ReplicaLostError`, or the error that the replica sent."""
+        """Read `answer` from one replica until it is complete.
+
+        Raises `ReplicaLostError` if the replica is gone, or the error that the replica sent.
+        """
         placed = ""
         answer.replica = choice.first
         self.fleet.sent(choice.first)
@@ -252,12 +261,12 @@ class RemoteEngine:
                         raise restore_failure(frame.failure)
         except TimeoutError:
             raise ReplicaLostError(
-                f"no replica accepted the request within {BEGIN_SECONDS:g} seconds"
+                f"no replica of the engine accepted the request within {BEGIN_SECONDS:g} seconds"
             ) from None
         finally:
             self.fleet.ended(placed or choice.first)
         if not answer.finished:
-            raise ReplicaLostError("the replica's stream ended before the answer was complete")
+            raise ReplicaLostError("the replica closed its stream before it had sent the whole answer")
 
     def _choose(self, keys: tuple[int, ...], mix: AdapterMix) -> ReplicaChoice:
         return self.placement.choose(keys, [digest for digest, _ in mix], self.fleet.places())
@@ -287,7 +296,7 @@ class RemoteEngine:
     async def _bring_in(self, adapter: Adapter) -> None:
         names = sorted(self._replicas.known)
         if not names:
-            raise EngineDeadError("no replica of the engine is running")
+            raise EngineDeadError("no replica of the engine runs, so no adapter can be loaded; retry later")
         calls = [ReplicaCall(replica=name, adapter=adapter) for name in names]
         found = await self._ask_all([self._replicas.load(call) for call in calls])
         if not any(one is True for one in found):
@@ -300,7 +309,10 @@ class RemoteEngine:
             if isinstance(made, SentFailure):
                 raise restore_failure(made)
             if made is not True:
-                raise NoSlotError(f"{adapter.full_name}: no replica of the engine has a free adapter slot")
+                raise NoSlotError(
+                    f"{adapter.full_name}: no replica of the engine has a free adapter slot; "
+                    "unload an adapter first"
+                )
         self._adapters[adapter.digest] = adapter
         await self.fleet.refresh()
 
@@ -318,7 +330,7 @@ class RemoteEngine:
     async def _ask_all(
         self, questions: Sequence[Coroutine[Any, Any, bool | SentFailure | None]]
     ) -> list[Any]:
-        """Ask all replicas at once and return their answers, None for a lost replica."""
+        """Wait for calls to all replicas, and return the results; None for a replica that is lost."""
         found = await asyncio.gather(*questions, return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException) and not isinstance(one, ReplicaLostError):

@@ -1,6 +1,4 @@
-"""Tracks an engine's replicas for the server: which exist, how busy they are, and which adapters they have
-loaded.
-"""
+"""Tracks the replicas of an engine: which exist, how busy they are, and which adapters they have loaded."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ from server.errors import EngineDeadError
 from server.metrics.engine_state import EngineState, Tier
 
 LOOK_SECONDS = 0.5
-"""Interval of checking which replicas exist and asking for their state."""
+"""Seconds between two checks which replicas exist and what state they report."""
 ANSWER_SECONDS = 5.0
-"""Time limit for a replica to report its state."""
+"""Seconds within which a replica must report its state."""
 START_SECONDS = 600.0
-"""Time limit for the first replica to start. A large base takes minutes to load."""
+"""Seconds within which the first replica must start. A large base takes minutes to load."""
 SUSPECT_SECONDS = 5.0
-"""Seconds for which a replica that failed gets requests only if no other can take them. This ends early if it
-reports that it is alive.
+"""Seconds for which a replica that has failed gets requests only if no other replica can take them. The time
+ends early if the replica reports that it is alive.
 """
 
 log = logging.getLogger("oneseek.ray")
@@ -35,8 +33,8 @@ log = logging.getLogger("oneseek.ray")
 class Fleet:
     """Watches the replicas of one engine.
 
-    Calls `resized` with the number of replicas when it changes, and `gone` with the id of a replica that has
-    stopped. Only `state` may be called from other threads.
+    Calls `resized` with the number of replicas whenever it changes, and `gone` with the id of each replica
+    that has stopped. Only `state` may be called from other threads than the event loop's.
     """
 
     def __init__(
@@ -46,7 +44,7 @@ class Fleet:
         self._resized = resized
         self._gone = gone
         self._statuses: Mapping[str, ReplicaStatus] = {}
-        """Never changed, only replaced, since other threads read it in `state`."""
+        """Maps replica ids to their last reports. Replaced, never changed: `state` runs in other threads."""
         self._heard: dict[str, float] = {}
         self._loads = Counter[str]()
         self._suspects: dict[str, float] = {}
@@ -57,13 +55,14 @@ class Fleet:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Wait for a replica to report its state. Raises `EngineDeadError` after `START_SECONDS`."""
+        """Wait until a replica has reported its state. Raises `EngineDeadError` after `START_SECONDS`."""
         self._watcher = asyncio.create_task(self._watch())
         end = time.monotonic() + START_SECONDS
         while not self._statuses:
             if time.monotonic() > end:
                 raise EngineDeadError(
-                    f"no replica of the engine started within {START_SECONDS:g} seconds; see its log"
+                    f"no replica of the engine started within {START_SECONDS:g} seconds; "
+                    "the replicas' logs in Ray have the reason"
                 )
             await asyncio.sleep(0.05)
 
@@ -76,49 +75,57 @@ class Fleet:
             self._watcher = None
 
     async def refresh(self) -> None:
-        """Ask every replica for its state now."""
+        """Ask every replica of the engine for its state now."""
         self._look()
         async with asyncio.TaskGroup() as looks:
             for name in self.known:
                 looks.create_task(self._ask(name))
 
     def places(self) -> dict[str, ReplicaLoad]:
-        """Return the load of each replica. Replicas that failed recently are left out if there are others."""
+        """Map the id of each replica to its load. Replicas that have just failed are left out, unless all
+        have failed.
+        """
         self._look()
         now = time.monotonic()
         well = {name for name in self.known if self._suspects.get(name, 0.0) < now}
         return {name: self._place(name) for name in well or self.known}
 
     def sent(self, name: str) -> None:
-        """Count a request that is being sent to a replica, so that it is considered when the next request is
-        placed.
+        """Count a request that is being sent to the replica `name`, so that the replica's load is right when
+        the next request is placed.
         """
         self._loads[name] += 1
 
     def began(self, name: str, sent: str) -> None:
-        """Count a request that a replica has begun. `sent` is the replica that it was sent to."""
+        """Count a request that the replica `name` has begun. Ray may have passed it on from `sent`, the
+        replica that it was sent to.
+        """
         if name != sent:
             self.ended(sent)
             self.sent(name)
         self.served[name] += 1
 
     def ended(self, name: str) -> None:
-        """Count a request that a replica has ended."""
+        """Record that a request to the replica `name` has ended."""
         self._loads[name] -= 1
         if self._loads[name] <= 0:
             del self._loads[name]
 
     def suspect(self, name: str) -> None:
-        """Note that a replica has failed, so that others are preferred for `SUSPECT_SECONDS`."""
+        """Record that the replica `name` has failed, so that other replicas are preferred for
+        `SUSPECT_SECONDS`.
+        """
         if name:
             self._suspects[name] = time.monotonic() + SUSPECT_SECONDS
 
     def resident(self) -> frozenset[str]:
-        """Return the digests of all adapters that any replica holds."""
+        """Return the digests of all adapters that at least one replica holds."""
         return frozenset(digest for status in self._statuses.values() for digest in status.state.resident)
 
     def state(self) -> EngineState:
-        """Combine the states of all replicas into one, without requests. Thread-safe."""
+        """Combine the states of all replicas into one state of the engine, without the numbers of requests.
+        Thread-safe.
+        """
         states = [status.state for status in self._statuses.values()]
         alive = [state for state in states if state.alive]
         if not alive:
@@ -155,7 +162,9 @@ class Fleet:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _look(self) -> None:
-        """Update the set of known replicas, and call `resized` and `gone` for changes."""
+        """Update the set of known replicas. Calls `resized` and `gone` if replicas have started or
+        stopped.
+        """
         known = self._replicas.known
         if known == self.known:
             return
@@ -172,7 +181,9 @@ class Fleet:
         self._resized(len(known))
 
     async def _ask(self, name: str) -> None:
-        """Ask one replica for its state. Suspect it if it does not answer."""
+        """Ask one replica for its state. If the replica does not answer, prefer other replicas for a
+        while.
+        """
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 status = await self._replicas.status(ReplicaCall(replica=name))
@@ -195,8 +206,8 @@ class Fleet:
                 self.suspect(name)
 
     def _forget_silent(self, name: str) -> None:
-        """Mark a replica as dead if it has been silent for twice `ANSWER_SECONDS`. It counts as alive once it
-        answers again.
+        """Mark a replica as dead if it has not answered for twice `ANSWER_SECONDS`. It counts as alive again
+        once it answers.
         """
         silent = time.monotonic() - self._heard.get(name, 0.0)
         status = self._statuses.get(name)

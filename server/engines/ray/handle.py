@@ -1,4 +1,4 @@
-"""Reaches the replicas of an engine through a Ray Serve deployment handle."""
+"""Calls the replicas of an engine through the handle of their Ray Serve deployment."""
 
 # Ray is not installed where types are checked, so its types are unknown there.
 # pyright: basic, reportMissingImports=false
@@ -27,7 +27,7 @@ from server.engines.ray.calls import (
 
 
 class RayReplicas:
-    """The replicas of one deployment; see `Replicas`."""
+    """The replicas of one Ray Serve deployment, called through its handle. See `Replicas`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
@@ -36,17 +36,17 @@ class RayReplicas:
 
     @property
     def known(self) -> frozenset[str]:
-        """Ids of the replicas that take requests now. See `Replicas.known`. Empty until the handle is used
-        for the first time.
+        """Ids of the replicas that take requests now. See `Replicas.known`. Empty until the handle has sent
+        its first call.
         """
         return running.REPLICAS.get(self._key, frozenset())
 
     async def describe(self) -> Description:
-        """Return the properties that all replicas share. Waits for the first replica."""
+        """Return the engine's properties, which are the same in all replicas. Waits for the first replica."""
         return await self._handle.describe.remote()
 
     async def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
-        """Let a replica generate, and yield its answer as encoded frames. See `Replicas.stream`."""
+        """Let a replica generate an answer, and yield the answer as encoded frames. See `Replicas.stream`."""
         response = _alone(self._streams, call)
         ended = False
         try:
@@ -59,27 +59,27 @@ class RayReplicas:
                 response.cancel()
 
     async def embed(self, call: EngineCall) -> tuple[float, ...] | SentFailure:
-        """Let a replica embed a text. Return the vector, or the error. See `Replicas.embed`."""
+        """Let a replica embed a text. Return the vector, or the replica's error. See `Replicas.embed`."""
         return await _ask(_alone(self._handle.embed, call))
 
     async def status(self, call: ReplicaCall) -> ReplicaStatus:
-        """Return the state of a replica. See `Replicas.status`."""
+        """Return the state of one replica. See `Replicas.status`."""
         return await _ask(_alone(self._handle.status, call))
 
     async def load(self, call: ReplicaCall) -> bool | SentFailure:
-        """Load an adapter into the replicas. See `Replicas.load`."""
+        """Load an adapter into one replica. See `Replicas.load`."""
         return await _ask(_alone(self._handle.load, call))
 
     async def unload(self, call: ReplicaCall) -> None:
-        """Unload an adapter once no request uses it. See `Replicas.unload`."""
+        """Unload an adapter from one replica once no request uses it. See `Replicas.unload`."""
         await _ask(_alone(self._handle.unload, call))
 
 
 def _alone(method: DeploymentHandle, call: EngineCall | ReplicaCall) -> Any:
     """Call `method` outside the context of the current HTTP request.
 
-    In Ray, calls within one HTTP request share an id. If several are routed at the same time, its router
-    (2.60) loses all but one of them.
+    Ray gives all calls within one HTTP request the same id. If several of them are routed at the same time,
+    the router of Ray 2.60 loses all but one.
     """
     return Context().run(method.remote, call)
 
@@ -91,14 +91,14 @@ async def _ask(response: Awaitable[Any]) -> Any:
 
 @contextmanager
 def as_lost_replica() -> Generator[None]:
-    """Convert Ray's errors about a replica that does not answer to `ReplicaLostError`."""
+    """Context manager that turns Ray's errors about a lost replica into `ReplicaLostError`."""
     try:
         yield
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise ReplicaLostError("Ray has cancelled the call") from None
+        raise ReplicaLostError("Ray cancelled the server's call to the replica") from None
     except RayTaskError:  # raised by the replica's own code
         raise
     except (RayError, RayServeException) as error:

@@ -1,4 +1,6 @@
-"""Interfaces between the ingress and an engine's replicas, which keep other modules independent of Ray."""
+"""Interfaces for the calls between the server's process (the ingress) and an engine's replicas. They keep
+other modules independent of Ray.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from server.engines.ray.calls import Description, EngineCall, ReplicaCall, Repli
 
 
 class Replicas(Protocol):
-    """The replicas of one engine. Every method raises `ReplicaLostError` if the replica is lost."""
+    """Calls the replicas of one engine. Every method raises `ReplicaLostError` if the replica is lost."""
 
     @property
     def known(self) -> frozenset[str]:
@@ -17,49 +19,57 @@ class Replicas(Protocol):
         ...
 
     def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
-        """Generate: yield encoded frames. Closing the generator ends the request."""
+        """Let a replica generate an answer, and yield the answer as encoded frames (see `calls.Frame`).
+        Closing the generator ends the request.
+        """
         ...
 
     async def embed(self, call: EngineCall) -> tuple[float, ...] | SentFailure:
-        """Return the embedding of a text, or the error."""
+        """Let a replica embed a text. Return the vector, or the error that the replica sent."""
         ...
 
     async def status(self, call: ReplicaCall) -> ReplicaStatus:
-        """Return the state of a replica."""
+        """Return the state of the replica that `call` names."""
         ...
 
     async def load(self, call: ReplicaCall) -> bool | SentFailure:
-        """Load an adapter. Return False if there is no free slot and none may be freed."""
+        """Load an adapter into the replica that `call` names. Return False if the replica has no free adapter
+        slot and may not evict an adapter, or the error if loading failed.
+        """
         ...
 
     async def unload(self, call: ReplicaCall) -> None:
-        """Unload an adapter once no request uses it."""
+        """Unload an adapter from the replica that `call` names, once no request uses it."""
         ...
 
 
 class ReplicaHost(Protocol):
-    """The replica's side of `Replicas`."""
+    """The methods that each replica of an engine offers to the server's process, which calls them through
+    `Replicas`.
+    """
 
     def describe(self) -> Description:
-        """Return the properties that all replicas of the engine share."""
+        """Return the engine's properties, which are the same in all its replicas."""
         ...
 
     def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
-        """Let a replica generate, and yield its answer as encoded frames. See `Replicas.stream`."""
+        """Generate an answer in this replica, and yield the answer as encoded frames. See
+        `Replicas.stream`.
+        """
         ...
 
     async def embed(self, call: EngineCall) -> tuple[float, ...] | SentFailure:
-        """Let a replica embed a text. Return the vector, or the error. See `Replicas.embed`."""
+        """Embed a text in this replica. Return the vector, or the error. See `Replicas.embed`."""
         ...
 
     def status(self) -> ReplicaStatus:
-        """Return the state of a replica. See `Replicas.status`."""
+        """Return the state of this replica. See `Replicas.status`."""
         ...
 
     async def load(self, call: ReplicaCall) -> bool | SentFailure:
-        """Load an adapter into the replicas. See `Replicas.load`."""
+        """Load an adapter into this replica. See `Replicas.load`."""
         ...
 
     async def unload(self, call: ReplicaCall) -> None:
-        """Unload an adapter once no request uses it. See `Replicas.unload`."""
+        """Unload an adapter from this replica once no request uses it. See `Replicas.unload`."""
         ...

@@ -1,8 +1,8 @@
-"""A request router for Ray Serve that follows the ranking of replicas in a call.
+"""A request router for Ray Serve that tries the replicas in the order that each call gives.
 
-The ingress makes the ranking (`server.engines.ray.placement`), since only it knows the prefixes, adapters
-and load of each replica. Ray's own PrefixCacheAffinityRouter does not fit: it compares text, ignores
-adapters, and asks an actor about each request while all others wait.
+The server's process (the ingress) decides this order (`server.engines.ray.placement`), since only it knows
+the prefixes, adapters and load of each replica. Ray's own PrefixCacheAffinityRouter does not fit: it compares
+text instead of tokens, ignores adapters, and asks a Ray actor about each request while all others wait.
 """
 
 # Ray is not installed where types are checked, so its types are unknown there.
@@ -24,12 +24,14 @@ from server.engines.ray.calls import EngineCall, ReplicaCall
 
 
 class RankedRouter(RequestRouter):
-    """Tries the replicas in a call's `ranked` in order, then all others, the shortest queue first."""
+    """Ray Serve router that tries the replicas in a call's `ranked` in order, then all others, those with the
+    shortest queue first.
+    """
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Return the replicas that may take the request, in order of preference. See
+        """Return groups of replicas that may take the request, the preferred group first. See
         `RequestRouter.choose_replicas`.
         """
         call: Any = pending_request.args[0] if pending_request is not None and pending_request.args else None
@@ -42,12 +44,12 @@ class RankedRouter(RequestRouter):
         return [*([replica] for replica in ranked), list(by_id.values())]
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
-        """Take note of the replicas that exist now. See `RequestRouter.update_replicas`."""
+        """Record which replicas exist now. See `RequestRouter.update_replicas`."""
         super().update_replicas(replicas)
         self._note()
 
     def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
-        """Forget a replica that has died. See `RequestRouter.on_replica_actor_died`."""
+        """Record that a replica has died. See `RequestRouter.on_replica_actor_died`."""
         super().on_replica_actor_died(replica_id)
         self._note()
 

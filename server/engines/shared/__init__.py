@@ -1,1 +1,1 @@
-"""Code that all engines share, without any engine's own code; only `engines` imports it."""
+"""Queue, adapter slots and answer streams that several engines use; imported only by `server.engines`."""

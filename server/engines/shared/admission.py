@@ -1,5 +1,5 @@
-"""Admits requests to an engine up to its limit, and tracks the place in the queue and the adapters that each
-one uses.
+"""Admits requests to an engine up to its limits. Keeps for each request its place in the queue and its
+adapters until it ends.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ log = logging.getLogger("oneseek.engine")
 
 
 class Admission:
-    """Admits requests, and releases their places and adapters when they end.
+    """Admits requests to an engine, and releases their queue places and adapters when they end.
 
-    Use it on the event loop only. `at_once` requests run together, and `queue` more may wait. `places`
-    divides these fairly between clients. `end` is the engine's function to end a stream early.
+    At most `at_once` requests run together, and `queue` more may wait; both are divided fairly between
+    clients. `end` is called with the stream of an answer that must end early. Use it on the event loop only.
     """
 
     def __init__(
@@ -49,25 +49,29 @@ class Admission:
         return iter([stream for stream, _ in self._live.values()])
 
     def get(self, request_id: str) -> DeltaStream | None:
-        """Return the running or waiting stream with this request id."""
+        """Return the stream of the running or waiting request with this id; None if there is no such
+        request.
+        """
         found = self._live.get(request_id)
         return found[0] if found is not None else None
 
     def check_room(self, request: GenerationRequest) -> None:
-        """Raise `EngineBusyError` if `request` has no place in the queue and cannot get one."""
+        """Raise `EngineBusyError` if `request` has not reserved a place in the queue and there is no room for
+        it.
+        """
         if self.places.find(request.reservation) is None:
             self.places.check(request.fair_share)
 
     def admit(self, work: RequestWork, *, probe: bool = False) -> DeltaStream:
-        """Admit `work`, and return its stream.
+        """Accept the request in `work`, and return the stream of its answer.
 
-        With `probe`, this is the engine's own test of an adapter. It needs no free place, and the adapter
-        need not be available to other requests yet. Raises `AdapterNotLoadedError`, `EngineBusyError`, and
-        `ValueError` for an id in use.
+        `probe` marks the engine's own test of an adapter: it needs no free place, and the adapter need not be
+        available to other requests yet. Raises `AdapterNotLoadedError`, `EngineBusyError`, or `ValueError` if
+        the request's id is in use.
         """
         request = work.request
         if request.request_id in self._live:
-            raise ValueError(f"request_id {request.request_id!r} is in use")
+            raise ValueError(f"request_id {request.request_id!r} belongs to a live request; use a unique id")
         self._residents.take(request.adapter_mix, probe=probe)
         stream = DeltaStream(work, self._tokenizer, self.unread)
         try:
@@ -80,7 +84,9 @@ class Admission:
         return stream
 
     def release(self, stream: DeltaStream) -> bool:
-        """Release a stream's place and adapters. Returns False if that was done before."""
+        """Release the queue place and the adapters of a stream's request. Return False if they were released
+        before.
+        """
         request, began = stream.work.request, stream.work.scheduled
         found = self._live.get(request.request_id)
         if found is None or found[0] is not stream:
@@ -91,7 +97,9 @@ class Admission:
         return True
 
     def fail_all(self, error: EngineError) -> None:
-        """End every live stream with `error`, after its pending events."""
+        """End the answer of every running or waiting request with `error`, after the tokens that have
+        arrived.
+        """
         for stream in self:
             stream.fail(error)
 
@@ -113,27 +121,33 @@ class Admission:
 
 
 def check_fits(request: GenerationRequest, info: EngineInfo, kv_tokens: int) -> None:
-    """Raise `UnsupportedRequestError` if a token is unknown to the base, and `ContextExceededError` if the
-    request is longer than the context or than the KV memory.
+    """Check that the engine can compute `request`.
+
+    Raises `UnsupportedRequestError` if a prompt token is outside the base's vocabulary, and
+    `ContextExceededError` if prompt and answer exceed the base's context or `kv_tokens`, the KV cache's size
+    in tokens.
     """
     prompt, wanted = len(request.prompt), request.sampling.max_tokens
     total = prompt + wanted
     if prompt and not 0 <= min(request.prompt) <= max(request.prompt) < info.vocabulary:
         raise UnsupportedRequestError(
-            f"the prompt has a token id outside the base's vocabulary of {info.vocabulary} tokens", "prompt"
+            f"the prompt has a token id outside the base's vocabulary of {info.vocabulary} tokens; "
+            "use the base's own tokenizer",
+            "prompt",
         )
     if not prompt or total > info.context:
         raise ContextExceededError(describe_context(info.context, prompt, wanted), "max_tokens")
     if total > kv_tokens:
         message = describe_context(kv_tokens, prompt, wanted)
         raise ContextExceededError(
-            f"{message} The KV cache is the limit here; an operator can raise kv_cache_memory.", "max_tokens"
+            f"{message} The size of the KV cache sets this limit; an operator can raise kv_cache_memory.",
+            "max_tokens",
         )
 
 
 def probe_of(digest: str, bos_id: int | None) -> GenerationRequest:
-    """Return a request that tests an adapter: it generates one token, with no other adapter and no shared
-    prefix cache.
+    """Return a request that tests the adapter `digest`: it generates one token with this adapter alone, and
+    shares no prefix cache with other requests.
     """
     return GenerationRequest(
         request_id=f"{PROBE}-{digest}",

@@ -1,11 +1,12 @@
-"""Decides which waiting request runs next, fairly between shares. A share is all requests with the same key
-and adapter.
+"""Decides which waiting request runs next, so that all clients get an equal part of the engine. A share is
+all requests with the same API key and adapter.
 
-The virtual token counter of "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024): a share
-pays for each prompt token that is computed and twice for each token that is generated. If a share's queue was
-empty, its counter is raised to the others' when it sends requests again, so that idling earns no credit. A
-share that runs on fewer than `part_of` rows of the batch comes before all shares that run on as many or more.
-Within both groups, the share with the lowest counter comes first.
+Implements the virtual token counter of "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024):
+a share's counter grows by 1 for each prompt token that is computed and by 2 for each token that is generated.
+If a share had no waiting request, its counter is raised to the lowest of the others when it sends requests
+again, so that idling earns no credit. A share with fewer running requests than its fair part (`part_of`)
+comes before the shares that have their part already. Within both groups, the share with the lowest counter
+comes first.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ OUTPUT_PRICE = 2
 
 
 def part_of(places: int, shares: int) -> int:
-    """Return the number of places that each of `shares` is entitled to, in the batch or in the queue: at
-    least one.
+    """Return how many of `places` (batch slots or queue places) each of `shares` clients is entitled to: an
+    equal part, at least one.
     """
     return max(1, places // max(1, shares))
 
 
 class RowSeeker(Protocol):
-    """A request that waits for a row of the batch."""
+    """A request that waits for a free slot in the batch."""
 
     @property
     def share(self) -> Share:
-        """The share that the request belongs to."""
+        """The API key and adapter that the request is counted under."""
         ...
 
     @property
@@ -44,7 +45,9 @@ class RowSeeker(Protocol):
 
     @property
     def held(self) -> bool:
-        """True if the request waits for something other than a row, such as its adapter."""
+        """True if the request cannot run even in a free batch slot, for example because its adapter is not
+        loaded yet.
+        """
         ...
 
 
@@ -53,7 +56,9 @@ Waiting = TypeVar("Waiting", bound=RowSeeker)
 
 @dataclass(slots=True, eq=False)
 class ShareQueue(Generic[Waiting]):
-    """The queue of one share, and the work that it has received."""
+    """The waiting requests with one API key and adapter, and the weighted number of tokens that these have
+    received.
+    """
 
     share: Share
     served: int = 0
@@ -61,7 +66,9 @@ class ShareQueue(Generic[Waiting]):
 
 
 class FairQueue(Generic[Waiting]):
-    """A queue for each share. Within a share, requests that were preempted go first, then the oldest."""
+    """Holds a queue of waiting requests for each API key and adapter. In each queue, requests that were
+    preempted come first, then the oldest.
+    """
 
     def __init__(self) -> None:
         self._shares: dict[Share, ShareQueue[Waiting]] = {}
@@ -71,20 +78,26 @@ class FairQueue(Generic[Waiting]):
         return any(share.queue for share in self._shares.values())
 
     def counts(self) -> dict[Share, int]:
-        """Waiting requests by share. Shares without any are left out."""
+        """Return the number of waiting requests for each API key and adapter that has any."""
         return {share.share: len(share.queue) for share in self._shares.values() if share.queue}
 
     def served(self, share: Share) -> int:
-        """Return the share's counter: the tokens that it was served, weighted."""
+        """Return the token counter of `share` (one API key with one adapter): the weighted number of tokens
+        that the engine has computed for it.
+        """
         return self._share(share).served
 
     def charge(self, share: Share, amount: int) -> None:
-        """Add work to a share's counter. A negative amount takes back work that was not done."""
+        """Add `amount` weighted tokens to the counter of `share` (one API key with one adapter). A negative
+        amount takes back tokens that were not computed.
+        """
         self._share(share).served += amount
 
     def add(self, item: Waiting) -> None:
-        """Queue a new request. If no other request of its share waits, raise the share's counter to the
-        others'.
+        """Put a new request into the queue of its API key and adapter.
+
+        If that queue was empty, raise its token counter to the lowest counter of the queues that are not
+        empty.
         """
         share = self._share(item.share)
         if not share.queue:
@@ -96,24 +109,29 @@ class FairQueue(Generic[Waiting]):
         share.queue[item.name] = item
 
     def put_back(self, item: Waiting) -> None:
-        """Put a request that was running back into the queue, before all others of its share."""
+        """Put a preempted request back into the queue of its API key and adapter, before all others in that
+        queue.
+        """
         queue = self._share(item.share).queue
         queue[item.name] = item
         queue.move_to_end(item.name, last=False)
 
     def remove(self, item: Waiting) -> None:
-        """Take a request out of the queue, because it runs or was cancelled."""
+        """Take a request out of the queue of its API key and adapter, because the request begins to run or
+        was cancelled.
+        """
         share = self._shares[item.share]
         del share.queue[item.name]
         if not share.queue:
             self._last = share
 
     def in_order(self, depth: int, running: Mapping[Share, int], part: int) -> Iterator[Waiting]:
-        """Yield the requests to run, best first: those of shares with fewer running rows than `part`, then
-        others.
+        """Yield the waiting requests in the order in which they may run.
 
-        Within both groups, the least served share comes first. Background work comes last. At most `depth`
-        requests of each queue are considered, without those that are held.
+        First come the requests of API keys and adapters with fewer than `part` running requests, then all
+        others. Within both groups, the API key and adapter with the lowest token counter comes first.
+        Background requests come last. Only the first `depth` requests of each queue are considered, and those
+        with `held` are skipped.
         """
 
         def rank(queue: ShareQueue[Waiting]) -> tuple[bool, bool, int]:
@@ -131,11 +149,11 @@ class FairQueue(Generic[Waiting]):
         return share
 
     def forget(self, share: Share) -> None:
-        """Drop the counter of a share with nothing waiting."""
+        """Drop the token counter of `share` (one API key with one adapter) if it has no waiting request."""
         found = self._shares.get(share)
         if found is not None and not found.queue:
             del self._shares[share]
 
     def known(self) -> list[Share]:
-        """All shares that have a counter."""
+        """Return every pair of API key and adapter that has a token counter."""
         return list(self._shares)

@@ -1,11 +1,12 @@
 """Queues requests in front of vLLM's engine core, so that OneSeek's fair order applies instead of the core's
-own.
+own order.
 
-At most `at_once` requests are inside the core. `server.engines.shared.fairness` chooses the next one. A share
-is all requests with the same API key and adapter. One that runs fewer requests than its fair part comes
-first, then the share that was served least. If a client is expected to send its next request soon, its place
-in the core is kept for a moment (`Seats`). A request inside the core is never put back into the queue. To
-continue it, the core would have only its tokens, not the state of its seed, penalties and grammar.
+At most `at_once` requests are inside the core, and `server.engines.shared.fairness` chooses which one enters
+next. A share is all requests with the same API key and adapter. A share that runs fewer requests than its
+fair part comes first, then the share that has received the fewest tokens. If a client usually sends its next
+request at once, its place in the core is kept free for a moment (`Seats`). A request inside the core is never
+put back into the queue: to continue the request, the core would have only its tokens, not the state of its
+seed, penalties and grammar.
 """
 
 from __future__ import annotations
@@ -21,32 +22,40 @@ from server.engines.shared.seats import Seats
 from server.request import Share
 
 PATIENCE = 0.05
-"""Seconds for which a place in the batch is kept for a client that is expected to send its next request."""
+"""Seconds for which a client's place in the batch is kept free, if the client usually sends its next request
+at once.
+"""
 
 Later = Callable[[float, Callable[[], None]], object]
-"""Calls a function after a number of seconds."""
+"""Type of a function that calls another function after a number of seconds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrontTurn:
-    """A request that is in the engine's queue."""
+    """A request that waits in front of vLLM's engine core, or is inside it."""
 
     name: str
-    """Id that is unique among the requests in this queue."""
+    """Id that is unique among the requests of this queue."""
     share: Share
     prompt: int
-    """Number of tokens that the request's share is charged for when the request enters the engine."""
+    """Number of prompt tokens, which count as used by the request's API key and adapter when the request
+    enters the core.
+    """
     enter: Callable[[], None]
-    """Called when the request enters the engine core. Not called if `add` lets it enter at once."""
+    """Called when the request may enter the core. Not called if `FrontQueue.add` lets the request in at
+    once.
+    """
 
     @property
     def held(self) -> bool:
-        """True if the request waits for nothing but a free row."""
+        """False: a request in this queue can always run as soon as the core has a free place."""
         return False
 
 
 class FrontQueue:
-    """Tracks the requests that are inside the core, and those that wait. Use it on the event loop only."""
+    """Tracks which requests are inside vLLM's engine core, and which wait for a place in it. Use it on the
+    event loop only.
+    """
 
     def __init__(
         self, at_once: int, clock: Callable[[], float] = time.monotonic, later: Later | None = None
@@ -60,17 +69,19 @@ class FrontQueue:
         self._rows: Counter[Share] = Counter()
         self._seats = Seats(PATIENCE)
         self._looks = False
-        """True if it will look again, because a row is kept."""
+        """True while a later check is scheduled, because a free place is kept for a client."""
 
     def add(self, turn: FrontTurn) -> bool:
-        """Queue a request. Return True if it enters the core at once."""
+        """Queue the request `turn`. Return True if it may enter the core at once."""
         self._waiting[turn.name] = turn
         self._queue.add(turn)
         self._seats.come(turn.share)
         return self._let_in(turn)
 
     def leave(self, name: str) -> None:
-        """Record that a request has ended or was cancelled, and let waiting requests enter. Idempotent."""
+        """Record that the request `name` has ended or was cancelled, and let waiting requests enter the core.
+        Idempotent.
+        """
         turn = self._inside.pop(name, None)
         if turn is not None:
             self._rows[turn.share] -= 1
@@ -80,19 +91,21 @@ class FrontQueue:
             self._queue.remove(self._waiting.pop(name))
 
     def served(self, name: str, tokens: int) -> None:
-        """Record that tokens were generated for a request, which its share is charged for."""
+        """Record that `tokens` tokens were generated for the request `name`, so that they count as used by
+        its API key and adapter.
+        """
         turn = self._inside.get(name)
         if turn is not None:
             self._queue.charge(turn.share, OUTPUT_PRICE * tokens)
 
     def forget(self, digest: str) -> None:
-        """Drop the counters of an adapter that is gone."""
+        """Drop the token counters of the adapter `digest`, which was unloaded."""
         for share in self._queue.known():
             if share.adapter == digest and not self._rows[share]:
                 self._queue.forget(share)
 
     def clear(self) -> None:
-        """Forget all requests. None of them enters the core any more."""
+        """Drop all requests, because the core has stopped. None of them enters the core any more."""
         self._queue = FairQueue[FrontTurn]()
         self._waiting.clear()
         self._inside.clear()
@@ -101,17 +114,17 @@ class FrontQueue:
 
     @property
     def inside(self) -> int:
-        """Number of requests inside the core."""
+        """Number of requests that are inside the core."""
         return len(self._inside)
 
     @property
     def waiting(self) -> int:
-        """Number of requests that wait."""
+        """Number of requests that wait to enter the core."""
         return len(self._waiting)
 
     def _let_in(self, newcomer: FrontTurn | None = None) -> bool:
-        """Let waiting requests enter while there is room. Return True if `newcomer` is among them; its
-        callback is not called then.
+        """Let waiting requests enter the core while it has room. Return True if `newcomer` may enter; its
+        function `enter` is not called then.
         """
         entered = False
         while self._waiting and len(self._inside) < self._at_once:

@@ -1,13 +1,15 @@
-"""Counts the requests that run or wait in an engine, and decides fairly which one to refuse if it is full.
+"""Counts the requests that run or wait in an engine, and decides fairly which request to refuse if the engine
+is full.
 
-Each running or waiting answer takes a place, so a request with `n` choices takes `n`. It holds them from
-before it is tokenized until its answers end. A share is all requests with the same API key and adapter.
+Each running or waiting answer takes one place, so a request with `n` choices takes `n` places. The request
+holds them from before it is tokenized until its answers have ended. A share is all requests with the same API
+key and adapter.
 
-While there are free places, any share can take one. If there are none, each share is still entitled to a
-fair part of the queue: `part_of(queue, shares that wait)`. Then the share that exceeds its part most loses
-its newest waiting request, which fails as if it had been refused. A running request is never ended to make
-room. If no waiting request can be removed, the queue grows beyond its limit: at most by one place for each
-share or by its own size, whichever is more.
+While there are free places, any share can take one. If there are none, each share is still entitled to a fair
+part of the queue: `part_of(queue, shares that wait)`. Then the share that exceeds its part most loses its
+newest waiting request, which fails as if it had been refused. A running request is never ended to make room.
+If no waiting request can be removed, the queue grows beyond its limit: at most by one place for each share or
+by its own size, whichever is more.
 
 Use it on the event loop only.
 """
@@ -25,18 +27,18 @@ from server.errors import EngineBusyError
 from server.request import Share
 
 LONGEST_RETRY = 600.0
-"""Maximum `Retry-After` in seconds."""
+"""Maximum value of the header `Retry-After` in seconds."""
 
 _LEARNING = 0.05
-"""Weight of the newest request in the moving average of running times."""
+"""Weight of the newest request in the moving average of the seconds that a request runs."""
 
 
 class PlacedStream(Protocol):
-    """An answer that is counted as running or waiting in the engine."""
+    """An answer that takes one of the engine's places, running or waiting."""
 
     @property
     def work(self) -> RequestWork:
-        """The request that this answer belongs to, and the time at which work on it began."""
+        """The request that this answer belongs to, and the time at which its generation began."""
         ...
 
 
@@ -45,20 +47,27 @@ Stream = TypeVar("Stream", bound=PlacedStream)
 
 @dataclass(slots=True, eq=False)
 class ShareLoad(Generic[Stream]):
-    """The running and waiting requests of one share."""
+    """The places that are taken by the requests of one share (one API key with one adapter)."""
 
     live: int = 0
-    """Number of places that are reserved for the share."""
+    """Number of places that requests with this API key and adapter have reserved or use."""
     held: int = 0
-    """Number of reserved places that no answer uses yet."""
+    """Number of places that requests with this API key and adapter have reserved, and that no answer uses
+    yet.
+    """
     waiting: dict[str, Stream] = field(default_factory=dict[str, Any])
-    """Maps request ids to answers that use a reserved place but do not run yet, oldest first. See `queued`.
+    """Maps the request id of each answer that uses a place but does not run yet to that answer, oldest
+    first.
     """
     groups: dict[str, Reservation[Stream]] = field(default_factory=dict[str, Any])
-    """Maps the name of each reservation to the reservation itself, oldest first."""
+    """Maps the name of each reservation with this API key and adapter to the reservation, oldest first."""
 
     def queued(self) -> int:
-        """Number of places of waiting requests. First drops requests that have begun to run from the list."""
+        """Return the number of places with this API key and adapter that wait: those that no answer uses yet,
+        and those of waiting answers.
+
+        First removes answers that have begun to run from `waiting`.
+        """
         while self.waiting:
             request_id, first = next(iter(self.waiting.items()))
             if first.work.scheduled is None:
@@ -68,7 +77,9 @@ class ShareLoad(Generic[Stream]):
 
 
 class Reservation(Generic[Stream]):
-    """The places that one client's request has reserved, until its answers have ended and it is closed."""
+    """The places that one request has reserved, until its answers have ended and the reservation is
+    closed.
+    """
 
     __slots__ = ("_places", "begun", "held", "lost", "name", "open", "runs", "share", "streams")
 
@@ -77,45 +88,45 @@ class Reservation(Generic[Stream]):
         self.name = name
         self.share = share
         self.held = count
-        """Places not claimed."""
+        """Number of places that no answer has claimed yet."""
         self.streams: dict[str, Stream] = {}
-        """Maps each request id to what holds a claimed place."""
+        """Maps each request id to the answer that has claimed a place."""
         self.open = True
-        """True until every place was claimed, or it was closed."""
+        """True until every place was claimed, or the reservation was closed."""
         self.begun = False
-        """True once any of it has begun to run."""
+        """True once any of the reservation's answers has begun to run."""
         self.runs = False
-        """True if the places that are held count as running; see `begin`."""
+        """True if the unclaimed places count as running; see `begin`."""
         self.lost: EngineBusyError | None = None
-        """Why its places went to another."""
+        """Error for the request if its places were given to another request; None otherwise."""
 
     def begin(self) -> None:
-        """Count the places as running.
+        """Count all unclaimed places as running.
 
-        For work that uses all its places at once, without claiming them one by one. Raises `EngineBusyError`
-        if they were given to another request.
+        For a request that uses its places at once, without claiming them one by one. Raises `EngineBusyError`
+        if the places were given to another request.
         """
         if self.lost is not None:
             raise self.lost
         self._places.begin(self)
 
     def close(self) -> None:
-        """Release every unclaimed place. Idempotent."""
+        """Give back every place that no answer has claimed. Idempotent."""
         self._places.close(self)
 
     @property
     def waits(self) -> bool:
-        """True if none of the request's answers has begun to run."""
+        """True if none of the reservation's answers has begun to run."""
         if not self.begun:
             self.begun = any(stream.work.scheduled is not None for stream in self.streams.values())
         return not self.begun
 
 
 class Places(Generic[Stream]):
-    """All places of an engine.
+    """All places in an engine's batch and queue.
 
-    `at_once` requests run together, and `queue` more may wait. `withdraw` ends a stream with an error after
-    its place was given to another request.
+    At most `at_once` answers run together, and `queue` more may wait. `withdraw` is called with a waiting
+    answer and an error, to end the answer because its place was given to another request.
     """
 
     def __init__(
@@ -129,43 +140,45 @@ class Places(Generic[Stream]):
         self._names = itertools.count(1)
         self._live = self._background = 0
         self.full = self._at_once + self._queue <= 0
-        """True if no place is free: only who has less than its part of the queue gets another."""
+        """True if no place is free. Then only a client with less than its fair part of the queue gets one."""
         self._seconds_per_request = 1.0
 
     @property
     def limit(self) -> int:
-        """Maximum number of running and waiting answers together."""
+        """Maximum number of answers that run and wait together."""
         return self._at_once + self._queue
 
     @property
     def free(self) -> int:
-        """Number of further places that any share can take now. If it is 0, shares with less than their fair
-        part still get places.
+        """Number of further places that any request can take now. Even if it is 0, a client that holds less
+        than its fair part gets another place.
         """
         return max(0, self.limit - self._live)
 
     @property
     def live(self) -> int:
-        """Number of places that are taken, not counting background work."""
+        """Number of places that are taken, without those of background requests."""
         return self._live
 
     def resize(self, at_once: int) -> None:
-        """Change how many requests run together from now on. Running requests continue."""
+        """Change the maximum number of answers that run together to `at_once`. Running answers continue."""
         self._at_once = at_once
         self.full = self._live >= self.limit
 
     def check(self, share: Share, count: int = 1) -> None:
-        """Raise `EngineBusyError` if `reserve` would. Changes nothing."""
+        """Raise `EngineBusyError` if the queue has no room for `count` requests, without reserving places."""
         if share.background:
             free = self._at_once + self._queue - self._live - self._background
             if count > free:
-                raise EngineBusyError("the queue is full, so background work is not accepted", 1.0)
+                raise EngineBusyError(
+                    "the engine's queue is full, so this background request is refused; retry shortly", 1.0
+                )
             return
         self.check_all({share: count})
 
     def check_all(self, counts: Mapping[Share, int]) -> None:
-        """Raise `EngineBusyError` if `reserve_all` would raise it. Reserves nothing. None of the requests may
-        be background work.
+        """Raise `EngineBusyError` if the queue has no room for all the requests in `counts`, without
+        reserving places. None of them may be a background request.
         """
         if self._live + sum(counts.values()) <= self._at_once + self._queue:
             return
@@ -177,13 +190,15 @@ class Places(Generic[Stream]):
                 live = mine.live if mine is not None else 0
                 retry = self._retry_after(live)
                 raise EngineBusyError(
-                    f"The queue is full, and {live} requests with this key and adapter are running or "
-                    f"waiting. Retry after {retry:.0f} seconds.",
+                    f"The server's queue is full, and {live} requests with this API key and adapter are "
+                    f"running or waiting. Retry after {retry:.0f} seconds.",
                     retry_after=retry,
                 )
 
     def reserve(self, share: Share, count: int = 1) -> Reservation[Stream]:
-        """Hold `count` places for `share` until they are claimed or given back. Raises `EngineBusyError`."""
+        """Reserve `count` places for requests with one API key and adapter (`share`), until they are claimed
+        or given back. Raises `EngineBusyError` if there is no room.
+        """
         if not share.background:
             return self.reserve_all({share: count})[share]
         self.check(share, count)
@@ -192,10 +207,11 @@ class Places(Generic[Stream]):
         return reservation
 
     def reserve_all(self, counts: Mapping[Share, int]) -> dict[Share, Reservation[Stream]]:
-        """Hold places for several shares, all of them or none. Raises `EngineBusyError`.
+        """Reserve places for several API keys or adapters, all of them or none. Raises `EngineBusyError` if
+        there is no room.
 
-        None of these shares loses a request to another one of them: each has its fair part even with all of
-        them in the queue.
+        `counts` maps each pair of API key and adapter to its number of places. None of these pairs loses a
+        waiting request to another one of them.
         """
         self.check_all(counts)
         made: dict[Share, Reservation[Stream]] = {}
@@ -206,19 +222,19 @@ class Places(Generic[Stream]):
         return made
 
     def hold(self, share: Share) -> Reservation[Stream]:
-        """Take a place for `share` even if none is free. Used for the engine's own test of an adapter."""
+        """Reserve one place even if none is free, for the engine's own test of an adapter."""
         reservation = Reservation(self, f"r{next(self._names)}", share, 1)
         self._open(reservation)
         return reservation
 
     def find(self, name: str) -> Reservation[Stream] | None:
-        """Return the reservation called `name`; None if it is unknown or all its places are in use."""
+        """Return the reservation called `name`; None if it is unknown or all its places are claimed."""
         found = self._reservations.get(name)
         return found if found is not None and (found.held or found.lost is not None) else None
 
     def claim(self, reservation: Reservation[Stream], stream: Stream) -> None:
-        """Let `stream` use one of the reserved places. Raises `EngineBusyError` if they were given to another
-        request.
+        """Let the answer `stream` use one of the reserved places. Raises `EngineBusyError` if the places were
+        given to another request.
         """
         if reservation.lost is not None:
             raise reservation.lost
@@ -230,7 +246,7 @@ class Places(Generic[Stream]):
         reservation.streams[request_id] = load.waiting[request_id] = stream
 
     def leave(self, reservation: Reservation[Stream], stream: Stream, lasted: float | None) -> None:
-        """Free the stream's place. `lasted` is the time that it ran in seconds; None if it never ran."""
+        """Free the place of the answer `stream`, which ran for `lasted` seconds; None if it never ran."""
         request_id = stream.work.request.request_id
         if lasted is not None:
             self._seconds_per_request += _LEARNING * (lasted - self._seconds_per_request)
@@ -241,13 +257,13 @@ class Places(Generic[Stream]):
             self._free(reservation, load, 1)
 
     def begin(self, reservation: Reservation[Stream]) -> None:
-        """Count the reserved places as running. See `Reservation.begin`."""
+        """Count the unclaimed places of a reservation as running. See `Reservation.begin`."""
         if not reservation.runs and reservation.held:
             reservation.begun = reservation.runs = True
             self._shares[reservation.share].held -= reservation.held
 
     def close(self, reservation: Reservation[Stream]) -> None:
-        """Give back the reserved places that no request has used. See `Reservation.close`."""
+        """Give back the places of a reservation that no answer has claimed. See `Reservation.close`."""
         reservation.open = False
         self._give_back(reservation)
         if not reservation.streams:
@@ -286,8 +302,8 @@ class Places(Generic[Stream]):
             self.full = self._live >= self._at_once + self._queue
 
     def _part(self, shares: Collection[Share]) -> int:
-        """Return the places that each of `shares` is entitled to in a full queue; 0 if no other share is
-        there.
+        """Return how many places of a full queue each client in `shares` is entitled to; 0 if no other client
+        has a request. A client is one API key with one adapter.
         """
         others = [(other, load) for other, load in self._shares.items() if other not in shares]
         others = [(other, load) for other, load in others if not other.background]
@@ -296,8 +312,8 @@ class Places(Generic[Stream]):
         return part_of(self._queue, len(shares) + sum(load.queued() > 0 for _, load in others))
 
     def _make_room(self, share: Share, count: int) -> None:
-        """Make room for `count` places of `share`: end the newest waiting requests of shares with more
-        than their part.
+        """Make room for `count` places of one client (`share`): end the newest waiting requests of clients
+        that hold more than their fair part. A client is one API key with one adapter.
         """
         while self._live + count > self._at_once + self._queue:
             victim = self._victim(share)
@@ -318,7 +334,8 @@ class Places(Generic[Stream]):
     def _take_back(self, reservation: Reservation[Stream]) -> None:
         retry = self._retry_after(self._shares[reservation.share].live)
         reservation.lost = EngineBusyError(
-            "The queue is full, and this request gave its place to another key or adapter. "
+            "The server's queue is full, and this waiting request was removed for a request with "
+            "another API key or adapter. "
             f"Retry after {retry:.0f} seconds.",
             retry_after=retry,
             gate="queue",
@@ -330,7 +347,7 @@ class Places(Generic[Stream]):
             self._withdraw(stream, reservation.lost)
 
     def _retry_after(self, live: int) -> float:
-        """Estimate the seconds until a share that holds this many places has been served, from the time that
+        """Estimate the seconds until `live` requests of one client have run, from the average time that
         earlier requests ran.
         """
         shares = sum(not share.background for share in self._shares)

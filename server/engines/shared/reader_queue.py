@@ -1,4 +1,4 @@
-"""Holds the parts of one answer that were generated, until the HTTP side reads them."""
+"""Buffers the generated parts of one answer until the HTTP code reads them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Item = TypeVar("Item")
 
 
 class ReaderQueue(Generic[Item]):
-    """A queue of items, oldest first, and the error that ends it.
+    """A queue of items for one reader, oldest first, and the error that ends it.
 
-    Use it on the event loop only. `unread` counts the bytes of all items but the oldest, by `size`, as those
-    of `holder`.
+    `unread` counts the memory of all items but the oldest: `size` returns the bytes of an item, and `holder`
+    is the answer that they count for. Use it on the event loop only.
     """
 
     __slots__ = ("_error", "_holder", "_size", "_unread", "_waiter", "items")
@@ -27,12 +27,14 @@ class ReaderQueue(Generic[Item]):
         self._unread = unread
         self._size = size
         self.items: deque[Item] = deque()
-        """To look at: `put` and `take` change it. No call, since it is looked at for every token."""
+        """Items that nobody has read yet, oldest first. Only `put` and `take` may change it. A plain
+        attribute, since every token reads it.
+        """
         self._error: EngineError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, item: Item) -> None:
-        """Add an item; those after an error are dropped."""
+        """Append an item. An item that comes after an error is dropped."""
         if self._error is not None:
             return
         self.items.append(item)
@@ -43,31 +45,33 @@ class ReaderQueue(Generic[Item]):
             waiter.set_result(None)
 
     def take(self) -> Item:
-        """Remove the oldest item and return it."""
+        """Remove the oldest item from the queue, and return it."""
         item = self.items.popleft()
         if self.items:
             self._unread.take(self._holder, self._size(self.items[0]))
         return item
 
     def fail(self, error: EngineError) -> None:
-        """End the queue with `error`, after the items in it. Only the first error counts."""
+        """End the queue: `wait` raises `error` once all items are read. Further errors are ignored."""
         if self._error is None:
             self._error = error
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
     def drop(self) -> None:
-        """End the queue because the client does not read it, and drop its items."""
+        """Drop all items, and end the queue with `UnreadAnswerError`, because the client does not read the
+        answer.
+        """
         self.discard()
         self.fail(UnreadAnswerError("The answer was not read as fast as it was written, and has been ended."))
 
     def discard(self) -> None:
-        """Drop all items that wait. Idempotent."""
+        """Drop all items that are not read yet. Idempotent."""
         self.items.clear()
         self._unread.forget(self._holder)
 
     async def wait(self) -> None:
-        """Return once an item is there. Raises the error if there is none and none will come."""
+        """Wait until the queue has an item. Raises the error that ended the queue if it has no more items."""
         while not self.items:
             if self._error is not None:
                 raise self._error

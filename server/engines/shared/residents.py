@@ -1,5 +1,5 @@
-"""Tracks which adapters an engine has loaded and how many requests use each, and puts loads and unloads in
-order.
+"""Keeps the adapters of an engine: loads them in order, counts the requests that use each, and unloads
+them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from server.request import AdapterMix
 
 
 class Residents:
-    """Loads adapters one after another, and unloads each once no request uses it. Refuses requests for
-    adapters that are not loaded.
+    """Loads adapters into an engine one after another, and unloads each once no request uses it. Refuses
+    requests for adapters that are not loaded.
 
-    `bring_in` loads an adapter into the engine and tests it. `drop` removes an adapter from the engine, even
-    if it was loaded only in part or not at all. It begins when it is called, not when it is awaited.
+    `most` is the engine's number of adapter slots. `bring_in` loads an adapter into the engine and tests it.
+    `drop` removes an adapter from the engine, even if it was loaded only in part; the removal begins when
+    `drop` is called, not when its result is awaited.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Residents:
         self._changing = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._loading = asyncio.Lock()
         self.open = frozenset[str]()
-        """Digests that requests may name. Replaced, never changed, since any thread may read it."""
+        """Digests of the adapters that requests may use. The set is replaced, never changed, so any thread
+        may read it.
+        """
 
     @property
     def held(self) -> Collection[str]:
-        """Digests of the adapters that take a slot, including those that are being loaded or unloaded. See
-        `OpenAdapters.held`.
+        """Digests of the adapters that take a slot of the engine, including those that are being loaded or
+        unloaded. See `OpenAdapters.held`.
         """
         return self._held
 
@@ -98,17 +101,19 @@ class Residents:
             await asyncio.shield(self._forget(digest))
 
     def take(self, adapter_mix: AdapterMix, *, probe: bool = False) -> None:
-        """Note that a request uses the adapters of `adapter_mix`. Raises `AdapterNotLoadedError` if one is
-        not loaded.
+        """Count a request as a user of the adapters in `adapter_mix`, so that they stay loaded. Raises
+        `AdapterNotLoadedError` if one of the adapters is not loaded.
         """
         for digest, _ in adapter_mix:
             if digest not in self.open and not probe:
-                raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded")
+                raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded; load it and retry")
         for digest, _ in adapter_mix:
             self._users[digest] += 1
 
     def give_back(self, adapter_mix: AdapterMix) -> None:
-        """Record that a request no longer uses the adapters of `adapter_mix`."""
+        """Record that a request no longer uses the adapters in `adapter_mix`, so that they can be
+        unloaded.
+        """
         for digest, _ in adapter_mix:
             self._users[digest] -= 1
             if not self._users[digest]:
@@ -118,8 +123,8 @@ class Residents:
                     drained.set()
 
     def abandon(self) -> None:
-        """Record that no request runs any more, even if a reader has not noticed yet. Unloads then need not
-        wait.
+        """Record that the engine runs no requests any more, even if a client still reads an answer. Pending
+        unloads then go on.
         """
         for drained in self._drained.values():
             drained.set()
@@ -131,15 +136,15 @@ class Residents:
 
 
 def _seen(dropped: asyncio.Future[None]) -> None:
-    """Mark the task's error as seen. If an engine is dead, it cannot unload, and its error was reported
-    before.
+    """Mark the error of an adapter's removal as seen, so that asyncio does not log it. A removal fails if the
+    engine is dead, which was reported before.
     """
     if not dropped.cancelled():
         dropped.exception()
 
 
 def _refusal_kind(error: BaseException) -> type[EngineError]:
-    """Return the type of the error that a request gets if its adapter could not be loaded."""
+    """Return the type of the error for requests whose adapter could not be loaded because of `error`."""
     if passing_cause(error) is not None:
         return AdapterNotLoadedError
     return AdapterUnavailableError if isinstance(error, FileRefusedError | OSError) else AdapterRefusedError
@@ -156,5 +161,5 @@ def _refusal(error: BaseException) -> str | None:
     if isinstance(error, ValueError):
         return str(error)
     if isinstance(error, EngineError) and not isinstance(error, EngineDeadError):
-        return f"its probe failed: {error}"
+        return f"a test request with the adapter failed: {error}"
     return None

@@ -1,4 +1,6 @@
-"""One request's answer as it reaches the event loop, where its tokens become text."""
+"""Turns the tokens that an engine generates for one request into the text of its answer, on the event
+loop.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +18,39 @@ from server.text.detokenizer import TextStream
 from server.text.tokenizer import Tokenizer
 
 PIECE_BYTES = 64 * 1024
-"""Maximum size of a delta, by `size_of`. If more text waits for a slow client, it is sent in pieces."""
+"""Maximum bytes of one delta in memory, as counted by `size_of`. If more tokens wait for a slow client, they
+are sent in several deltas.
+"""
 
 
 class RequestWork(Protocol):
-    """A request as an engine works on it."""
+    """A request inside an engine, with the times and counts that its answer reports."""
 
     @property
     def request(self) -> GenerationRequest:
-        """The request that this stream answers."""
+        """The request that is being answered."""
         ...
 
     @property
     def arrived(self) -> float:
-        """When the request was admitted, in seconds of `time.perf_counter()`."""
+        """Time at which the request was admitted, in seconds of `time.perf_counter()`."""
         ...
 
     @property
     def scheduled(self) -> float | None:
-        """When the first step that worked on it began."""
+        """Time at which the first step that computed this request began, in seconds of `time.perf_counter()`;
+        None while the request waits.
+        """
         ...
 
     @property
     def cached(self) -> int:
-        """Prompt tokens found in the prefix cache."""
+        """Number of the request's prompt tokens that were found in the prefix cache."""
         ...
 
 
 class StepEvent(msgspec.Struct, frozen=True, gc=False):
-    """The result of one step of the engine for one request."""
+    """What one engine step produced for one request."""
 
     token_id: int | None
     """The token that was generated; None if `max_tokens` is 0."""
@@ -53,51 +59,57 @@ class StepEvent(msgspec.Struct, frozen=True, gc=False):
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
     completes: bool = False
-    """True if the token is the last of a grammar, which ends the text and, unlike an end token, is shown."""
+    """True if the token completes the text that a grammar allows. It ends the answer and, unlike an end
+    token, is part of the text.
+    """
 
 
 class DeltaStream:
-    """Collects a request's events on the event loop and turns them into deltas; events that wait become one
-    delta.
+    """Collects the tokens of one request on the event loop, and returns them as deltas with text. Tokens that
+    wait together become one delta.
 
     Tokens are decoded to text here, while the engine runs the next step. A stop string is therefore found one
-    step late. The extra token is dropped, and the caller cancels the work. `unread` counts the bytes of
-    waiting events, as in `ReaderQueue`.
+    step late: the extra token is dropped, and the caller aborts the request in the engine. `unread` counts
+    the bytes of waiting tokens, as in `ReaderQueue`.
     """
 
     def __init__(self, work: RequestWork, tokenizer: Tokenizer, unread: Unread[DeltaStream]) -> None:
         self.work = work
         self._tokenizer = tokenizer
         self.done = False
-        """True if the last delta was made: nothing more will come."""
+        """True if the last delta was returned: nothing more will come."""
         self._events = ReaderQueue[StepEvent](self, unread, _size)
         self._first_token: float | None = None
         self._tokens = 0
         self._told = False
-        """True once a delta has said how much came from the cache."""
+        """True once a delta has reported the number of prompt tokens found in the prefix cache."""
 
     def feed(self, event: StepEvent) -> None:
-        """Add an event. Events after an error are dropped. Call this on the event loop."""
+        """Add the result of an engine step. Results after an error are dropped. Call this on the event
+        loop.
+        """
         if self._first_token is None:
             self._first_token = time.perf_counter()
         self._events.put(event)
 
     def fail(self, error: EngineError) -> None:
-        """End the answer with an error, after the events that have arrived. Call this on the event loop."""
+        """End the answer with `error`, after the tokens that have arrived. Call this on the event loop."""
         self._events.fail(error)
 
     def drop(self) -> None:
-        """End the answer because its client does not read it, and drop pending events. Call this on the event
-        loop.
+        """End the answer because its client does not read it, and drop the tokens that wait. Call this on the
+        event loop.
         """
         self._events.drop()
 
     def discard(self) -> None:
-        """Drop pending events, since the reader is gone. Idempotent."""
+        """Drop the tokens that wait, since nobody reads the answer any more. Idempotent."""
         self._events.discard()
 
     async def next(self) -> Delta:
-        """Return the next delta. Raises the stream's error once all events before it were returned."""
+        """Wait for tokens, and return them as the next delta. Raises the answer's error once all tokens
+        before it were returned.
+        """
         if not self._events.items:
             try:
                 await self._events.wait()
@@ -121,7 +133,7 @@ class DeltaStream:
         return self._several()
 
     def _one(self, event: StepEvent) -> Delta:
-        """Return a delta for a single token, which is the common case."""
+        """Return the delta of a single token, which is the common case."""
         assert event.token_id is not None, "only a last event has no token"
         text, stop = self._text.push(event.token_id)
         self._tokens += 1
@@ -178,7 +190,9 @@ class DeltaStream:
         )
 
     def _cached(self) -> int | None:
-        """Return the number of prompt tokens found in the cache at the first call, and None at later ones."""
+        """Return the number of prompt tokens found in the prefix cache at the first call, and None at later
+        calls.
+        """
         if self._told:
             return None
         self._told = True

@@ -1,5 +1,5 @@
-"""Limits the memory of answers that clients have not read yet, and chooses the answer to drop beyond the
-limit.
+"""Limits the memory of answers that clients have not read yet, and chooses which answer to drop if the limit
+is exceeded.
 """
 
 from __future__ import annotations
@@ -10,24 +10,26 @@ from typing import Generic, TypeVar
 from server.request import TokenLogprob
 
 STREAM_BYTES = 4 * 1024 * 1024
-"""Maximum unread bytes of one answer: some 37,000 tokens, or 1,500 with twenty alternatives each."""
+"""Maximum bytes of one answer that its client has not read: some 37,000 tokens, or 1,500 with the log
+probabilities of twenty alternatives each.
+"""
 ALL_BYTES = 32 * 1024 * 1024
-"""Maximum unread bytes of all answers of a base."""
+"""Maximum number of bytes, in all answers of a base together, that clients have not read yet."""
 
 EVENT_BYTES = 112
-"""Bytes of one token in memory, measured on CPython 3.11."""
+"""Bytes that one unread token takes in memory, measured on CPython 3.11."""
 SCORE_BYTES = 122
-"""Bytes of one log probability in memory, measured on CPython 3.11."""
+"""Bytes that one unread log probability takes in memory, measured on CPython 3.11."""
 
 Holder = TypeVar("Holder")
 
 
 class Unread(Generic[Holder]):
-    """Counts the bytes of answers that clients have not read yet.
+    """Counts the bytes of answers that clients have not read yet, and drops answers beyond two limits.
 
-    Use it on the event loop only. A holder is one answer. If it has more than `STREAM_BYTES`, it is dropped.
-    If all together have more than `ALL_BYTES`, the largest one is dropped. `drop` is called with the holder
-    to drop, and must call `forget` for it.
+    A holder is one answer. A holder with more than `STREAM_BYTES` is dropped. If all holders together have
+    more than `ALL_BYTES`, the largest one is dropped. `drop` is called with the holder to drop, and must call
+    `forget` for it. Use it on the event loop only.
     """
 
     def __init__(self, drop: Callable[[Holder], None]) -> None:
@@ -39,8 +41,8 @@ class Unread(Generic[Holder]):
         """Number of holders that were dropped so far."""
 
     def add(self, holder: Holder, size: int) -> None:
-        """Count `size` more bytes of unread answers for `holder`. If there are too many, drop it or another
-        holder.
+        """Count `size` more unread bytes for the answer `holder`. If this exceeds a limit, drop `holder` or
+        the largest answer.
         """
         self.held += size
         held = self._held[holder] = self._held.get(holder, 0) + size
@@ -50,7 +52,7 @@ class Unread(Generic[Holder]):
             self._give_up(max(self._held, key=self._held.__getitem__))
 
     def take(self, holder: Holder, size: int) -> None:
-        """Note that `size` bytes of `holder` have been read."""
+        """Record that the client has read `size` bytes of the answer `holder`."""
         self.held -= size
         left = self._held[holder] - size
         if left:
@@ -59,7 +61,7 @@ class Unread(Generic[Holder]):
             del self._held[holder]
 
     def forget(self, holder: Holder) -> None:
-        """Note that `holder` has ended, and keeps no unread bytes. Idempotent."""
+        """Record that the answer `holder` has ended, so that it has no unread bytes. Idempotent."""
         self.held -= self._held.pop(holder, 0)
 
     def _give_up(self, holder: Holder) -> None:
@@ -68,5 +70,7 @@ class Unread(Generic[Holder]):
 
 
 def size_of(logprob: TokenLogprob | None) -> int:
-    """Estimate the bytes of one token that waits to be read."""
+    """Estimate the bytes in memory of one token, with its log probabilities, that the client has not read
+    yet.
+    """
     return EVENT_BYTES if logprob is None else EVENT_BYTES + SCORE_BYTES * (1 + len(logprob.top))

@@ -1,3 +1,3 @@
-"""The engine for GPUs over vLLM, without vLLM's own HTTP server; only `engines.kinds` and composition
-import it.
+"""The engine that runs a base on GPUs with vLLM, without vLLM's own HTTP server; imported only by
+`server.engines.kinds`.
 """

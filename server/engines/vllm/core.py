@@ -52,23 +52,23 @@ from server.request import EmbeddingRequest, Sampling, TokenLogprob
 from server.text.tokenizer import Tokenizer
 
 OLDEST, NEWEST = (0, 26), (0, 33)
-"""Oldest and newest supported version of vLLM; the versions between them are supported too."""
+"""Oldest and newest supported minor version of vLLM, both included."""
 
 WATCH_SECONDS = 0.2
-"""Interval of checking that the core is alive. vLLM reports its death only after cleaning up."""
+"""Seconds between two checks whether the core is alive. vLLM reports its death only after cleaning up."""
 
-GONE = "the engine has stopped"
+GONE = "vLLM's engine core has stopped; the server's log has the reason"
 
 log = logging.getLogger("oneseek.vllm")
 
 
 def check_version(version: str) -> None:
-    """Raise `EngineError` for a vLLM that is not supported."""
+    """Raise `EngineError` if this version of vLLM is not supported."""
     match = re.match(r"(\d+)\.(\d+)", version)
     if match is None or not OLDEST <= (int(match[1]), int(match[2])) <= NEWEST:
         raise EngineError(
-            f"vLLM {version} is installed, but 0.{OLDEST[1]} to 0.{NEWEST[1]} are supported: "
-            "pip install 'oneseek[vllm]', or start with --engine embedded"
+            f"vLLM {version} is installed, but only 0.{OLDEST[1]} to 0.{NEWEST[1]} are supported; "
+            "run pip install 'oneseek[vllm]', or start with --engine embedded"
         )
 
 
@@ -80,7 +80,7 @@ def vllm_engine(
     *,
     observer: StepObserver | None = None,
 ) -> CoreEngine:
-    """Create an engine for `options.base`, with slots for `adapters` and one more. It is not started yet.
+    """Create an engine for `options.base`, not started, with slots for `adapters` and one more.
 
     Raises `SettingsError` for an option that vLLM does not accept, `EngineError` for a base it cannot run.
     """
@@ -90,7 +90,7 @@ def vllm_engine(
     try:
         config = AsyncEngineArgs(**args).create_engine_config()
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise EngineError(f"vLLM rejects its options under engine: {_in_brief(error)}") from error
+        raise EngineError(f"vLLM rejects the base or the options under engine: {_in_brief(error)}") from error
     core = VllmCore(
         config, base_digest, tokenizer.eos_ids, log_stats=not args.get("disable_log_stats", False)
     )
@@ -100,9 +100,9 @@ def vllm_engine(
 
 
 class _Taken(asyncio.Queue[Any]):
-    """The queue of the core's outputs. Passes each output to `take` at once instead of queueing it.
+    """Replaces the queue of vLLM's outputs: passes each output to `take` at once instead of queueing it.
 
-    Errors are queued, for the task that waits at the queue.
+    Errors are queued, for the task that waits for the next output.
     """
 
     def __init__(self, take: Callable[[EngineCoreOutputs], None]) -> None:
@@ -110,7 +110,7 @@ class _Taken(asyncio.Queue[Any]):
         self._take = take
 
     def put_nowait(self, item: Any) -> None:
-        """Pass an output to `take`, or queue an error."""
+        """Pass an output of the core to `take`, or queue an error."""
         if isinstance(item, Exception):
             super().put_nowait(item)
         else:
@@ -118,7 +118,7 @@ class _Taken(asyncio.Queue[Any]):
 
 
 class VllmCore:
-    """vLLM's engine core. Adapters are its LoRAs, named by their digests."""
+    """Runs a base in vLLM's engine core. Adapters are LoRAs of vLLM, named by their digests."""
 
     def __init__(
         self, config: VllmConfig, base_digest: str, eos_ids: frozenset[int], *, log_stats: bool
@@ -149,11 +149,11 @@ class VllmCore:
 
     @property
     def alive(self) -> bool:
-        """True if the core runs. See `Core.alive`."""
+        """True if the engine core's process runs. See `Core.alive`."""
         return self._llm is not None and not self._llm.engine_core.resources.engine_dead
 
     def load(self) -> CoreLoad:
-        """Return the numbers of running and waiting requests in the core. See `Core.load`."""
+        """Return the use of the KV cache and the counts of prefix hits and preemptions. See `Core.load`."""
         cache = self._config.cache_config
         return CoreLoad(
             kv_usage=self._usage,
@@ -164,13 +164,13 @@ class VllmCore:
         )
 
     async def start(self, listener: Listener) -> None:
-        """Start the engine core: load the base, plan its memory, capture its graphs."""
+        """Start the engine core, which loads the base, plans its memory and captures CUDA graphs."""
         try:
             llm = await asyncio.to_thread(
                 AsyncLLM.from_vllm_config, self._config, disable_log_stats=not self._log_stats
             )
         except Exception as error:
-            raise EngineError(f"vLLM did not start: {_in_brief(error)}; see its log above") from error
+            raise EngineError(f"vLLM did not start: {_in_brief(error)}; see vLLM's log above") from error
         enable_envs_cache()  # otherwise vLLM's metrics read the environment for every token
         self._llm = llm
         if self.info.task == "generate":
@@ -179,7 +179,7 @@ class VllmCore:
         self._tasks.append(asyncio.create_task(self._watch(listener)))
 
     async def close(self) -> None:
-        """End the core's process. See `Core.close`."""
+        """End the engine core's process. See `Core.close`."""
         for task in self._tasks:
             task.cancel()
         if self._llm is not None:
@@ -187,7 +187,7 @@ class VllmCore:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def add(self, work: CoreRequest, adapter: int | None) -> None:
-        """Begin to generate for a request. See `Core.add`."""
+        """Send a request to the core, with the number of its adapter. See `Core.add`."""
         llm = self._running()
         request = self._core_request(llm, work, adapter)
         self._works[work.core_id] = work, RequestStateStats(arrival_time=time.time())
@@ -197,14 +197,14 @@ class VllmCore:
             raise EngineDeadError(GONE) from error
 
     async def abort(self, core_ids: Sequence[str]) -> None:
-        """Abort requests. See `Core.abort`."""
+        """Abort the requests with these ids in the core. See `Core.abort`."""
         for core_id in core_ids:
             self._works.pop(core_id, None)
         if self.alive:
             await self._running().engine_core.abort_requests_async(list(core_ids))
 
     async def embed(self, request: EmbeddingRequest, adapter: int | None) -> Sequence[float]:
-        """Return the embedding of a text. See `Core.embed`."""
+        """Return the embedding vector of a text. See `Core.embed`."""
         prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt)}
         params = PoolingParams(task="embed", dimensions=request.dimensions)
         lora = None if adapter is None else self._loras[adapter]
@@ -231,7 +231,7 @@ class VllmCore:
             raise EngineError(_in_brief(error)) from error
 
     async def remove_adapter(self, number: int) -> None:
-        """Remove an adapter. Repeat until it is gone, since a running step may load it again."""
+        """Remove an adapter. Repeats until it is gone, since a running step may load the adapter again."""
         llm = self._running()
         self._loras.pop(number, None)
         try:
@@ -262,10 +262,10 @@ class VllmCore:
             )
         except (VLLMValidationError, ValueError) as error:
             field = "grammar" if request.sampling.grammar else "body"
-            raise UnsupportedRequestError(f"vLLM rejects the {field}: {_in_brief(error)}", field) from error
+            raise UnsupportedRequestError(f"vLLM rejects this {field}: {_in_brief(error)}", field) from error
 
     async def _follow(self, llm: AsyncLLM, listener: Listener) -> None:
-        """Keep vLLM's output handler running, which passes outputs to `_step`, until the core dies."""
+        """Keep the task running in which vLLM passes the core's outputs to `_step`, until the core dies."""
         try:
             while True:
                 await llm.engine_core.get_output_async()
@@ -314,7 +314,7 @@ class VllmCore:
         output: EngineCoreOutput,
         timestamp: float,
     ) -> None:
-        """Update vLLM's own metrics, as vLLM's front end would. OneSeek does not use that front end."""
+        """Update vLLM's own metrics for one output, as vLLM's front end would, which OneSeek does not use."""
         request, name = work.request, work.request.share or None
         stats.update_from_output(output, timestamp, work.prefilling, own, self._lora_states, name)
         if output.finish_reason is not None:
@@ -366,7 +366,7 @@ def _events(work: CoreRequest, output: EngineCoreOutput) -> list[StepEvent]:
 
 
 def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
-    """Convert to vLLM's parameters, without stop strings and detokenisation, which OneSeek does."""
+    """Convert to vLLM's sampling parameters, without stop strings and detokenization: OneSeek does both."""
     most = max(1, sampling.max_tokens)
     stops = sampling.stop_token_ids if sampling.ignore_eos else {*sampling.stop_token_ids, *eos_ids}
     return SamplingParams(
@@ -393,7 +393,7 @@ def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
 
 
 def _in_brief(error: BaseException) -> str:
-    """Return the error's message on one line, without the traceback of another process."""
+    """Return an error's message on one line of at most 500 characters, without any traceback."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines and "Traceback" in str(error) else " ".join(lines)
     return (text or type(error).__name__)[:500]

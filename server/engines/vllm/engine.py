@@ -1,4 +1,6 @@
-"""An engine whose base runs in a separate process, the core. Handles admission, streams and adapters."""
+"""An engine whose base runs in a separate process, vLLM's engine core. Handles admission, streams and
+adapters.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,13 @@ from server.text.tokenizer import Tokenizer
 log = logging.getLogger("oneseek.vllm")
 
 EMBEDDINGS_PER_SEQUENCE = 4
-"""Texts that may be embedded at once, as a multiple of the batch size."""
+"""Maximum number of texts that are embedded at once, as a multiple of the batch size."""
 
 
 class CoreEngine:
-    """Serves one base in a core. A request can use at most one adapter."""
+    """An engine that serves one base through `Core`, in a separate process. A request can use at most one
+    adapter.
+    """
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class CoreEngine:
     ) -> None:
         self._core = core
         self.hashes: HashCache | None = None
-        """Cache of verified hashes; None hashes the weights at every load."""
+        """Cache of verified file hashes; if None, an adapter's weights are hashed at every load."""
         self.info = core.info
         self._base = base
         self._tokenizer = tokenizer
@@ -62,12 +66,12 @@ class CoreEngine:
         self.places = self._admission.places
         self._front = FrontQueue(at_once)
         self._running: dict[str, DeltaStream] = {}
-        """Maps each id of a request in the core to its stream."""
+        """Maps the id of each request in the core to the stream of its answer."""
         self._embedding = 0
         self._names = itertools.count(1)
         self._adapter_numbers = itertools.count(1)
         self._numbers: dict[str, int] = {}
-        """Maps each digest of an adapter to its number in the core."""
+        """Maps the digest of each loaded adapter to the adapter's number in the core."""
         self._copies = tempfile.TemporaryDirectory(prefix="oneseek-adapters-")
         self._aborts: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,7 +81,7 @@ class CoreEngine:
         self._slowest_step = 0.0
 
     async def start(self) -> None:
-        """Load the base and be ready to generate. See `Engine.start`."""
+        """Start the core's process and load the base. See `Engine.start`."""
         await self._core.start(self)
         self._started = True
 
@@ -91,18 +95,18 @@ class CoreEngine:
             self._close(stream)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Return the vector of a text, of unit length. See `Engine.embed`."""
+        """Return the embedding vector of a text, of unit length. See `Engine.embed`."""
         self._check_alive()
         if self.info.task != "embed":
             raise UnsupportedRequestError(
-                "this base generates text; for embeddings, serve an embedding model, "
-                "with engine.runner: pooling",
+                "the base of this model generates text and computes no embeddings; "
+                "use an embedding model, which an operator can serve with engine.runner: pooling",
                 "model",
             )
         most = self._core.at_once * EMBEDDINGS_PER_SEQUENCE
         if self._embedding >= most:
             raise EngineBusyError(
-                f"{most} texts are being embedded, the server's maximum; retry shortly", 1.0
+                f"the server is embedding {most} texts already, its maximum; retry shortly", 1.0
             )
         self.residents.take(request.adapter_mix)
         self._embedding += 1
@@ -113,15 +117,17 @@ class CoreEngine:
             self.residents.give_back(request.adapter_mix)
 
     async def load(self, adapter: Adapter) -> None:
-        """Load `adapter` into a slot of the engine, and test it. See `Engine.load`. Reads and checks the
-        files in a worker thread, then generates one token.
+        """Load `adapter` into a slot of the engine, and test it. See `Engine.load`.
+
+        Reads and checks the adapter's files in a worker thread, then generates one token with it.
         """
         self._check_alive()
         await self.residents.load(adapter)
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """Unload the adapter `digest` once no request uses it. See `Engine.unload`. `keep` is ignored, since
-        vLLM's slots are in host memory already.
+        """Unload the adapter `digest` once no request uses it. See `Engine.unload`.
+
+        `keep` is ignored, since vLLM's adapter slots are in host memory already.
         """
         self._check_alive()
         await self.residents.unload(digest)
@@ -166,7 +172,7 @@ class CoreEngine:
     # `Listener`: events of the core.
 
     def heard(self, work: CoreRequest, events: Sequence[StepEvent], *, finished: bool) -> None:
-        """Hand a request's events to its stream."""
+        """Pass the tokens that a step generated for a request to the stream of its answer."""
         stream = self._running.get(work.core_id)
         if stream is None:  # it was given up meanwhile
             return
@@ -179,7 +185,7 @@ class CoreEngine:
             self._front.leave(work.core_id)
 
     def gave_up(self, work: CoreRequest, error: EngineError) -> None:
-        """End a request's stream with `error`."""
+        """End a request's answer with `error`, because the core has given up the request."""
         stream = self._running.pop(work.core_id, None)
         if stream is not None:
             stream.fail(error)
@@ -187,7 +193,7 @@ class CoreEngine:
             self._front.leave(work.core_id)
 
     def on_step(self, batch: int) -> None:
-        """Record the time of an engine step."""
+        """Record that an engine step has ended, and how long it took."""
         now = time.perf_counter()
         if batch:
             self._slowest_step = max(self._slowest_step, now - self._last_step)
@@ -196,7 +202,7 @@ class CoreEngine:
         self._last_step = now
 
     def on_death(self, why: str) -> None:
-        """End every answer that is under way with an error."""
+        """End every running and waiting answer with an error, because the core has died."""
         if self._dead is None:
             self._dead = why
             self._running.clear()
@@ -224,7 +230,9 @@ class CoreEngine:
         return stream
 
     async def _send_in_turn(self, stream: DeltaStream, work: CoreRequest) -> None:
-        """Start a request that has waited in the queue. Errors are raised to the reader of its stream."""
+        """Send a request that has waited in the queue to the core. An error is raised to the reader of the
+        request's answer.
+        """
         if stream is not self._admission.get(work.request.request_id):  # it was given up meanwhile
             return
         try:
@@ -234,7 +242,7 @@ class CoreEngine:
             stream.fail(error)
         except Exception:
             log.exception("vLLM did not accept request %s", work.request.request_id)
-            stream.fail(EngineError("the engine failed at this request"))
+            stream.fail(EngineError("the engine failed at this request; the server's log has the reason"))
 
     async def _send(self, stream: DeltaStream, work: CoreRequest) -> None:
         if not self._running:
@@ -249,23 +257,27 @@ class CoreEngine:
     def _check(self, request: GenerationRequest) -> None:
         if self.info.task != "generate":
             raise UnsupportedRequestError(
-                "the base of this model makes embeddings and cannot generate text; use another model", "model"
+                "the base of this model computes embeddings and cannot generate text; "
+                "use a model that generates text",
+                "model",
             )
         if len(request.adapter_mix) > 1 or any(weight != 1.0 for _, weight in request.adapter_mix):
             raise UnsupportedRequestError(
-                "this engine does not support blends; name a single adapter without a weight", "model"
+                "the vLLM engine cannot blend adapters; name a single adapter, without a weight", "model"
             )
         sampling = request.sampling
         for name, given in (("min_tokens", sampling.min_tokens), ("ignore_eos", sampling.ignore_eos)):
             if sampling.grammar and given:
                 raise UnsupportedRequestError(
-                    f"this engine does not support {name} together with a grammar; remove one of the two",
+                    f"the vLLM engine does not support {name} together with a grammar; remove one of them",
                     name,
                 )
         check_fits(request, self.info, self._core.load().kv_capacity or self.info.context)
 
     def _close(self, stream: DeltaStream) -> None:
-        """Release a stream's place in the queue. If its request still runs in vLLM's core, abort it."""
+        """Release the queue place of an answer's request. If the request still runs in vLLM's core,
+        abort it.
+        """
         stream.discard()
         self._admission.release(stream)
         work = stream.work
@@ -303,8 +315,8 @@ class CoreEngine:
             rank = max(low.rank for low in weights.modules.values())
             if rank > self._core.max_rank:
                 raise ValueError(
-                    f"the adapter's rank is {rank}, and vLLM was started for {self._core.max_rank}: "
-                    f"set max_lora_rank to {rank} or more"
+                    f"the adapter's rank is {rank}, but vLLM was started for ranks up to "
+                    f"{self._core.max_rank}; set max_lora_rank to {rank} or more and restart the server"
                 )
             write_plain(weights, folder)
 
@@ -314,7 +326,7 @@ class CoreEngine:
         await self._probe(adapter.digest)
 
     async def _probe(self, digest: str) -> None:
-        """Generate one token, or embed one text, with the adapter before requests can use it."""
+        """Test an adapter before requests can use it: generate one token, or embed one text."""
         request = probe_of(digest, self._tokenizer.bos_id)
         if self.info.task == "embed":
             text = EmbeddingRequest(

@@ -1,4 +1,4 @@
-"""Converts rows of vLLM's log probabilities, given as lists, to `TokenLogprob`."""
+"""Converts vLLM's log probabilities, which come as lists for each token, to `TokenLogprob`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from server.request import TokenLogprob
 def read_logprobs(
     ids: list[list[int]], scores: list[list[float]], ranks: list[int], most: int
 ) -> list[TokenLogprob]:
-    """Convert rows of log probabilities, each with at most `most` alternatives.
+    """Convert the log probabilities of several tokens, each with at most `most` alternatives.
 
-    In each row, the sampled or prompt token comes first, then the likeliest tokens. `ranks` holds the ranks
-    of the first tokens.
+    Each list in `ids` and `scores` begins with the sampled token or prompt token; the likeliest tokens
+    follow. `ranks` holds the rank of each first token.
     """
     likeliest = slice(1, most + 1)
     return [

@@ -1,4 +1,6 @@
-"""An operator's options for vLLM, and the arguments of `AsyncEngineArgs`. Does not import vllm."""
+"""The operator's options for vLLM, and their conversion to arguments of `AsyncEngineArgs`. Does not import
+vllm.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,27 @@ from adapters.lora.manifest import Adapter
 from server.config.values import SettingsError, closest
 
 MOST_SLOTS = 16
-"""Default maximum of adapters in one batch. Each slot takes GPU memory."""
+"""Default maximum number of different adapters in one batch. Each adapter slot takes GPU memory."""
 HELD = 64
-"""Default number of adapters held in host memory. Others are loaded on demand."""
+"""Default number of adapters that are held in host memory. Further adapters are loaded from disk on
+demand.
+"""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM accepts for `max_lora_rank`."""
+"""Values that vLLM accepts for its option `max_lora_rank`, in ascending order."""
 
 _OWNED: Mapping[str, str] = {
-    "model": "use base_model",
+    "model": "use the setting base_model instead",
     "tokenizer": "the base's own tokenizer is used",
     "skip_tokenizer_init": "remove it; grammars need the tokenizer",
-    "served_model_name": "it comes from the base's folder",
-    "lora_modules": "use the setting adapters",
-    "default_mm_loras": "only text is supported",
-    "api_key": "use api_keys",
+    "served_model_name": "the model's name comes from the base's folder",
+    "lora_modules": "use the setting adapters instead",
+    "default_mm_loras": "OneSeek supports text only",
+    "api_key": "use the setting api_keys instead",
     "host": "use the setting host instead",
     "port": "use the setting port instead",
-    "enable_log_requests": "use log_requests and log_content instead",
+    "enable_log_requests": "use the settings log_requests and log_content instead",
 }
-"""vLLM options that conflict with OneSeek's own → what to do instead."""
+"""Maps each option of vLLM that an operator cannot set in OneSeek to what to do instead."""
 
 _OURS: Mapping[str, str] = {
     "max_num_seqs": "max_num_seqs",
@@ -45,12 +49,12 @@ _OURS: Mapping[str, str] = {
     "max_cpu_loras": "max_cpu_adapters",
     "max_lora_rank": "max_lora_rank",
 }
-"""Maps an option of vLLM to OneSeek's setting for the same thing."""
+"""Maps each option of vLLM to the setting of OneSeek that means the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmOptions:
-    """Options of the vLLM engine. None leaves a value to vLLM."""
+    """Options of the vLLM engine. An option that is None keeps vLLM's default."""
 
     base: Path
     base_name: str
@@ -60,21 +64,22 @@ class VllmOptions:
     kv_bytes: int | None = None
     prefix_caching: bool = True
     max_adapters: int | None = None
-    """Maximum number of adapters in one batch."""
+    """Maximum number of different adapters in one batch."""
     max_cpu_adapters: int | None = None
     """Maximum number of adapters held in host memory."""
     max_lora_rank: int | None = None
     max_queue: int = 256
     drain_seconds: float = 30.0
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Other vLLM options by their names, each value as YAML text."""
+    """Further options of vLLM: maps the name of each to its value as YAML text."""
 
 
 def prepare_environment(environ: MutableMapping[str, str], log_level: str) -> None:
-    """Set environment variables for vLLM. Call this before it is imported.
+    """Set environment variables for vLLM. Call this before vLLM is imported.
 
-    Usage reports and downloads are switched off. vLLM's processes are spawned, since forked ones would share
-    this process's sockets and threads. Variables that are set already are kept, but for usage reports.
+    Usage reports and downloads are switched off. vLLM's processes are spawned, since forked processes would
+    share this process's sockets and threads. Variables that are set already are kept, except those for usage
+    reports.
     """
     environ["VLLM_NO_USAGE_STATS"] = environ["DO_NOT_TRACK"] = "1"
     environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -85,10 +90,12 @@ def prepare_environment(environ: MutableMapping[str, str], log_level: str) -> No
 def engine_args(
     options: VllmOptions, adapters: Sequence[Adapter], known: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Build the arguments for `AsyncEngineArgs`. `known` maps its fields to their types.
+    """Build the arguments for `AsyncEngineArgs`. `known` maps the name of each of its fields to the field's
+    type.
 
-    Slots and rank are derived from `adapters`, with a spare slot for replacing an adapter by a new version.
-    Raises `SettingsError` for an option that vLLM does not have, is not YAML, or belongs to OneSeek.
+    The number of adapter slots and the largest rank follow from `adapters`, with a spare slot for replacing
+    an adapter by a new version. Raises `SettingsError` for an option that vLLM does not have, that OneSeek
+    sets itself, or whose value is not valid.
     """
     extra = {name: _value(name, text, known) for name, text in options.extra.items()}
     args: dict[str, Any] = {
@@ -114,7 +121,7 @@ def engine_args(
         if name in extra:
             raise SettingsError(
                 f"engine.{name}",
-                f"cannot be combined with {_OURS[name]}, which means the same; remove one of the two",
+                f"this option and the setting {_OURS[name]} mean the same; remove one of the two",
             )
         args[name] = value
     args |= extra
@@ -136,23 +143,25 @@ def _sized(adapters: Sequence[Adapter], args: dict[str, Any]) -> dict[str, Any]:
 def _value(name: str, text: str, known: Mapping[str, Any]) -> Any:
     setting = f"engine.{name}"
     if name in _OWNED:
-        raise SettingsError(setting, f"is not available here: {_OWNED[name]}")
+        raise SettingsError(setting, f"this option of vLLM cannot be set in OneSeek: {_OWNED[name]}")
     if name not in known:
-        raise SettingsError(setting, f"is not an option of this vLLM{closest(name, known)}")
+        raise SettingsError(setting, f"the installed vLLM has no such option{closest(name, known)}")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise SettingsError(
-            setting, f"{text!r} is not valid YAML; use a value such as 2, true or {{a: b}}"
+            setting, f"the value {text!r} is not valid YAML; use a value such as 2, true or {{a: b}}"
         ) from None
     try:
         return _typed(known[name], value)
     except (TypeError, ValueError) as error:
-        raise SettingsError(setting, f"is not valid for vLLM: {' '.join(str(error).split())[:300]}") from None
+        raise SettingsError(
+            setting, f"vLLM rejects the value of this option: {' '.join(str(error).split())[:300]}"
+        ) from None
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """Convert a mapping to vLLM's configuration class if the field's type is such a class."""
+    """Convert a mapping to vLLM's configuration class if the field's type (`hint`) is such a class."""
     for kind in (hint, *typing.get_args(hint)):
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
             return kind(**value)

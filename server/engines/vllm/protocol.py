@@ -1,4 +1,4 @@
-"""Interfaces between an engine and a core, which runs a base in a separate process.
+"""Interfaces between an engine and its core, the separate process that runs the base.
 
 `server.engines.vllm.engine` is the engine, and `server.engines.vllm.core` implements `Core` with vLLM.
 """
@@ -18,7 +18,7 @@ from server.request import EmbeddingRequest, GenerationRequest, TokenLogprob
 
 @dataclass(slots=True, eq=False)
 class CoreRequest:
-    """A request in the core, which updates its fields."""
+    """A request inside the core, which updates the request's times and counts."""
 
     request: GenerationRequest
     core_id: str
@@ -32,10 +32,10 @@ class CoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class CoreLoad:
-    """The numbers of running and waiting requests in vLLM's core."""
+    """How full the core's KV cache is, and how often the prefix cache was hit and requests were preempted."""
 
     kv_usage: float
-    """Share of the KV cache in use, 0 to 1."""
+    """Fraction of the KV cache that is in use, 0 to 1."""
     kv_capacity: int
     """Capacity of the KV cache in tokens."""
     prefix_queries: int
@@ -44,76 +44,84 @@ class CoreLoad:
 
 
 class Listener(Protocol):
-    """Receives a core's events, on the event loop."""
+    """Receives what happens in a core. All methods are called on the event loop."""
 
     def heard(self, work: CoreRequest, events: Sequence[StepEvent], *, finished: bool) -> None:
-        """Receive the events of a step for one request. `finished`: they are the last."""
+        """Receive the tokens that a step generated for one request. `finished` is true for the last step of
+        the request.
+        """
         ...
 
     def gave_up(self, work: CoreRequest, error: EngineError) -> None:
-        """Note that the core has ended a request with an error."""
+        """Called when the core has ended a request with an error."""
         ...
 
     def on_step(self, batch: int) -> None:
-        """Note the end of a step that worked on `batch` requests."""
+        """Called at the end of a step that computed a batch of `batch` requests."""
         ...
 
     def on_death(self, why: str) -> None:
-        """Note that the core has died, for the reason `why`. It takes no more work."""
+        """Called when the core has died, for the reason `why`. A dead core takes no more requests."""
         ...
 
 
 class Core(Protocol):
-    """A base that runs in a separate process. Its methods raise the errors of `server.engines.base`."""
+    """A base that runs in a separate process, the core. Its methods raise the errors of
+    `server.engines.base`.
+    """
 
     @property
     def info(self) -> EngineInfo:
-        """Constant properties of the core."""
+        """Constant properties of the base and its core."""
         ...
 
     @property
     def at_once(self) -> int:
-        """Maximum number of requests in a batch."""
+        """Maximum number of requests in one batch."""
         ...
 
     @property
     def max_rank(self) -> int:
-        """Largest rank of an adapter."""
+        """Largest LoRA rank of an adapter that the core can load."""
         ...
 
     @property
     def alive(self) -> bool:
-        """True if the core runs."""
+        """True if the core's process runs."""
         ...
 
     def load(self) -> CoreLoad:
-        """Return how busy the core is."""
+        """Return the core's use of the KV cache, and its counts of prefix hits and preemptions."""
         ...
 
     async def start(self, listener: Listener) -> None:
-        """Start the process and load the base. Events go to `listener`."""
+        """Start the core's process and load the base. The core's events go to `listener`."""
         ...
 
     async def close(self) -> None:
-        """End the core's process."""
+        """End the core's process, and release its memory."""
         ...
 
     async def add(self, work: CoreRequest, adapter: int | None) -> None:
-        """Begin a request. `adapter` is the number of its adapter; None: the base alone."""
+        """Send a request to the core. `adapter` is the number of its adapter; None: the base alone."""
         ...
 
     async def abort(self, core_ids: Sequence[str]) -> None:
-        """Abort requests."""
+        """Abort the requests with these ids, which are those of `CoreRequest.core_id`."""
         ...
 
     async def embed(self, request: EmbeddingRequest, adapter: int | None) -> Sequence[float]:
-        """Return the embedding of a text."""
+        """Return the embedding vector of a text. `adapter` is the number of its adapter; None: the base
+        alone.
+        """
         ...
 
     async def add_adapter(self, number: int, digest: str, folder: Path) -> None:
-        """Load the adapter in `folder`, as `write_plain` saves it, under a number never used before."""
+        """Load the adapter in `folder` into the core, under a number that was never used before.
+        `write_plain` has written the folder.
+        """
         ...
 
     async def remove_adapter(self, number: int) -> None:
-        """Remove an adapter from the core's memory."""
+        """Remove the adapter with this number from the core's memory."""
         ...

@@ -23,7 +23,7 @@ _METRICS = VllmCollector()
 
 
 def judge(environ: Mapping[str, str]) -> Suitability:
-    """Report that vLLM can run if it is installed and the machine has an NVIDIA GPU."""
+    """Report that the vLLM engine suits this machine if vLLM is installed and an NVIDIA GPU is visible."""
     gpus = count_gpus(environ)
     if not gpus:
         return Suitability(False, "no NVIDIA GPU is visible")
@@ -34,10 +34,10 @@ def judge(environ: Mapping[str, str]) -> Suitability:
 
 
 def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
-    """Create the vLLM engine for the base, not yet started. Raises `SettingsError` or `EngineError`."""
+    """Create the vLLM engine for a base, without starting it. Raises `SettingsError` or `EngineError`."""
     _refuse_embedded_settings(settings)
     if importlib.util.find_spec("vllm") is None:
-        raise SettingsError("engine.kind", "'vllm' is not installed here: pip install 'oneseek[vllm]'")
+        raise SettingsError("engine.kind", "vLLM is not installed; run pip install 'oneseek[vllm]'")
     refuse_other_weights(setup.base)
     prepare_environment(setup.environ, settings.log_level)
     setup.narrate("loading vLLM and the base; this takes a minute or more")
@@ -65,19 +65,19 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
 
 
 def refuse_other_weights(base: Path) -> None:
-    """Raise `EngineError` if vLLM would read weight files that the base's digest does not cover."""
+    """Raise `EngineError` if vLLM would read other weight files than those that the base's digest covers."""
     expected = {path.name for path in weight_files(base)}
     found = {name for name in every_safetensors(base) if not name.startswith("consolidated")}
     if found != expected:
         other = sorted(found ^ expected)[0]
         raise EngineError(
             f"{base}: the base's weights are {', '.join(sorted(expected)[:3])}, but vLLM would also read "
-            f"{other}. Keep one set of weights in the folder, with its index"
+            f"{other}. Keep only one set of weight files in the folder, with its index file"
         )
 
 
 def collectors() -> Sequence[Collector]:
-    """Return the collectors of vLLM's own metrics, which all its engines in a process share."""
+    """Return the collectors of vLLM's own metrics. All vLLM engines in one process share them."""
     return (_METRICS,)
 
 
@@ -94,4 +94,4 @@ def _refuse_embedded_settings(settings: Settings) -> None:
     for name, remedy in remedies.items():
         value = getattr(settings, name)
         if value != getattr(plain, name):
-            raise SettingsError(name, f"{value} is for the embedded engine; {remedy}")
+            raise SettingsError(name, f"{value} applies to the embedded engine only, not to vLLM; {remedy}")
