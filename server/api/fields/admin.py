@@ -1,4 +1,6 @@
-"""Every field of the endpoints that change adapters while the server runs. docs/api.md shows the same."""
+"""Defines every field of the endpoints that change adapters while the server runs. docs/api.md lists the same
+fields.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +65,11 @@ class SettleFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class NoFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Endpoints that accept no body, or an empty object."""
+    """The body of endpoints without fields: no body, or an empty object."""
 
 
 LORA_HINTS = frozenset({"lora_int_id"})
-"""vLLM's internal number of an adapter: accepted and ignored, as in vLLM."""
+"""Fields that are accepted and ignored, as in vLLM: vLLM's internal number of an adapter."""
 
 LORA_REFUSED: Mapping[str, Refusal] = {
     "is_3d_lora_weight": Refusal("three-dimensional expert (MoE) weights are not supported", (False,)),
@@ -75,7 +77,9 @@ LORA_REFUSED: Mapping[str, Refusal] = {
 
 
 def lora_table() -> dict[str, FieldKind]:
-    """Every field of vLLM's two endpoints, with how it is handled."""
+    """Return every field of vLLM's two endpoints for LoRA adapters, with how it is handled: honoured, ignored
+    or refused.
+    """
     honoured: dict[str, FieldKind] = dict.fromkeys(known(LoadFields) | known(UnloadFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(LORA_HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(LORA_REFUSED, "refused")
@@ -83,6 +87,6 @@ def lora_table() -> dict[str, FieldKind]:
 
 
 def admin_table() -> dict[str, FieldKind]:
-    """Every field of the /admin endpoints, with how it is handled."""
+    """Return every field of the `/admin` endpoints, with how it is handled."""
     taken = (AddFields, CanaryFields, ShadowFields, SettleFields)
     return {name: "honoured" for body in taken for name in known(body)}
