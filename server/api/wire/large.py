@@ -14,7 +14,9 @@ _HEADERS = [(b"content-type", b"application/json")]
 
 
 class LargeReply(Response):
-    """Sends `pieces` of JSON. Each piece is encoded in the thread `aside` after the one before was sent."""
+    """Sends `pieces` of JSON as one response. Each piece is encoded in the worker thread `aside` after the
+    piece before it was sent.
+    """
 
     def __init__(self, pieces: Iterator[bytes], aside: OneThread) -> None:
         super().__init__()
