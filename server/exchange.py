@@ -18,16 +18,20 @@ class Held(Protocol):
 
     @property
     def name(self) -> str:
-        """The request's name in the engine."""
+        """Name under which the engine knows the reservation."""
         ...
 
     @property
     def open(self) -> bool:
-        """True if the place is still held. A plain attribute, since every request reads it."""
+        """True while the place is still reserved. Implementations use a plain attribute, since every request
+        reads it.
+        """
         ...
 
     def begin(self) -> None:
-        """Count the request as running. Raises `EngineBusyError` if another request has taken its place."""
+        """Count the request as running instead of waiting. Raises `EngineBusyError` if another request has
+        taken its place.
+        """
         ...
 
     def close(self) -> None:
@@ -36,7 +40,7 @@ class Held(Protocol):
 
 
 class AdapterLease(Protocol):
-    """Keeps a request's adapters in the engine until the engine has started its work."""
+    """Keeps a request's adapters loaded in the engine until the engine has started to work on the request."""
 
     @property
     def open(self) -> bool:
@@ -44,15 +48,17 @@ class AdapterLease(Protocol):
         ...
 
     def expect(self, uses: int) -> None:
-        """Set how many generations will begin with this lease."""
+        """Set how many generations will start with this lease."""
         ...
 
     def begun(self) -> None:
-        """Note that the engine has started one generation, and now keeps its adapters itself."""
+        """Note that the engine has started one generation, and from now on keeps the adapters
+        loaded itself.
+        """
         ...
 
     def close(self) -> None:
-        """Stop keeping the adapters in the engine. Idempotent."""
+        """Stop keeping the adapters loaded for this request. Idempotent."""
         ...
 
 
@@ -65,7 +71,7 @@ class RequestTrace(Protocol):
         ...
 
     def call(self, service: str) -> AbstractContextManager[Mapping[str, str]]:
-        """Trace a call to another service. Yields the headers that pass the trace on."""
+        """Trace a call to another service. Yields the HTTP headers that pass the trace on."""
         ...
 
 
@@ -76,16 +82,16 @@ class AnswerRecord:
     called: float = field(default_factory=time.perf_counter)
     """Time at which the engine was asked to generate."""
     first: float = 0.0
-    """When the first delta arrived; 0 if none did."""
+    """Time at which the first delta (piece of text) arrived; 0 if no delta has arrived."""
     ended: float = 0.0
-    """When the answer ended for any reason; 0 while it is generated."""
+    """Time at which the answer ended for any reason; 0 while the answer is generated."""
     finish_reason: FinishReason | None = None
-    """Token counts; None if the answer was cancelled or failed."""
+    """Why the answer ended; None if it was cancelled or failed."""
     usage: Usage | None = None
     timing: Timing | None = None
-    """The engine's own times; None if the answer was cancelled or failed."""
+    """Times that the engine measured; None if the answer was cancelled or failed."""
     tokens: int = 0
-    """Number of tokens generated, also if it was cancelled."""
+    """Number of tokens generated, also if the answer was cancelled."""
 
 
 @dataclass(slots=True)
@@ -99,19 +105,19 @@ class KeptContent:
 
 
 ABORTED = "aborted"
-"""Reason for ending unfinished work if it was neither the client nor the timeout."""
+"""Value of `cancel_reason` if neither the client nor the timeout ended the unfinished work."""
 EXCHANGE = "oneseek.exchange"
 """Key of the `Exchange` in an ASGI scope; set by the first middleware."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """The state and the outcome of one request."""
+    """The state and the outcome of one HTTP request."""
 
     request_id: str
     """Request ID: the client's `X-Request-ID` if it is short plain ASCII, else a generated one."""
     headers: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
-    """Request headers by lower-case name. If a name is repeated, the first one."""
+    """Request headers by lower-case name. If a header is repeated, its first value."""
     body_bytes: int = 0
     """Size of the request's body in bytes, once it is read."""
     method: str = ""
@@ -138,7 +144,7 @@ class Exchange:
     language: str = "none"
     """Metric label: detected language, or `none` before routing."""
     status: int = 0
-    """Status of the answer. An error during streaming replaces the 200 that was sent first."""
+    """HTTP status of the answer. An error during streaming replaces the 200 that was sent first."""
     cancel_reason: str = ABORTED
     """Why unfinished work was cancelled: `disconnect`, `timeout`, or `aborted` by the server."""
     generating: bool = False
@@ -146,31 +152,35 @@ class Exchange:
     request ended.
     """
     held: Held | None = None
-    """Reserved places in a queue, given back when the request ends for any reason."""
+    """Places that the request has reserved in an engine's queue; given back when the request ends for any
+    reason.
+    """
     lease: AdapterLease | None = None
-    """Lease of the adapters, closed when the request ends for any reason."""
+    """Lease that keeps the request's adapters loaded; closed when the request ends for any reason."""
     answer_id: str = ""
-    """Suffix of the id that the answer carries."""
+    """Random suffix of the answer's id, after a prefix such as `chatcmpl-`."""
     voices: list[Exchange] = field(default_factory=list["Exchange"])
-    """If several models answer one question (voices): one exchange for each of them, counted instead of
-    this one.
+    """The exchange of each model, if several models (voices) answer one question. Metrics count these
+    exchanges instead of this one.
     """
     ended: float = 0.0
-    """If this is one of several answering models: when it ended, in seconds of `time.perf_counter()`; 0
-    until then.
+    """Time at which this model's answer ended, in seconds of `time.perf_counter()`, if it is one of several
+    models that answer; 0 until then.
     """
     send: Send | None = None
-    """Sends body parts directly, past middleware that only reads the response head."""
+    """Sends parts of the response body directly, past middleware that only reads the response's start."""
     started: float = field(default_factory=time.perf_counter)
     """When the request arrived, in seconds of `time.perf_counter()`."""
     parsed: float = 0.0
-    """When routing began, after the body was read; 0 if it did not."""
+    """Time at which routing began, after the body was read, in seconds of `time.perf_counter()`; 0 if routing
+    has not begun.
+    """
     routed: float = 0.0
-    """When routing had decided; 0 if it did not."""
+    """Time at which routing had decided, in seconds of `time.perf_counter()`; 0 if it has not decided."""
     requested: str = ""
     """The `model` of the request, as the client wrote it."""
     sampling: Sampling | None = None
-    """Sampling parameters of the first answer."""
+    """Sampling parameters of the request's first answer."""
     choices: int = 0
     """Number of answers to each prompt (`n`)."""
     streamed: bool = False
@@ -178,23 +188,23 @@ class Exchange:
     error: str = ""
     """Error code of the answer; empty without an error."""
     answers: list[AnswerRecord] = field(default_factory=list[AnswerRecord])
-    """Every text that was requested, in order."""
+    """Record of every text that an engine or service was asked to generate, in order."""
     embedded: int = 0
-    """Number of tokens that were embedded."""
+    """Number of tokens that were embedded for an embeddings request."""
     trace: RequestTrace | None = None
     """The request's trace; None unless the server exports traces."""
     content: KeptContent | None = None
-    """Contents to log; None unless `log_content` is on."""
+    """Contents of the request and its answers, to be logged; None unless `log_content` is on."""
 
     @property
     def asker(self) -> str:
-        """Identifies the client, to treat clients fairly: the API key's digest, or the client's address
-        without a key.
+        """Identifies the client, so that work is divided fairly between clients: the API key's digest, or the
+        client's address if there is no key.
         """
         return self.tenant or self.address
 
     def voice(self) -> Exchange:
-        """Return a new exchange for one of several models that answer this request."""
+        """Return a new exchange for the answer of one of several models that answer this request."""
         return Exchange(
             self.request_id,
             self.headers,
@@ -207,7 +217,9 @@ class Exchange:
         )
 
     def give_up(self, reason: str) -> None:
-        """Note that unfinished work ends because of `reason`; see `cancel_reason`."""
+        """Record why unfinished work is cancelled, also for each of several answering models; see
+        `cancel_reason`.
+        """
         for one in (self, *self.voices):
             one.cancel_reason = reason
 
