@@ -103,11 +103,11 @@ class UnreadAnswerError(EngineError):
 
 
 class AdapterRefusedError(EngineError):
-    """An adapter cannot be loaded. The message has the reason; no other adapter is affected."""
+    """An adapter cannot be loaded. The message has the reason; the engine's state has not changed."""
 
 
 class AdapterUnknownError(AdapterRefusedError):
-    """The engine refuses an adapter that it has never served, so the server no longer knows the adapter's
+    """The engine refuses to load an adapter that it has never served. The server then forgets the adapter's
     name.
     """
 

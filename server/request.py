@@ -114,7 +114,7 @@ class GenerationRequest:
     tenant: str = ""
     """Digest of the API key that the request is counted under; see `fair_share`."""
     background: bool = False
-    """True for background work; see `Share.background`."""
+    """True for requests to a shadow version; see `Share.background`."""
     reservation: str = ""
     """Name of the reservation that holds the request's place in the queue. Empty if the engine has
     to reserve one itself.
@@ -188,9 +188,11 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
-    """Log probability of each of `token_ids`, if requested."""
+    """Log probability of each token in `token_ids`, if the request asks for it."""
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-    """On the first delta, if requested: log probability of each prompt token after the first."""
+    """Log probability of each prompt token after the first, if requested. Only the first delta has this
+    field.
+    """
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     """The stop string or stop token id that ended the text, if one did."""

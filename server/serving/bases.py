@@ -1,4 +1,4 @@
-"""Chooses the base that answers a request: by name, or by the language of the question."""
+"""Chooses the base model that answers a request: by name, or by the language of the question."""
 
 from __future__ import annotations
 

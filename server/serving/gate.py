@@ -5,9 +5,9 @@ headers. The second reads the names in the body. The third comes once the reques
 request's places in the queue.
 
 A share is all requests with the same API key and adapter. So a key that uses several adapters has a share for
-each adapter; a blend counts as its heaviest adapter. A request for a name that is not served never reaches
-the queue. If the headers do not determine the adapter, the request is refused only if every share that it
-could belong to has used up its fair part of the queue.
+each adapter; a blend counts as its adapter with the largest weight. A request for a name that is not served
+never reaches the queue. If the headers do not determine the adapter, the request is refused only if every
+share that it could belong to has used up its fair part of the queue.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from server.live.runtime import Runtime
 from server.request import Share
 
 MOST_ASKED = 64
-"""Maximum number of adapters for which the headers' check tries every adapter of a key. With more adapters, a
-request whose headers name no adapter passes.
+"""Maximum number of adapters for which the check of the headers tries each adapter, if the headers name none.
+With more adapters, the request passes.
 """
 
 

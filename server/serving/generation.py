@@ -55,15 +55,11 @@ READING_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The decision which adapter answers a question. Queue places are not reserved yet, and adapters are not
-    loaded.
-    """
+    """The decision which adapter answers a question. No queue place is reserved, no adapter loaded yet."""
 
     resolution: Resolution
     parts: Sequence[tuple[Adapter, float]]
-    """The adapters of the route, with their weights. If an alias is divided between versions, its active
-    version.
-    """
+    """Adapters of the route, with weights. If an alias is divided between versions, its active version."""
 
 
 class Generation:
@@ -117,9 +113,7 @@ class Generation:
                 route = None
 
     async def seat(self, exchange: Exchange, decision: Decision, places: int) -> Resolution:
-        """Reserve `places` in the queue for the adapters of a decision, and load the adapters. Raises the
-        errors of `choose`.
-        """
+        """Reserve `places` in the queue, and load a decision's adapters. Raises the errors of `choose`."""
         self.tell(exchange, decision.resolution)
         await self.ready()
         # Nothing may be awaited in between: these places are what keeps the base loaded.
@@ -186,9 +180,7 @@ class Generation:
         return resolution
 
     async def _decide(self, exchange: Exchange, question: RouteQuery, names: Snapshot) -> Route:
-        """Return the route (chosen adapter) for `question`. The language of long texts is detected in a
-        worker thread.
-        """
+        """Return the route (chosen adapter) for `question`. Long texts are read in a worker thread."""
         router = self._runtime.router
         if self._routes.remembers(question):
             return self._routes.decide(exchange.tenant, question, router, names)
@@ -206,9 +198,7 @@ class Generation:
     def _chosen(
         self, exchange: Exchange, question: RouteQuery, route: Route, names: Snapshot
     ) -> ChosenVersion | None:
-        """Return the version that answers, if the alias's requests are divided between versions;
-        else None.
-        """
+        """Return the version that answers, if the alias's requests are divided; else None."""
         if len(route.target) != 1 or route.target[0][1] != 1.0:
             return None
         return self._rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))

@@ -55,7 +55,7 @@ class PromptGroup:
 
 
 class PromptAnswers:
-    """Decides which adapter answers each prompt of a request, and streams all answers as one."""
+    """Decides which adapter answers each prompt of a request, and streams all answers as one stream."""
 
     def __init__(
         self,

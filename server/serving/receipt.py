@@ -19,7 +19,7 @@ from server.serving.resolution import Resolution
 
 MOST_RUNNERS_UP = 3
 LEAST_CONFIDENCE = 0.001
-"""Minimum probability of a language to be listed as a runner-up."""
+"""Minimum probability of a language that the receipt lists as a runner-up."""
 _DIGITS, _RATE_DIGITS = 4, 2
 """Number of decimals of probabilities and seconds (first value), and of tokens per second (second value)."""
 
@@ -40,7 +40,7 @@ class RouteReceipt(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     """Posterior probability of the likeliest language, even if no language was decided."""
     reason: str
-    """Why this adapter answered: one of `routing.route.Reason`."""
+    """The rule by which the adapter was chosen: one of the values of `routing.route.Reason`."""
     runners_up: tuple[RunnerUp, ...]
     """The likeliest languages other than `language`, likeliest first."""
 
@@ -66,7 +66,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     first_token_seconds: float | None
     """Seconds from the request's arrival to the first token: routing, queue and prefill."""
     tokens_per_second: float | None
-    """Tokens after the first one, divided by the seconds since then; None for an answer of one token."""
+    """Tokens after the first one, divided by the seconds since the first one; None for an answer of one
+    token.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,9 @@ class Resolution:
 
 
 def join_resolutions(parts: Sequence[Resolution]) -> Resolution:
-    """Join the resolutions of several prompts on one base into one that describes each of them, in order."""
+    """Join the resolutions of several prompts on one base into one resolution that describes each prompt, in
+    order.
+    """
     adapters = tuple(dict.fromkeys(adapter for part in parts for adapter in part.adapters))
     mixes = sorted({part.adapter_mix for part in parts})
     mark = hashlib.sha256(repr(mixes).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Answers `POST /v1/chat/completions` with OpenAI's chat completions, whole or streamed."""
+"""Answers `POST /v1/chat/completions` with OpenAI's chat completions, all at once or streamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers `POST /v1/completions` with OpenAI's text completions, whole or streamed."""
+"""Answers `POST /v1/completions` with OpenAI's text completions, all at once or streamed."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ from server.text.chat_template import Message
 from server.text.tokenizer import TemplateError
 
 VoiceQuery = Callable[[str], RouteQuery]
-"""Function that returns the routing query for the model with a given name."""
+"""Function type: returns the routing query for the model with a given name."""
 
 log = logging.getLogger("oneseek.api")
 

@@ -46,20 +46,24 @@ class AddFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class CanaryFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `POST /admin/adapters/{alias}/canary`."""
+    """The fields of `POST /admin/adapters/{alias}/canary`, which sends a percentage of the requests to other
+    versions.
+    """
 
     shares: Annotated[dict[AdapterName, Percent], Meta(min_length=1, max_length=MOST_VERSIONS)]
 
 
 class ShadowFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `POST /admin/adapters/{alias}/shadow`."""
+    """The fields of `POST /admin/adapters/{alias}/shadow`, which lets a version answer unseen by clients."""
 
     version: AdapterName
     share: Percent
 
 
 class SettleFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `POST /admin/adapters/{alias}/settle`."""
+    """The fields of `POST /admin/adapters/{alias}/settle`, which sends all requests to the active version
+    again.
+    """
 
     reason: Annotated[str, Meta(max_length=256)] = ""
 

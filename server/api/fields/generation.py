@@ -126,7 +126,7 @@ class OneModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 
 
 class GenerationFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
-    """Fields of both chat and text completions."""
+    """Fields that chat completions and text completions have in common."""
 
     max_tokens: Count | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1

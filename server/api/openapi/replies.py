@@ -41,7 +41,7 @@ def _plain(*, changeable: bool) -> tuple[bytes, Mapping[str, str]]:
 
 
 class _Kept:
-    """A document that is made once and cached."""
+    """A document (OpenAPI as JSON, or the page that shows it) that is made once and cached."""
 
     def __init__(self, make: Callable[[], tuple[bytes, Mapping[str, str]]], media_type: str) -> None:
         self._make = make

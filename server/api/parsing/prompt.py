@@ -19,7 +19,7 @@ class CompletionPrompt:
 
     text: str
     tokens: tuple[int, ...]
-    """Token ids; empty until the text is tokenized."""
+    """Token ids of the prompt; empty until the text is tokenized."""
 
 
 def given_prompts(prompt: object, info: EngineInfo, field: str, most: int) -> list[tuple[str, GivenPrompt]]:

@@ -130,7 +130,7 @@ class RunningUsage:
 
 
 async def gather(stream: Deltas, count: int) -> list[Answer]:
-    """Read `stream` to its end, and return its `count` whole answers."""
+    """Read `stream` to its end, and return the whole answers of its `count` choices."""
     answers = [Answer() for _ in range(count)]
     async with aclosing(stream):
         async for deltas in stream:

@@ -62,7 +62,9 @@ class ChatChunks:
         return b"".join(events)
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """Return the chunks for a delta of a choice: its text or tool calls, and its end."""
+        """Return the chunks for a delta (piece) of a choice: its text or tool calls, and the choice's end
+        with the last delta.
+        """
         if self._running is not None:
             self._frames.set_usage(self._running.add(index, delta))
         extra = {} if self._prompt is None or not delta.token_ids else {"token_ids": delta.token_ids}

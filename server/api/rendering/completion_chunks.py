@@ -64,7 +64,9 @@ class CompletionChunks:
         return b"".join(self._frames.text(index, prompt.text) for index, prompt in enumerate(self._echo))
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """Return the chunks for a delta of a choice: its text and its end."""
+        """Return the chunks for a delta (piece) of a choice: its text, and the choice's end with the last
+        delta.
+        """
         if self._running is not None:
             self._frames.set_usage(self._running.add(index, delta))
         ids = self._token_ids(index, delta)

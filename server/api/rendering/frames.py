@@ -53,7 +53,7 @@ class Frames:
         return cls(envelope, choices, before=b'"text":', after=b"", usage=usage)
 
     def text(self, index: int, text: str) -> bytes:
-        """Return the chunk for new text of a choice. This is the hot path."""
+        """Return the chunk for new text of a choice. Called for every delta, so it must be fast."""
         return self._open[index] + _encode(text) + self._close
 
     def choice(

@@ -44,7 +44,7 @@ class ResponseEvents:
         )
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """Return the event for new text. This is the hot path."""
+        """Return the event for new text. Called for every delta, so it must be fast."""
         self._answer.add(delta)
         if self._shape.with_logprobs and (delta.logprobs or delta.finish_reason is not None):
             last = delta.finish_reason is not None

@@ -80,7 +80,7 @@ class VoiceAnswer:
         return {"voice": self.number, "model": voice.name, "asked": voice.asked, "kind": voice.kind}
 
     def to_json(self, *, with_text: bool) -> dict[str, Any]:
-        """Render the complete answer of a model. A model that failed has an error and no text."""
+        """Return a model's complete answer as JSON. A model that failed has an error and no text."""
         usage, answered = self.answer.usage, self.answered
         text = {"text": self.answer.text if answered else None} if with_text else {}
         return {
@@ -126,7 +126,7 @@ def opening_event(answer_id: str, voices: Sequence[VoiceAnswer]) -> bytes:
 
 
 def delta_event(number: int, text: str) -> bytes:
-    """Return the event for new text of a model's answer. This is the hot path."""
+    """Return the event for new text of a model's answer. Called for every delta, so it must be fast."""
     return _BEFORE_TEXT % number + _encode(text) + b"}\n\n" if text else b""
 
 

@@ -18,7 +18,7 @@ most.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldBound:
-    """Limits of one field. Decoding a field within them takes a few milliseconds."""
+    """Limits of one field of a JSON body. Decoding a field within these limits takes a few milliseconds."""
 
     size: int | None = None
     """Maximum size of the field's JSON in bytes; None: only the body's limit applies."""

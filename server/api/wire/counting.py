@@ -29,7 +29,7 @@ class JsonCounts:
     values: int
     """Number of values of any kind, without keys."""
     members: int
-    """Number of members of the outermost object or array."""
+    """Number of members (fields or items) of the outermost object or array."""
 
     def within(self, limits: JsonCounts) -> bool:
         """Return True if no count is above its limit."""

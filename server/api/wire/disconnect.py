@@ -123,7 +123,7 @@ async def until_gone(receive: Receive) -> None:
 
 
 def enter(scope: Scope, cancel_scope: CancelScope) -> None:
-    """Store `cancel_scope` in the ASGI scope, for `cancel_scope_of`."""
+    """Store the request's cancel scope in the ASGI scope, so that `cancel_scope_of` finds it."""
     scope[_KEY] = cancel_scope
 
 

@@ -1,4 +1,4 @@
-"""A response that may be too large to encode on the event loop, and is encoded and sent in pieces."""
+"""Sends a response that may be too large to encode on the event loop: it is encoded and sent in pieces."""
 
 from __future__ import annotations
 

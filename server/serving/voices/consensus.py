@@ -39,12 +39,12 @@ class ComparedAnswer:
     voice: int
     """Index of the model that gave the answer."""
     language: str | None
-    """The answer's language; None if that is uncertain."""
+    """The answer's language; None if the language is uncertain."""
     text: str
 
 
 class AnswerPair(msgspec.Struct, frozen=True, kw_only=True):
-    """Two answers and their agreement."""
+    """Two answers and how much they agree."""
 
     voices: tuple[int, int]
     comparable: bool
@@ -61,11 +61,11 @@ class LanguageConsensus(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float | None
     """Mean agreement over all pairs of answers; None if there is only one answer."""
     clusters: tuple[tuple[int, ...], ...]
-    """Clusters of models whose answers all agree, the largest cluster first."""
+    """Clusters of models whose answers agree with each other, the largest cluster first."""
     dissenting: tuple[int, ...]
-    """The models whose answers are outside the largest cluster, if there is a single largest one."""
+    """The models whose answers are outside the largest cluster; empty if no single cluster is the largest."""
     medoid: int
-    """The model whose answer agrees most with the others."""
+    """The model whose answer agrees most with the other answers in this language."""
 
 
 class Consensus(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,13 +78,13 @@ class Consensus(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     """Agreement at or above which two answers are in one cluster."""
     agreement: float | None
-    """Mean agreement over all comparable pairs; None without any."""
+    """Mean agreement over all comparable pairs; None if there is no such pair."""
     pairs: tuple[AnswerPair, ...]
     languages: tuple[LanguageConsensus, ...]
-    """Mean agreement over all comparable pairs; None if there is no such pair."""
+    """The consensus in each language, with the language of the most answers first."""
     clusters: tuple[tuple[int, ...], ...]
     dissenting: tuple[int, ...]
-    """The consensus in each language, with the language of the most answers first."""
+    """The models whose answers dissent from the other answers in the same language."""
     medoid: int | None
     """The model whose answer agrees most with the others, in the language of the most answers."""
     answer: str | None

@@ -40,7 +40,9 @@ def hold_places(exchange: Exchange, voices: Sequence[LocalVoice]) -> None:
 
 
 def count_voices(exchange: Exchange, voices: Sequence[Voice]) -> None:
-    """Add each model's exchange to the request's, so that metrics count the request once for each model."""
+    """Add each model's exchange to `exchange.voices`, so that metrics count the request once for
+    each model.
+    """
     exchange.voices += [voice.exchange for voice in voices]
     for voice in voices:
         if isinstance(voice, LocalVoice):

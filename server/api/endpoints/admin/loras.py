@@ -43,8 +43,8 @@ class Loras:
         self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def load(self, request: Request) -> Response:
-        """Load an adapter. An adapter from a folder is held in memory only; one from a URL becomes a version
-        in the registry.
+        """Load an adapter. From a folder, it is held in memory only; from a URL, it becomes a version in the
+        registry.
         """
         try:
             value = await self._context.read(request, limit=self._limit)

@@ -20,8 +20,8 @@ from server.rollout.changes import AliasShares, RolloutChanges
 
 
 class Rollout:
-    """Handlers of the canary and shadow endpoints. Status 200: the change is live. Status 202: the change is
-    made, but this server has not applied it yet.
+    """Handlers of the rollout endpoints (canary, shadow, settle, rollout). Status 200: the change is live.
+    Status 202: the change is made, but this server has not applied it yet.
     """
 
     def __init__(self, context: Context, audit: AuditLog) -> None:
