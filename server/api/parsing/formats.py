@@ -45,7 +45,9 @@ async def guided(body: GenerationFields, sampling: Sampling, check: GrammarCheck
     if len(wishes) > 1:
         names = " and ".join(wishes)
         raise bad_field(
-            next(iter(wishes)), f"{names} cannot be combined; send one of them.", code="invalid_value"
+            next(iter(wishes)),
+            f"{names} cannot be combined; send only one of these fields.",
+            code="invalid_value",
         )
     return await _kept(wishes, sampling, check, aside)
 

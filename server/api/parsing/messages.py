@@ -111,7 +111,9 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
                 unknown.meet(name, _MESSAGE_FIELDS, path)
         elif name not in _TAKEN and value not in _EMPTY:
             raise bad_field(
-                f"{path}.{name}", f"{path}.{name} is not supported; remove it.", code="unsupported_parameter"
+                f"{path}.{name}",
+                f"{path}.{name} is not supported; remove this field.",
+                code="unsupported_parameter",
             )
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:

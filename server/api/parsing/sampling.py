@@ -37,7 +37,7 @@ def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults
     if body.top_logprobs and not body.logprobs:
         raise bad_field(
             "top_logprobs",
-            "top_logprobs is set without logprobs; set logprobs to true.",
+            "top_logprobs is set without logprobs; set logprobs to true, or remove top_logprobs.",
             code="invalid_value",
         )
     _check_streaming(body)

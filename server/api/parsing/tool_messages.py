@@ -67,10 +67,12 @@ def read_calls(value: object, path: str, unknown: UnknownFields) -> list[dict[st
     as an object.
     """
     if not isinstance(value, list):
-        raise _wrong(path, "tool_calls must be an array", "invalid_type")
+        raise _wrong(path, "tool_calls must be an array of tool calls", "invalid_type")
     calls = cast("list[object]", value)
     if len(calls) > MAX_CALLS:
-        raise _wrong(path, f"the message has {len(calls)} tool calls; the maximum is {MAX_CALLS}")
+        raise _wrong(
+            path, f"the message has {len(calls)} tool calls; the maximum is {MAX_CALLS}, so send fewer"
+        )
     return [_call(call, f"{path}[{index}]", unknown) for index, call in enumerate(calls)]
 
 

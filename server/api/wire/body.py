@@ -127,7 +127,7 @@ def _decode(body: bytes, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
     try:
         fields = _fields.decode(body)
     except msgspec.ValidationError:
-        raise bad_field(None, "The body must be a JSON object.", code="invalid_json") from None
+        raise bad_field(None, "The request's body must be a JSON object.", code="invalid_json") from None
     for name, bound in bounds.items():
         if name in fields:
             bound.check(name, fields[name])

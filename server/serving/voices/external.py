@@ -109,7 +109,9 @@ class ExternalModel:
                     if delta is not None:
                         yield delta
                 if reader.finish_reason is None:
-                    raise self._failed("the external service broke off before its answer was complete")
+                    raise self._failed(
+                        "the external service broke off before its answer was complete; try again"
+                    )
                 yield reader.last()
         except (TimeoutError, httpx2.TimeoutException):
             message = f"{self.name} did not answer within {self._options.timeout:g} seconds."
@@ -117,7 +119,9 @@ class ExternalModel:
             raise ApiError(reply) from None
         except httpx2.HTTPError as error:
             log.warning("calling the external model %s failed: %s", self.name, type(error).__name__)
-            raise self._failed("the external service could not be reached, or the connection broke") from None
+            raise self._failed(
+                "the external service could not be reached, or the connection broke; try again later"
+            ) from None
 
     @asynccontextmanager
     async def _asked(
@@ -137,9 +141,13 @@ class ExternalModel:
                 log.warning(
                     "the external model %s answered with HTTP status %d", self.name, response.status_code
                 )
-                raise self._failed(f"the external service answered with HTTP status {response.status_code}")
+                raise self._failed(
+                    f"the external service answered with HTTP status {response.status_code}; try again later"
+                )
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise self._failed("the external service compressed its answer, which the request forbids")
+                raise self._failed(
+                    "the external service compressed its answer, so it was dropped; the request forbids this"
+                )
             yield response
 
     async def _payloads(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
@@ -149,7 +157,9 @@ class ExternalModel:
         async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > MAX_ANSWER:
-                raise self._failed(f"the external service sent more than {MAX_ANSWER} bytes, the maximum")
+                raise self._failed(
+                    f"the external service sent more than {MAX_ANSWER} bytes; its answer was dropped"
+                )
             pending += chunk
             if streams:
                 *lines, pending = pending.split(b"\n")
@@ -166,7 +176,9 @@ class ExternalModel:
         try:
             return reader.read(_decode(data))
         except (msgspec.DecodeError, ValueError, RecursionError):
-            raise self._failed("the external service's answer is not a chat completion") from None
+            raise self._failed(
+                "the external service's answer was dropped, since it is not a chat completion"
+            ) from None
 
     def _failed(self, why: str) -> ApiError:
         message = f"{self.name}: {why}."
