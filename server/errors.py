@@ -1,6 +1,7 @@
-"""Errors that cross layers: engine errors, and request errors with their HTTP reply.
+"""Defines the errors of engines, and the errors of requests with their HTTP reply. All layers use them.
 
-Messages name the field, the value and the remedy; they never hold a path, an address or a stack of the host.
+Messages name the field, the value and the remedy. They never hold a path, an address or a stack trace of the
+host.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 CONTEXT_EXCEEDED = "context_length_exceeded"
-"""OpenAI's error code. Some clients then fall back to a model with a longer context."""
+"""OpenAI's error code for a prompt that is too long. Some clients then fall back to a model with a longer
+context.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """An error as a client receives it."""
+    """An error in OpenAI's format, as a client receives it."""
 
     status: int
     message: str
@@ -26,17 +29,17 @@ class ErrorReply:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def body(self) -> bytes:
-        """`{"error": {"message", "type", "param", "code"}}` as JSON."""
+        """Return the JSON `{"error": {"message", "type", "param", "code"}}`."""
         detail = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": detail})
 
     def event(self) -> bytes:
-        """The error as a server-sent event, for a stream that has already begun."""
+        """Return the error as a server-sent event, for a stream that has already begun."""
         return b"data: " + self.body() + b"\n\n"
 
 
 class ApiError(Exception):
-    """Refuses a request. `reply` is the error that the client receives."""
+    """Raised to refuse a request. `reply` is the error that the client receives."""
 
     def __init__(self, reply: ErrorReply) -> None:
         super().__init__(reply.message)
@@ -44,14 +47,17 @@ class ApiError(Exception):
 
 
 def bad_field(param: str | None, message: str, *, code: str | None = None, status: int = 400) -> ApiError:
-    """The error for an invalid or unsupported field. `param` is its path, such as `messages[0].content`."""
+    """Return the error for an invalid or unsupported field. `param` is its path, such as
+    `messages[0].content`.
+    """
     return ApiError(ErrorReply(status, message, param=param, code=code))
 
 
 def describe_context(context: int, prompt: int | str, asked: int | None = None) -> str:
-    """The message for a request that exceeds `context` tokens, in the wording that OpenAI's clients look for.
+    """Return the message for a request that exceeds a context of `context` tokens, in the wording that
+    OpenAI's clients look for.
 
-    `prompt` is its number of tokens, or a text such as "at least 5000 characters".
+    `prompt` is the prompt's number of tokens, or a text such as "at least 5000 characters".
     """
     most = f"This model's maximum context length is {context} tokens. However, "
     # LangChain looks for the code in the text of the client's error, which may be this message alone.
@@ -65,16 +71,18 @@ def describe_context(context: int, prompt: int | str, asked: int | None = None) 
 
 
 def context_exceeded(param: str, context: int, prompt: int | str, asked: int | None = None) -> ApiError:
-    """The error for a prompt and requested length that exceed `context` tokens."""
+    """Return the error for a prompt and a requested length that together exceed `context` tokens."""
     return bad_field(param, describe_context(context, prompt, asked), code=CONTEXT_EXCEEDED)
 
 
 class EngineError(RuntimeError):
-    """The engine failed, at one request or as a whole. The message is safe to show to a client."""
+    """The engine failed, for one request or entirely. The message is safe to show to a client."""
 
 
 class EngineBusyError(EngineError):
-    """The queue is full. `retry_after` is an estimate in seconds; `gate` names the check that found it."""
+    """The queue has no place for a request. `retry_after` is an estimate in seconds; `gate` names the check
+    that refused the request.
+    """
 
     def __init__(self, message: str, retry_after: float, gate: str = "engine") -> None:
         super().__init__(message)
@@ -91,37 +99,39 @@ class EngineDeadError(EngineError):
 
 
 class UnreadAnswerError(EngineError):
-    """The client read the answer too slowly, so the rest was dropped."""
+    """The client read the answer too slowly, so the server dropped the rest of the answer."""
 
 
 class AdapterRefusedError(EngineError):
-    """An adapter cannot be loaded. The message has the reason; nothing has changed."""
+    """An adapter cannot be loaded. The message has the reason; the engine's state has not changed."""
 
 
 class AdapterUnknownError(AdapterRefusedError):
-    """The engine refuses an adapter that it has never served, so the server no longer knows the adapter's
+    """The engine refuses to load an adapter that it has never served. The server then forgets the adapter's
     name.
     """
 
 
 class NoSlotError(AdapterRefusedError):
-    """Nothing is wrong with an adapter, but the engine has no slot for it."""
+    """An adapter cannot be loaded because the engine has no slot for it; the adapter itself is valid."""
 
 
 class AdapterUnavailableError(AdapterRefusedError):
-    """A version that was served earlier cannot be served until its files are restored."""
+    """An adapter version that was served earlier cannot be served until its files are restored."""
 
 
 class AdapterNotLoadedError(EngineError):
-    """A request needs an adapter that is not resident or is being unloaded. Call `load` and retry."""
+    """A request needs an adapter that is not loaded or is being unloaded. The caller has to load the adapter
+    and retry.
+    """
 
 
 class AdaptersBusyError(AdapterNotLoadedError):
-    """Every adapter slot is in use; one becomes free when requests end."""
+    """Every adapter slot is in use. A slot becomes free when requests end."""
 
 
 class BaseNotLoadedError(EngineError):
-    """An on-demand base is not loaded yet. `retry_after` is in seconds."""
+    """A base that is loaded on demand is not loaded yet. `retry_after` is in seconds."""
 
     def __init__(self, base: str, retry_after: float) -> None:
         super().__init__(f"The base {base} is being loaded. Retry shortly.")
@@ -130,7 +140,9 @@ class BaseNotLoadedError(EngineError):
 
 
 class BaseUnavailableError(BaseNotLoadedError):
-    """An on-demand base failed to load. The next attempt is made after `retry_after` seconds."""
+    """A base that is loaded on demand failed to load. The next attempt is made after `retry_after`
+    seconds.
+    """
 
     def __init__(self, base: str, problem: str, retry_after: float) -> None:
         super().__init__(base, retry_after)
@@ -138,7 +150,7 @@ class BaseUnavailableError(BaseNotLoadedError):
 
 
 class UnsupportedRequestError(EngineError):
-    """This engine does not support something in the request. `param` is the field."""
+    """The engine does not support what a request asks for. `param` is the field of the request."""
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)

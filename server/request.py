@@ -1,7 +1,7 @@
-"""The data types of work that goes to an engine and comes back from it.
+"""Defines the data types of the work that goes to an engine and of the output that comes back.
 
-Everything here is frozen and independent of HTTP; OpenAI's fields end at `server.api`. Types that are made
-for each token are msgspec structs, which are several times faster to build than dataclasses.
+All types are frozen and independent of HTTP; `server.api` converts OpenAI's fields to them. Types of which an
+object is made for each token are msgspec structs, which are several times faster to build than dataclasses.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ FinishReason = Literal["stop", "length"]
 """`stop`: an end token, a stop token or a stop string; `length`: `max_tokens` or the end of the context."""
 
 AdapterMix = tuple[tuple[str, float], ...]
-"""Adapter digests with their blend weights, sorted by digest; empty for the plain base.
+"""Adapter digests with their blend weights, sorted by digest; empty for the base without adapters.
 
 One adapter is `((digest, 1.0),)`; a blend of several adds their weighted LoRA terms.
 """
 
 
 class Share(NamedTuple):
-    """The API key and adapter that a request is counted under. The queue and the batch are divided fairly
-    between such shares.
+    """The API key and adapter under which a request is counted. The engine divides its queue and batch fairly
+    between all such pairs.
     """
 
     tenant: str
@@ -32,11 +32,13 @@ class Share(NamedTuple):
     adapter: str
     """Digest of the adapter (for a blend, of the one with the largest weight); empty for the base."""
     background: bool = False
-    """True for a shadow's requests. They do not use any client's share, and are the first to be preempted."""
+    """True for requests to a shadow version, whose answers no client sees. They do not count for any client,
+    and are the first to be preempted.
+    """
 
 
 BASE_SHARE = Share("", "")
-"""The share that counts requests to the base without an API key."""
+"""The `Share` under which requests without an API key and without an adapter are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,38 +46,43 @@ class Sampling:
     """Sampling parameters. Defaults are OpenAI's. Values are checked once, when a request is parsed."""
 
     max_tokens: int
-    """Maximum number of tokens to generate. 0 only scores the prompt."""
+    """Maximum number of tokens to generate. 0: only score the prompt."""
     temperature: float = 1.0
-    """Sampling temperature; 0 is greedy."""
+    """Sampling temperature; 0 always takes the likeliest token."""
     top_p: float = 1.0
     top_k: int = 0
     """Number of likeliest tokens to sample from; 0 means all."""
     min_p: float = 0.0
-    """Drop tokens less likely than `min_p` × the probability of the likeliest."""
+    """Tokens less likely than `min_p` times the probability of the likeliest token are dropped."""
     repetition_penalty: float = 1.0
-    """Divides (positive) or multiplies (negative) logits of tokens seen in prompt or output (CTRL, 2019)."""
+    """Divides positive logits, and multiplies negative ones, of tokens seen in the prompt or output (CTRL,
+    2019).
+    """
     presence_penalty: float = 0.0
-    """Subtracted once from tokens seen in the output."""
+    """Subtracted once from the logit of each token seen in the output."""
     frequency_penalty: float = 0.0
-    """Subtracted for each time a token was seen in the output."""
+    """Subtracted from a token's logit for each time the token was seen in the output."""
     logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
-    """Maps each token id to added to its logit before everything else."""
+    """Maps token ids to values that are added to the tokens' logits, before all other changes."""
     seed: int | None = None
     """64-bit seed; the same seed gives the same text. None: a random seed for each request."""
     min_tokens: int = 0
     """Minimum number of tokens before an end token, stop token or stop string can end the text."""
     ignore_eos: bool = False
     stop: tuple[str, ...] = ()
-    """Strings that end the text. They are never part of it, not even partly."""
+    """Strings that end the text. The text never contains them, not even partly."""
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
-    """Number of alternatives to report for each generated token; 0 reports the chosen one only."""
+    """Number of alternatives to report for each generated token; 0: only the chosen token; None: nothing."""
     prompt_logprobs: int | None = None
-    """Number of alternatives to report for each prompt token after the first."""
+    """Number of alternatives to report for each prompt token after the first; None: nothing."""
     grammar: str = ""
-    """Grammar of the text, in llguidance's Lark syntax (see `server.grammar`); empty: free text."""
+    """Grammar that the text must match, in llguidance's Lark syntax (see `server.grammar`); empty:
+    free text.
+    """
     marks: Mapping[int, str] = field(default_factory=dict[int, str])
-    """Maps each token id to the single character that represents it in the text, also for control tokens.
+    """Maps token ids to the single characters that represent these tokens in the text, also for control
+    tokens.
 
     If the model writes such a character itself, it becomes U+FFFD, so a mark always means the token.
     """
@@ -91,31 +98,35 @@ class GenerationRequest:
     """A request to generate one text. An OpenAI request with `n` choices makes `n` of these."""
 
     request_id: str
-    """Unique among live requests; chosen by the server, never by a client."""
+    """Id of the request, unique among running requests; chosen by the server, never by a client."""
     prompt: tuple[int, ...]
-    """Token ids, at least one."""
+    """Token ids of the prompt, at least one."""
     sampling: Sampling
     adapter_mix: AdapterMix = ()
     cache_salt: str = ""
-    """Cache salt, such as a tenant's. Requests share a prefix cache only with the same salt and adapters."""
+    """Salt of the prefix cache, such as a tenant's. Requests share cached prefixes only if they have the same
+    salt and adapters.
+    """
     continues: bool = False
-    """True if the text continues the prompt and keeps a leading space; False for a new answer."""
+    """True if the text continues the prompt and keeps a leading space; False if it is a new answer."""
     share: str = ""
     """Digest of the adapter that the request is counted under; empty for the base."""
     tenant: str = ""
     """Digest of the API key that the request is counted under; see `fair_share`."""
     background: bool = False
-    """True for background work; see `Share.background`."""
+    """True for requests to a shadow version; see `Share.background`."""
     reservation: str = ""
     """Name of the reservation that holds the request's place in the queue. Empty if the engine has
     to reserve one itself.
     """
     whole: bool = False
-    """True if the client gets nothing before the end, so that the answer may restart (`Delta.anew`)."""
+    """True if the client gets nothing before the answer is complete, so that the answer may restart
+    (`Delta.anew`).
+    """
 
     @property
     def fair_share(self) -> Share:
-        """The key and adapter whose share it uses."""
+        """The API key and adapter that the request is counted under."""
         return Share(self.tenant, self.share, self.background)
 
 
@@ -132,7 +143,7 @@ class EmbeddingRequest:
     """Length of the vector, for bases with Matryoshka training; None: the base's own length."""
     cache_salt: str = ""
     share: Share = BASE_SHARE
-    """The key and adapter whose share it uses."""
+    """The API key and adapter that the request is counted under."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
@@ -151,22 +162,24 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     prompt_tokens: int
     cached_tokens: int
-    """Prompt tokens found in the prefix cache."""
+    """Number of prompt tokens found in the prefix cache."""
     completion_tokens: int
 
 
 class Timing(msgspec.Struct, frozen=True, gc=False):
-    """When a request reached each stage, in seconds of `time.perf_counter()`. Part of the last delta."""
+    """Times at which a request reached each stage, in seconds of `time.perf_counter()`. Part of the last
+    delta.
+    """
 
     arrived: float
     scheduled: float
-    """Start of the first step that worked on the request."""
+    """Time of the first engine step that worked on the request."""
     first_token: float
     finished: float
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
-    """What one engine step added to one request.
+    """A piece of an answer: what one engine step added to one request.
 
     The texts of all deltas join to the whole answer. `text` is empty while an incomplete character or a
     possible stop string is held back. The last delta has a `finish_reason`, the `usage` and the `timing`.
@@ -175,21 +188,25 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
-    """Log probability of each of `token_ids`, if requested."""
+    """Log probability of each token in `token_ids`, if the request asks for it."""
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
-    """On the first delta, if requested: log probability of each prompt token after the first."""
+    """Log probability of each prompt token after the first, if requested. Only the first delta has this
+    field.
+    """
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     """The stop string or stop token id that ended the text, if one did."""
     usage: Usage | None = None
     timing: Timing | None = None
     anew: bool = False
-    """True if the answer restarts with this delta and earlier deltas are void. Only if `whole`."""
+    """True if the answer restarts with this delta and earlier deltas are void. Happens only if the request's
+    `whole` is true.
+    """
     cached_tokens: int | None = None
-    """Number of prompt tokens that came from the cache. Only the first delta has it, and the last one in
-    `usage`.
+    """Number of prompt tokens that came from the prefix cache. Only the first delta has this field; the last
+    delta has the number in `usage`.
     """
 
 
 Deltas = AsyncGenerator[list[tuple[int, Delta]]]
-"""Deltas in order of arrival, each with the index of its generation."""
+"""Yields lists of deltas (pieces of text) in order of arrival, each with the index of its generation."""

@@ -1,1 +1,3 @@
-"""The wire: OpenAI's types and endpoints, without the work they ask for; only `asgi` and above import it."""
+"""Defines the HTTP API in OpenAI's format: fields, endpoints, and the reading and writing of HTTP bodies.
+Only `server.asgi` and the layers above it import this package.
+"""

@@ -1,1 +1,3 @@
-"""One request: who answers it, generation and embeddings, without HTTP; `api` and above import it."""
+"""Serves one request: chooses the base and adapter that answer, then generates text or computes embeddings,
+without HTTP. `server.api` and the layers above import this package.
+"""

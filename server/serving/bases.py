@@ -1,4 +1,4 @@
-"""Chooses the base that answers a request: by name, or by the language of the question."""
+"""Chooses the base model that answers a request: by name, or by the language of the question."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from server.serving.service import BaseService
 
 
 class Bases:
-    """All bases of a server, the default one first. `routing` chooses between the languages of all of
-    them.
+    """All base models of a server, with the default base first. `routing` chooses between the languages of
+    all bases.
     """
 
     def __init__(self, services: Sequence[BaseService], routing: LanguageRouting | None = None) -> None:
@@ -43,7 +43,9 @@ class Bases:
         return self.services[0]
 
     def names(self) -> ServedNames:
-        """All present names of all bases. The object stays the same until a name changes."""
+        """Return the current names of all bases and their adapters. The returned object is the same until a
+        name changes.
+        """
         snapshots = tuple(service.runtime.served.snapshot for service in self.services)
         known = self._names
         if known is None or any(a is not b for a, b in zip(known.snapshots, snapshots, strict=True)):
@@ -61,9 +63,9 @@ class Bases:
     ) -> tuple[BaseService, Route | None]:
         """Return the base that answers `question`, and the route that chose it.
 
-        With a single base, returns that base and no route, since the base routes by itself. `within` is the
-        base that answers unless another one is named. Use it for a prompt of token ids, which have a meaning
-        for one base only. Raises `UnknownNameError` and `SelectionError`.
+        With a single base, returns that base and no route, since the base does its own routing. `within` is
+        the base that answers unless the request names another base; use it for a prompt of token ids, which
+        have a meaning for one base only. Raises `UnknownNameError` and `SelectionError`.
         """
         if not self.several:
             return self.services[0], None
@@ -113,7 +115,9 @@ class Bases:
         names: AdapterNames,
         kept: int = 0,
     ) -> Route:
-        """Return the router's decision. It is remembered in `kept`."""
+        """Return the router's decision about `question`, and remember it in the cache with the
+        index `kept`.
+        """
         began = time.perf_counter()
         routes = self._routes[kept]
         if routes.remembers(question):

@@ -1,4 +1,4 @@
-"""Computes the vectors of an embeddings request: passes tokens and adapters to the engine."""
+"""Computes the vectors of an embeddings request by passing its tokens and adapters to the engine."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ async def embed_all(
     dimensions: int | None,
     together: int,
 ) -> list[tuple[float, ...]]:
-    """Return the vector of each of `prompts`, in their order. At most `together` are in the engine at once.
+    """Return the vector of each of `prompts`, in their order. At most `together` prompts are in the engine at
+    once.
 
-    The first error ends all of them, as does cancelling. Raises as `Engine.embed` does.
+    The first error cancels all prompts that are not done, as does a cancelled caller. Raises the errors of
+    `Engine.embed`.
     """
     vectors: list[tuple[float, ...]] = [()] * len(prompts)
     left = iter(enumerate(prompts))
@@ -73,7 +75,9 @@ async def _vector(
 
 
 async def _embed(runtime: Runtime, resolution: Resolution, request: EmbeddingRequest) -> tuple[float, ...]:
-    """Return a prompt's vector. If its adapter was unloaded since it was chosen, load it again, once."""
+    """Return a prompt's vector. If its adapter was unloaded after it was chosen, load the adapter again,
+    once.
+    """
     try:
         return await runtime.engine.embed(request)
     except AdapterNotLoadedError:

@@ -1,4 +1,4 @@
-"""Reads several streams as one."""
+"""Merges several streams into one stream."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SourceItem = TypeVar("SourceItem")
 
 
 async def merge_streams(sources: Sequence[Deltas]) -> Deltas:
-    """Yield the items that have arrived from any of `sources`. The first error ends all of them. Closing this
-    generator closes the sources. While nobody reads, each source stops after one more item.
+    """Yield the items that have arrived from any of `sources`. The first error ends all sources. Closing this
+    generator closes the sources. While nobody reads it, each source stops after one more item.
     """
     async with aclosing(gather_arrivals(sources, len(sources))) as arrivals:
         async for batch in arrivals:
@@ -29,10 +29,10 @@ async def merge_streams(sources: Sequence[Deltas]) -> Deltas:
 async def gather_arrivals(
     sources: Sequence[AsyncGenerator[SourceItem]], most: int = 0
 ) -> AsyncGenerator[list[tuple[int, SourceItem | Exception]]]:
-    """Yield the items that have arrived from any of `sources`, each with its source's number.
+    """Yield the items that have arrived from any of `sources`, each with its source's index.
 
     An error is the last item of its source; the other sources continue. Closing this generator closes the
-    sources. The sources stop while `most` items are unread. Default: they never stop.
+    sources. The sources pause while `most` items are unread; 0: they never pause.
     """
     arrivals: asyncio.Queue[tuple[int, SourceItem | Exception] | None] = asyncio.Queue(most)
 

@@ -1,11 +1,13 @@
 """Refuses requests early if the queue is full for them, before they are parsed or routed.
 
-There are three checks, each much cheaper than the work that follows it. The first reads the headers only, the
-second the names in the body. The third comes once the request is routed, and reserves its places in the
-queue. A share is all requests with the same API key and adapter. So a key that uses several adapters has a
-share in each; a blend counts as its heaviest adapter, and a name that is not served never reaches the queue.
-If the headers do not determine the adapter, the request is refused only if every share that it could belong
-to has used up its fair part of the queue.
+There are three checks, each much cheaper than the work that follows it. The first check reads only the
+headers. The second reads the names in the body. The third comes once the request is routed, and reserves the
+request's places in the queue.
+
+A share is all requests with the same API key and adapter. So a key that uses several adapters has a share for
+each adapter; a blend counts as its adapter with the largest weight. A request for a name that is not served
+never reaches the queue. If the headers do not determine the adapter, the request is refused only if every
+share that it could belong to has used up its fair part of the queue.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from server.live.runtime import Runtime
 from server.request import Share
 
 MOST_ASKED = 64
-"""Maximum number of adapters for which all shares of a key are checked if a request's headers name none."""
+"""Maximum number of adapters for which the check of the headers tries each adapter, if the headers name none.
+With more adapters, the request passes.
+"""
 
 
 class Gate:
@@ -48,8 +52,8 @@ class Gate:
                 self._check_every(exchange.tenant)
 
     def check_body(self, exchange: Exchange, model: object, count: int) -> None:
-        """Raise `EngineBusyError` if the header or `model` names an adapter for which the key gets no place
-        in the queue now.
+        """Raise `EngineBusyError` if the queue has no place for the API key with the adapter that the header
+        or `model` names.
         """
         with _found_at("body"):
             self._check_named(exchange, model, count)
@@ -90,8 +94,8 @@ class Gate:
             raise refusal
 
     def _named(self, exchange: Exchange, model: object) -> Adapter | Literal["base"] | None:
-        """Return the adapter that the header or `model` names. For a blend, that is the adapter with the
-        largest weight. None if routing decides.
+        """Return the adapter that the header or `model` names; for a blend, the adapter with the largest
+        weight. None if routing decides.
         """
         names, header = self._served.snapshot, exchange.headers.get(b"x-oneseek-adapter")
         try:
@@ -116,22 +120,22 @@ class HeldTogether:
 
     @property
     def open(self) -> bool:
-        """True if the request's place is still held. See `Held.open`."""
+        """True if any of the places is still reserved. See `Held.open`."""
         return any(part.open for part in self.parts)
 
     def begin(self) -> None:
-        """Count the request as running instead of waiting. See `Held.begin`."""
+        """Count the request as running instead of waiting, in every queue. See `Held.begin`."""
         for part in self.parts:
             part.begin()
 
     def close(self) -> None:
-        """Give back the request's place in the queue. See `Held.close`."""
+        """Give back the request's places in all queues. See `Held.close`."""
         for part in self.parts:
             part.close()
 
 
 def hold_together(exchange: Exchange, wanted: Mapping[Gate, Sequence[str]]) -> dict[Gate, dict[str, Held]]:
-    """Reserve a place in each base's queue for each adapter's digest until the request ends: all of them or
+    """Reserve a place in each base's queue for each adapter's digest until the request ends: all places or
     none.
 
     Returns the reserved places of each base, by digest. Raises `EngineBusyError`.

@@ -1,7 +1,7 @@
-"""Answers a request step by step: question → route → digests → tokens → engine → deltas (pieces of the
-answer).
+"""Answers a request step by step: question → route (chosen adapter) → adapter digests → tokens → engine →
+deltas (pieces of the answer).
 
-Every endpoint goes through `Generation`; none speaks to the router, the registry or the engine by itself.
+Every endpoint uses `Generation`; no endpoint calls the router, the registry or the engine itself.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ from server.text.tokenizer import Tool
 __all__ = ["Generation", "Resolution"]
 
 READING_BYTES = 4
-"""Language detection takes as long for one character as parsing takes for this many bytes of a request."""
+"""Cost of language detection: reading one character takes as long as parsing this many bytes of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The decision which adapter answers a question, before places are reserved and adapters loaded."""
+    """The decision which adapter answers a question. No queue place is reserved, no adapter loaded yet."""
 
     resolution: Resolution
     parts: Sequence[tuple[Adapter, float]]
-    """The adapters of the route. If an alias is divided between versions, its active version."""
+    """Adapters of the route, with weights. If an alias is divided between versions, its active version."""
 
 
 class Generation:
-    """Routes, tokenizes and generates for every endpoint, with one base."""
+    """Routes, tokenizes and generates with one base model, for every endpoint."""
 
     def __init__(self, runtime: Runtime, rollouts: Rollouts, shadows: Shadows, aside: OneThread) -> None:
         self._runtime = runtime
@@ -77,7 +77,7 @@ class Generation:
         self._longest: int | None = None
 
     def check_task(self, task: Task) -> None:
-        """Raise `UnsupportedRequestError` unless the base is served for `task`."""
+        """Raise `UnsupportedRequestError` unless the base is served for `task` (generate or embed)."""
         if self._runtime.info.task == task:
             return
         if task == "embed":
@@ -94,8 +94,8 @@ class Generation:
         task: Task = "generate",
         route: Route | None = None,
     ) -> Resolution:
-        """Decide which adapter answers, reserve `places` in the queue, load the adapter, and store the start
-        of the receipt in the exchange.
+        """Decide which adapter answers, reserve `places` in the queue, load the adapter, and record the
+        decision in `exchange`.
 
         `route` is the router's decision, if it has been made already. Loads a base that is loaded on demand.
 
@@ -113,7 +113,7 @@ class Generation:
                 route = None
 
     async def seat(self, exchange: Exchange, decision: Decision, places: int) -> Resolution:
-        """Reserve `places` for the adapters of a decision, and load them. Raises the errors of `choose`."""
+        """Reserve `places` in the queue, and load a decision's adapters. Raises the errors of `choose`."""
         self.tell(exchange, decision.resolution)
         await self.ready()
         # Nothing may be awaited in between: these places are what keeps the base loaded.
@@ -133,7 +133,7 @@ class Generation:
         route: Route | None = None,
     ) -> Decision:
         """Decide which adapter answers, without reserving or loading anything. Raises the errors of `choose`
-        for names.
+        about names and unsupported requests.
         """
         self.check_task(task)
         started = time.perf_counter()
@@ -159,8 +159,8 @@ class Generation:
         return Decision(resolution, parts)
 
     async def bring_in(self, exchange: Exchange, decision: Decision) -> Resolution:
-        """Load the adapters of a decision. If a canary cannot be loaded, the active version answers
-        instead.
+        """Load the adapters of a decision. If a canary version cannot be loaded, the alias's active version
+        answers instead.
         """
         resolution, chosen = decision.resolution, decision.resolution.chosen
         try:
@@ -180,7 +180,7 @@ class Generation:
         return resolution
 
     async def _decide(self, exchange: Exchange, question: RouteQuery, names: Snapshot) -> Route:
-        """Return the route of `question`. Long texts are read in a thread."""
+        """Return the route (chosen adapter) for `question`. Long texts are read in a worker thread."""
         router = self._runtime.router
         if self._routes.remembers(question):
             return self._routes.decide(exchange.tenant, question, router, names)
@@ -188,7 +188,7 @@ class Generation:
         return await self.aside.run_sized(size, lambda: router.decide(question, names))
 
     async def _bring_in(self, exchange: Exchange, adapters: Sequence[Adapter]) -> None:
-        """Load the adapters, and keep them until the engine has begun the request's work."""
+        """Load the adapters, and keep them loaded until the engine has begun the request's work."""
         if not adapters:
             return
         exchange.lease = lease = await self._runtime.residency.acquire(adapters)
@@ -198,13 +198,13 @@ class Generation:
     def _chosen(
         self, exchange: Exchange, question: RouteQuery, route: Route, names: Snapshot
     ) -> ChosenVersion | None:
-        """Return the version that answers if the requests for the alias are divided between versions."""
+        """Return the version that answers, if the alias's requests are divided; else None."""
         if len(route.target) != 1 or route.target[0][1] != 1.0:
             return None
         return self._rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
 
     def tell(self, exchange: Exchange, resolution: Resolution) -> None:
-        """Record in the exchange which adapter answers."""
+        """Record in `exchange` and in the metrics which adapter answers."""
         exchange.adapter, exchange.version, exchange.language = (
             resolution.adapter,
             resolution.version,
@@ -215,7 +215,7 @@ class Generation:
         self._runtime.metrics.chosen(exchange)
 
     def check_name(self, exchange: Exchange, question: RouteQuery) -> None:
-        """Raise `UnknownNameError` for a name that is not served. Nothing is chosen or loaded."""
+        """Raise `UnknownNameError` for a model name that is not served. Nothing is chosen or loaded."""
         try:
             self._runtime.router.decide(question, self._runtime.served.snapshot)
         except (UnknownNameError, UnknownAdapterError):
@@ -223,8 +223,8 @@ class Generation:
             raise
 
     async def encode(self, text: str, field: str, add_special_tokens: bool = True) -> tuple[int, ...]:
-        """Return the tokens of a raw prompt. Raises `ApiError`, which names `field`, if it cannot fit the
-        context.
+        """Return the tokens of the raw prompt `text`. Raises `ApiError`, which names `field`, if the prompt
+        cannot fit the context.
         """
         return await self._tokens(
             [text], field, lambda: self._runtime.tokenizer.encode(text, add_special_tokens)
@@ -246,8 +246,8 @@ class Generation:
         tools: Sequence[Tool] = (),
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> tuple[int, ...]:
-        """Return the tokens of a conversation, by the base's chat template. Raises `ApiError` and
-        `TemplateError`.
+        """Return the tokens of a conversation, by the base's chat template. Raises `ApiError` if it cannot
+        fit the context, and `TemplateError`.
         """
         given = [*messages, *tools, *arguments.values()]
         return await self._tokens(
@@ -265,7 +265,9 @@ class Generation:
     async def _tokens(
         self, texts: Sequence[object], field: str, work: Callable[[], Sequence[int]]
     ) -> tuple[int, ...]:
-        """Run `work` at once if `texts` are few and short. Otherwise run it in a thread, one at a time."""
+        """Return the tokens that `work` makes of `texts`. Short texts are tokenized at once, long ones in a
+        worker thread, one request at a time.
+        """
         if is_short(texts):
             return tuple(work())
         return await self.aside.run(lambda: self._fitting_tokens(texts, field, work))
@@ -292,12 +294,12 @@ class Generation:
         continues: bool = False,
         whole: bool = False,
     ) -> Deltas:
-        """Stream deltas (pieces) of `n` answers to each prompt, as they come. Answer `i` to prompt `p` is `p
-        * n + i`.
+        """Stream deltas (pieces) of `n` answers to each prompt, as they come. Answer `i` to prompt `p` has
+        the index `p * n + i`.
 
-        Closing the generator aborts the answers that are not complete. With a seed, the choices differ from
-        each other but are the same each time. `continues` and `whole`: see `GenerationRequest`. The answers
-        use the places that `choose` has reserved.
+        Closing the generator aborts the answers that are not complete. With a seed, the `n` answers differ
+        from each other but are the same each time. For `continues` and `whole`, see `GenerationRequest`. The
+        answers use the queue places that `choose` has reserved.
         """
         held = exchange.held.name if exchange.held is not None else ""
         exchange.sampling, exchange.choices = samplings[0], n
@@ -375,8 +377,8 @@ class Generation:
     async def _begin(
         self, request: GenerationRequest, resolution: Resolution
     ) -> tuple[AsyncGenerator[Delta], Delta]:
-        """Begin a generation, and return it with its first delta. If its adapter was unloaded since, load it
-        again.
+        """Begin a generation, and return it with its first delta. If the adapter was unloaded in the
+        meantime, load it again.
         """
         source = self._runtime.engine.generate(request)
         try:

@@ -11,21 +11,23 @@ from server.request import Sampling
 
 @dataclass(frozen=True, slots=True)
 class AnswerLength:
-    """The requested length of an answer."""
+    """The requested length of an answer, and the default length."""
 
     asked: int | None
-    """Requested number of tokens. None: `default`, else as many as fit."""
+    """Requested number of tokens. None: `default`, or else as many tokens as fit the context."""
     default: int | None
     fields: tuple[str, str]
-    """The request's names for the prompt and for the length."""
+    """Names of the request's fields for the prompt and for the length, for error messages."""
 
     def fit(self, sampling: Sampling, prompt: int, info: EngineInfo) -> Sampling:
-        """Return `sampling` for an answer to `prompt` tokens. Raises `ApiError` if the lengths do not fit."""
+        """Return `sampling` limited to the length of an answer to a prompt of `prompt` tokens. Raises
+        `ApiError` if the two do not fit the context.
+        """
         return of_length(sampling, answer_length(self.asked, self.default, prompt, info, self.fields))
 
 
 def of_length(sampling: Sampling, length: int) -> Sampling:
-    """Return `sampling` with at most `length` tokens. Raises `ApiError` if `min_tokens` is larger."""
+    """Return `sampling` limited to `length` tokens. Raises `ApiError` if `min_tokens` is larger."""
     if sampling.min_tokens > length:
         message = f"min_tokens is {sampling.min_tokens}, but the answer can have at most {length} tokens."
         raise bad_field("min_tokens", message, code="invalid_value")
@@ -35,11 +37,11 @@ def of_length(sampling: Sampling, length: int) -> Sampling:
 def answer_length(
     asked: int | None, default: int | None, prompt: int, info: EngineInfo, fields: tuple[str, str]
 ) -> int:
-    """Return how many tokens may follow `prompt` tokens: the requested number, else `default`, else all that
-    fit.
+    """Return how many tokens may follow a prompt of `prompt` tokens: the requested number, else `default`,
+    else all that fit the context.
 
-    `fields` are the request's names for the prompt and for the length. Raises `ApiError` with both numbers
-    if the two do not fit the context.
+    `fields` are the request's names for the prompt and for the length. Raises `ApiError` with both numbers if
+    the prompt and the requested length do not fit the context.
     """
     room = info.context - prompt
     least = 1 if asked is None else asked

@@ -23,7 +23,7 @@ class PromptGroup:
     """The prompts of a request that the same adapter answers."""
 
     exchange: Exchange
-    """The exchange that these prompts are counted with."""
+    """The exchange that records these prompts, for metrics and logs."""
     decision: Decision
     places: list[int]
     """The indices of these prompts among all prompts."""
@@ -37,8 +37,8 @@ class PromptGroup:
         *,
         whole: bool,
     ) -> Deltas:
-        """Yield the deltas of these prompts, numbered like those of all prompts. See
-        `Generation.generate`.
+        """Yield the deltas (pieces) of these prompts' answers, indexed as among all prompts of the request.
+        See `Generation.generate`.
         """
         resolution = await generation.bring_in(self.exchange, self.decision)
         own = [prompts[place] for place in self.places]
@@ -55,7 +55,7 @@ class PromptGroup:
 
 
 class PromptAnswers:
-    """Decides which adapter answers each prompt of a request, and streams all answers as one."""
+    """Decides which adapter answers each prompt of a request, and streams all answers as one stream."""
 
     def __init__(
         self,
@@ -73,7 +73,9 @@ class PromptAnswers:
     def generate(
         self, prompts: Sequence[tuple[int, ...]], samplings: Sequence[Sampling], n: int, *, whole: bool
     ) -> Deltas:
-        """Yield pieces of the answers to each prompt, as they come. See `Generation.generate`."""
+        """Yield the deltas (pieces) of the answers to all prompts, as they come. See
+        `Generation.generate`.
+        """
         generation = self._generation
         if not self._groups:
             return generation.generate(
@@ -92,10 +94,11 @@ async def choose_for_prompts(
     n: int,
     route: Route | None = None,
 ) -> PromptAnswers:
-    """Decide who answers each of `questions`, one for each prompt, and reserve `n` places for each.
+    """Decide which adapter answers each of `questions` (one for each prompt), and reserve `n` queue places
+    for each.
 
     `route` is one decision for all prompts, if it has been made. An adapter that the request names answers
-    all prompts. Raises as `Generation.choose` does.
+    all prompts. Raises the errors of `Generation.choose`.
     """
     places = len(questions) * n
     if len(questions) == 1 or (route is not None and route.reason in _NAMED):

@@ -1,7 +1,7 @@
 """Builds the receipt of an answer: which adapter made it, why, and how long it took.
 
-It holds what the receipt headers hold, and a few fields more. Never change the names or the order of its
-fields, because receipts are compared and signed.
+A receipt holds what the receipt headers hold, and a few fields more. Never change the names or the order of
+its fields, because receipts are compared and signed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from server.serving.resolution import Resolution
 
 MOST_RUNNERS_UP = 3
 LEAST_CONFIDENCE = 0.001
-"""Minimum probability of a language to be listed as a runner-up."""
+"""Minimum probability of a language that the receipt lists as a runner-up."""
 _DIGITS, _RATE_DIGITS = 4, 2
-"""Number of decimals of probabilities and seconds, and of tokens per second."""
+"""Number of decimals of probabilities and seconds (first value), and of tokens per second (second value)."""
 
 
 class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,14 +33,14 @@ class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """The reason why this adapter answered."""
+    """The reason why this adapter answered, with the language of the question."""
 
     language: str | None
     """Language of the question; None if undecided."""
     confidence: float
-    """Posterior probability of the likeliest language, decided or not."""
+    """Posterior probability of the likeliest language, even if no language was decided."""
     reason: str
-    """Why this adapter answered: one of `routing.route.Reason`."""
+    """The rule by which the adapter was chosen: one of the values of `routing.route.Reason`."""
     runners_up: tuple[RunnerUp, ...]
     """The likeliest languages other than `language`, likeliest first."""
 
@@ -50,23 +50,25 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     base: str
-    """The base's public name."""
+    """Public name of the base model."""
     base_digest: str
     adapter: str
-    """Full name, `base`, or the blend, as the header `X-OneSeek-Adapter` has it."""
+    """Full name of the adapter, `base`, or the blend, as in the header `X-OneSeek-Adapter`."""
     version: str | None
     """Version of the adapter; None for the base and for blends."""
     digest: str | None
     """The adapters' digests, comma-separated for a blend; None for the base."""
     route: RouteReceipt
     queue_seconds: float | None
-    """Seconds from arrival at the engine to the first step."""
+    """Seconds from the request's arrival at the engine to the first engine step that worked on it."""
     prefill_seconds: float | None
-    """Seconds from the first step to the first token."""
+    """Seconds from the first engine step to the first token."""
     first_token_seconds: float | None
     """Seconds from the request's arrival to the first token: routing, queue and prefill."""
     tokens_per_second: float | None
-    """Tokens after the first one, divided by the seconds since then; None for an answer of one token."""
+    """Tokens after the first one, divided by the seconds since the first one; None for an answer of one
+    token.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ class ReceiptDraft:
     def complete(self, usages: Sequence[Usage] = (), timings: Sequence[Timing | None] = ()) -> Receipt:
         """Return the receipt of an answer whose choices ended with `usages` and `timings`.
 
-        Several choices have one receipt. Its times are those of the choice that had the first token; its
-        rate counts the tokens of all of them, from that token to the last one.
+        Several choices have one receipt. Its times are those of the choice that had the first token. Its rate
+        counts the tokens of all choices, from the first token to the last.
         """
         resolution = self.resolution
         times = [timing for timing in timings if timing is not None]

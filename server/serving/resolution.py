@@ -15,17 +15,19 @@ from server.request import AdapterMix
 from server.rollout.trials import ChosenVersion
 
 MOST_LISTED = 32
-"""Maximum number of prompts for which a header lists who answers each of them."""
+"""Maximum number of prompts for which a header lists the adapter of each prompt; with more prompts, it lists
+each adapter once.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A route whose adapter names are resolved to digests."""
+    """A route (the router's choice) whose adapter names are resolved to digests."""
 
     name: str
-    """Full name, the base's name, or the blend; what `model` says in the answer."""
+    """Full name of the adapter, name of the base, or the blend; the answer's `model` has this name."""
     base: str
-    """The base's name."""
+    """Name of the base model."""
     adapter_mix: AdapterMix
     share: str
     adapter: str
@@ -35,29 +37,29 @@ class Resolution:
     route: Route
     adapters: tuple[Adapter, ...]
     fingerprint: str
-    """The shortened digests of the base and the adapter that made the answer."""
+    """Shortened digests of the base and the adapter that answer, for `system_fingerprint`."""
     chosen: ChosenVersion | None = None
-    """Why this version was chosen, if the requests for its alias are divided between versions."""
+    """The version that was chosen and why, if the requests for its alias are divided between versions."""
     parts: tuple[Resolution, ...] = ()
-    """Resolution of each prompt, in order, if there are several."""
+    """Resolution of each prompt, in order, if a request has several prompts for different adapters."""
 
     @property
     def digest(self) -> str:
-        """The adapters' digests, in the order of the name; `none` for the base."""
+        """Digests of the adapters, in the order of `name` and separated by commas; `none` for the base."""
         if self.parts:
             return _listed([part.digest for part in self.parts])
         return ",".join(adapter.digest for adapter in self.adapters) or "none"
 
     @property
     def how(self) -> str:
-        """The decision in one line, such as `detected;confidence=0.97`."""
+        """The routing decision in one line, such as `detected;confidence=0.97`."""
         if self.parts:
             return _listed([part.how for part in self.parts])
         return f"{self.route.reason};confidence={self.route.confidence:.2f}"
 
     @property
     def language(self) -> str:
-        """The answer's language, or `none` if it was not decided."""
+        """Language that the router decided on, or `none` if it decided on no language."""
         if self.parts:
             return _listed([part.language for part in self.parts])
         return self.route.language or "none"
@@ -71,7 +73,7 @@ class Resolution:
 
     @property
     def receipt(self) -> dict[str, str]:
-        """The receipt headers: which adapter answered, and why."""
+        """The receipt as response headers: which adapter answered, and why."""
         bases = {adapter.base_digest for adapter in self.adapters}
         checked = {"X-OneSeek-Base-Check": "unverified" if None in bases else "verified"} if bases else {}
         return {
@@ -85,7 +87,9 @@ class Resolution:
 
 
 def join_resolutions(parts: Sequence[Resolution]) -> Resolution:
-    """Join the resolutions of several prompts on one base into one that describes each of them, in order."""
+    """Join the resolutions of several prompts on one base into one resolution that describes each prompt, in
+    order.
+    """
     adapters = tuple(dict.fromkeys(adapter for part in parts for adapter in part.adapters))
     mixes = sorted({part.adapter_mix for part in parts})
     mark = hashlib.sha256(repr(mixes).encode()).hexdigest()[:12]
@@ -102,7 +106,9 @@ def join_resolutions(parts: Sequence[Resolution]) -> Resolution:
 
 
 def _listed(items: Sequence[str]) -> str:
-    """Return one item for each prompt. If there are many prompts, return each different item once."""
+    """Join `items`, one for each prompt, with commas. If there are many prompts, each different item appears
+    once.
+    """
     return ", ".join(items if len(items) <= MOST_LISTED else dict.fromkeys(items))
 
 
@@ -113,17 +119,17 @@ def resolve_route(
     base_name: str,
     chosen: ChosenVersion | None = None,
 ) -> Resolution:
-    """Resolve a route to digests. `parts` are the adapters of its target, with their weights.
+    """Resolve a route to digests. `parts` are the adapters of the route's target, with their weights.
 
-    `chosen` answers instead if requests for the alias are divided. Raises `UnsupportedRequestError` for a
-    blend on an engine that makes none.
+    `chosen` answers instead if the alias's requests are divided between versions. Raises
+    `UnsupportedRequestError` for a blend on an engine that does not support blends.
     """
     if chosen is not None:
         parts = [(chosen.adapter, 1.0)]
     plain = len(parts) == 1 and parts[0][1] == 1.0
     if parts and not plain and not info.blends:
         raise UnsupportedRequestError(
-            "This engine does not support blends. Name a single adapter without a weight.", HEADER
+            "This engine does not support blends of adapters. Name a single adapter without a weight.", HEADER
         )
     weights: dict[str, float] = {}
     for adapter, weight in parts:

@@ -1,4 +1,4 @@
-"""Remembers the router's decisions for a while, since clients that were refused send the same question
+"""Caches the router's decisions for a while, since clients whose requests were refused send the same question
 again.
 """
 
@@ -10,14 +10,15 @@ from collections import OrderedDict
 from routing.route import AdapterNames, Route, RouteQuery, Router
 
 MOST_ROUTES = 512
-"""Maximum number of decisions that are remembered."""
+"""Maximum number of routing decisions that are remembered."""
 MOST_CHARACTERS = 2048
 """Maximum length in characters of a question that is remembered."""
 
 
 class RememberedRoutes:
-    """Cache of a router's decisions for one state of the registry. Separate for each key, so that response
-    times reveal nothing about other keys.
+    """Cache of the router's decisions, emptied when the router or the adapter names change.
+
+    Each API key has its own entries, so that response times reveal nothing about other keys.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,9 @@ class RememberedRoutes:
         return sum(map(len, texts)) <= MOST_CHARACTERS
 
     def decide(self, tenant: str, question: RouteQuery, router: Router, names: AdapterNames) -> Route:
-        """Return the decision of `router.decide`, from memory if possible. Raises the errors of `decide`."""
+        """Return the decision of `router.decide`, from the cache if possible. Raises the errors of
+        `decide`.
+        """
         if self._of is None or self._of[0] is not router or self._of[1] is not names:
             self._routes.clear()
             self._of = router, names

@@ -9,12 +9,16 @@ from typing import Any, cast
 
 MOST_BYTES = 1 << 20
 LEAST_TOP_P = 1e-6
-"""Smallest `top_p` that engines accept. It replaces 0, since both keep only the likeliest token."""
+"""Smallest `top_p` that engines accept. It replaces a `top_p` of 0, since both keep only the
+likeliest token.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingDefaults:
-    """Default values for sampling fields; OpenAI's if the base has none."""
+    """Default values of sampling fields, from the base's `generation_config.json`; OpenAI's defaults if that
+    file has none.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -22,7 +26,7 @@ class SamplingDefaults:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     max_new_tokens: int | None = None
-    """Answer length in tokens; None: the rest of the context."""
+    """Default length of an answer in tokens; None: as many tokens as the context has left."""
 
 
 _BOUNDS: dict[str, tuple[type[int] | type[float], float, float]] = {
@@ -36,18 +40,20 @@ _BOUNDS: dict[str, tuple[type[int] | type[float], float, float]] = {
 
 
 def read_defaults(base: Path) -> SamplingDefaults:
-    """Read the defaults of the base in `base`. Raises `ValueError`, which names the invalid field."""
+    """Read the sampling defaults of the base model in the folder `base`. Raises `ValueError`, which names the
+    invalid field.
+    """
     path = base / "generation_config.json"
     if not path.is_file():
         return SamplingDefaults()
     if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"generation_config.json is larger than {MOST_BYTES} bytes")
+        raise ValueError(f"generation_config.json is larger than {MOST_BYTES} bytes; shorten or remove it")
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"generation_config.json is not JSON: {error}") from None
+        raise ValueError(f"generation_config.json is not JSON, so fix or remove it: {error}") from None
     if not isinstance(raw, dict):
-        raise ValueError("generation_config.json is not a JSON object")
+        raise ValueError("generation_config.json is not a JSON object; fix or remove it")
     given = cast("dict[str, Any]", raw)
     values: dict[str, Any] = {}
     for name, (kind, least, most) in _BOUNDS.items():
@@ -56,7 +62,7 @@ def read_defaults(base: Path) -> SamplingDefaults:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise ValueError(
-                f"generation_config.json: {name} {value!r} is not within {least:g} and {most:g}; "
+                f"generation_config.json: {name} is {value!r}, but must be from {least:g} to {most:g}; "
                 "fix or remove it"
             )
         values[name] = kind(value)

@@ -1,4 +1,4 @@
-"""Builds the service of one base from its runtime, and starts and stops it with the server."""
+"""Builds the service of one base model from its runtime, and starts and stops the service with the server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DEFAULT_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class LiveChanges:
-    """Changes to a base's adapters at runtime, for the admin endpoints."""
+    """The objects that change a base's adapters at runtime, for the admin endpoints."""
 
     follower: RegistryFollower
     loras: LoraLoading
@@ -58,13 +58,15 @@ class BaseService:
     generation: Generation
     defaults: SamplingDefaults
     changes: LiveChanges | None
-    """Changes to adapters; None if no registry is followed."""
+    """The objects that change adapters; None if the server does not follow a registry on disk."""
     collectors: Sequence[Collector] = ()
-    """The engine's own metrics, exported once it has started."""
+    """Collectors of the engine's own metrics, exported once the engine has started."""
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Start the engine, load adapters with priority and follow the registry; stop all at the end."""
+        """Start the engine, load the adapters with priority and follow the registry; at the end of the block,
+        stop everything.
+        """
         runtime = self.runtime
         engine, metrics, served = runtime.engine, runtime.metrics, runtime.served
         await engine.start()
@@ -107,7 +109,7 @@ def open_service(
     follow: FollowOptions | None = None,
     collectors: Sequence[Collector] = (),
 ) -> BaseService:
-    """Build the service of a runtime whose engine has not started.
+    """Build the service of `runtime`, whose engine has not started.
 
     `aside` runs slow work in the process's worker thread. With `follow`, the service follows the registry on
     disk, and adapters can be changed over HTTP.

@@ -1,4 +1,4 @@
-"""Sizes of a request's texts, to decide what may be tokenized on the event loop."""
+"""Measures a request's texts, to decide which may be tokenized on the event loop."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from server.text.tokenizer import Tokenizer
 INLINE_CHARACTERS = 1024
 """Texts up to this many characters are tokenized on the event loop, within 1 ms; longer ones in a thread."""
 VALUE_CHARACTERS = 8
-"""Characters to count for each value in a message or tool, besides its text."""
+"""Number of characters that each value in a message or tool counts for, besides its text."""
 
 
 def longest_token(tokenizer: Tokenizer) -> int:
-    """Length of the longest token in characters, at least 1."""
+    """Return the length of the vocabulary's longest token in characters, at least 1."""
     return max(1, *(len(tokenizer.token_text(token)) for token in range(tokenizer.vocabulary_size)))
 
 
 def is_short(texts: Sequence[object]) -> bool:
-    """True if `texts` have few characters and values. Stops counting at the limit."""
+    """Return True if `texts` have few characters and values in all (see `INLINE_CHARACTERS`)."""
     left = INLINE_CHARACTERS
     pending: list[object] = [list(texts)]
     while pending and left >= 0:
@@ -38,7 +38,7 @@ def is_short(texts: Sequence[object]) -> bool:
 
 
 def count_characters(value: object) -> int:
-    """Number of characters in a client's message or tool, without roles."""
+    """Return the number of characters in a client's message or tool, without its roles and types."""
     match value:
         case str():
             return len(value)

@@ -1,1 +1,3 @@
-"""The page for people: its files and how they are sent, without the API's work; only `asgi` imports it."""
+"""Serves the web page for people: its static files, with their headers. The page itself uses the HTTP API;
+only `server.asgi` imports this package.
+"""

@@ -1,7 +1,8 @@
-"""Serves the web page: `GET /` and `GET /page/{file}`. Its security policy allows only the page's own files.
+"""Serves the web page: `GET /` and `GET /page/{file}`. The page's security policy allows only the page's own
+files.
 
-Files are read from disk again after a change, so it is visible at the next load. They contain no data of this
-server: the page gets its data from the API, with the key that its user enters.
+A file that has changed is read from disk again, so the change is visible when the page is next loaded. The
+files contain no data of this server: the page gets its data from the API, with the key that its user enters.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ POLICY = "; ".join(
         "trusted-types dompurify",
     )
 )
-"""Content security policy of the whole page. Only DOMPurify may create HTML from text."""
+"""Content security policy of the web page. Only DOMPurify may create HTML from text."""
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": POLICY,
     "Cache-Control": "no-cache",
@@ -52,10 +53,10 @@ HEADERS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """A file's contents, cached until the file changes."""
+    """Contents of a file of the web page, cached until the file changes."""
 
     stamp: tuple[int, int]
-    """Time of the last change in nanoseconds, and size in bytes."""
+    """Time of the file's last change in nanoseconds, and the file's size in bytes."""
     body: bytes
     packed: bytes
     tag: str
@@ -63,7 +64,7 @@ class PageFile:
 
 
 class Page:
-    """The two endpoints of the page. Only files that exist at the start are served."""
+    """Handlers of the web page's two endpoints. Only files that exist when the server starts are served."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._paths = {
@@ -74,7 +75,7 @@ class Page:
         self._read: dict[str, PageFile] = {}
 
     async def index(self, request: Request) -> Response:
-        """Serve the page to clients that accept HTML; 404 for others."""
+        """Serve the web page to clients that accept HTML; answer others with 404."""
         if "text/html" not in request.headers.get("accept", ""):
             raise HTTPException(404)
         reply = await self._send(request, INDEX)
@@ -82,7 +83,7 @@ class Page:
         return reply
 
     async def file(self, request: Request) -> Response:
-        """Serve a script, a style sheet or an image of the page; 404 for other names."""
+        """Serve a script, a style sheet or an image of the web page; answer 404 for other names."""
         name = request.path_params["file"]
         if name not in self._paths or name == INDEX:
             raise HTTPException(404)

@@ -1,1 +1,3 @@
-"""One module for each group of endpoints, without parsing or rendering; only `asgi` imports them."""
+"""Handles requests: one module for each group of endpoints. Parsing and rendering are in the packages
+`parsing` and `rendering`; only `server.asgi` imports this package.
+"""

@@ -1,6 +1,7 @@
-"""Answers `GET /v1/adapters` and `/v1/adapters/{name}` with the server's adapters, their figures and origin.
+"""Answers `GET /v1/adapters` and `/v1/adapters/{name}` with the server's adapters, their measurements and
+origin.
 
-They need no admin key, so they show no folder, no URL and no free-form notes.
+These endpoints need no admin key, so they show no folder, no URL and no free-form notes.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from server.rollout.outcomes import VersionFigures
 from server.serving.service import BaseService
 
 CARD = ("base_digest", "dataset", "dataset_digest", "rows", "rank", "alpha", "targets", "metrics", "created")
-"""Fields of a version's oneseek.json to show."""
+"""Fields of an adapter version's oneseek.json that `GET /v1/adapters/{name}` shows."""
 
 _Figures = Mapping[tuple[str, str], VersionFigures]
 
 
 class Adapters:
-    """The routes of the endpoints that load and unload an adapter."""
+    """Handlers of `GET /v1/adapters` and `GET /v1/adapters/{name}`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._ledger = _LedgerReader(context.settings.home / "ledger")
 
     async def all(self, _request: Request) -> Response:
-        """List every base, and every alias with its versions."""
+        """List every base model, and every adapter alias with its versions."""
         services = self._context.services
         figures = await asyncio.to_thread(lambda: [service.rollouts.figures() for service in services])
         return reply(
@@ -59,7 +60,9 @@ class Adapters:
         )
 
     async def one(self, request: Request) -> Response:
-        """Show one version with its card and its lineage, by any name that `model` accepts."""
+        """Show one adapter version, by any name that the field `model` accepts, with its oneseek.json and how
+        it was made.
+        """
         name = request.path_params["name"]
         service = self._context.service_named(name)
         served, (_, rest) = service.runtime.served, split_base(name)
@@ -74,7 +77,9 @@ class Adapters:
 
 
 class _LedgerReader:
-    """The ledger's entries with checked signatures; read again when the file has changed."""
+    """Reads the adapter ledger (a signed log of how adapters were made) and checks its signatures. Reads the
+    file again only if it has changed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._ledger = Ledger.open(folder)
@@ -82,7 +87,9 @@ class _LedgerReader:
         self._read: tuple[tuple[int, int], tuple[Entry, ...]] | None = None
 
     def lineage(self, adapter: Adapter) -> dict[str, Any]:
-        """The lineage of a version, with the state `signed`, `none` (not in the ledger) or `damaged`."""
+        """Return how an adapter version was made, and the state of its ledger entries: `signed`, `none` (not
+        in the ledger) or `damaged`.
+        """
         try:
             return {"ledger": "signed", "lineage": _tree(_trace(self._entries(), adapter))}
         except UnknownInLedgerError:
@@ -103,7 +110,8 @@ class _LedgerReader:
 
 
 def _trace(entries: tuple[Entry, ...], adapter: Adapter) -> Lineage:
-    """Find entries by name, since the same weights may have several names; else by digest.
+    """Find the ledger's entries about an adapter by its name, since the same weights may have several names;
+    else by its digest.
 
     Raises `UnknownInLedgerError`.
     """
@@ -171,7 +179,9 @@ def _figures(found: VersionFigures | None) -> dict[str, Any] | None:
 
 
 def _card(adapter: Adapter) -> dict[str, Any]:
-    """Fields of its oneseek.json; empty if the version is damaged (see `problem`)."""
+    """Return the fields of an adapter version's oneseek.json that clients may see; empty if the file is
+    damaged.
+    """
     try:
         fields = read_fields(adapter.path)
     except AdapterError:

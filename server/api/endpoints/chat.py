@@ -1,4 +1,4 @@
-"""Answers `POST /v1/chat/completions` with OpenAI's chat completions, whole or streamed."""
+"""Answers `POST /v1/chat/completions` with OpenAI's chat completions, all at once or streamed."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 TOGETHER = 1024
-"""Number of token ids to encode in one step."""
+"""Number of token ids to encode as JSON in one step."""
 
 
 class Chat:
-    """The route of `POST /v1/chat/completions`."""
+    """Handler of `POST /v1/chat/completions`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """Answer a conversation with `n` messages, whole or streamed."""
+        """Answer a conversation with `n` messages, all at once or streamed."""
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
@@ -141,12 +141,14 @@ def _check(body: ChatFields) -> None:
     if body.continue_final_message and body.add_generation_prompt:
         raise bad_field(
             "continue_final_message",
-            "continue_final_message is true; set add_generation_prompt to false to use it.",
+            "continue_final_message and add_generation_prompt are both true; set one of the two to false.",
             code="invalid_value",
         )
     for name in ("max_tokens", "max_completion_tokens"):
         if getattr(body, name) == 0:
-            raise bad_field(name, f"{name} is 0; use at least 1.", code="invalid_value")
+            raise bad_field(
+                name, f"{name} is 0, which gives an empty answer; use at least 1.", code="invalid_value"
+            )
 
 
 def _choice(

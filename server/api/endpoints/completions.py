@@ -1,4 +1,4 @@
-"""Answers `POST /v1/completions` with OpenAI's text completions, whole or streamed."""
+"""Answers `POST /v1/completions` with OpenAI's text completions, all at once or streamed."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from server.serving.prompts import choose_for_prompts
 from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
-"""OpenAI's default of `max_tokens` for this endpoint."""
+"""Default of `max_tokens` for `/v1/completions`, as in OpenAI's API."""
 TOGETHER = 1024
-"""Number of token ids to encode in one step."""
+"""Number of token ids to encode as JSON in one step."""
 
 
 class Completions:
-    """The route of `POST /v1/completions`."""
+    """Handler of `POST /v1/completions`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """Continue each prompt `n` times, whole or streamed."""
+        """Continue each prompt `n` times, and answer with all texts at once or streamed."""
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
@@ -108,7 +108,7 @@ def _check(body: CompletionFields, prompts: int) -> None:
     if body.max_tokens == 0 and not body.echo:
         raise bad_field(
             "max_tokens",
-            "max_tokens is 0; use at least 1, or set echo to true to score the prompt.",
+            "max_tokens is 0, which gives no text; use at least 1, or set echo to true to score the prompt.",
             code="invalid_value",
         )
     if prompts * body.n > MAX_PROMPTS * MAX_CHOICES // 4:

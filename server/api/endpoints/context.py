@@ -1,4 +1,4 @@
-"""The context that every endpoint gets, with shared helpers."""
+"""Defines the context that every endpoint gets (services, settings, metrics), with shared helpers."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ from server.serving.voices.external import NO_EXTERNAL_MODELS, ExternalModels
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The running server from the endpoints' point of view."""
+    """The running server as the endpoints see it: its services, settings and metrics."""
 
     services: Sequence[BaseService]
-    """The service of each base, with the default base first."""
+    """One service for each base model, with the default base first."""
     settings: Settings
     metrics: Metrics
     one_thread: OneThread
-    """The worker thread for work that grows with a request's size; shared by all services."""
+    """The worker thread for work whose time grows with a request's size. All services share it."""
     externals: ExternalModels = NO_EXTERNAL_MODELS
-    """External services, besides the bases."""
+    """Clients of external OpenAI-compatible services, which can answer besides this server's bases."""
     routing: LanguageRouting | None = None
-    """Routing over the languages of all bases. Default: that of the default base."""
+    """Chooses a base and adapter by language, over all bases. None: the default base's own router chooses."""
     started: float = field(default_factory=time.time)
-    """Start of the server in Unix time; also the models' `created`."""
+    """Time at which the server started, in Unix seconds; also the `created` of every model."""
     began: float = field(default_factory=time.monotonic)
-    """Start of the server by the monotonic clock, which is never adjusted."""
+    """Time at which the server started, in seconds of the monotonic clock, which is never adjusted."""
     bases: Bases = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +67,11 @@ class Context:
         limit: int | None = None,
         types: frozenset[str] = JSON_TYPES,
     ) -> dict[str, Any]:
-        """Parse the JSON object in a request's body, with each field within its limit."""
+        """Read a request's body and parse it as a JSON object.
+
+        Each field must be within its limit in `bounds`. `limit` is the body's maximum size in bytes; default:
+        the setting `max_body`.
+        """
         exchange: Exchange = request.scope[EXCHANGE]
         most = self.settings.max_body if limit is None else limit
         body = await read_body(request.scope, request.receive, most, types)
@@ -77,27 +81,33 @@ class Context:
         return await self.aside(request, lambda: parse_body(body, bounds))
 
     async def read_question(self, request: Request, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
-        """Parse a body for an adapter: `model` names it, whichever field the request uses for that."""
+        """Read a request's body, and set `model` to the adapter that `model`, `lora_path` or `adapter_id`
+        names.
+        """
         value = await self.read(request, bounds)
         return await self.aside(request, lambda: name_adapter(value, EveryName(self.services)))
 
     def unknown_fields(self, request: Request) -> UnknownFields:
-        """The handler of a request's unknown fields."""
+        """Return the handler of a request's unknown fields, which ignores or refuses them."""
         exchange: Exchange = request.scope[EXCHANGE]
         return UnknownFields(exchange.receipt, strict=self.settings.strict_fields)
 
     async def aside(self, request: Request, work: Callable[[], WorkResult]) -> WorkResult:
-        """Run `work`, whose cost grows with the body: off the event loop if the body is large."""
+        """Run `work`, whose time grows with the body's size: in a worker thread if the body is large, else on
+        the event loop.
+        """
         exchange: Exchange = request.scope[EXCHANGE]
         return work() if exchange.body_bytes <= SMALL else await self.one_thread.run(work)
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
-        """The base for a request: the first that knows the header's adapter or `model`, else the default."""
+        """Return the base that knows the adapter in the header `X-OneSeek-Adapter`, else in `model`; else the
+        default base.
+        """
         exchange: Exchange = request.scope[EXCHANGE]
         return self.service_named(exchange.headers.get(b"x-oneseek-adapter"), model)
 
     def service_named(self, *names: str | None) -> BaseService:
-        """The base of the first of `names` that any base knows; else the default base."""
+        """Return the base that knows the first of `names` that any base knows; else the default base."""
         return self.bases.named(*names)
 
     async def choose(
@@ -107,13 +117,15 @@ class Context:
         task: Task = "generate",
         within: BaseService | None = None,
     ) -> tuple[BaseService, Route | None]:
-        """Choose the base that answers, and return it with the route for `Generation.choose`. See
-        `Bases.choose`.
+        """Choose the base that answers. Return its service, and the route (the chosen adapter) to pass to
+        `Generation.choose`. See `Bases.choose`.
         """
         return await self.bases.choose(request.scope[EXCHANGE], asked, task, within)
 
     def check_headers(self, exchange: Exchange) -> None:
-        """Raise `EngineBusyError` if the headers already show that the queue is full."""
+        """Raise `EngineBusyError` if the request's headers alone show that the queue has no place for the
+        request.
+        """
         header = exchange.headers.get(b"x-oneseek-adapter")
         if header is not None or len(self.services) == 1:
             self.service_named(header).generation.gate.check_headers(exchange)
@@ -121,9 +133,10 @@ class Context:
     def check_body(
         self, request: Request, value: Mapping[str, object], prompts: str = "", most: int | None = None
     ) -> None:
-        """Raise `EngineBusyError` if the queue is full for the adapter in a body that is not validated yet.
+        """Raise `EngineBusyError` if the queue is full for the adapter that the body names. The body is not
+        validated yet.
 
-        `prompts` is the field that may hold several prompts, of which at most `most` run at once.
+        `prompts` is the name of the field that may hold several prompts, of which at most `most` run at once.
         """
         model = value.get("model")
         service = self.service_for(request, model if isinstance(model, str) else None)
@@ -133,9 +146,10 @@ class Context:
             service.generation.gate.check_body(request.scope[EXCHANGE], model, places)
 
     def changes_for(self, request: Request, name: str) -> tuple[LiveChanges, str]:
-        """The changes of the base that `name` is on (else the default base), and the name without its base.
+        """Return the object that changes a base's adapters, and `name` without its base.
 
-        `base:adapter` names the base. Raises `ApiError` for a base that is not served.
+        The base is the one in `base:adapter`, else the one that has the adapter, else the default base.
+        Raises `ApiError` for a base that is not served.
         """
         service = self.base_of(name)
         request.scope[EXCHANGE].base = service.runtime.name
@@ -144,8 +158,10 @@ class Context:
         return changes, split_base(name)[1]
 
     async def changes_for_new(self, request: Request, name: str, path: str) -> tuple[LiveChanges, str]:
-        """The changes for a new adapter in the folder `path`. Without a base in `name`: the only base it
-        fits.
+        """Return the object that changes a base's adapters, for a new adapter from `path`, and `name` without
+        its base.
+
+        If `name` has no base, the adapter goes to the only base that it fits, else to the default base.
         """
         known = split_base(name)[0] is not None or self.bases.names().index_of(name) is not None
         if known or not self.bases.several:
@@ -155,7 +171,7 @@ class Context:
         return self.changes_for(request, base + name)
 
     def base_of(self, name: str) -> BaseService:
-        """The base of `base:adapter` or `adapter`; else the default base.
+        """Return the base named in `base:adapter`, else the base that has the adapter, else the default base.
 
         Raises `ApiError` for a base that is not served.
         """
@@ -169,26 +185,28 @@ class Context:
         return self.services[index]
 
     def default_length(self, service: BaseService) -> int | None:
-        """Default answer length in tokens; None: the rest of the context."""
+        """Return the default length of an answer in tokens; None: as many tokens as the context has left."""
         return self.settings.default_max_tokens or service.defaults.max_new_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class EveryName:
-    """Names of all bases and their adapters."""
+    """Looks up the names of all bases and their adapters."""
 
     services: Sequence[BaseService]
 
     def knows(self, name: str) -> bool:
-        """True for the name of a base or an adapter."""
+        """Return True if `name` is the name of a base or an adapter."""
         return any(service.runtime.knows(name) for service in self.services)
 
     def is_base(self, name: str) -> bool:
-        """True for the name of a base, and for `base`."""
+        """Return True if `name` is the name of a base, or the word `base`."""
         return any(service.runtime.served.is_base(name) for service in self.services)
 
     def full_name(self, name: str) -> str:
-        """The canonical spelling of an adapter's name."""
+        """Return an adapter's full name (`base:alias@version`); for an unknown name, the name in
+        lower case.
+        """
         _, rest = split_base(name)
         for service in self.services:
             if service.runtime.knows(name) and service.runtime.served.is_adapter(rest):
@@ -204,7 +222,9 @@ def reply(value: Any) -> Response:
 def large_reply(
     render: Callable[[], Iterator[bytes]], answers: Sequence[Answer], aside: OneThread
 ) -> Response:
-    """Render `answers` and free them; off the event loop if they are large."""
+    """Return the response that `render` encodes. With many log probabilities, encode it in a worker thread
+    and then free `answers`.
+    """
     if sum([answer.scored for answer in answers]) <= SCORED:
         return Response(b"".join(render()), media_type="application/json")
 
@@ -222,7 +242,7 @@ def question(
     opening: tuple[str, ...] = (),
     system: str | None = None,
 ) -> RouteQuery:
-    """The routing query for `request`; `opening` and `system` as in `RouteQuery`."""
+    """Return the routing query for `request`. For `opening` and `system`, see `RouteQuery`."""
     exchange: Exchange = request.scope[EXCHANGE]
     return RouteQuery(
         header=exchange.headers.get(b"x-oneseek-adapter"),
@@ -237,13 +257,17 @@ def question(
 def draft_receipt(
     asked: bool, exchange: Exchange, service: BaseService, resolution: Resolution
 ) -> ReceiptDraft | None:
-    """The receipt for the answer's body, if requested."""
+    """Return the draft of the answer's receipt (which adapter answered, and why); None if the request did not
+    ask for a receipt.
+    """
     runtime = service.runtime
     return ReceiptDraft(exchange, resolution, runtime.name, runtime.info.base_digest) if asked else None
 
 
 def envelope(answer_id: str, kind: str, resolution: Resolution) -> dict[str, Any]:
-    """The common first fields of every answer and every stream chunk."""
+    """Return the fields with which every answer and every stream chunk begins: id, object, created, model and
+    system_fingerprint.
+    """
     return {
         "id": answer_id,
         "object": kind,

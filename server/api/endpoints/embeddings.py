@@ -26,13 +26,15 @@ from server.exchange import EXCHANGE, Exchange
 from server.serving.embeddings import embed_all
 
 TOGETHER = 64
-"""Texts of one request that run at once, unless `max_num_seqs` is set."""
+"""Maximum number of texts of one request that are embedded at once, if the setting `max_num_seqs`
+is not set.
+"""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Embeddings:
-    """The route of `POST /v1/embeddings`."""
+    """Handler of `POST /v1/embeddings`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -76,7 +78,7 @@ class Embeddings:
 
 
 def _check(inputs: Sequence[CompletionPrompt], context: int) -> None:
-    """Raise `ApiError` for a text that exceeds `context` tokens."""
+    """Raise `ApiError` for an input that has more than `context` tokens."""
     for index, item in enumerate(inputs):
         if len(item.tokens) > context:
             path = f"input[{index}]" if len(inputs) > 1 else "input"
@@ -84,7 +86,9 @@ def _check(inputs: Sequence[CompletionPrompt], context: int) -> None:
 
 
 async def _render(head: dict[str, Any], vectors: Sequence[tuple[float, ...]], encoding: str) -> bytes:
-    """The answer's JSON, encoded one vector at a time, so that streams are not delayed."""
+    """Return the answer's JSON. Vectors are encoded one at a time, so that other requests' streams are not
+    delayed.
+    """
     entries: list[bytes] = []
     for index, vector in enumerate(vectors):
         shown = _base64(vector) if encoding == "base64" else vector
@@ -94,5 +98,5 @@ async def _render(head: dict[str, Any], vectors: Sequence[tuple[float, ...]], en
 
 
 def _base64(vector: Sequence[float]) -> str:
-    """OpenAI's base64 format: 32-bit little-endian floats."""
+    """Encode a vector in OpenAI's base64 format: 32-bit little-endian floats."""
     return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode("ascii")

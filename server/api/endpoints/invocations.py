@@ -1,4 +1,6 @@
-"""Answers SageMaker's `POST /invocations`: passes the request on as chat, completions or embeddings."""
+"""Answers SageMaker's `POST /invocations` by passing the request on to chat completions, completions or
+embeddings.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from server.exchange import EXCHANGE, Exchange
 
 
 class Invocations:
-    """The route. The field `messages`, `prompt` or `input` decides which endpoint handles the request."""
+    """Handler of `POST /invocations`. The body's field (`messages`, `prompt` or `input`) decides which
+    endpoint answers.
+    """
 
     def __init__(
         self, chat: Chat, completions: Completions, embeddings: Embeddings, context: Context
@@ -31,7 +35,9 @@ class Invocations:
         }
 
     async def create(self, request: Request) -> Response:
-        """Answer a request of `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings`."""
+        """Pass the request on to `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings`, and return
+        the answer.
+        """
         exchange: Exchange = request.scope[EXCHANGE]
         limit = self._context.settings.max_body
         body = await read_body(request.scope, request.receive, limit, JSON_TYPES)
@@ -46,7 +52,7 @@ class Invocations:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that first repeats the body that was already read."""
+    """Return an ASGI `receive` that first repeats the body, which was already read."""
     unread = True
 
     async def receive_again() -> Message:

@@ -1,4 +1,6 @@
-"""Answers `POST /inference/*`, the API of existing OneSeek installations, by the same steps as chat."""
+"""Answers `POST /inference/*`, the API of existing OneSeek installations, by the same steps as chat
+completions.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +26,22 @@ from server.serving.length import answer_length
 from server.serving.sampling_defaults import LEAST_TOP_P
 
 DEPRECATED = "@1767225600"
-"""Deprecation date of the endpoints named after bases, as in RFC 9745: 1 January 2026."""
+"""Value of the header `Deprecation` (RFC 9745) for the endpoints that are named after base models: 1 January
+2026.
+"""
 
 
 class Legacy:
-    """The routes of the three endpoints, which differ in their names only."""
+    """Handlers of `POST /inference/oneseek` and of its two deprecated names."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def oneseek(self, request: Request) -> Response:
-        """Answer a question with the adapter of its language, or with the one in the header.
+        """Answer a question with the adapter of its language, or with the adapter that the header names.
 
-        If only a policy would choose the base, an imported adapter answers instead, if there is one.
+        If the question's language does not decide and only a policy would choose the base, an imported
+        adapter answers instead, if there is one.
         """
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
@@ -87,7 +92,9 @@ class Legacy:
         )
 
     async def deprecated(self, request: Request) -> Response:
-        """The endpoint under an old name, with a Deprecation header on every answer, including errors."""
+        """Answer a request to a deprecated name of the endpoint, with a Deprecation header on every answer,
+        including errors.
+        """
         exchange: Exchange = request.scope[EXCHANGE]
         exchange.receipt |= {
             "Deprecation": DEPRECATED,

@@ -1,5 +1,5 @@
-"""Answers `GET /v1/models` and `/v1/models/{id}` with the base, aliases, versions, and `oneseek`
-(automatic).
+"""Answers `GET /v1/models` and `/v1/models/{id}` with the bases, adapter aliases, adapter versions, and
+`oneseek` (the server chooses the adapter).
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from server.serving.service import BaseService
 
 
 class Models:
-    """The routes. `root` and `parent` are as in vLLM's list of LoRA adapters, but hold no paths."""
+    """Handlers of `/v1/models`. `root` and `parent` have the same meaning as in vLLM's list of LoRA adapters,
+    but never hold a path.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def all(self, _request: Request) -> Response:
-        """List every name that `model` accepts."""
+        """List every name that the field `model` accepts, except blends."""
         return reply({"object": "list", "data": list(self._entries().values())})
 
     async def one(self, request: Request) -> Response:
-        """Answer with the description of one model."""
+        """Answer with the description of one model; with 404 for an unknown name."""
         name = request.path_params["id"]
         entry = self._entry_of(name)
         if entry is None:
@@ -35,7 +37,9 @@ class Models:
         return reply(entry)
 
     def _entry_of(self, name: str) -> dict[str, Any] | None:
-        """The entry of a name: everything that `model` accepts except a blend."""
+        """Return the description of the model `name`, which may be any name that the field `model` accepts
+        except a blend; None if it is unknown.
+        """
         entries, (base, rest) = self._entries(), split_base(name)
         if base is None and is_automatic(rest):
             return entries[AUTOMATIC_MODEL]
@@ -78,7 +82,7 @@ class Models:
         parent: str | None,
         adapter: Adapter | None = None,
     ) -> dict[str, Any]:
-        """OpenAI's model object, with a `problem` if the model cannot be served now."""
+        """Return OpenAI's model object, with a field `problem` if the model cannot be served now."""
         problem = adapter.problem if adapter is not None else None
         return {
             "id": name,

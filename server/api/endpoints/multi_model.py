@@ -49,19 +49,21 @@ from server.text.chat_template import Message
 from server.text.tokenizer import TemplateError
 
 VoiceQuery = Callable[[str], RouteQuery]
-"""Return the routing query for a model with that name."""
+"""Function type: returns the routing query for the model with a given name."""
 
 log = logging.getLogger("oneseek.api")
 
 
 class MultiModel:
-    """The route of `POST /api/oqt/multi-model-query`."""
+    """Handler of `POST /api/oqt/multi-model-query`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """Answer a question with each model's answer and their consensus, whole or streamed."""
+        """Answer a question with the answers of several models and their consensus, all at once or
+        streamed.
+        """
         exchange: Exchange = request.scope[EXCHANGE]
         _check_headers(exchange)
         aside = partial(self._context.aside, request)
@@ -91,7 +93,7 @@ class MultiModel:
         return reply(whole_answer(answer_id, answers, consensus))
 
     def _check_places(self, exchange: Exchange, value: Mapping[str, Any]) -> None:
-        """Refuse the request early if the queue is full for a model that the body names."""
+        """Refuse the request early if the queue is full for a model that the body's `models` names."""
         models: object = value.get("models")
         if not isinstance(models, list):
             return
@@ -102,13 +104,15 @@ class MultiModel:
                     gate.check_body(exchange, name, 1)
 
     def _external(self, name: str) -> ExternalModel | None:
-        """The external service of that name, unless a local adapter has the name."""
+        """Return the external service called `name`; None if there is no such service, or if a local adapter
+        has the name.
+        """
         found = self._context.externals.find(name)
         return None if found is None or EveryName(self._context.services).knows(name) else found
 
     def _default_names(self) -> list[str]:
-        """Return the models that are asked by default: the first base that generates, and each language's
-        adapter.
+        """Return the models to ask if the request names none: the first base that generates text, and each
+        language's adapter.
         """
         runtimes = [one.runtime for one in self._context.services]
         writing = [one for one in runtimes if one.info.task == "generate"]
@@ -119,7 +123,7 @@ class MultiModel:
     async def _seat(self, exchange: Exchange, body: MultiModelFields, ask: VoiceQuery) -> list[Voice]:
         """Return the voices (models that answer one question together) of a request, without loading them.
 
-        Raises `ApiError` with the path in `models` of a name that is unknown or repeated.
+        Raises `ApiError` for a name that is unknown or repeated, with its path, such as `models[1]`.
         """
         voices: list[Voice] = []
         local: list[LocalVoice] = []
@@ -162,7 +166,9 @@ class MultiModel:
     async def _prepare(
         self, voices: Sequence[LocalVoice], body: MultiModelFields, messages: Sequence[Message]
     ) -> None:
-        """Tokenize the question for each model, or record why its base cannot answer it."""
+        """Tokenize the question for each model. If a model's base cannot answer the question, record the
+        error in the voice instead.
+        """
         made: dict[str, tuple[tuple[int, ...], Sampling] | Exception] = {}
         for voice in voices:
             name = voice.service.runtime.name
@@ -190,7 +196,9 @@ class MultiModel:
     async def _events(
         self, exchange: Exchange, answers: Sequence[VoiceAnswer], answer_id: str, threshold: float | None
     ) -> AsyncGenerator[bytes]:
-        """Stream the answers, once a model has generated a token. If all fail before that, raise an error."""
+        """Stream the answers as events, beginning when a model has generated its first token. If all models
+        fail before that, raise an error.
+        """
         pending = [opening_event(answer_id, answers)]
         begun = False
         voices = [answer.voice for answer in answers]
@@ -213,7 +221,7 @@ class MultiModel:
         yield closing_events(await self._consensus(exchange, answers, threshold))
 
     async def _take(self, exchange: Exchange, answer: VoiceAnswer, item: Delta | Exception) -> None:
-        """Add a piece of a model's answer. Once the answer is complete, detect its language."""
+        """Add a piece of a model's answer, or its error. Once the answer is complete, detect its language."""
         answer.add(item)
         if isinstance(item, Exception):
             if answer.error is not None and answer.error.code == "internal_error":
@@ -246,18 +254,20 @@ def _check_headers(exchange: Exchange) -> None:
     asks_receipt(exchange)  # every voice has one anyway
     if HEADER.lower().encode() in exchange.headers:
         message = (
-            f"the header {HEADER} is not used by this endpoint; remove it, and list the voices in models."
+            f"the header {HEADER} is not used by this endpoint; remove it, and list the names in models."
         )
         raise bad_field(HEADER, message, code="invalid_value")
 
 
 def _twice(path: str, name: str, first: str) -> ApiError:
-    message = f"{path} is {name[:80]!r}, the same voice as {first}; list each voice once."
+    message = f"{path} is {name[:80]!r}, the same model as {first}; list each model once."
     return bad_field(path, message, code="invalid_value")
 
 
 def _raise_if_all_failed(answers: Sequence[VoiceAnswer]) -> None:
-    """Raise the error of the first model that failed; local models come before external services."""
+    """If no model has answered, raise the error of the first failed model; local models come before external
+    services.
+    """
     if any(answer.answered for answer in answers):
         return
     for answer in sorted(answers, key=lambda one: not isinstance(one.voice, LocalVoice)):

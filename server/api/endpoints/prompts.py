@@ -1,4 +1,4 @@
-"""Prompts of completions and embeddings: parsed and checked, then tokenized one after another."""
+"""Parses and checks the prompts of completions and embeddings, then tokenizes them one after another."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from server.serving.service import BaseService
 async def draft_prompts(
     prompt: object, service: BaseService, aside: Aside, field: str = "prompt", most: int = MAX_PROMPTS
 ) -> list[CompletionPrompt]:
-    """Parse prompts in OpenAI's four forms: text, texts, token ids, lists of token ids. Does not tokenize.
+    """Parse prompts in OpenAI's four forms (a text, a list of texts, token ids, a list of token-id lists)
+    without tokenizing them.
 
-    Raises `ApiError` with the path of an invalid one in `field`, and if there are none or more than `most`.
+    Raises `ApiError` with the path of an invalid prompt, such as `prompt[1]`, or if there are no prompts or
+    more than `most`.
     """
     given = await aside(partial(given_prompts, prompt, service.runtime.info, field, most))
     prompts: list[CompletionPrompt] = []
@@ -33,7 +35,8 @@ async def draft_prompts(
 async def tokenise_prompts(
     prompts: Sequence[CompletionPrompt], service: BaseService, field: str = "prompt", *, special: bool = True
 ) -> list[CompletionPrompt]:
-    """Tokenize the prompts. `special`: add special tokens, such as the one at the beginning.
+    """Tokenize the prompts that are not token ids already. `special`: add special tokens, such as the one at
+    the beginning.
 
     Raises `ApiError` for a prompt that exceeds the context.
     """

@@ -1,4 +1,4 @@
-"""Answers `GET /metrics/recent` with samples of the last 15 minutes."""
+"""Answers `GET /metrics/recent` with samples of the server's metrics from the last 15 minutes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 class Recent:
-    """The route. Like /metrics it shows all tenants, so it needs the same key."""
+    """Handler of `GET /metrics/recent`. Like `/metrics`, this endpoint shows figures of all tenants, so both
+    need the same key.
+    """
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
 
     async def samples(self, request: Request) -> Response:
-        """The samples after number `since`, oldest first. Default: all."""
+        """Answer with the samples after the number in the query parameter `since`, oldest first. Default: all
+        samples.
+        """
         since = request.query_params.get("since", "0")
         if not _NUMBER.fullmatch(since):
             message = (

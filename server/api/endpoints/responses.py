@@ -1,4 +1,4 @@
-"""Answers `POST /v1/responses` with text for text. Nothing is stored."""
+"""Answers `POST /v1/responses`, OpenAI's Responses API, for text only. The server stores no response."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from server.text.tokenizer import TemplateError
 
 
 class Responses:
-    """The routes of the Responses API."""
+    """Handlers of OpenAI's Responses API."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def create(self, request: Request) -> Response:
-        """Answer a conversation with its next message, whole or streamed."""
+        """Answer a conversation with its next message, all at once or streamed."""
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
@@ -76,6 +76,6 @@ class Responses:
         return large_reply(lambda: encode_pieces(shape.render_end(answer)), [answer], generation.aside)
 
     async def stored(self, _request: Request) -> Response:
-        """Refuse to return a stored response: always 404."""
+        """Answer every request for a stored response with 404, since the server stores none."""
         message = "This server does not store responses. Keep the answer that you got."
         raise ApiError(ErrorReply(404, message, code="not_found"))

@@ -1,4 +1,4 @@
-"""Endpoints about the server itself, for probes, dashboards and people."""
+"""Endpoints about the server itself (health, version, metrics), for probes, dashboards and people."""
 
 from __future__ import annotations
 
@@ -22,25 +22,28 @@ from server.metrics.exposition import scrape
 
 
 class Status:
-    """The routes of the health and version endpoints."""
+    """Handlers of the health, version and metrics endpoints."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def live(self, _request: Request) -> Response:
-        """Liveness: 200 if the process answers."""
+        """Answer a liveness probe: status 200 if the process answers."""
         return reply({"status": "live"})
 
     async def ready(self, _request: Request) -> Response:
         """Answer with the server's readiness: 200 if it serves requests, else 503.
 
-        A damaged version affects requests for its own name only, so it does not make the server unready.
+        A damaged adapter version affects requests for its own name only, so it does not make the server
+        unready.
         """
         ready = self._is_ready()
         return _verdict(ready, {"status": "ready" if ready else "not ready"})
 
     async def health(self, request: Request) -> Response:
-        """The server's health. If keys are set, a request without a valid key gets only the status."""
+        """Answer with the server's health. If API keys are set, a request without a valid key gets only the
+        status.
+        """
         ready = self._is_ready()
         body: dict[str, Any] = {"status": "ok" if ready else "unhealthy"}
         exchange: Exchange = request.scope[EXCHANGE]
@@ -77,7 +80,9 @@ class Status:
         return _verdict(ready, body)
 
     async def version(self, _request: Request) -> Response:
-        """The server's state in detail; 503 if the engine does not run."""
+        """Answer with the server's version, its engine and the digest of each base; with status 503 if a base
+        is not ready.
+        """
         info = self._context.services[0].runtime.info
         body: dict[str, Any] = {
             "version": oneseek_version(),
@@ -90,20 +95,22 @@ class Status:
         return _verdict(self._is_ready(), body)
 
     async def metrics(self, request: Request) -> Response:
-        """All metrics, in Prometheus text format or OpenMetrics as the scraper requests."""
+        """Answer with all metrics, in Prometheus text format or OpenMetrics, whichever the scraper
+        requests.
+        """
         accept = request.headers.get("accept", "")
         # Thousands of series take some milliseconds, for which no stream should wait.
         body, content_type = await asyncio.to_thread(scrape, self._context.metrics.exposed, accept)
         return Response(body, headers={"content-type": content_type})
 
     def _is_ready(self) -> bool:
-        """True if every base is ready."""
+        """Return True if the engine of every base is ready."""
         return all(service.runtime.engine.state().ready for service in self._context.services)
 
 
 def _base(runtime: Runtime, state: EngineState) -> dict[str, Any]:
-    """Describe one base for `/health`. A base that is loaded on demand counts as ready while it is not
-    loaded.
+    """Describe one base model for `/health`. A base that is loaded on demand counts as ready even while it is
+    not loaded.
     """
     demand = runtime.on_demand
     return {
@@ -120,7 +127,9 @@ def _base(runtime: Runtime, state: EngineState) -> dict[str, Any]:
 
 
 def _adapter(adapter: Adapter, state: EngineState, damaged: Mapping[str, str]) -> dict[str, Any]:
-    """The state of a version that is or should be served. `damaged`: it is served from memory only."""
+    """Describe an adapter version for `/health`. `damaged` maps versions whose files are damaged, and which
+    are served from memory only, to the problem.
+    """
     return {
         "name": adapter.full_name,
         "digest": adapter.digest or None,
@@ -131,7 +140,7 @@ def _adapter(adapter: Adapter, state: EngineState, damaged: Mapping[str, str]) -
 
 
 def _device(device: DeviceInfo | None) -> dict[str, Any]:
-    """The device in use, with the reason if the CPU replaces another device."""
+    """Describe the device that a base runs on, with the reason if the CPU replaces another device."""
     if device is None:
         return {}
     fallback = device.fallback

@@ -23,17 +23,21 @@ from server.exchange import EXCHANGE
 from server.serving.service import BaseService
 
 TOGETHER = 1024
-"""Number of tokens to encode in one step."""
+"""Number of tokens to encode as JSON in one step."""
 
 
 class Tokenize:
-    """The routes. All adapters share the base's tokenizer, but an unknown model is still refused."""
+    """Handlers of `/tokenize` and `/detokenize`. All adapters share their base's tokenizer, but an unknown
+    `model` is still refused.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def tokenize(self, request: Request) -> Response:
-        """Tokenize a prompt or conversation: `{"count", "max_model_len", "tokens", "token_strs"}`."""
+        """Tokenize a prompt or a conversation. The answer is `{"count", "max_model_len", "tokens",
+        "token_strs"}`.
+        """
         aside = partial(self._context.aside, request)
         value = await self._context.read_question(request, bounds.TOKENIZE)
         unknown = self._context.unknown_fields(request)
@@ -41,7 +45,11 @@ class Tokenize:
             lambda: to_generation(value, TokenizeFields, refused=TOKENIZE_REFUSED, unknown=unknown)
         )
         if (body.prompt is None) == (body.messages is None):
-            raise bad_field("prompt", "Send exactly one of prompt and messages.", code="invalid_value")
+            raise bad_field(
+                "prompt",
+                "Exactly one of prompt and messages must be set; set one and remove the other.",
+                code="invalid_value",
+            )
         _check(body)
         given = body.messages or []
         messages = await aside(lambda: parse_messages(given, unknown))
@@ -76,7 +84,7 @@ class Tokenize:
         return LargeReply(encode_pieces(answer), generation.aside)
 
     async def detokenize(self, request: Request) -> Response:
-        """Turn token ids into `{"prompt"}`, without special tokens."""
+        """Turn token ids into text, without special tokens. The answer is `{"prompt"}`."""
         aside = partial(self._context.aside, request)
         value = await self._context.read_question(request, bounds.TOKENIZE)
         unknown = self._context.unknown_fields(request)
@@ -87,8 +95,8 @@ class Tokenize:
         return reply({"prompt": await generation.decode(tokens)})
 
     async def _service(self, request: Request, model: str, turns: tuple[str, ...]) -> BaseService:
-        """Return the base whose tokenizer to use for `model`. Raises the errors of a chat request for
-        `model`.
+        """Return the base whose tokenizer belongs to `model`. Raises the same errors as a chat request for
+        that `model`.
         """
         if self._context.bases.several:
             service, _ = await self._context.choose(request, question(request, model, turns))
@@ -101,7 +109,9 @@ class Tokenize:
 def _check(body: TokenizeFields) -> None:
     if body.messages is None and body.tools:
         raise bad_field(
-            "tools", "tools needs messages; send messages instead of prompt.", code="invalid_value"
+            "tools",
+            "tools cannot be combined with prompt; send messages instead of prompt.",
+            code="invalid_value",
         )
     if body.messages is not None and body.add_special_tokens:
         message = "add_special_tokens needs prompt; the chat template adds the special tokens."

@@ -1,1 +1,3 @@
-"""Defines every request's fields and converts JSON to them, without acting on them; `api` imports it."""
+"""Defines the fields of every endpoint's JSON body, and converts JSON to them. The rest of `server.api`
+imports this package.
+"""

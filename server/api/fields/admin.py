@@ -1,4 +1,6 @@
-"""Every field of the endpoints that change adapters while the server runs. docs/api.md shows the same."""
+"""Defines every field of the endpoints that change adapters while the server runs. docs/api.md lists the same
+fields.
+"""
 
 from __future__ import annotations
 
@@ -44,30 +46,34 @@ class AddFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class CanaryFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `POST /admin/adapters/{alias}/canary`."""
+    """The fields of `POST /admin/adapters/{alias}/canary`, which sends a percentage of the requests to other
+    versions.
+    """
 
     shares: Annotated[dict[AdapterName, Percent], Meta(min_length=1, max_length=MOST_VERSIONS)]
 
 
 class ShadowFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `POST /admin/adapters/{alias}/shadow`."""
+    """The fields of `POST /admin/adapters/{alias}/shadow`, which lets a version answer unseen by clients."""
 
     version: AdapterName
     share: Percent
 
 
 class SettleFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `POST /admin/adapters/{alias}/settle`."""
+    """The fields of `POST /admin/adapters/{alias}/settle`, which sends all requests to the active version
+    again.
+    """
 
     reason: Annotated[str, Meta(max_length=256)] = ""
 
 
 class NoFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Endpoints that accept no body, or an empty object."""
+    """The body of endpoints without fields: no body, or an empty object."""
 
 
 LORA_HINTS = frozenset({"lora_int_id"})
-"""vLLM's internal number of an adapter: accepted and ignored, as in vLLM."""
+"""Fields that are accepted and ignored, as in vLLM: vLLM's internal number of an adapter."""
 
 LORA_REFUSED: Mapping[str, Refusal] = {
     "is_3d_lora_weight": Refusal("three-dimensional expert (MoE) weights are not supported", (False,)),
@@ -75,7 +81,9 @@ LORA_REFUSED: Mapping[str, Refusal] = {
 
 
 def lora_table() -> dict[str, FieldKind]:
-    """Every field of vLLM's two endpoints, with how it is handled."""
+    """Return every field of vLLM's two endpoints for LoRA adapters, with how it is handled: honoured, ignored
+    or refused.
+    """
     honoured: dict[str, FieldKind] = dict.fromkeys(known(LoadFields) | known(UnloadFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(LORA_HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(LORA_REFUSED, "refused")
@@ -83,6 +91,6 @@ def lora_table() -> dict[str, FieldKind]:
 
 
 def admin_table() -> dict[str, FieldKind]:
-    """Every field of the /admin endpoints, with how it is handled."""
+    """Return every field of the `/admin` endpoints, with how it is handled."""
     taken = (AddFields, CanaryFields, ShadowFields, SettleFields)
     return {name: "honoured" for body in taken for name in known(body)}

@@ -1,7 +1,8 @@
-"""Size limits of each field of a body before decoding. Fields without an entry here are small.
+"""Limits on the size of each field of a body, checked before decoding. Fields without an entry here get small
+limits.
 
-No limit is below what the field may hold after decoding. The limits bound the decoding time, at about 0.1 µs
-per value.
+Each limit is at least what the field may hold after decoding. The limits bound the decoding time, at about
+0.1 µs per value.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from server.api.wire.bounds import FieldBound
 from server.grammar.text import MAX_BYTES
 
 TEXT = FieldBound(containers=0, strings=1, values=2)
-"""A text, limited by the body's size only."""
+"""Limits of a field with a single text: only the body's maximum size limits its length."""
 CONVERSATION = FieldBound(containers=32_768, strings=131_072, values=131_072)
-"""Messages, with content parts and tool calls."""
+"""Limits of a conversation: messages with content parts and tool calls."""
 IDS = FieldBound(containers=4096, strings=4096, values=320_000)
-"""Texts or token ids. OpenAI accepts 300,000 input tokens in one request."""
+"""Limits of a field with texts or token ids. OpenAI accepts 300,000 input tokens in one request."""
 TOOLS = FieldBound(size=1024 * 1024, containers=16_384, strings=65_536, values=65_536)
 GRAMMAR = FieldBound(size=3 * MAX_BYTES, containers=16_384, strings=32_768, values=32_768)
-"""A JSON schema, including whitespace, or another grammar."""
+"""Limits of a JSON schema, including whitespace, or of another grammar."""
 PAIRS = FieldBound(size=128 * 1024, containers=1, strings=4096, values=4096)
-"""Short named values, or short texts."""
+"""Limits of a field with short named values or short texts, such as `logit_bias` and `stop`."""
 
 _GENERATION: Mapping[str, FieldBound] = {
     "logit_bias": PAIRS,

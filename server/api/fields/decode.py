@@ -34,10 +34,11 @@ def to_fields(
     refused: Mapping[str, Refusal] = NOTHING_REFUSED,
     unknown: UnknownFields | None = None,
 ) -> Fields:
-    """Convert `value` to a `kind`. null means absent. Fields in `hints` are accepted and dropped.
+    """Convert `value` to the struct `kind`. A field that is null counts as absent. Fields in `hints` are
+    accepted and dropped.
 
-    A field that is neither in `kind`, `hints` nor `refused` goes to `unknown`, which refuses it by default.
-    Raises `ApiError` (400) with the name of an invalid field.
+    A field that is in none of `kind`, `hints` and `refused` is passed to `unknown`, which refuses it by
+    default. Raises `ApiError` (400) with the name of an invalid field.
     """
     honoured = known(kind)
     unknown = UnknownFields(strict=True) if unknown is None else unknown
@@ -66,7 +67,9 @@ def to_generation(
     hints: frozenset[str] = HINTS,
     unknown: UnknownFields | None = None,
 ) -> Fields:
-    """Convert as above, and refuse the fields in `refused` unless their values have no effect."""
+    """Convert `value` to the struct `kind` as `to_fields` does, and refuse the fields in `refused` unless
+    their values have no effect.
+    """
     honoured = known(kind)
     kept = dict(value)
     for name, item in value.items():
@@ -110,7 +113,7 @@ def _at(value: Any, path: str) -> object:
 
 
 def format_json(value: object) -> str:
-    """`value` as JSON, shortened for a message."""
+    """Return `value` as JSON, shortened for an error message."""
     if isinstance(value, float) and not math.isfinite(value):
         return "too large"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:

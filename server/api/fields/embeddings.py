@@ -1,4 +1,4 @@
-"""Every field of `POST /v1/embeddings`: honoured, ignored, or refused by name."""
+"""Defines every field of `POST /v1/embeddings`, and whether it is honoured, ignored or refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.api.fields.generation import Name, known
 from server.api.fields.refusals import HINTS, REFUSED, FieldKind, Refusal
 
 MAX_INPUTS = 2048
-"""OpenAI's limit of texts in one request."""
+"""OpenAI's maximum number of texts in one embeddings request."""
 MAX_DIMENSIONS = 65_536
 
 
@@ -29,7 +29,7 @@ class EmbeddingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 EMBEDDING_HINTS = HINTS - {"include_reasoning", "separate_reasoning", "stream_reasoning", "stream_interval"}
-"""Ignored fields, which do not change the vectors."""
+"""Fields that are accepted and ignored, because they do not change the vectors."""
 
 _TEXT = "send input instead, with texts or token ids"
 
@@ -48,11 +48,11 @@ EMBEDDING_REFUSED: Mapping[str, Refusal] = {
     "embed_dtype": Refusal("vectors always hold 32-bit floats", ("float32",)),
     "endianness": Refusal("base64 always holds little-endian floats", ("little", "native")),
 }
-"""Refused fields, which would change the vectors but are not supported."""
+"""Maps each refused field, which would change the vectors but is not supported, to the reason."""
 
 
 def embedding_table() -> dict[str, FieldKind]:
-    """Every field of the endpoint, with how it is handled."""
+    """Return every field of `POST /v1/embeddings`, with how it is handled: honoured, ignored or refused."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(EmbeddingFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_REFUSED, "refused")

@@ -1,6 +1,7 @@
-"""Every field of chat and text completions: honoured, ignored, or refused by name.
+"""Defines every field of chat and text completions, and whether it is honoured, ignored or refused.
 
-The honoured ones are the structs' own fields. `server.api.fields.tables` holds the tables of all endpoints.
+The honoured fields are those of the structs in this module. `server.api.fields.tables` lists how every
+endpoint handles each field.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class TextFormat(msgspec.Struct, tag_field="type", tag="text", kw_only=True, for
 class JsonObjectFormat(
     msgspec.Struct, tag_field="type", tag="json_object", kw_only=True, forbid_unknown_fields=True
 ):
-    """Any JSON object."""
+    """The `response_format` that requires a JSON object, whatever its fields."""
 
     FORBIDS: ClassVar[bool] = True
 
@@ -78,7 +79,7 @@ class JsonSchemaFormat(
 
 
 class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """vLLM's `structured_outputs`: exactly one of these fields."""
+    """vLLM's `structured_outputs`, of which a request sets exactly one field."""
 
     FORBIDS: ClassVar[bool] = True
     json: Schema | None = None
@@ -89,7 +90,9 @@ class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Sampling fields for any base. None: the base's default (`server.serving.sampling_defaults`)."""
+    """Sampling fields that any base accepts. A field that is None gets the base's default
+    (`server.serving.sampling_defaults`).
+    """
 
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
     top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
@@ -109,7 +112,9 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class OneModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
-    """Fields of endpoints where a single model answers, including token ids of its vocabulary."""
+    """Fields of endpoints at which a single model answers, including fields that hold token ids of the
+    model's vocabulary.
+    """
 
     model: Name = "oneseek"
     logit_bias: Annotated[
@@ -121,7 +126,7 @@ class OneModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 
 
 class GenerationFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
-    """Fields of both chat and text completions."""
+    """Fields that chat completions and text completions have in common."""
 
     max_tokens: Count | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
@@ -140,7 +145,7 @@ class GenerationFields(OneModelFields, kw_only=True, forbid_unknown_fields=True)
 
 
 class FunctionFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `function`, which describes a tool."""
+    """The fields of a tool's `function`: its name, description and parameters."""
 
     name: ToolName
     description: Annotated[str, Meta(max_length=MAX_DESCRIPTION)] | None = None
@@ -149,20 +154,20 @@ class FunctionFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ToolFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One entry of the request's field `tools`."""
+    """One tool in the request's field `tools`."""
 
     type: Literal["function"]
     function: FunctionFields
 
 
 class ChosenFunction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The `function` of a `tool_choice`."""
+    """The `function` in a `tool_choice`: it names the tool to call."""
 
     name: ToolName
 
 
 class ChosenTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A `tool_choice` that names its tool."""
+    """A `tool_choice` that requires a call of one named tool."""
 
     type: Literal["function"]
     function: ChosenFunction
@@ -198,7 +203,7 @@ class CompletionFields(GenerationFields, kw_only=True, forbid_unknown_fields=Tru
 
 
 class TokenizeFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `POST /tokenize`, which has a prompt or messages."""
+    """The fields of `POST /tokenize`, which tokenizes a prompt or messages."""
 
     model: Name = "oneseek"
     prompt: str | None = None
@@ -224,7 +229,7 @@ class DetokenizeFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 
 class LegacyFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of `POST /inference/*`."""
+    """The fields of `POST /inference/*`, the API of existing OneSeek installations."""
 
     text: Annotated[str, Meta(min_length=1)]
     max_length: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
@@ -235,12 +240,14 @@ class LegacyFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def known(body: type[msgspec.Struct]) -> frozenset[str]:
-    """Names of the fields in `body`, which are honoured."""
+    """Return the names of the fields that the struct `body` has."""
     return frozenset(body.__struct_fields__)
 
 
 def describe_fields() -> dict[str, FieldKind]:
-    """Every field of chat and text completions, with how it is handled."""
+    """Return every field of chat and text completions, with how it is handled: honoured, ignored or
+    refused.
+    """
     honoured: dict[str, FieldKind] = dict.fromkeys(known(ChatFields) | known(CompletionFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(REFUSED, "refused")

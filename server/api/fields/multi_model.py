@@ -1,6 +1,6 @@
-"""Every field of `POST /api/oqt/multi-model-query`: honoured, ignored, or refused by name.
+"""Defines every field of `POST /api/oqt/multi-model-query`, and whether it is honoured, ignored or refused.
 
-docs/api.md shows the same table; a test keeps the two equal.
+docs/api.md shows the same table; a test checks that both are equal.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ class MultiModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True)
 
 
 LOCAL_FIELDS = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
-"""Sampling fields that OpenAI's API does not have, so they are refused for external services."""
+"""Sampling fields that OpenAI's API does not have. They are refused if the request also names an external
+service.
+"""
 EXTERNAL_FIELDS = (
     "max_tokens", "temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"
 )  # fmt: skip
-"""Sampling fields that OpenAI's API has."""
+"""Sampling fields that OpenAI's API has; they are sent to external services too."""
 
 _ONE_BASE = "token ids are specific to one base, and several bases may answer"
 _TEMPLATES = "several bases may answer, each with its own template"
@@ -73,11 +75,15 @@ MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
     "add_generation_prompt": Refusal("each voice begins its own answer", (True,)),
     "continue_final_message": Refusal("each voice begins its own answer", (False,)),
 }
-"""Refused fields, which would change the answers but are not supported. Includes those of chat."""
+"""Maps each refused field, which would change the answers but is not supported, to the reason. Includes the
+fields that chat completions refuse.
+"""
 
 
 def multi_model_table() -> dict[str, FieldKind]:
-    """Every field of the endpoint, with how it is handled."""
+    """Return every field of `POST /api/oqt/multi-model-query`, with how it is handled: honoured, ignored or
+    refused.
+    """
     honoured: dict[str, FieldKind] = dict.fromkeys(known(MultiModelFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(MULTI_MODEL_REFUSED, "refused")

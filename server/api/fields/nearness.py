@@ -1,4 +1,4 @@
-"""Finds the known name that is closest to a misspelt one, at most two edits away."""
+"""Finds the known field name that is closest to a misspelt name, at most two edits away."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 MAX_EDITS = 2
-"""An edit inserts, removes or changes a character, or swaps two neighbours. Case does not count."""
+"""Maximum number of edits between a misspelt name and a known name. An edit inserts, removes or changes a
+character, or swaps two neighbours. Case does not count.
+"""
 
 
 LONGEST = 64
-"""Maximum length of a name to compare; all fields are shorter."""
+"""Maximum length of a name to compare with known names, all of which are shorter."""
 SHORT = 3
-"""Known names up to this length (`n`, `rid`) are never suggested, since nearly any name is near them."""
+"""Known names up to this length (such as `n` and `rid`) are suggested only if case is the only difference,
+since nearly any name is close to them.
+"""
 
 
 def may_be_near(name: str, known: frozenset[str]) -> bool:
-    """A fast filter: False only if `nearest` would find nothing. Takes some microseconds.
+    """Return False only if `nearest` would find nothing. This is a fast filter that takes some microseconds.
 
-    Two names within two edits differ by at most two in length, and by at most four in the set of their
-    letters.
+    Two names within two edits of each other differ by at most two in length, and by at most four in their
+    sets of letters.
     """
     if len(name) > LONGEST:
         return False
@@ -31,11 +35,11 @@ def may_be_near(name: str, known: frozenset[str]) -> bool:
 
 
 def nearest(name: str, known: frozenset[str], *, cautious: bool = False) -> str | None:
-    """Return the name in `known` with the fewest edits, at most `MAX_EDITS`, else None.
+    """Return the name in `known` that is the fewest edits away from `name`, at most `MAX_EDITS`; else None.
 
-    `cautious`: less than half of the characters may differ, so `date` is not taken for `name`. Costs about as
-    much as the square of a name's length, however many are known: names within two edits of each other are
-    equal after at most two removals from each (symmetric deletion, Garbe 2012).
+    With `cautious`, less than half of the characters may differ, so `date` is not taken for `name`. The time
+    grows with the square of the name's length, however many names are known: names within two edits of each
+    other are equal after at most two removals from each name (symmetric deletion, Garbe 2012).
     """
     if not may_be_near(name, known):
         return None
@@ -50,12 +54,12 @@ def nearest(name: str, known: frozenset[str], *, cautious: bool = False) -> str 
 
 @lru_cache(maxsize=64)
 def _sketches(known: frozenset[str]) -> tuple[tuple[int, int], ...]:
-    """The letters and the length of each name."""
+    """Return the set of letters (as bits) and the length of each known name."""
     return tuple((_letters(name.lower()), len(name)) for name in known)
 
 
 def _letters(name: str) -> int:
-    """The set of a name's characters, as bits."""
+    """Return the set of a name's characters, as bits of a number."""
     letters = 0
     for character in name:
         letters |= 1 << (ord(character) & 63)
@@ -64,7 +68,9 @@ def _letters(name: str) -> int:
 
 @lru_cache(maxsize=64)
 def _index(known: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
-    """Maps each remainder after at most `MAX_EDITS` removals to the names it can come from."""
+    """Map each string that is left after at most `MAX_EDITS` removals from a known name to the names that
+    leave it.
+    """
     index: dict[str, tuple[str, ...]] = {}
     for name in sorted(known):
         for rest in _removals(name.lower()):
@@ -79,7 +85,7 @@ def _removals(name: str) -> set[str]:
 
 
 def _edits(first: str, second: str) -> int:
-    """The distance of two short names (optimal string alignment)."""
+    """Return the number of edits between two short names (optimal string alignment)."""
     before: list[int] = []
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):

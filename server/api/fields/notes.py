@@ -1,4 +1,6 @@
-"""Notes on honoured and ignored fields for docs/api.md. Refused fields have their reason instead."""
+"""Holds the notes in docs/api.md on honoured and ignored fields. Refused fields have a reason in `refusals`
+instead.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ GENERATION: Mapping[str, str] = {
     "top_p": "0 to 1; 0: the likeliest token alone",
     "truncation_side": "`truncate_prompt_tokens` is refused",
 }
-"""Chat and text completions. If only one of them honours a field, its note begins with that endpoint."""
+"""Notes on the fields of chat and text completions. If only one of these endpoints honours a field, the note
+begins with the endpoint.
+"""
 RESPONSE: Mapping[str, str] = {
     "adapter_id": "as for chat",
     "chat_template_kwargs": "as for chat",

@@ -1,4 +1,4 @@
-"""Fields of OpenAI, vLLM and SGLang that are ignored, or refused with a reason."""
+"""Lists fields of OpenAI, vLLM and SGLang that are ignored, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ HINTS = frozenset(
         "return_cached_tokens_details", "routed_dp_rank", "disagg_prefill_dp_rank", "data_parallel_rank",
     }
 )  # fmt: skip
-"""Ignored fields, which do not change the answer; some help to tell conversations apart."""
+"""Fields that are accepted and ignored, because they do not change the answer. Some of them help to tell
+conversations apart.
+"""
 
 _FUNCTIONS = "functions is OpenAI's older form of tools"
 _TEMPLATE = "a request cannot change the model's chat template"
@@ -104,7 +106,7 @@ REFUSED: Mapping[str, Refusal] = {
     "bootstrap_room": Refusal(_VALUES_STAY),
     "vllm_xargs": Refusal("it only works in vLLM's own server", ({},)),
 }
-"""Refused fields, which would change the answer but are not supported."""
+"""Maps each refused field, which would change the answer but is not supported, to the reason."""
 
 _PROMPT = "send messages instead"
 CHAT_REFUSED: Mapping[str, Refusal] = REFUSED | {
@@ -112,7 +114,7 @@ CHAT_REFUSED: Mapping[str, Refusal] = REFUSED | {
     "input": Refusal(_PROMPT),
     "add_special_tokens": Refusal("the chat template adds the special tokens", (False,)),
 }
-"""Refused fields of chat completions, including fields of other endpoints."""
+"""Maps each field that chat completions refuse to the reason, including fields of other endpoints."""
 
 _CHAT = "it works with /v1/chat/completions only"
 COMPLETION_REFUSED: Mapping[str, Refusal] = REFUSED | {
@@ -126,10 +128,12 @@ COMPLETION_REFUSED: Mapping[str, Refusal] = REFUSED | {
     "continue_final_message": Refusal(_CHAT, (False,)),
     "chat_template_kwargs": Refusal(_CHAT, ({},)),
 }
-"""Refused fields of text completions."""
+"""Maps each field that text completions refuse to the reason, including fields of other endpoints."""
 COMPLETION_HINTS = HINTS | {"parallel_tool_calls", "reasoning_effort", "thinking_token_budget"}
-"""Fields of chat that have no effect without a chat template."""
+"""Fields that text completions accept and ignore, including fields of chat completions that have no effect
+without a chat template.
+"""
 
 _TOKENIZED = ("chat_template", "documents", "mm_processor_kwargs", "media_io_kwargs", "adapter_source")
 TOKENIZE_REFUSED: Mapping[str, Refusal] = {name: REFUSED[name] for name in _TOKENIZED}
-"""The fields of `/tokenize` that are refused."""
+"""Maps each field that `/tokenize` refuses to the reason."""

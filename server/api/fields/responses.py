@@ -1,4 +1,4 @@
-"""Every field of `POST /v1/responses`: honoured, ignored, or refused by name."""
+"""Defines every field of `POST /v1/responses`, and whether it is honoured, ignored or refused."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ IncludeOption = Literal[
     "web_search_call.action.sources",
     "web_search_call.results",
 ]
-"""Allowed values of `include`. Only the first has an effect; the others are for items that never occur here.
+"""Allowed values of `include`. Only the first value has an effect; the others are for output items that this
+server never makes.
 """
 
 
 class ResponseStreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """OpenAI's `stream_options` of this endpoint."""
+    """The fields of `stream_options` in OpenAI's Responses API."""
 
     include_obfuscation: bool = False
 
@@ -50,18 +51,20 @@ class ResponseStreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=
 class ResponseSchemaFormat(
     NamedSchema, tag_field="type", tag="json_schema", kw_only=True, forbid_unknown_fields=True
 ):
-    """`text.format` for JSON that matches a schema: like chat's, but without the nested object."""
+    """The `text.format` for JSON that matches a schema: like `response_format` of chat completions, but
+    without the nested `json_schema`.
+    """
 
 
 class ResponseText(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The fields of OpenAI's `text`."""
+    """The fields of `text` in OpenAI's Responses API."""
 
     format: TextFormat | JsonObjectFormat | ResponseSchemaFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 
 class ReasoningOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """OpenAI's `reasoning`. Summaries are not supported."""
+    """The fields of `reasoning` in OpenAI's Responses API. Summaries of the reasoning are not supported."""
 
     effort: ReasoningEffort | None = None
     summary: str | None = None
@@ -95,17 +98,17 @@ class ResponseFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def with_logprobs(self) -> bool:
-        """True if log probabilities of the text are requested."""
+        """True if the request asks for log probabilities of the text."""
         return LOGPROBS_INCLUDED in self.include
 
 
 ECHOED = frozenset(
     {"metadata", "max_tool_calls", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "user"}
 )
-"""Ignored fields that the answer repeats, as OpenAI's does."""
+"""Fields that have no effect but that the answer repeats, as OpenAI's answer does."""
 
 RESPONSE_HINTS = HINTS - ECHOED
-"""Ignored fields that the answer does not repeat."""
+"""Fields that are accepted and ignored, and that the answer does not repeat."""
 
 _TOOLS = "this endpoint does not support tools; use /v1/chat/completions"
 _FORMAT = "send text.format instead"
@@ -140,11 +143,11 @@ RESPONSE_REFUSED: Mapping[str, Refusal] = {
     "n": Refusal("this endpoint gives exactly one answer", (1,)),
     "logprobs": Refusal(f"send include with {LOGPROBS_INCLUDED!r} instead", (False,)),
 }  # fmt: skip
-"""The fields that are refused, because they are not supported or have another name here."""
+"""Maps each refused field, which is not supported or has another name in the Responses API, to the reason."""
 
 
 def response_table() -> dict[str, FieldKind]:
-    """Every field of the endpoint, with how it is handled."""
+    """Return every field of `POST /v1/responses`, with how it is handled: honoured, ignored or refused."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(ResponseFields), "honoured")
     ignored: dict[str, FieldKind] = dict.fromkeys(RESPONSE_HINTS | ECHOED, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(RESPONSE_REFUSED, "refused")

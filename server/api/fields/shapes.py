@@ -1,7 +1,7 @@
-"""Adapt JSON from clients to the fields of a struct before msgspec converts it.
+"""Adapts JSON from clients to the fields of a struct, before msgspec converts the JSON.
 
-In the API's own fields, null means absent. Other data is not changed: schemas, parameters, arguments,
-metadata, and messages, which have their own parser.
+In the API's own fields, null means absent. Data within schemas, parameters, arguments, metadata and messages
+is not changed; messages have their own parser.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from server.api.fields.unknown import UnknownFields, unknown_field
 def fit(value: dict[str, Any], body: type[msgspec.Struct], unknown: UnknownFields) -> dict[str, Any]:
     """Return the fields of `value` that the struct `body` has, including those of nested objects.
 
-    An unknown field goes to `unknown`, unless the struct's `FORBIDS` refuses all unknown fields. A float such
-    as 3.0 is accepted as an integer.
+    An unknown field is passed to `unknown`, unless the struct's `FORBIDS` refuses all unknown fields. A float
+    such as 3.0 is accepted as an integer.
     """
     return _struct(value, body, "", unknown)
 
@@ -73,7 +73,9 @@ def _takes_integers(choices: Sequence[kinds.Type]) -> bool:
 
 
 def _struct_for(value: Mapping[str, Any], choices: Iterable[kinds.Type]) -> type[msgspec.Struct] | None:
-    """The struct for an object. If there are several, the one with the object's tag."""
+    """Return the struct for the object `value`. If `choices` holds several structs, it is the one with the
+    object's tag.
+    """
     structs = [one for one in choices if isinstance(one, kinds.StructType)]
     for one in structs:
         if one.tag_field is None or value.get(one.tag_field) == one.tag:
@@ -83,7 +85,7 @@ def _struct_for(value: Mapping[str, Any], choices: Iterable[kinds.Type]) -> type
 
 @lru_cache(maxsize=128)
 def _members(body: type[msgspec.Struct]) -> tuple[Mapping[str, kinds.Type], str | None]:
-    """The fields of a struct with their types, and the name of its tag."""
+    """Return the fields of the struct `body` with their types, and the name of its tag field."""
     about = cast("kinds.StructType", kinds.type_info(body))
     return {one.encode_name: one.type for one in about.fields}, about.tag_field
 

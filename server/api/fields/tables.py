@@ -27,24 +27,28 @@ class FieldDescription:
     """How an endpoint handles a field: used, ignored or refused."""
 
     kind: FieldKind
-    """`honoured`: works as in its reference; `ignored`: has no effect; `refused`: answered with 400."""
+    """`honoured`: works as in the documentation of OpenAI, vLLM or SGLang; `ignored`: has no effect;
+    `refused`: the request is answered with 400.
+    """
     note: str
     """Allowed values of the field, or the reason for refusing it, in Markdown. May be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldTable:
-    """All fields of one endpoint."""
+    """All fields of one endpoint, and how the endpoint handles them."""
 
     path: str
     body: type[msgspec.Struct]
-    """The struct whose fields are honoured."""
+    """The struct that defines the honoured fields."""
     ignored: frozenset[str]
     refused: Mapping[str, Refusal]
     notes: Mapping[str, str]
 
     def describe(self) -> dict[str, FieldDescription]:
-        """Every field with how it is handled: honoured, ignored, then refused ones, each sorted by name."""
+        """Return every field with how it is handled: the honoured fields first, then the ignored, then the
+        refused, each group sorted by name.
+        """
         rows: dict[str, FieldDescription] = {}
         honoured = known(self.body)
         for name in sorted(honoured - self.ignored):
@@ -72,7 +76,9 @@ TABLES = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, TOKENIZE)
 
 
 def describe_generation() -> dict[str, FieldDescription]:
-    """Chat and text completions in one table: fields that either honours, either ignores, and the rest."""
+    """Return the fields of chat and text completions in one table: first the fields that either endpoint
+    honours, then those that either ignores, then the refused fields.
+    """
     kinds: dict[FieldKind, dict[str, FieldDescription]] = {"honoured": {}, "ignored": {}, "refused": {}}
     both = (CHAT.describe(), COMPLETIONS.describe())
     for name in sorted({*both[0], *both[1]}):

@@ -1,4 +1,6 @@
-"""Unknown fields of a request: likely typos are refused, others are listed in a response header."""
+"""Handles unknown fields of a request: likely typos are refused, other names are listed in a
+response header.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +13,22 @@ from server.errors import ApiError, bad_field
 
 IGNORED_HEADER = "X-OneSeek-Ignored"
 MAX_NAMED = 20
-"""Maximum number of names in the header."""
+"""Maximum number of field names in the header `X-OneSeek-Ignored`."""
 MAX_COMPARED = 64
-"""Maximum number of unknown names to compare with known ones; each takes up to 0.2 ms."""
+"""Maximum number of unknown field names to compare with known names; each comparison takes up to 0.2 ms."""
 MAX_NAME = 100
-"""Maximum length of a name in the header, including its path."""
+"""Maximum length of a field name in the header `X-OneSeek-Ignored`, including the field's path."""
 
 _INDEX = re.compile(r"\[[0-9]+\]")
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
-"""Characters that RFC 9110 does not allow in a token."""
+"""Matches a character that RFC 9110 does not allow in a token."""
 
 
 class UnknownFields:
-    """Handles the unknown fields of one request.
+    """Ignores or refuses the unknown fields of one request.
 
-    `receipt` holds the answer's headers. With `strict`, every unknown field is refused.
+    `receipt` holds the answer's headers, which will list the ignored names. With `strict`, every unknown
+    field is refused.
     """
 
     def __init__(self, receipt: MutableMapping[str, str] | None = None, *, strict: bool = False) -> None:
@@ -36,10 +39,10 @@ class UnknownFields:
         self._named: dict[str, None] = {}
 
     def meet(self, name: str, known: frozenset[str], path: str = "") -> None:
-        """Ignore the field `name` of the object at `path`, which has the fields `known`.
+        """Ignore the unknown field `name` of the object at `path`, whose known fields are `known`.
 
-        Raises `ApiError` (400) if the name is near a known one, if `strict` is set, or if there are too many
-        unknown names.
+        Raises `ApiError` (400) if the name is close to a known name, if `strict` is set, or if the request
+        has too many unknown fields.
         """
         if self._strict:
             raise unknown_field(name, known, f"{path}." if path else "")
@@ -62,7 +65,7 @@ class UnknownFields:
 
 
 def unknown_field(name: str, names: frozenset[str], prefix: str = "") -> ApiError:
-    """The error for an unknown field."""
+    """Return the error (400) for an unknown field, with the closest known name as a hint."""
     shown = name[:100]
     near = nearest(name, names, cautious=bool(prefix))
     hint = f" Did you mean {near!r}?" if near else ""

@@ -1,1 +1,3 @@
-"""The OpenAPI document and the page that shows it, made from the fields; only `asgi` imports it."""
+"""Makes the OpenAPI document from the endpoints' fields, and the page that shows the document. Only
+`server.asgi` imports this package.
+"""

@@ -1,4 +1,4 @@
-"""JSON schemas of answers: the fields that a client can rely on."""
+"""Defines JSON schemas of answers: the fields that a client can rely on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _OPTIONAL: JsonSchema = {"type": ["string", "null"]}
 
 
 def _object(*optional: str, **required: JsonSchema) -> JsonSchema:
-    """An object with these fields, which are required except for `optional`. Other fields may follow."""
+    """Return the JSON schema of an object with these fields. Fields named in `optional` may be missing, and
+    an object may have other fields too.
+    """
     names = [name for name in required if name not in optional]
     return {"type": "object", "properties": required, "required": names}
 
@@ -103,7 +105,7 @@ SCHEMAS: Mapping[str, JsonSchema] = {
     "Status": _object(status=_TEXT),
     "Version": _object(version=_TEXT, engine=_TEXT, base_digest=_TEXT),
 }
-"""Schema by name. Answers may have more fields than are listed."""
+"""Maps names to JSON schemas of answers. An answer may have more fields than its schema lists."""
 
 ERRORS: Mapping[int, str] = {
     400: "The request or one of its fields is invalid or not supported; `param` names the field.",
@@ -125,6 +127,6 @@ ERRORS: Mapping[int, str] = {
     507: "The disk of the server's home is full.",
 }
 OF_BODIES = frozenset({400, 408, 413, 415, 504})
-"""Errors that need a request body, or a name in the path."""
+"""Error statuses that, except for 400, only operations with a request body can have."""
 OF_CHANGES = frozenset({409, 507})
-"""Errors that only changes of adapters can have."""
+"""Error statuses that only operations which change adapters can have."""

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the fields' structs and the tables of answers and errors."""
+"""Makes the OpenAPI 3.1 document from the structs of the fields and the tables of answers and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.api.openapi.answers import ERRORS, OF_BODIES, OF_CHANGES, SCHEMAS
 from server.api.openapi.operations import ADMIN_OPERATIONS, OPERATIONS, Operation
 
 API_VERSION = "1"
-"""Version of the API, as in `/v1`. `/version` returns the release."""
+"""Version of the HTTP API, as in the path `/v1`. The server's release is at `/version`."""
 _REF = "#/components/schemas/{name}"
 _PATH_FIELD = re.compile(r"\{(\w+)\}")
 _DESCRIPTION = (
@@ -40,7 +40,9 @@ _SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
 
 
 def make_document(*, changeable: bool) -> bytes:
-    """The document as JSON, always the same bytes. `changeable` adds the endpoints that change adapters."""
+    """Return the OpenAPI document as JSON, always the same bytes. With `changeable`, it includes the
+    endpoints that change adapters.
+    """
     operations = (*OPERATIONS, *(ADMIN_OPERATIONS if changeable else ()))
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -137,7 +139,9 @@ def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 def _describe_fields(schema: dict[str, Any], table: FieldTable) -> None:
-    """Add descriptions from docs/api.md's notes, and the fields that are accepted and ignored."""
+    """Add the notes of docs/api.md to the schema as descriptions, and add the fields that are accepted and
+    ignored.
+    """
     for name, field in table.describe().items():
         if field.kind == "ignored" and name not in schema["properties"]:
             schema["properties"][name] = {
@@ -148,7 +152,7 @@ def _describe_fields(schema: dict[str, Any], table: FieldTable) -> None:
 
 
 def _as_ecma(value: object) -> object:
-    r"""Patterns in JSON Schema's syntax, where Python's `\Z` is `$`."""
+    r"""Return `value` with its patterns in JSON Schema's syntax, which has `$` for Python's `\Z`."""
     match value:
         case dict():
             items = cast("dict[str, object]", value).items()

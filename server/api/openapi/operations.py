@@ -1,4 +1,6 @@
-"""Every endpoint for the OpenAPI document: its input and its answers. A test compares it with the routes."""
+"""Lists every endpoint for the OpenAPI document: its input and its answers. A test compares the list with the
+server's routes.
+"""
 
 from __future__ import annotations
 
@@ -29,31 +31,33 @@ from server.api.fields.responses import ResponseFields
 
 Tag = Literal["generation", "models", "tokens", "status", "existing backends", "adapters"]
 Access = Literal["key", "open", "metrics", "admin"]
-"""Access to an endpoint: one of `api_keys` (if any are set), none, or a key of the named kind."""
+"""The key that an endpoint needs. `key`: one of `api_keys`, if any are set; `open`: no key; `metrics` and
+`admin`: a key of that kind.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One operation of the API: a method of a path."""
+    """One operation of the API: an HTTP method on a path."""
 
     method: Literal["get", "post", "delete"]
     path: str
     summary: str
     tag: Tag
     body: tuple[type[msgspec.Struct], ...] = ()
-    """The structs that the operation's body may have."""
+    """Structs of which one describes the operation's JSON body; empty if there is no body."""
     body_optional: bool = False
     answer: str = ""
-    """Name of the answer's schema in `answers.SCHEMAS`; empty for any object."""
+    """Name of the answer's schema in `answers.SCHEMAS`; empty if the answer can be any object."""
     media_type: str = "application/json"
     """Media type of the answer."""
     streams: bool = False
     """True if the endpoint can also answer with server-sent events."""
     access: Access = "key"
     statuses: tuple[int, ...] = (200,)
-    """Success statuses; empty if it never succeeds."""
+    """HTTP statuses of success; empty if the operation never succeeds."""
     verdict: bool = False
-    """True if a 503 has the same schema as the answer."""
+    """True if an answer with status 503 can have the same schema as a successful answer."""
     deprecated: bool = False
 
 
@@ -118,7 +122,7 @@ _OTHERS = (
     *(
         Operation(
             method="post", path=f"/inference/{base}", tag="existing backends", deprecated=True,
-            summary="An older name of /inference/generate", body=(LegacyFields,), answer="Inference",
+            summary="An older name of /inference/oneseek", body=(LegacyFields,), answer="Inference",
         )
         for base in ("mistral", "llama")
     ),
@@ -172,7 +176,7 @@ _OTHERS = (
 )  # fmt: skip
 
 OPERATIONS: tuple[Operation, ...] = (*_GENERATION, *_OTHERS)
-"""The endpoints that every server has."""
+"""The operations that every server has."""
 
 
 def _admin(
@@ -220,4 +224,4 @@ ADMIN_OPERATIONS: tuple[Operation, ...] = (
     ),
     _shown("/admin/adapters/{name}/rollout", "Show how requests are divided"),
 )  # fmt: skip
-"""Endpoints of a server whose adapters can be changed over HTTP."""
+"""The operations of servers whose adapters can be changed over HTTP."""

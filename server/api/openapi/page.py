@@ -1,4 +1,4 @@
-"""The page at `/docs`: one file without external resources, which its content policy forbids."""
+"""Makes the page at `/docs`: a single file, since its content security policy forbids external resources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ _FOLDER = Path(__file__).parent
 
 
 def make_page() -> tuple[bytes, Mapping[str, str]]:
-    """The page and its headers. The policy allows the page's own script and style by their digests."""
+    """Return the page at `/docs` and its headers. The content security policy allows the page's own script
+    and style by their digests.
+    """
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     page = (_FOLDER / "page.html").read_text(encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Answers `GET /openapi.json` and `GET /docs` with the API's description for programs and for people."""
+"""Answers `GET /openapi.json` with the OpenAPI document, and `GET /docs` with a page that shows it
+to people.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from server.api.openapi.page import make_page
 
 
 class Documents:
-    """The routes. They need no key, because they reveal no adapter, setting or release.
+    """Handlers of `/openapi.json` and `/docs`. They need no key, because they reveal no adapter, setting or
+    release.
 
     Each document is made at its first request and cached.
     """
@@ -29,7 +32,7 @@ class Documents:
         return await self._openapi.reply(request)
 
     async def docs(self, request: Request) -> Response:
-        """A page that shows the document and can send requests."""
+        """Answer with a page that shows the OpenAPI document and can send requests."""
         return await self._docs.reply(request)
 
 
@@ -38,7 +41,7 @@ def _plain(*, changeable: bool) -> tuple[bytes, Mapping[str, str]]:
 
 
 class _Kept:
-    """A document that is made once and cached."""
+    """A document (OpenAPI as JSON, or the page that shows it) that is made once and cached."""
 
     def __init__(self, make: Callable[[], tuple[bytes, Mapping[str, str]]], media_type: str) -> None:
         self._make = make
@@ -46,7 +49,7 @@ class _Kept:
         self._made: tuple[bytes, Mapping[str, str]] | None = None
 
     async def reply(self, request: Request) -> Response:
-        """The document, or 304 if the client already has it."""
+        """Answer with the document, or with 304 if the client already has it."""
         if self._made is None:
             self._made = await asyncio.to_thread(self._make)
         body, headers = self._made

@@ -1,1 +1,3 @@
-"""Convert a request's fields to an engine request, without any I/O; `api` imports it."""
+"""Converts a request's fields to prompts, sampling parameters and tools for an engine, without any I/O. The
+rest of `server.api` imports this package.
+"""

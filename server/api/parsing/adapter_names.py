@@ -1,4 +1,6 @@
-"""Other servers' fields for `model`: SGLang's `lora_path` and LoRAX's `adapter_id`, for names only."""
+"""Reads the adapter's name from fields of other servers: SGLang's `lora_path` and LoRAX's `adapter_id`. Paths
+and URLs are refused.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +16,27 @@ from server.errors import ApiError, bad_field
 
 SPELLINGS = ("lora_path", "adapter_id")
 _PATH = re.compile(r"[/.~\\]|.*://|.*[/\\]\.\.?(?:[/\\]|\Z)|[A-Za-z]:\\|.*\.safetensors\Z", re.DOTALL)
-"""Pattern of a value that is a path or URL, not a name."""
+"""Matches a value that is a path or a URL instead of a name."""
 
 
 class KnownNames(Protocol):
-    """The names that a server knows, for checks."""
+    """Interface that tells which names of bases and adapters the server knows."""
 
     def knows(self, name: str) -> bool:
-        """True for the name of a base or an adapter."""
+        """Return True if `name` is the name of a base or an adapter."""
         ...
 
     def is_base(self, name: str) -> bool:
-        """True for the name of a base, and for `base`."""
+        """Return True if `name` is the name of a base, or the word `base`."""
         ...
 
     def full_name(self, name: str) -> str:
-        """The canonical spelling of an adapter's name."""
+        """Return the full, canonical spelling of an adapter's name."""
         ...
 
 
 def name_adapter(value: dict[str, Any], known: KnownNames) -> dict[str, Any]:
-    """`value` with `model` set to the adapter that any of the fields names.
+    """Return `value` with `model` set to the adapter that `model`, `lora_path` or `adapter_id` names.
 
     A base in `model` and an adapter in another field, as in SGLang, become `base:adapter`. Raises `ApiError`
     (400) for a path, an invalid name or contradictory fields, and `UnknownNameError` for a name that is not
@@ -67,7 +69,9 @@ def name_adapter(value: dict[str, Any], known: KnownNames) -> dict[str, Any]:
 
 
 def _name(item: object, field: str) -> str | None:
-    """The one name in a text or a list of texts; None for a list of nulls."""
+    """Return the only name in a text or a list of texts; None for a list of nulls. Raises `ApiError` for
+    several names.
+    """
     if isinstance(item, msgspec.Raw):  # more than its bound, and not decoded
         SMALL.check(field, item)
     if not isinstance(item, str | list):

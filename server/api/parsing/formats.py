@@ -1,4 +1,6 @@
-"""Structured output: OpenAI's `response_format`, vLLM's `structured_outputs` and `guided_*`."""
+"""Parses the fields for structured output: OpenAI's `response_format`, vLLM's `structured_outputs` and
+`guided_*`.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,25 @@ _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
 
 
 def asks_form(body: ChatFields) -> bool:
-    """True if the request has a field about tools or structured output."""
+    """Return True if the request has a field about tools or structured output."""
     wishes = (*_GUIDED, "structured_outputs", "response_format", "tool_choice")
     return bool(body.tools) or any(getattr(body, name) is not None for name in wishes)
 
 
 async def guided(body: GenerationFields, sampling: Sampling, check: GrammarCheck, aside: Aside) -> Sampling:
-    """Return `sampling` with the request's grammar, which is built in the worker thread `aside` and checked.
+    """Return `sampling` with the grammar that the request's structured output needs. The grammar is built in
+    the worker thread `aside` and checked.
 
-    Raises `ApiError` (400) with the name of an unsupported field, and `EngineBusyError`.
+    Raises `ApiError` (400) with the name of an unsupported field, and `EngineBusyError` if too many grammars
+    are waiting to be checked.
     """
     wishes = dict(_wishes(body))
     if len(wishes) > 1:
         names = " and ".join(wishes)
         raise bad_field(
-            next(iter(wishes)), f"{names} cannot be combined; send one of them.", code="invalid_value"
+            next(iter(wishes)),
+            f"{names} cannot be combined; send only one of these fields.",
+            code="invalid_value",
         )
     return await _kept(wishes, sampling, check, aside)
 
@@ -49,7 +55,7 @@ async def guided(body: GenerationFields, sampling: Sampling, check: GrammarCheck
 async def guided_text(
     body: ResponseFields, sampling: Sampling, check: GrammarCheck, aside: Aside
 ) -> Sampling:
-    """`sampling` with the grammar of `text.format` of /v1/responses."""
+    """Return `sampling` with the grammar that `text.format` of a /v1/responses request needs."""
     match body.text and body.text.format:
         case JsonObjectFormat():
             wishes: dict[str, tuple[str, Any]] = {"text.format": ("json_object", True)}
@@ -75,7 +81,7 @@ async def _kept(
 
 
 def _wishes(body: GenerationFields) -> list[tuple[str, tuple[str, Any]]]:
-    """Path, kind and value of each structured-output field in the request."""
+    """Return the path, kind and value of each structured-output field in the request."""
     wishes: list[tuple[str, tuple[str, Any]]] = []
     match body.response_format:
         case JsonObjectFormat():
@@ -108,7 +114,9 @@ def _grammar(kind: str, wish: Any) -> str:
             try:
                 bounded(grammar.json_schema(schema))
             except RecursionError:
-                raise GrammarRefusedError("the schema is nested too deeply; simplify it") from None
+                raise GrammarRefusedError(
+                    "the JSON schema is nested too deeply; simplify the schema"
+                ) from None
             check_schema(schema)
             check_validity(schema)
             return bounded(grammar.json_schema(close_objects(schema)))
@@ -121,16 +129,18 @@ def _grammar(kind: str, wish: Any) -> str:
 
 
 def _schema(wish: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    """A schema, given as an object or as JSON text."""
+    """Return a JSON schema that the client sent as an object or as JSON text. Raises
+    `GrammarRefusedError`.
+    """
     if not isinstance(wish, str):
         return wish
     text = bounded(wish).encode("utf-8", "replace")
     if GRAMMAR.excess(text):
-        raise GrammarRefusedError("the schema holds too many values; simplify it")
+        raise GrammarRefusedError("the JSON schema holds too many values; simplify the schema")
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise GrammarRefusedError(f"the schema is not JSON: {error}") from None
+        raise GrammarRefusedError(f"the JSON schema is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise GrammarRefusedError("the schema must be a JSON object")
+        raise GrammarRefusedError("the JSON schema is not a JSON object; send an object")
     return cast("dict[str, Any]", value)

@@ -1,4 +1,4 @@
-"""Parse OpenAI's messages: roles, content parts and tool calls."""
+"""Parses OpenAI's messages: roles, content parts and tool calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.text.chat_template import Message
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"
 }  # fmt: skip
-"""Maps each role of a message to its role in chat templates."""
+"""Maps the role of a message in a request to its role in chat templates."""
 
 _TAKEN = {
     "role": tuple(ROLES),
@@ -28,7 +28,7 @@ _TAKEN = {
     "reasoning": tuple(ROLES),
     "reasoning_content": tuple(ROLES),
 }
-"""Maps each field of a message to roles that may have it."""
+"""Maps each field of a message to the roles whose messages may have it."""
 
 _PARTS = TextParts(
     kinds=("text",),
@@ -39,16 +39,17 @@ _MESSAGE_FIELDS = frozenset({*_TAKEN, "audio", "function_call"})
 _EMPTY: tuple[object, ...] = (None, [], {})
 
 BEGINNING = 512
-"""Length of a prompt's beginning that identifies a conversation."""
+"""Number of characters at a prompt's beginning that identify the conversation."""
 
 
 def parse_messages(
     messages: Sequence[Mapping[str, Any]], unknown: UnknownFields | None = None
 ) -> list[Message]:
-    """Parse messages to plain text contents. Each tool call must be answered by a message right after it.
+    """Convert OpenAI's messages to messages with plain text. Each tool call must be answered by a tool
+    message right after the message with the call.
 
-    Unknown fields go to `unknown`, which by default refuses only likely typos. Raises `ApiError` with the
-    path of an unsupported value.
+    Unknown fields are passed to `unknown`, which by default refuses only likely typos. Raises `ApiError` with
+    the path of an unsupported value.
     """
     unknown = UnknownFields() if unknown is None else unknown
     calls = OpenCalls()
@@ -67,33 +68,33 @@ def parse_messages(
 
 
 def user_turns(messages: Sequence[Message]) -> tuple[str, ...]:
-    """Texts of the user's messages, oldest first."""
+    """Return the texts of the user's messages, oldest first."""
     return tuple(message["content"] for message in messages if message["role"] == "user")
 
 
 def system_prompt(messages: Sequence[Message]) -> str | None:
-    """The part of the first system message that routing reads; empty without one."""
+    """Return the part of the first system message that routing reads; None if there is no system message."""
     text = _first(messages, "system")
     return bounded(text) if text else None
 
 
 def opening(messages: Sequence[Message], value: Mapping[str, object]) -> tuple[str, ...]:
-    """Return a key that is the same for every request of a conversation. It is made of the user, from
-    `value`, and the beginning of the conversation.
+    """Return a key that is the same for every request of a conversation: the hints about the user in the body
+    `value`, and the first system and user messages.
     """
     return (*_asker(value), _first(messages, "system"), _first(messages, "user"))
 
 
 def opening_of(prompt: str, value: Mapping[str, object]) -> tuple[str, ...]:
-    """Return a conversation's key for a text prompt: all requests of the conversation begin with the same
-    text.
+    """Return a key that is the same for every request of a conversation sent as text prompts: the hints about
+    the user in the body `value`, and the prompt's beginning.
     """
     return (*_asker(value), prompt[:BEGINNING])
 
 
 def _asker(value: Mapping[str, object]) -> tuple[str, ...]:
-    """OpenAI's hints about the user. Alone they are not enough, since an application may send one value
-    always.
+    """Return OpenAI's hints about the user (`prompt_cache_key`, `safety_identifier`, `user`). They do not
+    identify a conversation alone, since an application may always send the same values.
     """
     given = (value.get(name) for name in ("prompt_cache_key", "safety_identifier", "user"))
     return tuple(item if isinstance(item, str) else "" for item in given)
@@ -110,7 +111,9 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
                 unknown.meet(name, _MESSAGE_FIELDS, path)
         elif name not in _TAKEN and value not in _EMPTY:
             raise bad_field(
-                f"{path}.{name}", f"{path}.{name} is not supported; remove it.", code="unsupported_parameter"
+                f"{path}.{name}",
+                f"{path}.{name} is not supported; remove this field.",
+                code="unsupported_parameter",
             )
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
@@ -125,7 +128,7 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
 
 
 def _with_tools(message: Mapping[str, Any], role: str, path: str, unknown: UnknownFields) -> dict[str, Any]:
-    """The message for the chat template. With tool calls or reasoning it may have no content."""
+    """Convert a message for the chat template. A message with tool calls or reasoning may have no content."""
     content, calls = message.get("content"), message.get("tool_calls")
     thought = message.get("reasoning_content") or message.get("reasoning")
     if content is None and role == "assistant":

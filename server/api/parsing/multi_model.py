@@ -1,4 +1,4 @@
-"""Parse a question to several models: its messages, and OpenAI's fields for external services."""
+"""Parses a question to several models: its messages, and the fields to send to external services."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ _ASKS_NOTHING: tuple[object, ...] = (None, False, 0, [])
 
 
 def conversation(body: MultiModelFields) -> list[Message]:
-    """The messages of a request. Raises `ApiError` unless it has either a question or messages."""
+    """Return the messages of a multi-model request. Raises `ApiError` unless the request has exactly one of
+    question and messages.
+    """
     if (body.question is None) == (body.messages is None):
-        raise bad_field("question", "Send exactly one of question and messages.", code="invalid_value")
+        raise bad_field(
+            "question",
+            "Exactly one of question and messages must be set; set one and remove the other.",
+            code="invalid_value",
+        )
     return parse_messages(_given(body))
 
 
 def external_question(body: MultiModelFields, name: str) -> ExternalQuestion:
-    """The request body for the service `name`. Raises `ApiError` for fields that OpenAI does not have."""
+    """Return the question to send to the external service `name`. Raises `ApiError` for sampling fields that
+    OpenAI's API does not have.
+    """
     for field in LOCAL_FIELDS:
         if getattr(body, field) not in _ASKS_NOTHING:
             message = (
@@ -38,11 +46,11 @@ def external_question(body: MultiModelFields, name: str) -> ExternalQuestion:
 
 
 _QUIET = ("stop", "presence_penalty", "frequency_penalty")
-"""Fields that change nothing if they have their default value. A temperature or a seed of 0 does change the
-answer.
+"""Fields that are not sent to an external service if they have their default value, since it changes nothing.
+Other fields are sent even if they are 0: a temperature or seed of 0 does change the answer.
 """
 
 
 def _given(body: MultiModelFields) -> list[dict[str, Any]]:
-    """The messages as the client sent them."""
+    """Return the messages as the client sent them; a plain question becomes one user message."""
     return body.messages or [{"role": "user", "content": body.question}]

@@ -1,4 +1,4 @@
-"""The content of a message on the wire: a string, or an array of text parts."""
+"""Reads the content of a message: a string, or an array of text parts."""
 
 from __future__ import annotations
 
@@ -12,36 +12,42 @@ from server.errors import bad_field
 
 @dataclass(frozen=True, slots=True)
 class TextParts:
-    """The `type` of text parts in an endpoint's messages."""
+    """Reads the text of messages, and knows which content parts of an endpoint are text."""
 
     kinds: Collection[str]
-    """Values of `type` for text parts."""
+    """Values of `type` that mark a content part as text."""
     fields: Collection[str]
-    """Accepted fields of a part. Only `text` has an effect."""
+    """Accepted fields of a content part. Only `text` has an effect."""
     named: frozenset[str]
-    """Known fields, to detect typos."""
+    """Known fields of a content part; an unknown field close to one of these is refused as a typo."""
 
     def read(self, content: object, path: str, unknown: UnknownFields) -> str:
-        """The text of `content`. Raises `ApiError` with the path of a part that is not text."""
+        """Return the text of a message's `content`. Raises `ApiError` with the path of a part that is not
+        text.
+        """
         if isinstance(content, str):
             return content
         if content is None:
             raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
         if not isinstance(content, list):
-            raise bad_field(path, f"{path} must be a string or an array of parts.", code="invalid_type")
+            raise bad_field(
+                path, f"{path} must be a string or an array of content parts.", code="invalid_type"
+            )
         parts = cast("list[object]", content)
         return "".join(self._part(part, f"{path}[{index}]", unknown) for index, part in enumerate(parts))
 
     def _part(self, part: object, path: str, unknown: UnknownFields) -> str:
         if not isinstance(part, dict):
-            raise bad_field(path, f"{path} must be an object with type and text.", code="invalid_type")
+            raise bad_field(
+                path, f"{path} must be an object with the fields type and text.", code="invalid_type"
+            )
         fields = cast("dict[str, object]", part)
         kind = fields.get("type")
         if kind not in self.kinds:
             shown = f"{kind[:40]!r} " if isinstance(kind, str) else ""
             raise bad_field(
                 f"{path}.type",
-                f"{path}.type: {shown}parts are not supported; send text parts only.",
+                f"{path}.type: {shown}content parts are not supported; send text parts only.",
                 code="unsupported_value",
             )
         text = fields.get("text")

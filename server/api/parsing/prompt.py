@@ -1,4 +1,4 @@
-"""A prompt that a client sent as text or as token ids."""
+"""Parses prompts that a client sent as text or as token ids."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ GivenPrompt: TypeAlias = str | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class CompletionPrompt:
-    """A prompt as text and as tokens."""
+    """A prompt as text and as token ids."""
 
     text: str
     tokens: tuple[int, ...]
-    """Token ids; empty until the text is tokenized."""
+    """Token ids of the prompt; empty until the text is tokenized."""
 
 
 def given_prompts(prompt: object, info: EngineInfo, field: str, most: int) -> list[tuple[str, GivenPrompt]]:
-    """Texts and token ids from OpenAI's four forms, each with its path.
+    """Return the prompts in OpenAI's four forms (a text, a list of texts, token ids, a list of token-id
+    lists), each with its path, such as `prompt[1]`.
 
-    Raises `ApiError` with the path of an invalid one in `field`, and if there are none or more than `most`.
+    Raises `ApiError` with the path of an invalid prompt, or if there are no prompts or more than `most`.
     """
     several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
     if not isinstance(prompt, list) or (several and _is_id(several[0])):
         return [(field, _given(prompt, field, info))]
     if not 0 < len(several) <= most:
-        raise bad_field(field, f"{field} must hold 1 to {most} texts.", code="invalid_value")
+        raise bad_field(
+            field, f"{field} must hold 1 to {most} texts or arrays of token ids.", code="invalid_value"
+        )
     paths = [f"{field}[{index}]" for index in range(len(several))]
     return [(path, _given(item, path, info)) for path, item in zip(paths, several, strict=True)]
 
@@ -54,7 +57,9 @@ def _is_id(item: object) -> bool:
 
 
 def count_places(value: Mapping[str, object], prompts: str) -> int:
-    """Number of places that an unchecked body needs: `n` for each entry of the field `prompts`."""
+    """Return the number of queue places that a request needs: `n` for each prompt in the field `prompts`. The
+    body is not validated yet.
+    """
     n, listed = value.get("n"), value.get(prompts)
     choices = n if type(n) is int and n > 0 else 1
     if not isinstance(listed, list) or not listed:

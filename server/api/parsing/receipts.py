@@ -1,4 +1,4 @@
-"""Parse the header that requests the receipt in the body."""
+"""Parses the header that requests the receipt (which adapter answered, and why) in the answer's body."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ IN_BODY = "body"
 
 
 def asks_receipt(exchange: Exchange) -> bool:
-    """True if the header requests it. Raises `ApiError` (400) for any other value."""
+    """Return True if the header `X-OneSeek-Receipt` requests the receipt in the answer's body. Raises
+    `ApiError` (400) for an unknown value.
+    """
     value = exchange.headers.get(RECEIPT_HEADER.lower().encode())
     if value is None:
         return False
@@ -19,7 +21,7 @@ def asks_receipt(exchange: Exchange) -> bool:
         return True
     raise bad_field(
         RECEIPT_HEADER,
-        f"{RECEIPT_HEADER} is {format_json(value)}: send {IN_BODY!r} to have the receipt in the answer's "
-        "body, or leave the header out.",
+        f"the header {RECEIPT_HEADER} has the unknown value {format_json(value)}; send {IN_BODY!r} to get "
+        "the receipt (which adapter answered, and why) in the answer's body, or leave the header out.",
         code="invalid_value",
     )

@@ -1,4 +1,4 @@
-"""Convert `input` and `instructions` of /v1/responses to messages."""
+"""Converts `input` and `instructions` of /v1/responses to messages."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def parse_input(
     instructions: str | None,
     unknown: UnknownFields | None = None,
 ) -> list[Message]:
-    """The conversation, with `instructions` in front, merged into a leading system message if there is one.
+    """Return the conversation as messages, beginning with `instructions`, which are merged into a leading
+    system message if there is one.
 
-    Unknown fields go to `unknown`, which by default refuses only likely typos. Raises `ApiError` with the
-    path of an unsupported value.
+    Unknown fields are passed to `unknown`, which by default refuses only likely typos. Raises `ApiError` with
+    the path of an unsupported value.
     """
     unknown = UnknownFields() if unknown is None else unknown
     if isinstance(given, str):

@@ -1,4 +1,6 @@
-"""Convert sampling fields, checked against the model's vocabulary."""
+"""Converts a request's sampling fields to engine parameters, and checks token ids against the model's
+vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,20 @@ _SEEDS = 2**64
 MAX_SCORES = 1_000_000
 """Maximum number of prompt log probabilities in one answer: about 50 MB of JSON."""
 PLAIN = SamplingDefaults()
-"""The values that OpenAI uses for sampling fields that a request leaves out."""
+"""OpenAI's default values, for sampling fields that a request leaves out."""
 
 Number = TypeVar("Number", int, float)
 
 
 def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN) -> Sampling:
-    """Sampling of a chat completion. `max_tokens` is 0 if the request does not set it."""
+    """Return the sampling parameters of a chat completion. `max_tokens` is 0 if the request does
+    not set it.
+    """
     if body.top_logprobs and not body.logprobs:
         raise bad_field(
-            "top_logprobs", "top_logprobs needs logprobs; set logprobs to true.", code="invalid_value"
+            "top_logprobs",
+            "top_logprobs is set without logprobs; set logprobs to true, or remove top_logprobs.",
+            code="invalid_value",
         )
     _check_streaming(body)
     logprobs = body.top_logprobs if body.logprobs else None
@@ -42,7 +48,9 @@ def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults
 def completion_sampling(
     body: CompletionFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN
 ) -> Sampling:
-    """Sampling of a text completion. `echo` also requests log probabilities of the prompt."""
+    """Return the sampling parameters of a text completion. `echo` also requests log probabilities of the
+    prompt.
+    """
     prompt_logprobs = body.prompt_logprobs
     if prompt_logprobs is None and body.echo:
         prompt_logprobs = body.logprobs
@@ -51,11 +59,13 @@ def completion_sampling(
 
 
 def response_sampling(body: ResponseFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN) -> Sampling:
-    """Sampling of a response. `max_tokens` is 0 if the request does not set it."""
+    """Return the sampling parameters of a /v1/responses request. `max_tokens` is 0 if the request does not
+    set a length.
+    """
     if body.stream_options is not None and not body.stream:
         raise bad_field(
             "stream_options",
-            "stream_options needs stream; set stream to true, or remove stream_options.",
+            "stream_options is set without stream; set stream to true, or remove stream_options.",
             code="invalid_value",
         )
     if body.top_logprobs and not body.with_logprobs:
@@ -69,13 +79,13 @@ def _check_streaming(body: GenerationFields) -> None:
     if body.stream_options is not None and not body.stream:
         raise bad_field(
             "stream_options",
-            "stream_options needs stream; set stream to true, or remove stream_options.",
+            "stream_options is set without stream; set stream to true, or remove stream_options.",
             code="invalid_value",
         )
     if body.stream and body.prompt_logprobs is not None:
         raise bad_field(
             "prompt_logprobs",
-            "prompt_logprobs cannot be streamed; set stream to false.",
+            "prompt_logprobs cannot be streamed; set stream to false, or remove prompt_logprobs.",
             code="invalid_value",
         )
 
@@ -83,7 +93,9 @@ def _check_streaming(body: GenerationFields) -> None:
 def voice_sampling(
     body: SamplingFields, defaults: SamplingDefaults = PLAIN, max_tokens: int | None = None
 ) -> Sampling:
-    """Return the sampling for one of several models. `max_tokens` is 0 if the request does not set it."""
+    """Return the sampling parameters for one of several models that answer a question. `max_tokens` is 0 if
+    the request does not set it.
+    """
     return Sampling(
         max_tokens=max_tokens or 0,
         temperature=_given(body.temperature, defaults.temperature),
@@ -129,7 +141,7 @@ def _biases(biases: Mapping[str, float], info: EngineInfo) -> dict[int, float]:
         if not (key.isascii() and key.isdigit() and len(key) <= 10):
             raise bad_field(
                 "logit_bias",
-                f"logit_bias: {key[:40]!r} is not a token id; use whole numbers as keys.",
+                f"logit_bias: {key[:40]!r} is not a token id; use token ids (whole numbers) as keys.",
                 code="invalid_value",
             )
         checked[_in_vocabulary("logit_bias", int(key), info)] = bias
@@ -140,14 +152,14 @@ def _in_vocabulary(field: str, token: int, info: EngineInfo) -> int:
     if token >= info.vocabulary:
         raise bad_field(
             field,
-            f"{field}: token {token} is not in the vocabulary of {info.vocabulary} tokens.",
+            f"{field}: token id {token} is not in the model's vocabulary; use ids below {info.vocabulary}.",
             code="invalid_value",
         )
     return token
 
 
 def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
-    """Check that a client's token ids are in the vocabulary."""
+    """Return a client's token ids. Raises `ApiError` for an id that is not in the model's vocabulary."""
     for index, token in enumerate(ids):
         if token >= info.vocabulary:
             _in_vocabulary(f"{field}[{index}]", token, info)
@@ -155,7 +167,9 @@ def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
 
 
 def check_scores(sampling: Sampling, prompts: Sequence[int], n: int) -> None:
-    """Raise `ApiError` if prompts of these lengths would have too many log probabilities."""
+    """Raise `ApiError` if the request asks for more than `MAX_SCORES` log probabilities of prompt tokens.
+    `prompts` holds the length of each prompt.
+    """
     if sampling.prompt_logprobs is None:
         return
     scores = sum(prompts) * n * (sampling.prompt_logprobs + 1)

@@ -1,4 +1,4 @@
-"""Arguments of a request for the chat template: `chat_template_kwargs` and the reasoning effort."""
+"""Reads a request's arguments for the chat template: `chat_template_kwargs` and the reasoning effort."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.text.chat_template import OURS
 FIELD = "chat_template_kwargs"
 EFFORT = "reasoning_effort"
 SWITCHES = ("enable_thinking", "thinking")
-"""Names with which templates turn reasoning on and off."""
+"""Names of the arguments with which chat templates turn reasoning on and off."""
 
 
 def template_arguments(
@@ -24,16 +24,16 @@ def template_arguments(
     effort: str | None = None,
     budget: int | None = None,
 ) -> dict[str, Any]:
-    """Values for the names in `readable`, which the template reads.
+    """Return the values of the arguments that the chat template reads, whose names are in `readable`.
 
-    Other names go to `unknown`. `effort` is ignored on a base without reasoning. On other bases it is passed
-    to the template, and "none" turns reasoning off. Raises `ApiError` (400) for names that only the server
-    sets, and for a reasoning `budget`, which is not supported.
+    Other names are passed to `unknown`. `effort` is ignored on a base without reasoning. On other bases it is
+    passed to the template, and "none" turns reasoning off. Raises `ApiError` (400) for names that only the
+    server sets, and for a reasoning `budget`, which is not supported.
     """
     arguments: dict[str, Any] = {}
     for name, value in (given or {}).items():
         if name in OURS:
-            raise _refused(f"{FIELD}.{name}", "only the server sets it; remove it")
+            raise _refused(f"{FIELD}.{name}", "only the server sets this template argument; remove the field")
         if name not in readable:
             unknown.meet(name, readable, FIELD)
             continue
@@ -44,7 +44,10 @@ def template_arguments(
     if effort == "none":
         arguments = {name: False for name in SWITCHES if name in readable} | arguments
     if budget is not None and readable.intersection((EFFORT, *SWITCHES)):
-        raise _refused("thinking_token_budget", "a budget for reasoning is not supported; use max_tokens")
+        raise _refused(
+            "thinking_token_budget",
+            "a token budget for reasoning is not supported; limit the answer with max_tokens",
+        )
     return arguments
 
 

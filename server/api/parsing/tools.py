@@ -1,4 +1,6 @@
-"""Check OpenAI's `tools` and `tool_choice`, and convert them for the template, engine and answer."""
+"""Checks OpenAI's `tools` and `tool_choice`, and converts them for the chat template, the engine and the
+answer.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +35,24 @@ class ToolUse:
     """The tools of a request, and which of them the model may or must call."""
 
     tools: tuple[Tool, ...]
-    """Tools for the chat template."""
+    """Tools that the chat template shows to the model."""
     format: ToolFormat
-    """Format in which the answer writes calls."""
+    """Format in which the model writes tool calls."""
     marks: Mapping[int, str]
-    """Maps each token id to its character, as in `Sampling.marks`."""
+    """Maps token ids to the characters that represent these tokens in the text, as in `Sampling.marks`."""
     calls: str
-    """Grammar of the calls; empty if the answer is not constrained."""
+    """Grammar of the tool calls; empty if no grammar constrains the answer."""
     forced: bool
     """True if the answer must call a tool."""
     parallel: bool
-    """True if an answer may hold several calls."""
+    """True if an answer may hold several tool calls."""
     named: bool
-    """True if the request names the tool. As at OpenAI, the `finish_reason` is then `stop`."""
+    """True if the request names the tool to call. The `finish_reason` is then `stop`, as in OpenAI's API."""
 
 
 def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
-    """Return the tools of `body`; None if there are none. Raises `ApiError` with the path of an invalid
-    value.
+    """Return the tools of the request `body`; None if it has no tools or its `tool_choice` is "none". Raises
+    `ApiError` with the path of an invalid value.
     """
     choice = body.tool_choice or "auto"
     held = choice != "auto" or not isinstance(body.response_format, TextFormat | None)
@@ -58,7 +60,9 @@ def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
     for index, tool in enumerate(body.tools):
         path, function = f"tools[{index}].function", tool.function
         if function.name in schemas:
-            raise _wrong(f"{path}.name", f"another tool has the same name {function.name!r}; rename one")
+            raise _wrong(
+                f"{path}.name", f"two tools have the same name {function.name!r}; rename one of them"
+            )
         schemas[function.name] = _schema(function.parameters, f"{path}.parameters", held)
     _check_choice(choice, schemas)
     if choice == "none" or not body.tools:
@@ -85,10 +89,10 @@ def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
 
 
 async def with_tools(tools: ToolUse, sampling: Sampling, check: GrammarCheck) -> Sampling:
-    """`sampling` for an answer that may or must call tools.
+    """Return `sampling` with the grammar for an answer that may or must call tools.
 
-    A structured-output form applies to the answer's text: the answer is either such a text or tool calls, or
-    only calls if they are required. Raises `ApiError` (400) for tools that cannot be converted to a grammar,
+    If the request also asks for structured output, the answer is either such a text or tool calls; if calls
+    are required, only tool calls. Raises `ApiError` (400) for tools that cannot be converted to a grammar,
     and `EngineBusyError`.
     """
     text = tools.calls
@@ -98,7 +102,7 @@ async def with_tools(tools: ToolUse, sampling: Sampling, check: GrammarCheck) ->
         try:
             await check(text)
         except GrammarRefusedError as error:
-            raise _wrong("tools", f"the parameters of a tool are not supported: {error}") from None
+            raise _wrong("tools", f"a tool's parameters cannot be converted to a grammar: {error}") from None
     return replace(sampling, marks=tools.marks, grammar=text)
 
 
@@ -108,20 +112,20 @@ def _grammar(
     try:
         return bounded(tool_calls(form, schemas, ids, parallel=parallel))
     except GrammarRefusedError as error:
-        raise _wrong("tools", f"the parameters of a tool are not supported: {error}") from None
+        raise _wrong("tools", f"a tool's parameters cannot be converted to a grammar: {error}") from None
 
 
 def _schema(parameters: dict[str, Any] | None, path: str, held: bool) -> dict[str, Any]:
-    """Return a tool's parameters as the JSON schema of an object. If `held`, check that a grammar supports
-    it.
+    """Return a tool's parameters as the JSON schema of an object. With `held`, check that a grammar can
+    enforce the schema.
     """
     if not parameters:
         return _NONE
     check_depth(parameters, path)
     if parameters.get("type", "object") != "object":
-        raise _wrong(f"{path}.type", 'it must be "object"')
+        raise _wrong(f"{path}.type", 'the parameters of a tool must have the type "object"')
     if len(msgspec.json.encode(parameters)) > MAX_SCHEMA:
-        raise _wrong(path, f"its JSON is larger than {MAX_SCHEMA} bytes")
+        raise _wrong(path, f"the JSON of the parameters is larger than {MAX_SCHEMA} bytes; shorten it")
     try:
         check_validity(parameters)
         if held:
@@ -137,7 +141,7 @@ def _check_alone(body: ChatFields) -> None:
         if getattr(body, name) is not None:
             raise _wrong(
                 name,
-                "it cannot be combined with tools; use response_format with tools, or send one of the two",
+                "this field cannot be combined with tools; use response_format instead, or remove the tools",
             )
 
 
@@ -145,15 +149,18 @@ def _check_choice(choice: str | ChosenTool, schemas: Mapping[str, object]) -> No
     if choice in ("none", "auto"):
         return
     if not schemas:
-        raise _wrong("tool_choice", "it needs tools; send tools as well")
+        raise _wrong("tool_choice", "the request has a tool_choice but no tools; send tools as well")
     if isinstance(choice, ChosenTool) and choice.function.name not in schemas:
         raise _wrong(
-            "tool_choice.function.name", f"{choice.function.name!r} is not the name of one of the tools"
+            "tool_choice.function.name",
+            f"the request has no tool named {choice.function.name!r}; send the name of one of its tools",
         )
 
 
 def _format(tokenizer: Tokenizer, choice: str | ChosenTool) -> ToolFormat:
-    """The format of calls. With a grammar, any base can be made to write calls."""
+    """Return the format in which the model writes tool calls. A base without a format of its own writes JSON
+    if a grammar makes it; else raises `ApiError`.
+    """
     form = tokenizer.tool_format
     if form is not None:
         return form
@@ -182,8 +189,8 @@ def _tool_for_template(tool: ToolFields) -> Tool:
 
 
 def shown_tools(tools: Sequence[ToolFields]) -> tuple[Tool, ...]:
-    """Return the tools for the chat template, if nothing is generated. Raises `ApiError`, as `read_tools`
-    does.
+    """Return the tools for the chat template of a request that only tokenizes. Raises `ApiError` as
+    `read_tools` does.
     """
     for index, tool in enumerate(tools):
         _schema(tool.function.parameters, f"tools[{index}].function.parameters", held=False)

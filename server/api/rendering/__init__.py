@@ -1,1 +1,3 @@
-"""From deltas to OpenAI's objects, without sending them; the endpoints import it."""
+"""Renders the engine's output as JSON and events in OpenAI's formats, without sending them. The endpoints
+import this package.
+"""

@@ -1,4 +1,4 @@
-"""Collects the deltas of a request's choices into whole answers, and counts their tokens."""
+"""Collects the deltas (pieces) of a request's choices into whole answers, and counts their tokens."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from server.request import Delta, Deltas, FinishReason, Timing, TokenLogprob, Us
 from server.serving.receipt import Receipt, ReceiptDraft
 
 TOGETHER = 256
-"""Number of tokens whose log probabilities are freed in one step."""
+"""Number of tokens whose log probabilities are freed from memory in one step."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """The text, tokens and end of one choice, as far as they have arrived."""
+    """The text, tokens and finish reason of one choice, as far as they have arrived."""
 
     texts: list[str] = field(default_factory=list[str])
     token_ids: list[int] = field(default_factory=list[int])
@@ -32,7 +32,7 @@ class Answer:
         return "".join(self.texts)
 
     def add(self, delta: Delta) -> None:
-        """Add a piece of the answer."""
+        """Add a delta (a piece) of the answer."""
         if delta.anew:
             self.texts, self.token_ids, self.logprobs, self.prompt_logprobs = [], [], [], None
         self.texts.append(delta.text)
@@ -49,13 +49,13 @@ class Answer:
 
     @property
     def scored(self) -> int:
-        """The tokens of the answer with their log probabilities."""
+        """Number of prompt and answer tokens that have log probabilities."""
         return len(self.logprobs) + len(self.prompt_logprobs or ())
 
 
 class StreamEnds:
-    """Collects the usage of each of a stream's choices when it ends, and makes the receipt after the last
-    one.
+    """Collects the token usage of each choice of a stream when the choice ends. Makes the receipt once all
+    choices have ended.
     """
 
     def __init__(self, choices: int, draft: ReceiptDraft | None) -> None:
@@ -65,7 +65,7 @@ class StreamEnds:
         self._draft = draft
 
     def add(self, index: int, delta: Delta) -> None:
-        """Add the last delta of a choice."""
+        """Add the last delta of a choice, with its usage and timing."""
         self._left -= 1
         self._timings[index] = delta.timing
         if delta.usage is not None:
@@ -73,14 +73,16 @@ class StreamEnds:
 
     @property
     def receipt(self) -> Receipt | None:
-        """Return the receipt; None before the last choice has ended, or if the request did not ask for it."""
+        """The receipt; None until the last choice has ended, or if the request did not ask for a receipt."""
         if self._draft is None or self._left:
             return None
         return self._draft.complete(self.usages, self._timings)
 
 
 def receipt_field(draft: ReceiptDraft | None, answers: Sequence[Answer]) -> dict[str, Receipt]:
-    """Return the field `receipt` for whole answers; empty if the request did not ask for it."""
+    """Return the field `receipt` for answers that are not streamed; empty if the request did not ask for a
+    receipt.
+    """
     if draft is None:
         return {}
     timings = [answer.timing for answer in answers]
@@ -88,7 +90,9 @@ def receipt_field(draft: ReceiptDraft | None, answers: Sequence[Answer]) -> dict
 
 
 def release(answers: Sequence[Answer]) -> None:
-    """Free the log probabilities in small steps, since freeing a million objects at once takes long."""
+    """Free the log probabilities of `answers` in small steps, since freeing a million objects at once takes
+    long.
+    """
     for answer in answers:
         for scores in (answer.logprobs, answer.prompt_logprobs or []):
             while scores:
@@ -96,7 +100,9 @@ def release(answers: Sequence[Answer]) -> None:
 
 
 class RunningUsage:
-    """Sums the usage of all choices so far, for vLLM's `continuous_usage_stats`. Prompts have `n` choices."""
+    """Sums the token usage of all choices so far, for vLLM's `continuous_usage_stats`. Each prompt has `n`
+    choices.
+    """
 
     def __init__(self, prompt_tokens: int, n: int) -> None:
         self._prompt_tokens = prompt_tokens
@@ -106,7 +112,7 @@ class RunningUsage:
         """Maps each index of a prompt to its cached tokens, known once its first choice has begun."""
 
     def add(self, index: int, delta: Delta) -> dict[str, Any]:
-        """Add a delta of a choice, and return the usage so far."""
+        """Add a delta of a choice, and return OpenAI's `usage` so far."""
         self._completion_tokens += len(delta.token_ids)
         if delta.cached_tokens is not None and index % self._n == 0:
             self._cached[index] = delta.cached_tokens
@@ -114,7 +120,9 @@ class RunningUsage:
 
     @property
     def so_far(self) -> dict[str, Any]:
-        """Return OpenAI's `usage`. Its details are None until the cached tokens of a prompt are known."""
+        """OpenAI's `usage` so far. `prompt_tokens_details` is None until the number of cached tokens of a
+        prompt is known.
+        """
         prompt, completion = self._prompt_tokens, self._completion_tokens
         counts = {"prompt_tokens": prompt, "completion_tokens": completion}
         details = {"cached_tokens": sum(self._cached.values())} if self._cached else None
@@ -122,7 +130,7 @@ class RunningUsage:
 
 
 async def gather(stream: Deltas, count: int) -> list[Answer]:
-    """Read `stream` to its end, and return its `count` whole answers."""
+    """Read `stream` to its end, and return the whole answers of its `count` choices."""
     answers = [Answer() for _ in range(count)]
     async with aclosing(stream):
         async for deltas in stream:
@@ -132,7 +140,9 @@ async def gather(stream: Deltas, count: int) -> list[Answer]:
 
 
 def total(usages: Sequence[Usage], n: int) -> dict[str, Any]:
-    """Sum OpenAI's `usage` over all choices. Each prompt counts once, not for each of its `n` choices."""
+    """Sum OpenAI's `usage` over all choices. Each prompt is counted once, not once for each of its `n`
+    choices.
+    """
     firsts = usages[::n]
     prompt = sum(usage.prompt_tokens for usage in firsts)
     completion = sum(usage.completion_tokens for usage in usages)

@@ -18,7 +18,8 @@ from server.text.tokenizer import Tokenizer
 
 
 class ChatChunks:
-    """Writes the chunks of a chat completion: roles, texts and calls, the end of each choice, usage.
+    """Writes the chunks of a streamed chat completion: roles, texts, tool calls, the end of each choice,
+    usage.
 
     `envelope` holds the fields with which every chunk begins. With `draft`, the last chunk has the receipt.
     """
@@ -49,7 +50,7 @@ class ChatChunks:
         self._ends = StreamEnds(body.n, draft)
 
     def opening(self) -> bytes:
-        """Return the chunks with the role of each choice, and with the text to echo."""
+        """Return the first chunks of the stream: the role of each choice, and the text to echo."""
         first = {"role": "assistant", "content": None if self._forced else "", "refusal": None}
         beside = NOTHING if self._prompt is None else {"prompt_token_ids": self._prompt}
         events: list[bytes] = []
@@ -61,7 +62,9 @@ class ChatChunks:
         return b"".join(events)
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """Return the chunks for a delta of a choice: its text or calls, and its end."""
+        """Return the chunks for a delta (piece) of a choice: its text or tool calls, and the choice's end
+        with the last delta.
+        """
         if self._running is not None:
             self._frames.set_usage(self._running.add(index, delta))
         extra = {} if self._prompt is None or not delta.token_ids else {"token_ids": delta.token_ids}
@@ -79,7 +82,9 @@ class ChatChunks:
         return event + self._frames.choice(index, _delta({}, end=end), self._receipt)
 
     def _logprobs(self, index: int, delta: Delta) -> dict[str, Any] | None:
-        """Return `logprobs` (`{"content", "refusal"}`) for tokens whose text has arrived, or None."""
+        """Return `logprobs` (`{"content", "refusal"}`) for tokens whose text has arrived; None if there are
+        no such tokens.
+        """
         if not self._scored:
             return None
         last = delta.finish_reason is not None
@@ -103,23 +108,25 @@ class ChatChunks:
 
     @property
     def _receipt(self) -> Receipt | None:
-        """Return the receipt if the end of this choice is the last chunk, else None."""
+        """The receipt, if all choices have ended and no usage chunk follows; else None."""
         return None if self._with_usage else self._ends.receipt
 
     def closing(self) -> bytes:
-        """Return the usage chunk, if the request asks for it, and `[DONE]`."""
+        """Return the end of the stream: the usage chunk, if the request asks for it, and `[DONE]`."""
         usage = total(self._ends.usages, len(self._ends.usages))
         return (self._frames.usage(usage, self._ends.receipt) if self._with_usage else b"") + DONE
 
     def render_failure(self, error: ErrorReply) -> bytes:
-        """Return the event for an error that ends the stream."""
+        """Return the events for an error that ends the stream: the error and `[DONE]`."""
         return error.event() + DONE
 
 
 def scored_chat(
     body: ChatFields, tokenizer: Tokenizer, tools: ToolUse | None, prompt: Sequence[int]
 ) -> ScoredText:
-    """Create the writer of a choice's `logprobs`. With tools, its tokens need not add up to the text."""
+    """Create the object that writes a choice's `logprobs`. If the request has tools, the listed tokens need
+    not add up to the text.
+    """
     before = prompt if body.continue_final_message else ()
     return ScoredText(tokenizer, before, joins=tools is None, as_ids=body.return_tokens_as_token_ids)
 

@@ -1,4 +1,4 @@
-"""Writes a streamed completion as server-sent events."""
+"""Writes a streamed text completion as server-sent events."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from server.serving.receipt import Receipt, ReceiptDraft
 from server.text.tokenizer import Tokenizer
 
 TOGETHER = 256
-"""Maximum number of tokens with log probabilities in one event, since an echoed prompt has many."""
+"""Maximum number of tokens with log probabilities in one event; an echoed prompt, which may have more, is
+split.
+"""
 
 
 class CompletionChunks:
-    """Writes the chunks of a completion: texts, the end of each choice, usage.
+    """Writes the chunks of a streamed text completion: texts, the end of each choice, usage.
 
     `envelope` holds the fields with which every chunk begins. With `draft`, the last chunk has the receipt.
     """
@@ -54,13 +56,17 @@ class CompletionChunks:
         self._ends = StreamEnds(count, draft)
 
     def opening(self) -> bytes:
-        """Return the echoed prompts. With log probabilities, `delta` writes them instead."""
+        """Return the chunks that echo the prompts. If the request asks for log probabilities, `delta` writes
+        the prompts instead.
+        """
         if self._logprobs:
             return b""
         return b"".join(self._frames.text(index, prompt.text) for index, prompt in enumerate(self._echo))
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """Return the chunks for a delta of a choice: its text and its end."""
+        """Return the chunks for a delta (piece) of a choice: its text, and the choice's end with the last
+        delta.
+        """
         if self._running is not None:
             self._frames.set_usage(self._running.add(index, delta))
         ids = self._token_ids(index, delta)
@@ -76,7 +82,9 @@ class CompletionChunks:
         return event + self._frames.choice(index, _chunk("", None, delta.finish_reason), self._receipt)
 
     def _token_ids(self, index: int, delta: Delta) -> dict[str, Any]:
-        """Return vLLM's token ids, if asked for: the prompt's in the first chunk, and the delta's."""
+        """Return vLLM's fields with token ids, if the request asks for them: the prompt's ids in a choice's
+        first chunk, and the delta's ids.
+        """
         if not self._prompts or not (delta.token_ids or delta.finish_reason):
             return {}
         first = {} if self._begun[index] else {"prompt_token_ids": self._prompts[index]}
@@ -101,16 +109,16 @@ class CompletionChunks:
 
     @property
     def _receipt(self) -> Receipt | None:
-        """Return the receipt if the end of this choice is the last chunk, else None."""
+        """The receipt, if all choices have ended and no usage chunk follows; else None."""
         return None if self._with_usage else self._ends.receipt
 
     def closing(self) -> bytes:
-        """Return the usage chunk, if the request asks for it, and `[DONE]`."""
+        """Return the end of the stream: the usage chunk, if the request asks for it, and `[DONE]`."""
         usage = total(self._ends.usages, self._n)
         return (self._frames.usage(usage, self._ends.receipt) if self._with_usage else b"") + DONE
 
     def render_failure(self, error: ErrorReply) -> bytes:
-        """Return the event for an error that ends the stream."""
+        """Return the events for an error that ends the stream: the error and `[DONE]`."""
         return error.event() + DONE
 
 

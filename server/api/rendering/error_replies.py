@@ -1,6 +1,7 @@
-"""Converts exceptions to OpenAI's error format, by their type. No other module does this.
+"""Converts exceptions to errors in OpenAI's format, by the exception's type. No other module does this.
 
-Messages name the field, the value and what to do. They never contain paths, addresses or stacks of the host.
+Error messages name the field, the value and what to do. They never contain paths, addresses or stack traces
+of the host.
 """
 
 from __future__ import annotations
@@ -36,15 +37,17 @@ from server.errors import (
 from server.text.tokenizer import TemplateError
 
 NOT_READY_RETRY = 5
-"""`Retry-After` in seconds while the engine is not ready."""
+"""Value in seconds of the header `Retry-After` while the engine is not ready."""
 EXCHANGE_RETRY = 1
-"""`Retry-After` in seconds while an adapter is reloaded."""
+"""Value in seconds of the header `Retry-After` while an adapter is reloaded."""
 SLOTS_RETRY = 5
-"""`Retry-After` in seconds while all adapter slots are in use."""
+"""Value in seconds of the header `Retry-After` while all adapter slots are in use."""
 
 
 def reply_for(error: Exception) -> ErrorReply:
-    """Return the reply for `error`, by its nearest base class in the table, or a plain 500."""
+    """Return the HTTP error for the exception `error`, by its nearest base class in `_REPLIES`; else a plain
+    500.
+    """
     for kind in type(error).__mro__:
         render = _REPLIES.get(kind)
         if render is not None:
@@ -88,7 +91,7 @@ def _unknown_to_engine(_error: AdapterUnknownError) -> ErrorReply:
 
 
 def _unavailable(error: AdapterUnavailableError | str) -> ErrorReply:
-    """Return the reply for a known adapter that cannot be served until an operator repairs it."""
+    """Return the HTTP error for a known adapter that cannot be served until an operator repairs it."""
     message = f"This adapter cannot be served: {str(error).rstrip('.')}."
     headers = {"x-should-retry": "false"}
     return ErrorReply(

@@ -1,4 +1,6 @@
-"""Writes server-sent events from frames prepared once per request, so a delta encodes only its text."""
+"""Writes server-sent events from templates that are prepared once per request, so that each delta encodes
+only its text.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,11 @@ class Frames:
     """Writes the events of one streamed answer, byte for byte like OpenAI's chunks.
 
     `envelope` holds the fields of every chunk (id, object, created, model, system_fingerprint). `choices` is
-    the number of choices. With `usage`, chunks have `"usage": null`, since a usage chunk follows.
+    the number of choices. With `usage`, each chunk has `"usage": null`, since a chunk with the usage follows
+    at the end.
 
-    The receipt is part of the last chunk, so that clients get no unknown chunk. That is the usage chunk, or
-    else the end of the last choice.
+    The receipt is part of the last chunk, so that clients get no chunk of an unknown kind. The last chunk is
+    the usage chunk, or else the end of the last choice.
     """
 
     __slots__ = ("_after", "_close", "_envelope", "_head", "_open", "_rest", "_tail")
@@ -41,16 +44,16 @@ class Frames:
 
     @classmethod
     def chat(cls, envelope: Mapping[str, object], choices: int, *, usage: bool) -> Frames:
-        """Prepare the chunks of a chat completion."""
+        """Prepare the templates for the chunks of a chat completion."""
         return cls(envelope, choices, before=b'"delta":{"content":', after=b"}", usage=usage)
 
     @classmethod
     def completion(cls, envelope: Mapping[str, object], choices: int, *, usage: bool) -> Frames:
-        """Prepare the chunks of a completion."""
+        """Prepare the templates for the chunks of a text completion."""
         return cls(envelope, choices, before=b'"text":', after=b"", usage=usage)
 
     def text(self, index: int, text: str) -> bytes:
-        """Return the chunk for new text of a choice. This is the hot path."""
+        """Return the chunk for new text of a choice. Called for every delta, so it must be fast."""
         return self._open[index] + _encode(text) + self._close
 
     def choice(
@@ -61,7 +64,7 @@ class Frames:
         *,
         beside: Mapping[str, Any] = NOTHING,
     ) -> bytes:
-        """Return a chunk with other fields of one choice, such as its role or end.
+        """Return a chunk with other fields of a choice than its text, such as its role or end.
 
         `beside` holds fields that go next to `choices`.
         """
@@ -70,13 +73,13 @@ class Frames:
         return chunk if receipt is None else _with_receipt(chunk, receipt)
 
     def set_usage(self, usage: Mapping[str, Any]) -> None:
-        """Set the `usage` so far that the following chunks contain."""
+        """Set the `usage` that the following chunks contain, as vLLM's `continuous_usage_stats` requires."""
         self._rest = b',"usage":' + _encode(usage) + b"}\n\n"
         self._tail = b"}]" + self._rest
         self._close = self._after + self._tail
 
     def usage(self, usage: Mapping[str, Any], receipt: Receipt | None = None) -> bytes:
-        """Return the usage chunk, which is the last one and has no choices."""
+        """Return the usage chunk, which has no choices and is the last chunk."""
         chunk = self._envelope + b',"choices":[],"usage":' + _encode(usage) + b"}\n\n"
         return chunk if receipt is None else _with_receipt(chunk, receipt)
 

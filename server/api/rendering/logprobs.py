@@ -1,4 +1,4 @@
-"""Log probabilities in the formats of OpenAI's two endpoints and of vLLM's `prompt_logprobs`."""
+"""Renders log probabilities in the formats of OpenAI's text completions and of vLLM's `prompt_logprobs`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from server.request import TokenLogprob
 from server.text.tokenizer import Tokenizer
 
 LEAST = -9999.0
-"""OpenAI's value for minus infinity, which JSON cannot represent."""
+"""OpenAI's value for a log probability of minus infinity, which JSON cannot represent."""
 
 SHORT = 1024
-"""Number of short array items that are encoded in one step."""
+"""Number of short array items (such as numbers) that are encoded in one step."""
 
 
 def name_token(token: int, text: str, *, as_ids: bool) -> str:
-    """Return `text`, or with `as_ids` the token's id in vLLM's form, such as `token_id:5`."""
+    """Return `text`; with `as_ids`, the token's id in vLLM's form, such as `token_id:5`."""
     return f"token_id:{token}" if as_ids else text
 
 
@@ -30,11 +30,11 @@ def completion_logprobs(
     *,
     as_ids: bool = False,
 ) -> tuple[dict[str, Any], int]:
-    """Return a completion's `logprobs`, and the character offset after its tokens.
+    """Return a text completion's `logprobs`, and the character offset after its last token.
 
-    It has `tokens`, `token_logprobs`, `top_logprobs` and `text_offset`. `first` is a prompt's first token,
-    which comes before `tokens` and has no log probability. Special tokens are listed, but have no length in
-    the text. `top_logprobs` includes the sampled token, as in OpenAI's API.
+    The object has `tokens`, `token_logprobs`, `top_logprobs` and `text_offset`. `first` is a prompt's first
+    token, which comes before `tokens` and has no log probability. Special tokens are listed, but have no
+    length in the text. `top_logprobs` includes the sampled token, as in OpenAI's API.
     """
     texts: list[str] = []
     offsets: list[int] = []
@@ -60,9 +60,10 @@ def completion_logprobs(
 
 
 def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Iterator[dict[str, Any] | None]:
-    """Return vLLM's `prompt_logprobs`.
+    """Yield the items of vLLM's `prompt_logprobs`.
 
-    It is null for the first token, then `{token id: {"logprob", "rank", "decoded_token"}}` for each token.
+    The first item is None, since the first token has no log probability. Each further item is `{token id:
+    {"logprob", "rank", "decoded_token"}}`.
     """
     yield None
     for item in tokens:
@@ -76,7 +77,9 @@ def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Ite
 
 
 def _likeliest(item: TokenLogprob, tokenizer: Tokenizer, *, as_ids: bool) -> dict[str, float]:
-    """Return the likeliest tokens, best first, and also the token itself, whatever its rank."""
+    """Return the likeliest tokens with their log probabilities, best first. The token itself is included,
+    whatever its rank.
+    """
     values = dict(item.top)
     values.setdefault(item.token_id, item.logprob)
     return {
@@ -86,12 +89,12 @@ def _likeliest(item: TokenLogprob, tokenizer: Tokenizer, *, as_ids: bool) -> dic
 
 
 def _beginning(token: int, tokenizer: Tokenizer) -> str:
-    """Return the text of `token` at the beginning of a text, where leading spaces may be dropped."""
+    """Return the text of `token` at the beginning of a text, where the tokenizer may drop leading spaces."""
     text = tokenizer.first_bytes(token).decode("utf-8", "replace")
     spaces = len(text) - len(text.lstrip(" "))
     return text[min(tokenizer.leading_spaces, spaces) :]
 
 
 def finite(value: float) -> float:
-    """Return `value`, or `LEAST` for minus infinity."""
+    """Return a log probability, or `LEAST` instead of minus infinity."""
     return max(value, LEAST)

@@ -1,4 +1,6 @@
-"""Encodes a large answer's JSON in pieces, so that no step takes long and memory never holds all of it."""
+"""Encodes a large answer's JSON in pieces, so that no step takes long and memory never holds the
+whole JSON.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import cast
 import msgspec
 
 PIECE = 64 * 1024
-"""Minimum size of a piece in bytes, except for the last one."""
+"""Minimum size of a piece of JSON in bytes, except for the last piece."""
 
 _encode = msgspec.json.Encoder().encode
 

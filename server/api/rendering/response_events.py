@@ -1,4 +1,6 @@
-"""Writes a streamed response as OpenAI's numbered events, from frames that are prepared once."""
+"""Writes a streamed answer of the Responses API as OpenAI's numbered events, from templates that are prepared
+once.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ResponseEvents:
-    """Writes events from `response.created` to `response.completed`, `.incomplete` or `.failed`.
+    """Writes the events of a streamed response, from `response.created` to `response.completed`,
+    `response.incomplete` or `response.failed`.
 
-    No `[DONE]` follows.
+    No `[DONE]` follows, unlike in streams of chat completions.
     """
 
     def __init__(self, shape: ResponseObject) -> None:
@@ -31,7 +34,7 @@ class ResponseEvents:
         self._before = frame + b',"logprobs":[],"sequence_number":'
 
     def opening(self) -> bytes:
-        """Return the opening events, with an empty response, item and part."""
+        """Return the first events of the stream, with an empty response, output item and content part."""
         begun = self._shape.render_start()
         return (
             self._next("response.created", {"response": begun})
@@ -41,7 +44,7 @@ class ResponseEvents:
         )
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """Return the event for new text. This is the hot path."""
+        """Return the event for new text. Called for every delta, so it must be fast."""
         self._answer.add(delta)
         if self._shape.with_logprobs and (delta.logprobs or delta.finish_reason is not None):
             last = delta.finish_reason is not None
@@ -55,7 +58,7 @@ class ResponseEvents:
         return self._before + b'%d,"delta":' % number + _encode(delta.text) + b"}\n\n"
 
     def closing(self) -> bytes:
-        """Return the closing events, with the complete part, item and response."""
+        """Return the last events of the stream, with the complete content part, output item and response."""
         answer, shape = self._answer, self._shape
         part, response = shape.part(answer), shape.render_end(answer)
         text = {"text": part["text"], "logprobs": part["logprobs"]}
@@ -67,7 +70,9 @@ class ResponseEvents:
         )
 
     def render_failure(self, error: ErrorReply) -> bytes:
-        """Return the events for an error: the error with its own code, then the failed response."""
+        """Return the last events after an error: an event with the error's own code, then the failed
+        response.
+        """
         told = {"code": error.code, "message": error.message, "param": error.param}
         return self._next("error", told) + self._next(
             "response.failed", {"response": self._shape.render_failure(error)}
@@ -80,5 +85,5 @@ class ResponseEvents:
 
 
 def _event(kind: str, fields: Mapping[str, Any]) -> bytes:
-    """Return the two lines of an event, without the blank line that ends it."""
+    """Encode an event as its two lines (`event` and `data`), without the blank line that ends the event."""
     return b"event: " + kind.encode() + b"\ndata: " + _encode({"type": kind, **fields})

@@ -20,7 +20,9 @@ from server.text.tokenizer import Tokenizer
 
 
 class ResponseObject:
-    """Renders the answer to one request. Its only output item is a message with one text part."""
+    """Renders OpenAI's `Response` object for one request. Its only output item is a message with one text
+    part.
+    """
 
     def __init__(
         self,
@@ -44,16 +46,18 @@ class ResponseObject:
         } | _echo(body, sampling)
 
     def render_start(self) -> dict[str, Any]:
-        """Return the response before the first delta."""
+        """Return the response before any text has arrived, with the status `in_progress`."""
         return self._state("in_progress")
 
     def render_failure(self, error: ErrorReply) -> dict[str, Any]:
-        """Return the response after an error in the stream. The `error` event before it has the code."""
+        """Return the failed response after an error in the stream. The error's exact code is in the `error`
+        event before it.
+        """
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         return self._state("failed") | {"error": {"code": code, "message": error.message}}
 
     def render_end(self, answer: Answer) -> dict[str, Any]:
-        """Return the response with the whole answer."""
+        """Return the complete or incomplete response with the whole answer."""
         if answer.finish_reason == "length":
             state = self._state("incomplete") | {"incomplete_details": {"reason": "max_output_tokens"}}
         else:
@@ -62,27 +66,31 @@ class ResponseObject:
         return state | receipt_field(self._draft, [answer])
 
     def message(self, answer: Answer) -> dict[str, Any]:
-        """Return the output item with its text."""
+        """Return the response's output item, a message, with the answer's text."""
         status = "incomplete" if answer.finish_reason == "length" else "completed"
         return self._message(status, [self.part(answer)])
 
     def render_item(self) -> dict[str, Any]:
-        """Return the output item before it has a part."""
+        """Return the response's output item, a message, before it has a content part."""
         return self._message("in_progress", [])
 
     def part(self, answer: Answer) -> dict[str, Any]:
-        """Return the text part of the output item."""
+        """Return the content part of the output item: the answer's text, with log probabilities if
+        requested.
+        """
         logprobs = self.logprobs(answer.logprobs, answer.text, self.scored_text(), last=True)
         return {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": logprobs}
 
     def scored_text(self) -> ScoredText:
-        """Create the converter of tokens to entries of `logprobs`, for text as it arrives."""
+        """Create the converter that turns tokens into entries of `logprobs` as their text arrives."""
         return ScoredText(self._tokenizer)
 
     def logprobs(
         self, tokens: Sequence[TokenLogprob], text: str, scored: ScoredText, *, last: bool
     ) -> msgspec.Raw:
-        """Return the JSON of `[{"token", "logprob", "bytes", "top_logprobs"}]`, empty if not asked for."""
+        """Return the JSON of `[{"token", "logprob", "bytes", "top_logprobs"}]`; an empty array if the request
+        does not ask for log probabilities.
+        """
         entries = scored.entries(tokens, text, last=last) if self.with_logprobs else ()
         return msgspec.Raw(b"".join(encode_pieces(JsonItems(entries))))
 

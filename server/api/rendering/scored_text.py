@@ -1,4 +1,4 @@
-"""Pairs tokens and log probabilities with text and bytes, so that these add up to the answer."""
+"""Pairs tokens and their log probabilities with text and bytes that add up to the answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.text.tokenizer import Tokenizer
 
 
 class _Named(msgspec.Struct):
-    """A token with its text and bytes in the answer."""
+    """A token with the text and bytes that it adds to the answer."""
 
     scored: TokenLogprob
     text: str
@@ -23,11 +23,12 @@ class _Named(msgspec.Struct):
 
 
 class ScoredText:
-    """Writes OpenAI's `logprobs.content` of one choice, as far as its text has arrived.
+    """Writes OpenAI's `logprobs.content` of one choice, as far as the choice's text has arrived.
 
-    If a character is split over several tokens, each token has its own bytes, and the last one has the text.
-    A token that shows nothing, such as an end token, has neither. What a stop string cuts off is cut from the
-    tokens too, so entries wait until their text arrives. If `joins` is false, they come at once and uncut.
+    If a character is split over several tokens, each token has its own bytes, and the last token has the
+    text. A token that shows nothing, such as an end token, has neither text nor bytes. Text that a stop
+    string cuts off is cut from the tokens too, so an entry waits until its text has arrived. If `joins` is
+    false, entries come at once and uncut.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class ScoredText:
         joins: bool = True,
         as_ids: bool = False,
     ) -> None:
-        """Start after the tokens `before`, whose text the answer continues; empty for a new text."""
+        """Prepare for an answer that continues the text of the tokens `before`; empty for a new text."""
         self._tokenizer = tokenizer
         self._stream = TextStream(tokenizer, prompt=before)
         self._begun = bool(before) and before[-1] not in tokenizer.special_ids

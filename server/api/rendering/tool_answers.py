@@ -1,4 +1,4 @@
-"""Renders tool calls in whole and streamed answers, in OpenAI's format."""
+"""Renders tool calls in OpenAI's format, in whole and in streamed answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from server.text.tool_syntax import ArgumentsDelta, CallEvent, CallStart, TextDe
 
 
 def called_message(text: str, echo: str, tools: ToolUse) -> tuple[dict[str, Any], int]:
-    """Return a message's `content` and `tool_calls`, and the number of calls.
+    """Return an answer's `content` and `tool_calls` as in OpenAI's messages, and the number of tool calls.
 
-    `content` is null if the answer consists of calls only.
+    `content` is null if the answer consists of tool calls only.
     """
     reader = _reader(tools)
     read = whole([*reader.push(text), *reader.finish()])
@@ -28,7 +28,7 @@ def called_message(text: str, echo: str, tools: ToolUse) -> tuple[dict[str, Any]
 
 
 def end_reason(reason: FinishReason | None, calls: int, tools: ToolUse) -> str | None:
-    """Return a choice's finish reason: `tool_calls` if it has calls.
+    """Return a choice's finish reason: `tool_calls` if the choice has tool calls.
 
     As in OpenAI's API, the reason is `stop` if the request named the tool to call.
     """
@@ -43,7 +43,7 @@ class CallStreams:
         self._readers = [_reader(tools) for _ in range(choices)]
 
     def deltas(self, index: int, delta: Delta) -> list[dict[str, Any]]:
-        """Convert a delta of a choice to the `delta`s of OpenAI's chunks."""
+        """Convert a delta (piece) of a choice to the `delta` objects of OpenAI's chunks."""
         reader = self._readers[index]
         events = reader.push(delta.text)
         if delta.finish_reason is not None:
@@ -51,7 +51,7 @@ class CallStreams:
         return [_delta(event) for event in events]
 
     def end(self, index: int, reason: FinishReason) -> str | None:
-        """Return the finish reason of a choice."""
+        """Return the finish reason of a choice, which is `tool_calls` if the choice has tool calls."""
         return end_reason(reason, self._readers[index].calls, self._tools)
 
 

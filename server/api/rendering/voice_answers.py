@@ -32,11 +32,13 @@ class VoiceAnswer:
     answer: Answer = field(default_factory=Answer)
     error: ErrorReply | None = None
     cause: Exception | None = None
-    """The exception that `error` describes."""
+    """The exception from which `error` was made."""
     language: str | None = None
     confidence: float | None = None
     compared_in: str | None = None
-    """Language in which the answer is compared: the detected one, or else the likeliest; None if unknown."""
+    """Language in which the answer is compared with others: the detected language, or else the likeliest;
+    None if unknown.
+    """
 
     def add(self, item: Delta | Exception) -> None:
         """Add a delta of the answer, or the error that ended it."""
@@ -53,13 +55,13 @@ class VoiceAnswer:
         exchange.status, exchange.ended = status, time.perf_counter()
 
     def read(self, detection: Detection) -> None:
-        """Store the language that was detected in its text."""
+        """Store the language that was detected in the answer's text."""
         self.language, self.confidence = detection.language, round(detection.confidence, 4)
         self.compared_in = detection.language or (detection.likeliest if detection.told else None)
 
     @property
     def begun(self) -> bool:
-        """True once the first part of its answer has arrived."""
+        """True once the first piece of the model's answer has arrived."""
         return bool(self.answer.texts)
 
     @property
@@ -69,16 +71,16 @@ class VoiceAnswer:
 
     @property
     def answered(self) -> bool:
-        """True once the model's answer is complete."""
+        """True once the model's answer is complete, without an error."""
         return self.answer.finish_reason is not None and self.error is None
 
     def introduce(self) -> dict[str, Any]:
-        """Return the model's names and digests, for the first event of a stream."""
+        """Return the model's index, names and kind, for the first event of a stream."""
         voice = self.voice
         return {"voice": self.number, "model": voice.name, "asked": voice.asked, "kind": voice.kind}
 
     def to_json(self, *, with_text: bool) -> dict[str, Any]:
-        """Render the complete answer of a model. A model that failed has an error and no text."""
+        """Return a model's complete answer as JSON. A model that failed has an error and no text."""
         usage, answered = self.answer.usage, self.answered
         text = {"text": self.answer.text if answered else None} if with_text else {}
         return {
@@ -105,7 +107,9 @@ class VoiceAnswer:
 
 
 def whole_answer(answer_id: str, voices: Sequence[VoiceAnswer], consensus: Consensus) -> dict[str, Any]:
-    """Render an answer that is not streamed."""
+    """Return the answer to a multi-model request that is not streamed: each model's answer, and their
+    consensus.
+    """
     return {
         "id": answer_id,
         "object": "multi_model.answer",
@@ -122,12 +126,12 @@ def opening_event(answer_id: str, voices: Sequence[VoiceAnswer]) -> bytes:
 
 
 def delta_event(number: int, text: str) -> bytes:
-    """Return the event for new text of a model's answer. This is the hot path."""
+    """Return the event for new text of a model's answer. Called for every delta, so it must be fast."""
     return _BEFORE_TEXT % number + _encode(text) + b"}\n\n" if text else b""
 
 
 def voice_event(voice: VoiceAnswer) -> bytes:
-    """Return the event for the end of a model's answer. Its text was sent before."""
+    """Return the event for the end of a model's answer, without the text, which was sent before."""
     return _event("voice", voice.to_json(with_text=False))
 
 
@@ -137,7 +141,7 @@ def closing_events(consensus: Consensus) -> bytes:
 
 
 def failure_events(error: ErrorReply) -> bytes:
-    """Return the last events after an error: the error, and the end of the stream."""
+    """Return the last events of a stream that fails: the error, and the end of the stream."""
     return error.event() + DONE
 
 

@@ -1,1 +1,3 @@
-"""Bodies in, streams of events out, without any endpoint's fields; `api` imports it."""
+"""Reads JSON bodies and sends responses and event streams over HTTP, for any endpoint. The rest of
+`server.api` imports this package.
+"""

@@ -1,4 +1,6 @@
-"""Reads a request's body and parses it as a JSON object, within bounds. Does not check the fields' values."""
+"""Reads a request's body and parses it as a JSON object of limited size. Does not check the fields'
+values.
+"""
 
 from __future__ import annotations
 
@@ -18,26 +20,31 @@ from server.exchange import EXCHANGE, Exchange
 
 JSON_TYPES = frozenset({"application/json"})
 LEGACY_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
-"""Media types that existing backends accept: `curl -d` sends the form type for JSON; some send none."""
+"""Media types that `POST /inference/*` accepts: `curl -d` sends JSON with the form type, and some clients
+send no type.
+"""
 
 READ_SECONDS = 30.0
-"""Time limit for a body to arrive completely, so that slow clients do not hold resources."""
+"""Time limit in seconds for a body to arrive completely, so that slow clients do not hold resources."""
 
 MAX_MENDED = 256 * 1024
-"""Maximum size of a body in which half surrogate pairs are replaced, which makes parsing slower."""
+"""Maximum size in bytes of a body in which half surrogate pairs are replaced; replacing them makes parsing
+slower.
+"""
 
 
 def is_empty(scope: Scope) -> bool:
-    """Return True if the headers of a request announce no body."""
+    """Return True if the request's headers announce no body."""
     exchange: Exchange = scope[EXCHANGE]
     announced = exchange.headers.get(b"content-length", "0")
     return not announced.strip("0") and b"transfer-encoding" not in exchange.headers
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset[str]) -> bytes:
-    """Read the body of a request, with a declared length or chunked.
+    """Read a request's body, sent with a declared length or in chunks.
 
-    Raises `ApiError` (408, 415, or 413 above `limit` bytes) and `ClientDisconnect`.
+    Raises `ApiError` (408 if the body is late, 415 for its type or encoding, 413 above `limit` bytes), and
+    `ClientDisconnect`.
     """
     exchange: Exchange = scope[EXCHANGE]
     coding = exchange.headers.get(b"content-encoding", "").strip().lower()
@@ -95,8 +102,8 @@ def _too_large(limit: int) -> ApiError:
 def parse_body(body: bytes, bounds: Mapping[str, FieldBound] = NO_BOUNDS) -> dict[str, Any]:
     """Parse `body` as a JSON object. Each field is checked against its bound before it is decoded.
 
-    A field without bound that exceeds `SMALL` stays `msgspec.Raw`: the caller decides if its name is unknown.
-    Raises `ApiError` for NaN, infinities, deep nesting, and anything that is not an object.
+    A field that has no bound and exceeds `SMALL` stays `msgspec.Raw`; the caller decides if the field's name
+    is unknown. Raises `ApiError` for NaN, infinities, deep nesting, and anything that is not an object.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     check_fields(body)
@@ -120,7 +127,7 @@ def _decode(body: bytes, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
     try:
         fields = _fields.decode(body)
     except msgspec.ValidationError:
-        raise bad_field(None, "The body must be a JSON object.", code="invalid_json") from None
+        raise bad_field(None, "The request's body must be a JSON object.", code="invalid_json") from None
     for name, bound in bounds.items():
         if name in fields:
             bound.check(name, fields[name])
@@ -131,12 +138,12 @@ def _decode(body: bytes, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-"""Splits an object into its fields without decoding them."""
+"""Decoder that splits a JSON object into its fields without decoding the fields' values."""
 
 _HALVES = re.compile(
     rb"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F][0-9a-fA-F]{2})", re.DOTALL
 )
-"""Matches escapes of complete surrogate pairs, and of half pairs."""
+"""Matches JSON escapes of surrogate pairs, complete ones and halves."""
 _WHOLE = len(rb"\ud83d\ude00")
 
 

@@ -9,25 +9,29 @@ from server.api.wire.counting import JsonCounts, count_at_most, count_values
 from server.errors import bad_field
 
 MAX_FIELDS = 256
-"""Maximum number of fields in a body. Every endpoint has fewer."""
+"""Maximum number of fields in a JSON body. Every endpoint has fewer fields."""
 UNCOUNTED = 4096
-"""Fields up to this many bytes are not checked, since decoding them takes 0.1 ms at most."""
+"""Values in fields of up to this many bytes are not counted, since decoding such a field takes 0.1 ms at
+most.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldBound:
-    """Limits of one field. Decoding a field within them takes a few milliseconds."""
+    """Limits of one field of a JSON body. Decoding a field within these limits takes a few milliseconds."""
 
     size: int | None = None
-    """Maximum bytes of JSON; None: only the body's limit applies."""
+    """Maximum size of the field's JSON in bytes; None: only the body's limit applies."""
     containers: int = 1024
-    """Maximum number of objects and arrays."""
+    """Maximum number of objects and arrays in the field."""
     strings: int = 4096
-    """Maximum number of strings, including keys."""
+    """Maximum number of strings in the field, including keys."""
     values: int = 8192
 
     def check(self, name: str, text: bytes) -> None:
-        """Raise `ApiError` (400), with the field's name, its count and its limit, if it exceeds a limit."""
+        """Raise `ApiError` (400) if the field's JSON exceeds a limit. The error has the field's name, its
+        count and the limit.
+        """
         excess = self.excess(text)
         if excess is not None:
             shown = name[:100]
@@ -35,7 +39,9 @@ class FieldBound:
             raise bad_field(shown, message, code="field_too_large")
 
     def excess(self, text: bytes) -> tuple[str, int] | None:
-        """Return what the JSON `text` of a field has too much of, and the limit; None if it is within."""
+        """Return what the field's JSON `text` holds too much of (such as "at least 5000 strings"), and the
+        limit; None if no limit is exceeded.
+        """
         if self.size is not None and len(text) > self.size:
             return f"{len(text)} bytes of JSON", self.size
         if len(text) <= UNCOUNTED or self._exceeded(count_at_most(text)) is None:
@@ -54,7 +60,7 @@ class FieldBound:
 
 
 SMALL = FieldBound(size=16 * 1024)
-"""Limit of the values in a field that is not listed."""
+"""Limits of a field that has no limits of its own."""
 NO_BOUNDS: Mapping[str, FieldBound] = {}
 
 

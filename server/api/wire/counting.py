@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SLICE = 1 << 18
-"""Number of bytes that are processed at a time."""
+"""Number of bytes of JSON in which values are counted in one step."""
 
 _QUOTE, _BACKSLASH, _COMMA = 34, 92, 44
 _OPENING, _CLOSING = (91, 123), (93, 125)
@@ -20,7 +20,7 @@ _OPENING, _CLOSING = (91, 123), (93, 125)
 
 @dataclass(frozen=True, slots=True)
 class JsonCounts:
-    """Counts of the values in a JSON text, or limits of these counts."""
+    """Numbers of values in a JSON text, or limits of these numbers."""
 
     containers: int
     """Number of objects and arrays."""
@@ -29,7 +29,7 @@ class JsonCounts:
     values: int
     """Number of values of any kind, without keys."""
     members: int
-    """Number of members of the outermost object or array."""
+    """Number of members (fields or items) of the outermost object or array."""
 
     def within(self, limits: JsonCounts) -> bool:
         """Return True if no count is above its limit."""
@@ -42,7 +42,7 @@ class JsonCounts:
 
 
 def count_at_most(text: bytes) -> JsonCounts:
-    """Return fast upper bounds of the counts, which also count characters inside strings."""
+    """Return upper bounds of the counts. This is fast, but also counts characters inside strings."""
     part = np.frombuffer(text, np.uint8)
     containers = sum(_count(part == sign) for sign in _OPENING)
     commas = _count(part == _COMMA)
@@ -50,7 +50,7 @@ def count_at_most(text: bytes) -> JsonCounts:
 
 
 def count_values(text: bytes, limits: JsonCounts | None = None) -> JsonCounts:
-    """Return exact counts, or the counts so far as soon as one exceeds `limits`."""
+    """Return exact counts. If a count exceeds `limits`, stop and return the counts so far."""
     containers = quotes = commas = outermost = depth = 0
     found = JsonCounts(0, 0, 1, 1)
     inside = escaped = False
@@ -76,7 +76,8 @@ def count_values(text: bytes, limits: JsonCounts | None = None) -> JsonCounts:
 
 
 def _quotes(part: NDArray[np.uint8], escaped: bool) -> tuple[NDArray[np.bool_], bool]:
-    """Find the quotes at which strings in `part` begin or end, and if its last byte escapes the next.
+    """Return which bytes of `part` are quotes that begin or end a string, and whether its last byte escapes
+    the next byte.
 
     `escaped` is True if the byte before `part` escapes its first byte.
     """

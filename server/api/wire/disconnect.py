@@ -19,12 +19,13 @@ _KEY = "oneseek.cancel_scope"
 
 
 class CancelScope:
-    """Cancels the block `with CancelScope(exchange, receive, limit) as scope:` when its result is not wanted.
+    """Cancels the block `with CancelScope(exchange, receive, limit) as scope:` if the client disconnects or
+    the time is up.
 
     The block then raises `ClientDisconnect` if the client has disconnected. It raises `TimeoutError` once
-    `limit` seconds have passed since the request arrived (None: no limit), or `ApiError` (408) if its body
-    has not arrived by then. The block must read the body with `scope.receive`, which then watches for
-    disconnects.
+    `limit` seconds have passed since the request arrived (None: no limit), or `ApiError` (408) if the
+    request's body has not arrived by then. The block must read the body with `scope.receive`, which then
+    watches for disconnects.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class CancelScope:
 
     @contextmanager
     def unwind(self) -> Generator[None]:
-        """Raise the error inside the `with` block already, so that a stream can send a last event."""
+        """Raise the scope's error already inside the `with` block, so that a stream can send a last event."""
         try:
             yield
         except asyncio.CancelledError as error:
@@ -82,7 +83,7 @@ class CancelScope:
         return message
 
     def close(self) -> None:
-        """Stop watching, since the answer is complete: the block is not cancelled any more. Idempotent."""
+        """Stop watching for disconnects and the time limit, since the answer is complete. Idempotent."""
         self._open = False
         if self._timer is not None:
             self._timer.cancel()
@@ -105,7 +106,9 @@ class CancelScope:
             self._task.cancel()
 
     def _take_back(self) -> Exception | None:
-        """Return, once, the error for which the block was cancelled; None if others cancelled it too."""
+        """Return the error for which this scope cancelled the block, once; None if other code cancelled the
+        task too.
+        """
         verdict, self._verdict = self._verdict, None
         if verdict is None or self._task.uncancel() > self._cancelling:
             return None
@@ -120,12 +123,12 @@ async def until_gone(receive: Receive) -> None:
 
 
 def enter(scope: Scope, cancel_scope: CancelScope) -> None:
-    """Store `cancel_scope` in the ASGI scope, for `cancel_scope_of`."""
+    """Store the request's cancel scope in the ASGI scope, so that `cancel_scope_of` finds it."""
     scope[_KEY] = cancel_scope
 
 
 def cancel_scope_of(scope: Scope) -> CancelScope:
-    """Return the cancel scope of this request."""
+    """Return the cancel scope that `enter` has stored for this request."""
     found = scope[_KEY]
     assert isinstance(found, CancelScope)
     return found

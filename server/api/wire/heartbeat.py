@@ -1,4 +1,4 @@
-"""Sends comments on a silent stream, so that proxies do not close the connection."""
+"""Sends comments on a silent event stream, so that proxies do not close the connection."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from types import TracebackType
 from typing import Self
 
 SILENCE_SECONDS = 15.0
-"""Silence after which a comment is sent. Most proxies close a connection after 30 or 60 seconds."""
+"""Seconds of silence after which a comment is sent. Most proxies close a connection after 30 or 60
+seconds.
+"""
 
 
 class Heartbeat:
     """Calls `beat` inside `async with Heartbeat(beat) as heart:` after each `SILENCE_SECONDS` of silence.
 
-    Call `heart.moved` for each write. `beat` runs in a separate task, once at a time, and has finished or is
-    cancelled when the block ends.
+    Call `heart.moved` after each write. `beat` runs in a separate task, never twice at the same time, and has
+    finished or is cancelled when the block ends.
     """
 
     def __init__(self, beat: Callable[[], Awaitable[None]], seconds: float | None = None) -> None:
@@ -38,7 +40,9 @@ class Heartbeat:
             await asyncio.wait([self._task])
 
     def moved(self) -> None:
-        """Note that something was sent. Fast, since it is called for every write."""
+        """Note that data was sent, so that the silence begins anew. Fast, since it is called for
+        every write.
+        """
         self._last = self._loop.time()
 
     def _look(self) -> None:

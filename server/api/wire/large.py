@@ -1,4 +1,4 @@
-"""A response that may be too large to encode on the event loop, and is encoded and sent in pieces."""
+"""Sends a response that may be too large to encode on the event loop: it is encoded and sent in pieces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _HEADERS = [(b"content-type", b"application/json")]
 
 
 class LargeReply(Response):
-    """Sends `pieces` of JSON. Each piece is encoded in the thread `aside` after the one before was sent."""
+    """Sends `pieces` of JSON as one response. Each piece is encoded in the worker thread `aside` after the
+    piece before it was sent.
+    """
 
     def __init__(self, pieces: Iterator[bytes], aside: OneThread) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Sends an answer as server-sent events. All deltas that have arrived are sent in one write."""
+"""Sends an answer as server-sent events. All deltas (pieces of text) that have arrived are sent in
+one write.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,13 @@ COMMENT = b": keep-alive\n\n"
 """Comment that a silent stream sends. Readers of server-sent events ignore it."""
 
 SCORED = 16
-"""Maximum number of tokens with log probabilities encoded on the event loop. More go to a thread."""
+"""Maximum number of tokens whose log probabilities are encoded on the event loop. More are encoded in a
+worker thread.
+"""
 
 
 class Chunks(Protocol):
-    """Encodes the events of an endpoint's stream."""
+    """Interface of the encoders that turn an answer into an endpoint's events."""
 
     def opening(self) -> bytes:
         """Return the events to send before the first delta."""
@@ -52,12 +56,12 @@ class Chunks(Protocol):
         ...
 
     def render_failure(self, error: ErrorReply) -> bytes:
-        """Return the events for an error after the first delta, instead of `closing`."""
+        """Return the events for an error after the first delta; they are sent instead of `closing`."""
         ...
 
 
 class EventStream(Response):
-    """Streams deltas, encoded by `chunks`.
+    """Streams the deltas (pieces) of an answer as events that `chunks` encodes.
 
     Nothing is sent before the first delta or comment. So an earlier error becomes an ordinary response with
     its own status, and a later error or timeout becomes an event. A silent stream sends comments.
@@ -72,7 +76,7 @@ class EventStream(Response):
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the events of all deltas, then the closing events or an error event."""
         exchange: Exchange = scope[EXCHANGE]
         exchange.streamed = True
         cancel_scope = cancel_scope_of(scope)
@@ -114,7 +118,7 @@ class EventStream(Response):
                     heart.moved()
 
     async def _made(self, scored: int, work: Callable[[], bytes]) -> bytes:
-        """Return the result of `work`. Run it in another thread if it encodes many log probabilities."""
+        """Return the result of `work`, which runs in a worker thread if it encodes many log probabilities."""
         return work() if scored <= SCORED else await self._aside.run(work)
 
     def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
@@ -122,7 +126,7 @@ class EventStream(Response):
 
 
 class PieceStream(Response):
-    """Streams `pieces`, each of which holds complete events, including the last event of the stream.
+    """Streams `pieces`, each of which holds complete server-sent events. The last piece ends the stream.
 
     Nothing is sent before the first piece, so an earlier error becomes an ordinary response. A later error is
     encoded by `render_failure`.
@@ -135,7 +139,7 @@ class PieceStream(Response):
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the pieces, then an error event if one of them fails."""
         exchange: Exchange = scope[EXCHANGE]
         exchange.streamed = True
         cancel_scope = cancel_scope_of(scope)

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 ORDERS = range(1, 7)
 BETA_SQUARED = 4.0
 MAX_CHARACTERS = 8192
-"""Number of characters to compare, from the beginning of a text; this limits the work."""
+"""Number of characters to compare, from the beginning of each text; this limits the work."""
 
 Grams = Sequence[Counter[str]]
-"""The frequency of each n-gram of a text, with one counter for each of `ORDERS`."""
+"""Frequencies of a text's character n-grams, with one counter for each n in `ORDERS`."""
 
 
 def character_grams(text: str) -> Grams:
@@ -29,7 +29,9 @@ def character_grams(text: str) -> Grams:
 
 
 def chrf(hypothesis: Grams, reference: Grams) -> float:
-    """Return chrF in one direction, 0 to 1. N-grams that are longer than one of the texts do not count."""
+    """Return the chrF score of `hypothesis` against `reference`, 0 to 1. N-grams that are longer than one of
+    the texts do not count.
+    """
     precision = recall = orders = 0.0
     for ours, theirs in zip(hypothesis, reference, strict=True):
         total, expected = ours.total(), theirs.total()
@@ -45,7 +47,7 @@ def chrf(hypothesis: Grams, reference: Grams) -> float:
 
 
 def agreement(one: Grams, other: Grams) -> float:
-    """Return the mean chrF of both directions, 0 to 1. Two texts without any characters get 1."""
+    """Return the mean chrF score of both directions, 0 to 1. Two texts without any characters get 1."""
     if not one[0] and not other[0]:
         return 1.0
     return (chrf(one, other) + chrf(other, one)) / 2

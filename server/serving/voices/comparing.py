@@ -1,7 +1,7 @@
 """Measures how much several answers agree: by the vectors of an embedding base, else by their wording.
 
-Answers are compared within a language only. Answers are compared outside the event loop, since long answers
-take long to compare.
+Only answers in the same language are compared. This happens outside the event loop, since long answers take
+long to compare.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from server.serving.voices.consensus import (
 
 WORDING = Measure("chrF", 0.4)
 COSINE_THRESHOLD = 0.8
-"""Default cosine at or above which two answers are in one cluster. The best value depends on the base."""
+"""Default cosine at or above which two answers are in one cluster. The best value depends on the embedding
+base.
+"""
 
 log = logging.getLogger("oneseek.api")
 
@@ -43,11 +45,10 @@ async def find_consensus(
     embedder: BaseService | None = None,
     threshold: float | None = None,
 ) -> Consensus:
-    """Compare `answers`, by the vectors of the base `embedder` if it is set and can embed all of them now,
-    else by their wording.
+    """Compare `answers`, and return their consensus. They are compared by the vectors of the base `embedder`,
+    if it is set and can embed all of them now, else by their wording.
 
-    Two answers belong together if their agreement is at least `threshold`. Default: the default of the
-    measure used.
+    Two answers agree if their similarity is at least `threshold`. Default: the threshold of the measure used.
     """
     languages = Counter(one.language for one in answers)
     texts = {one.voice: one.text for one in answers if languages[one.language] > 1}
@@ -77,8 +78,8 @@ async def _by_wording(
 async def _by_vectors(
     exchange: Exchange, embedder: BaseService, texts: Mapping[int, str], pairs: Sequence[tuple[int, int]]
 ) -> Agreements | None:
-    """Return the cosine of each pair of answers, 0 to 1. None if the base cannot embed now; the reason is
-    logged.
+    """Return the cosine of each pair of answers, 0 to 1; None if the base cannot embed now, which is logged
+    with the reason.
     """
     try:
         vectors = await embed_texts(exchange, embedder, list(texts.values()))
@@ -96,9 +97,9 @@ async def _by_vectors(
 async def embed_texts(
     exchange: Exchange, service: BaseService, texts: Sequence[str]
 ) -> list[tuple[float, ...]]:
-    """Return each text's vector from the embedding base, for a request whose answers are complete.
+    """Return the vector that the embedding base makes of each text, for a request whose answers are complete.
 
-    Raises `ApiError` for a text that is longer than the base's context, else as `Engine.embed` does.
+    Raises `ApiError` for a text that is longer than the base's context, and the errors of `Engine.embed`.
     """
     generation, runtime = service.generation, service.runtime
     context = runtime.info.context

@@ -1,6 +1,8 @@
-"""Consensus of several answers: pairs, clusters, dissenters, and the medoid (the most central answer).
+"""Finds the consensus of several answers: pairs, clusters, dissenters, and the medoid (the most central
+answer).
 
-Answers are compared within a language only. Pure: `comparing` finds how far they agree.
+Only answers in the same language are compared. This module does no I/O: `comparing` measures how much the
+answers agree.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import msgspec
 _DIGITS = 4
 
 Agreements = Mapping[tuple[int, int], float]
-"""The agreement of each pair of answers, by their indices, the lower one first. Comparable pairs only."""
+"""Maps pairs of answers (their indices, the lower one first) to their agreement, 0 to 1. Answers in different
+languages have no entry.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """The measure by which the answers were compared."""
+    """The measure by which the answers were compared, with its threshold."""
 
     name: str
     threshold: float
@@ -35,62 +39,64 @@ class ComparedAnswer:
     voice: int
     """Index of the model that gave the answer."""
     language: str | None
-    """The answer's language; None if that is uncertain."""
+    """The answer's language; None if the language is uncertain."""
     text: str
 
 
 class AnswerPair(msgspec.Struct, frozen=True, kw_only=True):
-    """Two answers and their agreement."""
+    """Two answers and how much they agree."""
 
     voices: tuple[int, int]
     comparable: bool
     """False for answers in different languages."""
     agreement: float | None
-    """Agreement, 0 to 1; None if not comparable."""
+    """Agreement of the two answers, 0 to 1; None if they are not comparable."""
 
 
 class LanguageConsensus(msgspec.Struct, frozen=True, kw_only=True):
-    """The answers in one language."""
+    """The consensus of the answers in one language."""
 
     language: str | None
     voices: tuple[int, ...]
     agreement: float | None
-    """Mean agreement over all pairs; None for one answer."""
+    """Mean agreement over all pairs of answers; None if there is only one answer."""
     clusters: tuple[tuple[int, ...], ...]
-    """Clusters of models whose answers all agree, the largest cluster first."""
+    """Clusters of models whose answers agree with each other, the largest cluster first."""
     dissenting: tuple[int, ...]
-    """The models whose answers are outside the largest cluster, if there is a single largest one."""
+    """The models whose answers are outside the largest cluster; empty if no single cluster is the largest."""
     medoid: int
-    """The model whose answer agrees most with the others."""
+    """The model whose answer agrees most with the other answers in this language."""
 
 
 class Consensus(msgspec.Struct, frozen=True, kw_only=True):
-    """The consensus of all answers. If there is no answer, medoid and answer are None."""
+    """The consensus of all answers. If no model has answered, `medoid` and `answer` are None."""
 
     measure: str
-    """`chrF`, or `cosine` of vectors."""
+    """Name of the measure: `chrF` (wording) or `cosine` (of embedding vectors)."""
     base: str | None
     """The base whose vectors were compared; None for `chrF`."""
     threshold: float
     """Agreement at or above which two answers are in one cluster."""
     agreement: float | None
-    """Mean agreement over all comparable pairs; None without any."""
+    """Mean agreement over all comparable pairs; None if there is no such pair."""
     pairs: tuple[AnswerPair, ...]
     languages: tuple[LanguageConsensus, ...]
-    """The language with most answers first."""
+    """The consensus in each language, with the language of the most answers first."""
     clusters: tuple[tuple[int, ...], ...]
     dissenting: tuple[int, ...]
-    """The models whose answers dissent from the others in the same language."""
+    """The models whose answers dissent from the other answers in the same language."""
     medoid: int | None
-    """The model whose answer agrees most with the others in the first language."""
+    """The model whose answer agrees most with the others, in the language of the most answers."""
     answer: str | None
-    """Text of the answer that agrees most with the others."""
+    """Text of the answer of the model in `medoid`."""
     reason: str
-    """The result in one sentence."""
+    """The result of the comparison in one sentence, for people."""
 
 
 def build_consensus(answers: Sequence[ComparedAnswer], agreements: Agreements, measure: Measure) -> Consensus:
-    """Compute the consensus of `answers`, which are in the order of the models, by `measure`."""
+    """Compute the consensus of `answers`, which are in the order of the models, from the agreement of each
+    pair by `measure`.
+    """
     groups: dict[str | None, list[int]] = {}
     for one in answers:
         groups.setdefault(one.language, []).append(one.voice)
@@ -138,9 +144,11 @@ def _of_language(
 def form_clusters(
     voices: Sequence[int], agreements: Agreements, threshold: float
 ) -> tuple[tuple[int, ...], ...]:
-    """Cluster `voices` (models) by complete linkage: in a cluster, every two agree by at least `threshold`.
+    """Cluster `voices` (models) by complete linkage: any two answers in a cluster agree by at least
+    `threshold`.
 
-    The two clusters whose least agreement is highest are joined first. Returns the largest first.
+    Of all clusters, the two whose lowest agreement is highest are joined first. Returns the clusters, largest
+    first.
     """
     clusters = [[voice] for voice in voices]
     while len(clusters) > 1:
@@ -156,7 +164,7 @@ def form_clusters(
 
 
 def _dissenting(clusters: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the models outside the largest cluster; empty if two clusters are equally large."""
+    """Return the models outside the largest cluster; empty if no single cluster is the largest."""
     if len(clusters) < 2 or len(clusters[0]) == len(clusters[1]):
         return ()
     return tuple(sorted(voice for cluster in clusters[1:] for voice in cluster))

@@ -1,8 +1,8 @@
 """Asks OpenAI-compatible services the same question as this server's own models, and streams their answers.
 
-Only configured services are used, by their names. Redirects are not followed, cookies are not kept, and
-answers are limited in bytes and time. A service's own error message is not passed on, because some repeat a
-part of the key.
+Only services in the settings can be asked. Redirects are not followed, cookies are not kept, and answers are
+limited in bytes and time. A service's own error message is not passed on, because some messages repeat a part
+of the API key.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ if TYPE_CHECKING:  # servers without external services never load it
     import httpx2
 
 MAX_ANSWER = 4 * 1024 * 1024
-"""Maximum size of a service's answer in bytes, including its events."""
+"""Maximum size in bytes of an external service's answer, including its events."""
 MAX_CONNECTIONS = 32
-"""Maximum number of concurrent questions to all services; others wait, within their timeouts."""
+"""Maximum number of concurrent questions to all external services; further questions wait, within their time
+limits.
+"""
 
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -38,7 +40,7 @@ log = logging.getLogger("oneseek.external")
 
 @dataclass(frozen=True, slots=True)
 class ExternalQuestion:
-    """The question that is sent to every service."""
+    """The question that is sent to external services."""
 
     messages: list[dict[str, Any]]
     """The conversation as messages in OpenAI's format."""
@@ -62,7 +64,7 @@ class _Tokens(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    """A chunk of a stream, or a whole answer."""
+    """A chunk of an external service's stream, or its whole answer."""
 
     choices: list[_Choice] = []
     usage: _Tokens | None = None
@@ -73,7 +75,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ExternalModel:
-    """The client of one service."""
+    """The client of one external service."""
 
     def __init__(self, options: ExternalModelOptions, key: str | None, client: httpx2.AsyncClient) -> None:
         self.name = options.name
@@ -92,9 +94,9 @@ class ExternalModel:
     async def answer(
         self, question: ExternalQuestion, headers: Mapping[str, str] = _NO_HEADERS
     ) -> AsyncGenerator[Delta, None]:
-        """Stream the service's answer. `headers` are added to the request.
+        """Stream the external service's answer. `headers` are added to the request.
 
-        Raises `ApiError`: 502 if it fails, 504 if it takes too long.
+        Raises `ApiError`: 502 if the service fails, 504 if it takes too long.
         """
         import httpx2
 
@@ -107,7 +109,9 @@ class ExternalModel:
                     if delta is not None:
                         yield delta
                 if reader.finish_reason is None:
-                    raise self._failed("the service ended the connection before its answer was complete")
+                    raise self._failed(
+                        "the external service broke off before its answer was complete; try again"
+                    )
                 yield reader.last()
         except (TimeoutError, httpx2.TimeoutException):
             message = f"{self.name} did not answer within {self._options.timeout:g} seconds."
@@ -115,7 +119,9 @@ class ExternalModel:
             raise ApiError(reply) from None
         except httpx2.HTTPError as error:
             log.warning("calling the external model %s failed: %s", self.name, type(error).__name__)
-            raise self._failed("the service could not be reached, or the connection broke") from None
+            raise self._failed(
+                "the external service could not be reached, or the connection broke; try again later"
+            ) from None
 
     @asynccontextmanager
     async def _asked(
@@ -135,19 +141,25 @@ class ExternalModel:
                 log.warning(
                     "the external model %s answered with HTTP status %d", self.name, response.status_code
                 )
-                raise self._failed(f"the service answered with status {response.status_code}")
+                raise self._failed(
+                    f"the external service answered with HTTP status {response.status_code}; try again later"
+                )
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise self._failed("the service sent a compressed answer although the request forbids it")
+                raise self._failed(
+                    "the external service compressed its answer, so it was dropped; the request forbids this"
+                )
             yield response
 
     async def _payloads(self, response: httpx2.Response) -> AsyncGenerator[bytes]:
-        """The JSON of each event, or of the whole answer if the service does not stream."""
+        """Yield the JSON of each event, or of the whole answer if the service does not stream."""
         streams = response.headers.get("content-type", "").startswith("text/event-stream")
         pending, size = b"", 0
         async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > MAX_ANSWER:
-                raise self._failed(f"the service sent an answer larger than {MAX_ANSWER} bytes")
+                raise self._failed(
+                    f"the external service sent more than {MAX_ANSWER} bytes; its answer was dropped"
+                )
             pending += chunk
             if streams:
                 *lines, pending = pending.split(b"\n")
@@ -164,7 +176,9 @@ class ExternalModel:
         try:
             return reader.read(_decode(data))
         except (msgspec.DecodeError, ValueError, RecursionError):
-            raise self._failed("the service sent an answer that is not a chat completion") from None
+            raise self._failed(
+                "the external service's answer was dropped, since it is not a chat completion"
+            ) from None
 
     def _failed(self, why: str) -> ApiError:
         message = f"{self.name}: {why}."
@@ -172,7 +186,9 @@ class ExternalModel:
 
 
 class _AnswerReader:
-    """Converts one answer to deltas. `arrived`: start of the request in seconds of `time.perf_counter()`."""
+    """Converts one answer of an external service to deltas (pieces). `arrived` is the start of the request in
+    seconds of `time.perf_counter()`.
+    """
 
     def __init__(self, arrived: float) -> None:
         self.finish_reason: FinishReason | None = None
@@ -181,7 +197,9 @@ class _AnswerReader:
         self._first: float | None = None
 
     def read(self, chunk: _Chunk) -> Delta | None:
-        """The new text in an event. Raises `ValueError` for an answer that the service withheld."""
+        """Return the new text in an event; None if there is no text. Raises `ValueError` if the service
+        withheld the answer.
+        """
         if chunk.usage is not None:
             self._usage = Usage(max(0, chunk.usage.prompt_tokens), 0, max(0, chunk.usage.completion_tokens))
         if not chunk.choices:
@@ -198,25 +216,25 @@ class _AnswerReader:
         return Delta(message.content)
 
     def last(self) -> Delta:
-        """The last delta, with the service's token counts."""
+        """Return the last delta of the answer, with the service's token counts."""
         now = time.perf_counter()
         timing = Timing(self._arrived, self._arrived, self._first or now, now)
         return Delta("", finish_reason=self.finish_reason, usage=self._usage, timing=timing)
 
 
 class ExternalModels:
-    """All services of a server. Names are case-insensitive."""
+    """Clients of all external services of a server. The services' names are case-insensitive."""
 
     def __init__(self, models: Mapping[str, ExternalModel], client: httpx2.AsyncClient | None) -> None:
         self._models = models
         self._client = client
 
     def find(self, name: str) -> ExternalModel | None:
-        """Return the service called `name`; None if it is not configured."""
+        """Return the external service called `name`; None if it is not in the settings."""
         return self._models.get(name.strip().lower())
 
     async def close(self) -> None:
-        """Close all connections to the services."""
+        """Close all connections to the external services."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -227,7 +245,10 @@ NO_EXTERNAL_MODELS = ExternalModels({}, None)
 def open_external_models(
     options: Mapping[str, ExternalModelOptions], environ: Mapping[str, str]
 ) -> ExternalModels:
-    """Open the services with their keys from `environ`, without connecting. Raises `SettingsError`."""
+    """Create the clients of all external services, with their API keys from `environ`, without connecting.
+
+    Raises `SettingsError` if a key is missing or invalid.
+    """
     if not options:
         return NO_EXTERNAL_MODELS
     keys = {name: one.read_key(environ) for name, one in options.items()}

@@ -1,5 +1,7 @@
-"""Asks all voices (the models that answer one question together). Places in the queue are reserved for all of
-them or none. If one model fails, the others still answer."""
+"""Asks all voices (the models that answer one question together) at the same time.
+
+Places in the queue are reserved for all voices or none. If one model fails, the others still answer.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,19 @@ from server.serving.gate import Gate, hold_together
 from server.serving.voices.voice import LocalVoice, Voice
 
 VoiceEvents = AsyncGenerator[list[tuple[int, Delta | Exception]]]
-"""Events of the models that answer, each with the model's index: a piece of its answer, or its error."""
+"""Yields events of the models that answer, each with the model's index: a piece of its answer, or
+its error.
+"""
 
 
 async def load_bases(voices: Sequence[LocalVoice]) -> None:
-    """Load those bases of the models in `voices` that are loaded on demand. Raises `BaseNotLoadedError`."""
+    """Load the bases of the models in `voices` that are loaded on demand. Raises `BaseNotLoadedError`."""
     for service in {voice.service.runtime.name: voice.service for voice in voices}.values():
         await service.generation.ready()
 
 
 def hold_places(exchange: Exchange, voices: Sequence[LocalVoice]) -> None:
-    """Reserve a place in the queue for each model in `voices`, all or none. Raises `EngineBusyError`."""
+    """Reserve a place in the queue for each model in `voices`, for all or none. Raises `EngineBusyError`."""
     wanted: dict[Gate, list[str]] = {}
     for voice in voices:
         wanted.setdefault(voice.service.generation.gate, []).append(voice.resolution.share)
@@ -36,7 +40,9 @@ def hold_places(exchange: Exchange, voices: Sequence[LocalVoice]) -> None:
 
 
 def count_voices(exchange: Exchange, voices: Sequence[Voice]) -> None:
-    """From now on, count the request once for each model."""
+    """Add each model's exchange to `exchange.voices`, so that metrics count the request once for
+    each model.
+    """
     exchange.voices += [voice.exchange for voice in voices]
     for voice in voices:
         if isinstance(voice, LocalVoice):
@@ -46,8 +52,8 @@ def count_voices(exchange: Exchange, voices: Sequence[Voice]) -> None:
 async def run_voices(exchange: Exchange, voices: Sequence[Voice], metrics: Metrics) -> VoiceEvents:
     """Let all models answer at the same time, those of one engine in one batch.
 
-    If a model fails, an event with its error follows and the others continue. Closing the generator ends all
-    of them.
+    If a model fails, its error is yielded as an event, and the other models continue. Closing the generator
+    ends all answers.
     """
     exchange.generating = True
     answers = [_answer(voice, metrics) for voice in voices]
@@ -63,8 +69,8 @@ async def run_voices(exchange: Exchange, voices: Sequence[Voice], metrics: Metri
 
 
 async def _answer(voice: Voice, metrics: Metrics) -> Deltas:
-    """Yield the pieces of one model's answer. Record when it ended, and count it as cancelled if that was
-    before it began.
+    """Yield the pieces of one model's answer, and record when it ended. An answer that is cancelled before it
+    began is counted as cancelled.
     """
     try:
         async with aclosing(voice.answer()) as stream:

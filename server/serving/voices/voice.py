@@ -1,5 +1,5 @@
-"""Defines voices: models that answer one question together. Each is a local adapter or an external
-service.
+"""Defines voices: models that answer one question together. Each voice is a model of this server or an
+external service.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _UNTRACED: Mapping[str, str] = {}
 
 
 class Voice(Protocol):
-    """The interface of a voice, a model that answers a question together with others."""
+    """Interface of a voice: a model that answers a question together with others."""
 
     @property
     def exchange(self) -> Exchange:
-        """The exchange that this model's answer is counted with."""
+        """The exchange that records this model's answer, for metrics and logs."""
         ...
 
     @property
     def asked(self) -> list[str]:
-        """The names in the request that stand for this model."""
+        """The names in the request's `models` that stand for this model."""
         ...
 
     @property
@@ -44,23 +44,25 @@ class Voice(Protocol):
 
     @property
     def kind(self) -> str:
-        """`LOCAL` for a model of this server, `EXTERNAL` for a service."""
+        """`LOCAL` for a model of this server, `EXTERNAL` for an external service."""
         ...
 
     def answer(self) -> Deltas:
-        """Stream the model's answer. Closing this ends the work. Raises the error that prevents the
+        """Stream the model's answer. Closing the stream aborts the answer. Raises the error that prevents the
         answer.
         """
         ...
 
     def complete_receipt(self, usage: Usage, timing: Timing | None) -> Receipt | None:
-        """The receipt of a finished answer; None for an external service."""
+        """Return the receipt of a finished answer (which adapter answered, and why); None for an external
+        service.
+        """
         ...
 
 
 @dataclass(slots=True, eq=False)
 class LocalVoice:
-    """A base, an adapter or a blend of this server."""
+    """A voice that is a base, an adapter or a blend of this server."""
 
     service: BaseService
     exchange: Exchange
@@ -70,12 +72,12 @@ class LocalVoice:
     """Token ids of the question; empty until it is tokenized."""
     sampling: Sampling | None = None
     refusal: Exception | None = None
-    """The error if the model's base cannot answer the question."""
+    """The error with which this voice fails, if the model's base cannot answer the question; else None."""
     kind: str = field(default=LOCAL, init=False)
 
     @property
     def resolution(self) -> Resolution:
-        """The decision that chose this adapter."""
+        """The resolved routing decision: which base and adapter answer."""
         return self.decision.resolution
 
     @property
@@ -85,7 +87,9 @@ class LocalVoice:
 
     @property
     def chosen_here(self) -> bool:
-        """True if the server chose the adapter, by language or by a split of the alias."""
+        """True if the server chose the adapter, by language or because the alias's requests are divided
+        between versions.
+        """
         automatic = all(is_automatic(split_base(name)[1]) for name in self.asked)
         return automatic or self.resolution.chosen is not None
 
@@ -112,9 +116,7 @@ class LocalVoice:
                 self.exchange.lease.close()
 
     def complete_receipt(self, usage: Usage, timing: Timing | None) -> Receipt:
-        """Return the receipt of a finished answer; None for an external service. See
-        `Voice.complete_receipt`.
-        """
+        """Return the receipt of the finished answer. See `Voice.complete_receipt`."""
         runtime = self.service.runtime
         draft = ReceiptDraft(self.exchange, self.resolution, runtime.name, runtime.info.base_digest)
         return draft.complete([usage], [timing])
@@ -122,7 +124,7 @@ class LocalVoice:
 
 @dataclass(slots=True, eq=False)
 class ExternalVoice:
-    """A configured external service. It takes no place in an engine's queue."""
+    """A voice that is a configured external service. It takes no place in an engine's queue."""
 
     model: ExternalModel
     exchange: Exchange
@@ -132,11 +134,11 @@ class ExternalVoice:
 
     @property
     def name(self) -> str:
-        """The full name of the model that answers. See `Voice.name`."""
+        """Name of the external service. See `Voice.name`."""
         return self.model.name
 
     def answer(self) -> Deltas:
-        """Stream the answer of this model. See `Voice.answer`."""
+        """Stream the answer of the external service. See `Voice.answer`."""
         content = self.exchange.content
         return self._answer() if content is None else keep_content(self._answer(), content)
 
@@ -154,20 +156,22 @@ class ExternalVoice:
             end_record(record, last)
 
     def _traced(self) -> AbstractContextManager[Mapping[str, str]]:
-        """Headers that pass the request's trace on to the service, if it is traced."""
+        """Return a context that yields the HTTP headers which pass the request's trace on to the service; no
+        headers if the request is not traced.
+        """
         trace = self.exchange.trace
         return nullcontext(_UNTRACED) if trace is None else trace.call(self.model.name)
 
     def complete_receipt(self, usage: Usage, timing: Timing | None) -> None:
-        """Return None: only answers of this server's own models have receipts."""
+        """Return None, since only answers of this server's own models have receipts."""
         return
 
 
 def seat(voices: list[LocalVoice], voice: LocalVoice) -> LocalVoice | None:
-    """Add `voice` to `voices`, unless a model with the same weights is there already.
+    """Add `voice` to `voices`, unless a voice with the same weights is there already.
 
-    If the server chose the adapter of one of the two, they become one voice with both names. Otherwise the
-    request names the same model twice, and the voice that is there already is returned.
+    If the server chose the adapter of one of these two voices, they become one voice with both names.
+    Otherwise the request names the same model twice, and the voice that is there already is returned.
     """
     twin = next((one for one in voices if one.same_as(voice)), None)
     if twin is None:

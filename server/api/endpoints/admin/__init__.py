@@ -1,1 +1,3 @@
-"""Endpoints for admin keys, without the changes that they ask for; only `asgi` imports them."""
+"""Handles endpoints that need an admin key; `server.live` and `server.rollout` make the changes that these
+endpoints request. Only `server.asgi` imports this package.
+"""

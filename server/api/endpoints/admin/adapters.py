@@ -1,4 +1,6 @@
-"""`/admin/adapters`: list adapters and change the registry. Changes are live when answered."""
+"""Handles `/admin/adapters`: lists adapters and changes the adapter registry. A change that is answered with
+status 200 is live.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from server.serving.service import BaseService
 
 
 class Admin:
-    """The routes. 200: the change is live. 202: it is made, but this server has not applied it yet."""
+    """Handlers of `/admin/adapters`. Status 200: the change is live. Status 202: the change is in the
+    registry, but this server has not applied it yet.
+    """
 
     def __init__(self, context: Context, audit: AuditLog) -> None:
         self._context = context
@@ -31,7 +35,7 @@ class Admin:
         self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def all(self, _request: Request) -> Response:
-        """List every version that is served or in the registry."""
+        """List every adapter version that is served or in the registry."""
         entries: dict[str, dict[str, Any]] = {}
         for service in self._context.services:
             if service.changes is None:
@@ -44,13 +48,13 @@ class Admin:
         return reply({"object": "list", "data": list(entries.values())})
 
     async def one(self, request: Request) -> Response:
-        """Show one version in full."""
+        """Show one adapter version with all its details."""
         name = request.path_params["name"]
         changes, own = self._context.changes_for(request, name)
         return reply(self._with_base(await changes.inventory.one(own), self._context.base_of(name)))
 
     async def add(self, request: Request) -> Response:
-        """Add a version from a folder below `adapter_roots`, or a URL below `adapter_urls`."""
+        """Add an adapter version from a folder below `adapter_roots`, or from a URL below `adapter_urls`."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, AddFields)
         found, alias = await self._context.changes_for_new(request, body.alias or "", body.path)
@@ -66,13 +70,13 @@ class Admin:
         return await self._changed(request, "add", describe_source(body.path), change)
 
     async def promote(self, request: Request) -> Response:
-        """Make a version the active one of its alias."""
+        """Make an adapter version the active one of its alias."""
         await self._no_fields(request)
         changes, name = self._changes(request, request.path_params["name"])
         return await self._changed(request, "promote", name, changes.promote(name))
 
     async def rollback(self, request: Request) -> Response:
-        """Make the previous version of an alias active again."""
+        """Make the previously active version of an alias active again."""
         await self._no_fields(request)
         changes, name = self._changes(request, request.path_params["name"])
         return await self._changed(request, "rollback", name, changes.rollback(name))
@@ -84,7 +88,7 @@ class Admin:
         return await self._changed(request, "retire", name, changes.retire(name))
 
     async def verify(self, request: Request) -> Response:
-        """Check the files of versions against the recorded digests."""
+        """Check that the files of adapter versions still have their recorded digests."""
         await self._no_fields(request)
         changes, name = self._changes(request, request.path_params["name"])
         async with self._audit.record(request, "verify", name):
@@ -112,13 +116,13 @@ class Admin:
         )
 
     async def _no_fields(self, request: Request) -> None:
-        """Refuse a body that has fields."""
+        """Refuse a request whose JSON body has any field. No body, or an empty object, is accepted."""
         if not is_empty(request.scope):
             to_fields(await self._context.read(request, limit=self._limit), NoFields)
 
 
 def _is_here(entry: dict[str, Any]) -> bool:
-    """True if the version's base serves it, or would serve it if it were not damaged."""
+    """Return True if the adapter version is served, or would be served if its files were not damaged."""
     return entry["served"] or entry["problem"] is not None
 
 
@@ -139,7 +143,9 @@ def _change(change: ChangeResult) -> dict[str, Any]:
 
 
 def _promotion(change: ChangeResult) -> str | None:
-    """The request that makes an added version active."""
+    """Return the request (method and path) that makes an added version the active one; None if none is
+    needed.
+    """
     return f"POST /admin/adapters/{change.name}/promote" if change.stands and not change.active else None
 
 

@@ -1,4 +1,4 @@
-"""Logs and counts each change of adapters that a client makes over HTTP."""
+"""Logs and counts each change of adapters that a client requests over HTTP."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
 
 MAX_ADMIN_BODY = 64 * 1024
-"""Maximum body in bytes of an admin request; `max_body` if that is smaller."""
+"""Maximum size in bytes of an admin request's body. The setting `max_body` applies if it is smaller."""
 
 log = logging.getLogger("oneseek.admin")
 
 
 @dataclass(slots=True)
 class AuditEntry:
-    """The audit log's entry about one change of adapters."""
+    """One entry of the audit log: a change of adapters, with its outcome."""
 
     name: str
     """Full name of the adapter; the client's own spelling until the full name is known."""
@@ -31,7 +31,7 @@ class AuditEntry:
     outcome: str = "ok"
 
     def about(self, name: str, digest: str | None = None) -> None:
-        """Record the version that was changed."""
+        """Record the name and digest of the adapter version that was changed."""
         self.name, self.digest = name, digest or ""
 
 
@@ -43,7 +43,10 @@ class AuditLog:
 
     @asynccontextmanager
     async def record(self, request: Request, action: str, name: str) -> AsyncGenerator[AuditEntry]:
-        """Log and count the change in the block with client and outcome. `action` is from a fixed set."""
+        """Log and count the change that the `with` block makes, with its client and outcome.
+
+        `action` must come from a fixed set, since it is a metric label.
+        """
         exchange: Exchange = request.scope[EXCHANGE]
         told, began = AuditEntry(name), time.perf_counter()
         why = ""

@@ -32,7 +32,10 @@ _TYPES = {404: "NotFoundError", 503: "ServiceUnavailableError"}
 
 
 class Loras:
-    """The routes. `lora_name` is an alias or `alias@version`; `lora_path` is below `adapter_roots`."""
+    """Handlers of `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`.
+
+    `lora_name` is an alias or `alias@version`; `lora_path` is a folder below `adapter_roots`, or a URL.
+    """
 
     def __init__(self, context: Context, audit: AuditLog) -> None:
         self._context = context
@@ -40,7 +43,9 @@ class Loras:
         self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def load(self, request: Request) -> Response:
-        """Load an adapter: from a folder in memory only, from a URL as a version of the registry."""
+        """Load an adapter. From a folder, it is held in memory only; from a URL, it becomes a version in the
+        registry.
+        """
         try:
             value = await self._context.read(request, limit=self._limit)
             body = to_generation(value, LoadFields, refused=LORA_REFUSED, hints=frozenset())
@@ -73,10 +78,11 @@ class Loras:
         return Response(f"Success: LoRA adapter '{name}' removed successfully.", media_type="text/plain")
 
     def _failed(self, error: Exception) -> Response:
-        """Handle errors in vLLM's format: `code` is the status, `type` its kind. Re-raises unexpected errors.
+        """Return an error in vLLM's format: `code` is the HTTP status, `type` the kind of error. Raises
+        unexpected errors again.
 
-        The fields appear twice: below `error`, as in current vLLM, and at the top level, as in older
-        versions, which production-stack's controller still reads.
+        The fields appear twice: below `error`, as in current vLLM, and at the top level, as in older versions
+        of vLLM, which the controller of vLLM's production-stack still reads.
         """
         reply = reply_for(error)
         if reply.code == "internal_error":

@@ -1,4 +1,6 @@
-"""`/admin/adapters/{alias}/canary`, `shadow`, `settle` and `rollout`: divide an alias's requests."""
+"""Handles `/admin/adapters/{alias}/canary`, `/shadow`, `/settle` and `/rollout`, which divide an alias's
+requests between versions.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from server.rollout.changes import AliasShares, RolloutChanges
 
 
 class Rollout:
-    """The routes. 200: the change is live. 202: it is made, but this server has not applied it yet."""
+    """Handlers of the rollout endpoints (canary, shadow, settle, rollout). Status 200: the change is live.
+    Status 202: the change is made, but this server has not applied it yet.
+    """
 
     def __init__(self, context: Context, audit: AuditLog) -> None:
         self._context = context
@@ -26,14 +30,16 @@ class Rollout:
         self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def canary(self, request: Request) -> Response:
-        """Send a share of the requests to other versions."""
+        """Send a percentage of an alias's requests to other versions of the adapter."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, CanaryFields)
         changes, alias = self._changes(request)
         return await self._divided(request, "canary", alias, changes.canary(alias, body.shares))
 
     async def shadow(self, request: Request) -> Response:
-        """Let a version answer a part of the requests too, without showing its answers to clients."""
+        """Let a shadow version also answer a percentage of an alias's requests. Clients do not see its
+        answers.
+        """
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, ShadowFields)
         changes, alias = self._changes(request)
@@ -41,7 +47,7 @@ class Rollout:
         return await self._divided(request, "shadow", alias, done)
 
     async def settle(self, request: Request) -> Response:
-        """Send all requests to the active version again."""
+        """Send all requests for an alias to its active version again."""
         empty = is_empty(request.scope)
         value = {} if empty else await self._context.read(request, limit=self._limit)
         body = to_fields(value, SettleFields)
@@ -49,7 +55,7 @@ class Rollout:
         return await self._divided(request, "settle", alias, changes.settle(alias, body.reason))
 
     async def describe(self, request: Request) -> Response:
-        """Show how requests are divided, with the measurements."""
+        """Show how an alias's requests are divided between versions, with each trial's measurements."""
         changes, alias = self._changes(request)
         return reply(await changes.describe(alias))
 
