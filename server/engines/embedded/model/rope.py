@@ -1,4 +1,4 @@
-"""Rotary position embedding: frequencies and tables, with no scaling, linear scaling or Llama 3's scaling.
+"""Rotary position embedding (RoPE): frequencies and tables, unscaled or with linear or Llama 3 scaling.
 
 Feature i is rotated with feature i + head_dim / 2, as in Hugging Face checkpoints. The method is RoFormer's,
 https://arxiv.org/abs/2104.09864.
@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Llama3Scaling:
-    """Llama 3.1's scaling: long wavelengths are multiplied by `factor`, short ones kept, others blended."""
+    """Llama 3.1's RoPE scaling.
+
+    Long wavelengths are multiplied by `factor`, short ones are kept, and those between are interpolated.
+    """
 
     factor: float
     low_frequency_factor: float
@@ -27,21 +30,21 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Parameters that map positions to angles of rotation."""
+    """Parameters of the rotary position embedding (RoPE), which maps positions to angles of rotation."""
 
     theta: float
     linear_factor: float = 1.0
-    """Factor by which positions are divided (linear scaling)."""
+    """Factor by which positions are divided in linear RoPE scaling; 1 means no scaling."""
     llama3: Llama3Scaling | None = None
 
     def tables(self, head_dim: int, positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute the cosines and the sines, each [positions, head_dim / 2]."""
+        """Compute the tables of cosines and sines for all positions, each [positions, head_dim / 2]."""
         frequencies = self.frequencies(head_dim)
         angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]
         return np.cos(angles), np.sin(angles)
 
     def frequencies(self, head_dim: int) -> NDArray[np.float32]:
-        """Compute the radians per position, [head_dim / 2]."""
+        """Compute the rotation per position in radians for each pair of features, [head_dim / 2]."""
         exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
         plain = (1.0 / np.power(np.float32(self.theta), exponents)).astype(np.float32)
         if self.llama3 is not None:
@@ -60,9 +63,10 @@ def _stretch(plain: NDArray[np.float32], scaling: Llama3Scaling) -> NDArray[np.f
 
 
 def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
-    """Read `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (earlier versions).
+    """Read the RoPE parameters from config.json: `rope_parameters` (transformers 5), or `rope_theta` and
+    `rope_scaling` (earlier versions).
 
-    Raises `ValueError` for a kind of scaling that is not supported, and names it.
+    Raises `ValueError` if the kind of scaling is not supported; the message names it.
     """
     parameters = raw.get("rope_parameters")
     scaling = raw.get("rope_scaling")

@@ -1,4 +1,7 @@
-"""The Mistral and Llama families: the rotary decoder, for Llama with biases if config.json sets them."""
+"""The Mistral and Llama model families, which share the decoder of `rotary`.
+
+Llama's has biases if config.json sets them.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ from server.engines.embedded.model.families.rotary import (
 
 _MISTRAL_WINDOW = 4096
 _BIASES = {"attention_bias": ("qkv", "o"), "mlp_bias": ("gate", "up", "down")}
-"""Flag in Llama's config.json → the groups of modules that have a bias if it is true."""
+"""Maps each flag in Llama's config.json to the matrix products that have a bias if the flag is true."""
 
 
 def read(raw: ConfigFields) -> ModelConfig:
-    """Read this architecture's sizes and options from config.json. See `Family.read`."""
+    """Read a Mistral or Llama model's dimensions and options from config.json. See `Family.read`."""
     mistral = raw.get("model_type") == "mistral"
     for name in _BIASES:
         if mistral and raw.get(name):
@@ -37,11 +40,11 @@ def read(raw: ConfigFields) -> ModelConfig:
 
 
 def _window(raw: ConfigFields, windowed: bool) -> int | None:
-    """Return the sliding window, the same for every layer, as transformers 5.23 computes it.
+    """Return the sliding window of all layers, as transformers 5.23 computes it; None for full attention.
 
-    `layer_types` is used if present. Otherwise Llama has no window, whatever `sliding_window` says
-    (`modeling_llama`: `create_causal_mask`), and Mistral's default is 4096 (`MistralConfig`). Raises
-    `UnsupportedModelError` if only some layers have a window.
+    `layer_types` decides, if it is present. Otherwise Llama has no sliding window, whatever `sliding_window`
+    says (`modeling_llama`: `create_causal_mask`), and Mistral's window is 4096 by default (`MistralConfig`).
+    Raises `UnsupportedModelError` if only some layers have a window.
     """
     found = read_layer_kinds(raw)
     if found == {FULL}:

@@ -1,4 +1,4 @@
-"""Finds the family of a base by `model_type` in its Hugging Face `config.json`."""
+"""Finds the model family of a base model by the `model_type` in its Hugging Face `config.json`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from server.engines.embedded.model.families.qwen import QWEN2, QWEN3
 FAMILIES: dict[str, Family] = {
     kind: family for family in (LLAMA, QWEN2, QWEN3, GPT2) for kind in family.architectures
 }
-"""Maps each `model_type` to its family. Lists every architecture that this engine runs."""
+"""Maps each `model_type` in config.json to its model family. Lists every architecture that the embedded
+engine runs.
+"""
 
 
 def read_model_config(model_dir: Path) -> ModelConfig:
-    """Read `config.json`. Raises `UnsupportedModelError` if the model is not one this engine runs."""
+    """Read a base model's `config.json`.
+
+    Raises `UnsupportedModelError` if the embedded engine does not support the model.
+    """
     path = model_dir / "config.json"
     try:
         raw: object = json.loads(path.read_text(encoding="utf-8"))
@@ -34,7 +39,10 @@ def read_model_config(model_dir: Path) -> ModelConfig:
 
 
 def parse_config(raw: ConfigFields) -> ModelConfig:
-    """Like `read_model_config`, but from parsed JSON."""
+    """Read a base model's config from parsed JSON.
+
+    Raises `UnsupportedModelError` if the embedded engine does not support the model.
+    """
     if raw.get("auto_map"):
         raise UnsupportedModelError(
             "auto_map needs code from the checkpoint, which OneSeek never runs; use a supported architecture"

@@ -1,7 +1,8 @@
-"""The decoder that Mistral, Llama and Qwen share.
+"""The decoder that Mistral, Llama and Qwen share: grouped-query attention, rotary positions, RMSNorm and
+SwiGLU.
 
-It has grouped-query attention, rotary positions, RMSNorm and SwiGLU. Each family's own module reads what
-differs: which products have a bias, if each head's queries and keys are normalised, and sliding windows.
+The modules `llama` and `qwen` read what differs from config.json: which matrix products have a bias, if each
+head's queries and keys are normalised, and the sliding window.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ GROUPS = {
     "down": ("down_proj",),
 }
 COMPUTED = r"(?:.*\.)?rotary_emb\.(?:(?:original_)?inv_freq|cos_cached|sin_cached)"
-"""transformers, `_adjust_missing_and_unexpected_keys`: old checkpoints hold them for each layer."""
+"""Pattern for names of rotary tables, which old checkpoints hold for each layer and the decoder computes
+itself. From transformers' `_adjust_missing_and_unexpected_keys`.
+"""
 FULL, SLIDING = "full_attention", "sliding_attention"
 _LEGACY_KINDS = {"attention": FULL}
-"""`_LEGACY_LAYER_TYPE_REMAP` in transformers' `configuration_utils`."""
+"""Maps old values of `layer_types` to current ones, like `_LEGACY_LAYER_TYPE_REMAP` in transformers'
+`configuration_utils`.
+"""
 
 
 def read_rotary(
@@ -45,9 +50,10 @@ def read_rotary(
     head_norm: bool = False,
     head_dim: int | None = None,
 ) -> ModelConfig:
-    """Read the sizes of a rotary decoder. `head_dim` is the default if config.json has none.
+    """Read the dimensions of a rotary decoder from config.json. `head_dim` is used if config.json does not
+    set it.
 
-    Raises `UnsupportedModelError`.
+    Raises `UnsupportedModelError` for a value that the engine does not support.
     """
     if raw.get("hidden_act", "silu") != "silu":
         raise UnsupportedModelError(f"hidden_act {raw['hidden_act']!r} is not supported; supported: silu")
@@ -80,7 +86,7 @@ def read_rotary(
 
 
 def write_rotary(blocks: Blocks) -> None:
-    """Write the whole decoder into the graph, from token ids to logits. See `Family.write`."""
+    """Add the whole rotary decoder to the graph, from token ids to logits. See `Family.write`."""
     config, layers = blocks.config, blocks.config.family.lora.layers
     residual, update = blocks.embed_tokens(EMBEDDING), ""
     for layer in range(config.layers):
@@ -98,7 +104,11 @@ def write_rotary(blocks: Blocks) -> None:
 
 
 def read_layer_kinds(raw: ConfigFields) -> set[str] | None:
-    """Return the set of kinds of attention in `layer_types`, or None. Raises `UnsupportedModelError`."""
+    """Return the set of attention kinds that `layer_types` in config.json names; None if the field is
+    missing.
+
+    Raises `UnsupportedModelError` unless the field has one entry per layer.
+    """
     kinds = raw.get("layer_types")
     if kinds is None:
         return None
