@@ -1,10 +1,10 @@
-"""Puts the weights of several adapters side by side in packs: the graph's inputs lora_a, lora_b and
+"""Packs the LoRA weights of several adapters side by side, as the graph's inputs lora_a, lora_b and
 lora_mask.
 
-Every adapter keeps its own arrays. For the adapters of a batch, a *pack* is built that holds copies of them
-next to each other on the rank axis. So the cost of a step depends on the adapters in it, not on all resident
-adapters. Each adapter's scaling is multiplied into the pack's B. The mask holds the weight of each adapter
-for each request: 1, or its weight in a blend.
+Every adapter keeps its own arrays. For the adapters of a batch, a *pack* is built: arrays that hold copies of
+their weights next to each other on the rank axis. So the cost of a step depends on the adapters in the batch,
+not on all loaded adapters. Each adapter's scaling is multiplied into the pack's B. The mask holds the weight
+of each adapter for each request: 1, or its weight in a blend.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from server.engines.embedded.model.config import ModelConfig
 from server.request import AdapterMix
 
 MAX_MIXES = 1024
-"""Maximum number of mask rows that a pack caches."""
+"""Maximum number of different adapter mixes whose mask values a pack caches."""
 
 Floats = NDArray[np.floating]
 
 
 class Pack:
-    """The arrays of some adapters, side by side."""
+    """The LoRA weights of some adapters, packed side by side along the rank axis."""
 
     def __init__(
         self, config: ModelConfig, adapters: Mapping[str, AdapterWeights], dtype: str = "float32"
@@ -47,17 +47,18 @@ class Pack:
 
     @property
     def rank(self) -> int:
-        """Sum of the rank columns of all groups."""
+        """Sum of the LoRA rank columns over all matrix products."""
         return sum(self.widths.values())
 
     @property
     def size(self) -> int:
-        """Size of all arrays in bytes."""
+        """Size of the pack's arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Return the mask of each group of modules, [len(mixes), 1, width]. The pack must hold every adapter
-        of `mixes`.
+        """Return the adapter mask of each matrix product for a batch, [len(mixes), 1, rank columns].
+
+        The pack must contain every adapter of `mixes`.
         """
         if len(self._mixes) > MAX_MIXES:
             self._mixes.clear()
@@ -78,7 +79,7 @@ class Pack:
             self._tables[group] = table
 
     def _lay_out(self, group: str, config: ModelConfig, adapters: Mapping[str, AdapterWeights]) -> None:
-        """Give each adapter as many columns of a group as it needs in the layer that needs most."""
+        """Assign each adapter its rank columns in a matrix product, as many as its largest layer needs."""
         start, modules = 0, config.groups[group]
         for digest, weights in adapters.items():
             width = max(
@@ -110,7 +111,7 @@ class Pack:
 
 
 class AdapterStore:
-    """Holds the resident adapters, and a cache of recently built packs."""
+    """Holds the loaded adapters, and a cache of recently built packs."""
 
     def __init__(self, config: ModelConfig, pack_bytes: int, dtype: str = "float32") -> None:
         self._config, self._pack_bytes, self._dtype = config, pack_bytes, dtype
@@ -120,11 +121,11 @@ class AdapterStore:
 
     @property
     def base(self) -> Pack:
-        """The pack for a batch without adapters."""
+        """The empty pack, for a batch without adapters."""
         return self._base
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Add an adapter. Raises `ValueError` if it does not fit the base."""
+        """Add an adapter's weights. Raises `ValueError` if the adapter does not fit the base model."""
         shapes = self._config.shapes
         for (layer, module), low in weights.modules.items():
             if module not in shapes:
@@ -141,17 +142,20 @@ class AdapterStore:
             self._adapters[digest] = weights
 
     def unload(self, digest: str) -> None:
-        """Remove an adapter and every pack that holds it. Raises `ValueError` if it is not resident."""
+        """Remove an adapter and every pack that contains it.
+
+        Raises `ValueError` if the adapter is not loaded.
+        """
         if self._adapters.pop(digest, None) is None:
             raise ValueError(f"adapter {digest} is not resident")
         for key in [key for key in self._packs if digest in key]:
             del self._packs[key]
 
     def pack(self, active: frozenset[str], current: Pack) -> Pack:
-        """Return a pack that holds the adapters `active`.
+        """Return a pack that contains the adapters `active`.
 
-        That is `current` if it holds them and is at most twice as wide as needed, or else a pack of exactly
-        these adapters. Raises `ValueError` if an adapter is not resident.
+        This is `current` if that contains them and is at most twice as wide as needed; otherwise it is a pack
+        of exactly these adapters. Raises `ValueError` if an adapter is not loaded.
         """
         if not active:
             return self._base
@@ -168,14 +172,16 @@ class AdapterStore:
         return self._build(active)
 
     def holds(self, pack: Pack) -> bool:
-        """Return True if the pack is still valid."""
+        """Return True if the pack is still cached, so that it may be used."""
         return pack is self._base or self._packs.get(pack.digests) is pack
 
     def _fits(self, active: frozenset[str], pack: Pack) -> bool:
         return pack.rank <= 2 * sum(self._rank(digest) for digest in active)
 
     def _rank(self, digest: str) -> int:
-        """Estimate the columns that an adapter adds to a pack: the sum of its modules' largest ranks."""
+        """Estimate how many rank columns an adapter adds to a pack: the sum of the largest ranks of its
+        linear modules.
+        """
         modules = self._adapters[digest].modules
         widest: dict[str, int] = {}
         for (_, module), low in modules.items():
