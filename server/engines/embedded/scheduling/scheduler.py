@@ -1,8 +1,8 @@
-"""Plans each step: which sequences join, continue, or are preempted.
+"""Plans each engine step: which sequences start, continue, or are preempted.
 
 The engine's loop calls `schedule`, runs the step, and calls `advance`. It then calls `append` for each
-sampled token and `finish` for each text that ends. `add` and `cancel` are allowed between these calls, in
-the same thread. Imports no tensor library.
+sampled token and `finish` for each text that ends. `add` and `cancel` may be called in between, in the same
+thread. Imports no tensor library.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from server.engines.shared.fairness import OUTPUT_PRICE, PROMPT_PRICE, FairQueue
 from server.request import Share
 
 DEPTH = 32
-"""Number of waiting sequences considered for admission, since some only wait for another's prefix."""
+"""Number of waiting sequences considered for admission, since some wait for another's prefix."""
 
 
 class Scheduler:
-    """Continuous batching over rows of KV memory."""
+    """Scheduler for continuous batching, with one KV cache slot per sequence."""
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
@@ -48,7 +48,7 @@ class Scheduler:
         self._queries = self._hits = self._preemptions = self._made_way = 0
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence. Raises `ValueError` if it can never fit, or if its id is in use."""
+        """Queue a sequence. Raises `ValueError` if it can never fit, or if its request id is in use."""
         request = sequence.request
         total = len(request.prompt) + request.sampling.max_tokens
         if total > self.limits.context:
@@ -71,9 +71,9 @@ class Scheduler:
         self._parts.seats.come(ticket.share)
 
     def cancel(self, request_id: str, *, reuse: bool = True) -> Sequence | None:
-        """Drop a waiting or running sequence and return it; None if there is none with this id.
+        """Drop a waiting or running sequence and return it; None if no request has this id.
 
-        Its computed prefix is kept for reuse unless `reuse` is false, for sequences that failed.
+        Its computed tokens stay as a cached prefix, unless `reuse` is false (for failed sequences).
         """
         ticket = self._tickets.get(request_id)
         if ticket is None:
@@ -85,17 +85,17 @@ class Scheduler:
         return self._close(ticket)
 
     def finish(self, sequence: Sequence) -> None:
-        """End a running sequence and keep its prefix for reuse. Raises `ValueError` if it does not run."""
+        """End a running sequence and cache its prefix. Raises `ValueError` if the sequence is not running."""
         ticket = self._ticket(sequence)
         self._leave(ticket)
         self._close(ticket)
         self._parts.seats.leave(ticket.share, self._number)
 
     def schedule(self) -> Step:
-        """Plan the next step: grow sequences, preempt for other shares, add prompts and newcomers, move rows.
+        """Plan the next step: grow and preempt sequences, add prompts, admit waiting sequences, move slots.
 
-        Release the rows in `released` before the step's other work, so that the KV budget is never exceeded.
-        An empty step releases nothing: rows emptied meanwhile are released with the next step.
+        Release the KV cache slots in `released` before the step's other work, so that the KV budget is kept.
+        An empty step releases nothing: slots emptied meanwhile are released with the next step.
         """
         now = time.perf_counter()
         self._number += 1
@@ -114,7 +114,7 @@ class Scheduler:
         return Step(copies, batch.chunks, sorted(batch.decodes, key=_row), released, faults)
 
     def advance(self, step: Step) -> None:
-        """Record that `step` has run. Ignores sequences that were dropped meanwhile."""
+        """Record that `step` has run. Sequences that were dropped in the meantime are ignored."""
         computed = len(step.decodes)
         for chunk in step.chunks:
             computed += chunk.length
@@ -128,7 +128,7 @@ class Scheduler:
         self._parts.earn(computed)
 
     def append(self, sequence: Sequence, token: int) -> None:
-        """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take one now."""
+        """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take a token."""
         if sequence.row < 0 or sequence.computed != len(sequence.tokens):
             raise ValueError(
                 f"request {sequence.request.request_id!r} awaits no token: state {sequence.state.value}, "
@@ -143,7 +143,7 @@ class Scheduler:
         self._waiting.charge(self._tickets[request.request_id].share, OUTPUT_PRICE)
 
     def forget(self, digest: str) -> None:
-        """Drop the cached prefixes of all mixes with this adapter, and counters of its idle shares."""
+        """Drop the cached prefixes that use this adapter, and the fairness counters of its idle clients."""
         for row in self._rows.cached():
             if row.key is not None and any(name == digest for name, _ in row.key[0]):
                 self._rows.empty(row)
@@ -152,9 +152,9 @@ class Scheduler:
                 self._waiting.forget(share)
 
     def lend(self, count: int) -> list[int]:
-        """Return up to `count` emptied rows, ascending, for use before the next `schedule`.
+        """Empty up to `count` KV cache slots, for use before the next `schedule`. Return them, ascending.
 
-        If too few rows are free, running sequences are preempted.
+        If too few slots are free, running sequences are preempted.
         """
         count = min(count, self.limits.rows)
         while len(free := list(self._rows.usable())) < count:
@@ -171,12 +171,12 @@ class Scheduler:
 
     @property
     def running_by_share(self) -> Mapping[str, int]:
-        """Running sequences of each adapter."""
+        """Number of running sequences of each adapter."""
         return by_adapter(self._parts.held)
 
     @property
     def waiting_by_share(self) -> Mapping[str, int]:
-        """Waiting sequences of each adapter."""
+        """Number of waiting sequences of each adapter."""
         return by_adapter(self._waiting.counts())
 
     @property
@@ -186,41 +186,41 @@ class Scheduler:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens of KV memory in use, including cached prefixes, in whole pages."""
+        """Tokens of KV cache in use, including cached prefixes, in whole pages."""
         return self._rows.pages * PAGE
 
     @property
     def kv_cached(self) -> int:
-        """Part of `kv_tokens` that no running sequence holds."""
+        """Tokens of KV cache (part of `kv_tokens`) that hold only cached prefixes."""
         return self._rows.cached_pages * PAGE
 
     @property
     def kv_capacity(self) -> int:
-        """Tokens that the KV budget holds, in whole pages."""
+        """Tokens that the KV cache budget holds, in whole pages."""
         return self._rows.capacity * PAGE
 
     @property
     def prefix_queries(self) -> int:
-        """Prompt tokens looked up for reuse."""
+        """Total number of prompt tokens looked up in the prefix cache."""
         return self._queries
 
     @property
     def prefix_hits(self) -> int:
-        """Prompt tokens found for reuse."""
+        """Total number of prompt tokens found in the prefix cache."""
         return self._hits
 
     @property
     def preemptions(self) -> int:
-        """Number of preemptions because memory ran out."""
+        """Number of preemptions because the KV cache was full."""
         return self._preemptions
 
     @property
     def made_way(self) -> int:
-        """Number of preemptions for another share."""
+        """Number of preemptions in favour of another client (API key and adapter)."""
         return self._made_way
 
     def _grow(self) -> bool:
-        """Add pages to sequences that need them, oldest first. Return True if one had to be preempted."""
+        """Add pages to sequences that need them, oldest first. Return True if a sequence was preempted."""
         rows, before = self._rows, self._preemptions
         for ticket in list(self._running):
             sequence = ticket.sequence
@@ -237,10 +237,9 @@ class Scheduler:
         return self._preemptions > before
 
     def _make_way(self) -> None:
-        """Preempt a sequence if the next share in order has less than its fair part and another share has
-        more.
+        """Preempt a sequence if the next waiting client has less than its fair part, and another more.
 
-        At most one in each step, so that not all streams of a share pause at once.
+        At most one in each step, so that not all streams of a client pause at once.
         """
         self._aside = None
         newcomer = next(self._waiting_in_order(), None)
@@ -273,9 +272,7 @@ class Scheduler:
         return self._waiting.in_order(DEPTH, self._parts.held, self._parts.part)
 
     def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
-        """Stop a running sequence and free its row. Its share is no longer charged for prompt tokens that
-        were not computed.
-        """
+        """Stop a running sequence and free its slot. Refund its client for prompt tokens not computed."""
         sequence = ticket.sequence
         ticket.reached = max(ticket.reached, sequence.computed)
         ticket.unpaid = max(0, sequence.prompt_length - ticket.reached)
@@ -298,7 +295,7 @@ class Scheduler:
         return ticket
 
     def _fill(self, batch: Batch, now: float, *, newcomers: bool) -> bool:
-        """Give the step's tokens to prompts, one share after another. Return True if a newcomer joined."""
+        """Fill the step with prompt tokens, one client after another. True if a sequence was admitted."""
         begun = [self._tickets[sequence.request.request_id] for sequence in batch.prompts]
         ahead = self._turns.begin(begun, self._waiting.counts().keys() if newcomers else ())
         joined = bool(ahead) and self._admit(batch, now, ahead)
@@ -307,9 +304,9 @@ class Scheduler:
         return (newcomers and self._admit(batch, now)) or joined
 
     def _admit(self, batch: Batch, now: float, only: Container[Share] | None = None) -> bool:
-        """Admit newcomers while sequences, tokens and memory allow. Return True if any joined.
+        """Admit waiting sequences while slots, tokens and memory allow. Return True if any was admitted.
 
-        A newcomer whose admission raises an error is dropped with it, so that it does not block others.
+        If admitting a sequence raises an error, it is dropped, so that it does not block others.
         """
         joined = False
         while batch.budget > 0 and len(self._running) < self.limits.max_num_seqs:
@@ -326,7 +323,7 @@ class Scheduler:
         return joined
 
     def _admit_next(self, batch: Batch, now: float, only: Container[Share] | None) -> bool:
-        """Admit the next sequence. Returns False if none can be admitted."""
+        """Admit the next waiting sequence. Return False if none can be admitted."""
         found = self._next(only)
         if found is None:
             return False
@@ -342,7 +339,7 @@ class Scheduler:
         return True
 
     def _expel(self, ticket: Ticket) -> None:
-        """Drop a newcomer whose admission failed at any stage."""
+        """Drop a sequence whose admission failed, whether it is running or waiting."""
         if ticket in self._running:
             self._leave(ticket, reuse=False)
         else:
@@ -371,10 +368,10 @@ class Scheduler:
             self._parts.pay(max(0, ticket.reached - shared))
 
     def _next(self, only: Container[Share] | None) -> tuple[Ticket, KvRow | None, int] | None:
-        """Choose the next sequence to admit. Return its ticket, the row with its prefix, and the length.
+        """Choose the next sequence to admit. Return it, the slot with its prefix, and the prefix length.
 
-        Skips sequences that wait for another's prefix. Returns None if the next one does not fit in memory:
-        smaller ones must not overtake it, or it would starve.
+        Sequences that wait for another's prefix are skipped. Returns None if the next one does not fit in
+        memory: smaller ones must not overtake it, or it would starve.
         """
         for ticket in self._waiting_in_order():
             if ticket is self._aside or (only is not None and ticket.share not in only):
