@@ -116,7 +116,9 @@ class EmbeddedEngine:
         """Raise `UnsupportedRequestError`: the embedded engine returns token logits only and has no
         embeddings.
         """
-        raise UnsupportedRequestError("the embedded engine makes no embeddings; use the vllm engine", "model")
+        raise UnsupportedRequestError(
+            "the embedded engine cannot compute embeddings; use the vllm engine", "model"
+        )
 
     async def load(self, adapter: Adapter) -> None:
         """Load `adapter` into an adapter slot of the engine, and generate one token with it as a test.
@@ -225,7 +227,9 @@ class EmbeddedEngine:
     ) -> DeltaStream:
         loop = self._loop
         if loop is None or self._closed or not loop.alive:
-            raise EngineDeadError("the engine is not running")
+            raise EngineDeadError(
+                "the embedded engine is not running and takes no requests; restart the server"
+            )
         if not probe:
             self._admission.check_room(request)
         check_fits(request, self.info, self._limits.kv_capacity)
@@ -278,7 +282,7 @@ class EmbeddedEngine:
 
     def _call(self, work: Callable[[Runner, Scheduler], None]) -> Future[None]:
         if self._loop is None:
-            raise EngineDeadError("the engine is not running")
+            raise EngineDeadError("the embedded engine is not running; restart the server to change adapters")
         return self._loop.call(work)
 
     async def _probe(self, digest: str) -> None:

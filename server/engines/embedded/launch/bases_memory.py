@@ -99,11 +99,11 @@ def plan_bases(
     least = _plan(bases, most, available, {base.name: _least(base) for base in bases})
     shown = "; ".join(f"{name} {_in_parts(part)}" for name, part in least.parts.items())
     remedies = " or ".join(_remedies(bases, most, available))
-    none = "no setting helps; serve fewer or smaller bases"
-    remedy = f"it fits with {remedies}" if remedies else none
+    none = "no setting helps; serve fewer or smaller base models"
+    remedy = f"they fit with {remedies}" if remedies else none
     needed, free = format_bytes(least.size), format_bytes(available)
     raise ValueError(
-        f"the bases need {needed} of memory together, but only {free} are free: {shown}; {remedy}"
+        f"the base models together need {needed} of memory, but only {free} are free ({shown}); {remedy}"
     )
 
 

@@ -104,7 +104,7 @@ def dtype_on(provider: Provider, wanted: Dtype | None, choice: DeviceChoice) -> 
     if choice == "auto":
         return provider.dtypes[0]
     raise ValueError(
-        f"dtype {wanted} is not available on device {provider.name}; use {' or '.join(provider.dtypes)}"
+        f"device {provider.name} does not support dtype {wanted}; set dtype to {' or '.join(provider.dtypes)}"
     )
 
 
@@ -144,7 +144,11 @@ def bring_up(provider: Provider) -> None:
     try:
         open_session(model.SerializeToString(), provider, {})
     except Exception as error:  # ONNX Runtime's own have no other common base, and pass on what drivers say
-        raise DeviceError("absent", f"device {provider.name} failed to start: {first_line(error)}") from error
+        raise DeviceError(
+            "absent",
+            f"device {provider.name} failed to start: {first_line(error)}; update its driver, or use another "
+            "device",
+        ) from error
 
 
 def _open(
@@ -204,8 +208,9 @@ def open_cpu(place: DevicePlan, threads: int | None) -> CpuRunner:
         return CpuRunner(place.graph, limits.rows, limits.context, threads, prompts=prompts)
     except (MemoryError, OSError) as error:
         raise EngineError(
-            f"the engine cannot open the graph with {limits.rows} rows of {limits.context} tokens: {error}; "
-            "lower max_num_seqs or max_model_len, or turn prefix_caching off"
+            f"the embedded engine cannot open the base model's graph with a KV cache for {limits.rows} "
+            f"sequences of {limits.context} tokens: {error}; lower max_num_seqs or max_model_len, or turn "
+            "prefix_caching off"
         ) from error
 
 
@@ -217,7 +222,13 @@ def open_device(place: DevicePlan) -> DeviceRunner:
         return DeviceRunner(place.graph, place.provider, limits.rows, limits.context, chunk)
     except MemoryError as error:
         raise DeviceError(
-            "memory", f"device {name} does not have enough memory: {first_line(error)}"
+            "memory",
+            f"device {name} does not have enough memory for the base model: {first_line(error)}; lower "
+            "kv_cache_memory or max_model_len",
         ) from error
     except Exception as error:  # as in `bring_up`
-        raise DeviceError("failed", f"device {name} cannot be opened: {first_line(error)}") from error
+        raise DeviceError(
+            "failed",
+            f"device {name} cannot open the base model's graph: {first_line(error)}; update its driver, or "
+            "use another device",
+        ) from error

@@ -75,7 +75,8 @@ def embedded_engine(
     try:
         if options.prefill_dtype == "bf16" and options.device != "cpu":
             raise ValueError(
-                f"prefill_dtype bf16 is for the CPU, but device is {options.device}; remove one of the two"
+                f"prefill_dtype bf16 works on the CPU only, but device is {options.device}; set device to "
+                "cpu, or prefill_dtype to fp32"
             )
         if options.prefill_dtype == "bf16":
             require_bfloat16()

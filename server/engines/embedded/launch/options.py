@@ -68,7 +68,8 @@ def plan(
     context = config.context if options.max_model_len is None else options.max_model_len
     if context > config.context:
         raise ValueError(
-            f"max_model_len {context} is above the base's maximum of {config.context} tokens; lower it"
+            f"max_model_len {context} is above the base model's maximum of {config.context} tokens; "
+            "lower max_model_len"
         )
     if provider.is_device:
         return device_limits(
@@ -93,8 +94,8 @@ def plan(
     kv_tokens = min(kv_tokens, rows * in_pages(context)) // PAGE * PAGE
     if kv_tokens < PAGE:
         raise ValueError(
-            f"kv_cache_memory holds only {kv_tokens} tokens of {token_bytes} bytes; set at least "
-            f"{PAGE * token_bytes} bytes, or {context * token_bytes} for the whole context"
+            f"kv_cache_memory is too small: it holds {kv_tokens} tokens of {token_bytes} bytes each; set at "
+            f"least {PAGE * token_bytes} bytes, or {context * token_bytes} to hold the whole context length"
         )
     return SchedulerLimits(
         max_num_seqs=options.max_num_seqs,

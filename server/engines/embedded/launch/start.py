@@ -30,7 +30,8 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
         named = ", ".join(settings.engine.options)
         raise SettingsError(
             "engine.options",
-            f"{named}: options of vLLM, but the engine is embedded; remove them, or set kind: vllm",
+            f"{named} can be set for vLLM only, but the engine is embedded; remove these options, or set "
+            "engine.kind to vllm",
         )
     from server.engines.embedded.runners.device.flavours import check_flavours, find_installed
 

@@ -87,7 +87,10 @@ def prepare(
     already. Raises `UnsupportedModelError`, `CheckpointError` or `OSError`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
-        raise ValueError(f"base_digest {base_digest!r} is not a digest, so it cannot name a folder")
+        raise ValueError(
+            f"base_digest {base_digest!r} is not a digest such as sha256:0123abcd, so the graph's folder "
+            "cannot be named after it"
+        )
     method = method_of(quantize, variant)
     config = read_model_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
@@ -109,7 +112,7 @@ def method_of(quantize: str, variant: Variant) -> Quantize:
     if quantize == "none":
         return "none"
     if quantize not in BITS:
-        raise ValueError(f"quantize {quantize!r} is unknown; use none, {', '.join(BITS)}")
+        raise ValueError(f"quantize {quantize!r} is not a known weight format; use none, {', '.join(BITS)}")
     return variant.choose_method(quantize)
 
 

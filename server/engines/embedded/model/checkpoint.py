@@ -92,9 +92,15 @@ class Checkpoint:
         tensor = self._slice(name)
         found, kind = tuple(tensor.get_shape()), str(tensor.get_dtype())
         if found != shape:
-            raise CheckpointError(f"{name} has shape {list(found)}, but config.json requires {list(shape)}")
+            raise CheckpointError(
+                f"the checkpoint's tensor {name} has shape {list(found)}, but config.json requires "
+                f"{list(shape)}; use the config.json that belongs to the checkpoint"
+            )
         if kind not in FLOATS:
-            raise CheckpointError(f"{name} has type {kind}; supported: {', '.join(sorted(FLOATS))}")
+            raise CheckpointError(
+                f"the checkpoint's tensor {name} has type {kind}, which is not supported; supported: "
+                f"{', '.join(sorted(FLOATS))}"
+            )
 
     def read(self, name: str) -> NDArray[np.float32]:
         """Read the whole tensor `name` as float32."""
@@ -131,7 +137,10 @@ class Checkpoint:
         try:
             file, stored = self._where[name]
         except KeyError:
-            raise CheckpointError(f"the checkpoint has no tensor {name}") from None
+            raise CheckpointError(
+                f"the checkpoint has no tensor {name}, which its architecture needs; download the checkpoint "
+                "again"
+            ) from None
         return self._open(file).get_slice(stored)
 
     def _open(self, path: Path) -> Any:
@@ -139,7 +148,10 @@ class Checkpoint:
             try:
                 self._files[path] = safe_open(path, framework="numpy")
             except Exception as error:
-                raise CheckpointError(f"{path.name} cannot be read as safetensors: {error}") from None
+                raise CheckpointError(
+                    f"the checkpoint's file {path.name} cannot be read as safetensors: {error}; download it "
+                    "again"
+                ) from None
         return self._files[path]
 
 

@@ -209,7 +209,7 @@ def read_count(raw: ConfigFields, name: str) -> int:
     """
     value = raw.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UnsupportedModelError(f"{name} {value!r} is not a positive integer")
+        raise UnsupportedModelError(f"config.json: the field {name} {value!r} is not a positive integer")
     return value
 
 
@@ -219,7 +219,9 @@ def read_flag(raw: ConfigFields, name: str, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise UnsupportedModelError(f"{name} {value!r} is neither true nor false")
+        raise UnsupportedModelError(
+            f"config.json: the field {name} {value!r} is not a boolean, true or false"
+        )
     return value
 
 
@@ -230,5 +232,7 @@ def read_epsilon(raw: ConfigFields, name: str, default: float) -> float:
     """
     value = raw.get(name, default)
     if not isinstance(value, float) or not 0.0 < value < 1.0:
-        raise UnsupportedModelError(f"{name} {value!r} is not a small positive number")
+        raise UnsupportedModelError(
+            f"config.json: the field {name} {value!r} is not a number between 0 and 1"
+        )
     return value

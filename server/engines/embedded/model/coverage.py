@@ -27,15 +27,16 @@ def check_coverage(plan: GraphPlan, config: ModelConfig, model_dir: Path) -> Non
         if config.tied_head and HEAD in unread:
             if not checkpoint.equal(HEAD, plan.embedding):
                 raise UnsupportedModelError(
-                    f"{HEAD} differs from {plan.embedding}, but config.json sets tie_word_embeddings; "
-                    "set it to false if the two were trained separately"
+                    f"the checkpoint's tensor {HEAD} differs from {plan.embedding}, but config.json sets "
+                    "tie_word_embeddings; set this field to false if the two tensors were trained separately"
                 )
             unread.remove(HEAD)
     if unread:
         more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
         kind = config.family.lora.title
         raise UnsupportedModelError(
-            f"the checkpoint has tensors that a {kind} base does not use: {', '.join(unread[:_NAMED])}"
-            f"{more}; ignoring them would change the answers. Use a base of a supported architecture, or "
-            "the vllm engine if it supports this one"
+            f"the checkpoint has tensors that a {kind} model does not use: "
+            f"{', '.join(unread[:_NAMED])}{more}; without these tensors, the answers would differ from the "
+            "model's. Use a base model of a supported architecture, or the vllm engine if it supports this "
+            "base model"
         )

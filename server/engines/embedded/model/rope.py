@@ -73,15 +73,19 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
     fields: dict[str, object] = {"rope_theta": raw.get("rope_theta")}
     for name, given in (("rope_scaling", scaling), ("rope_parameters", parameters)):
         if given is not None and not isinstance(given, dict):
-            raise ValueError(f"{name} {given!r} is not an object")
+            raise ValueError(f"config.json: {name} {given!r} is not a JSON object")
         fields |= cast("dict[str, object]", given or {})
     if nested := [name for name, value in fields.items() if isinstance(value, dict)]:
         raise ValueError(
-            f"rope_parameters differ by layer ({nested[0]}), which is not supported; use one for all layers"
+            f"config.json: rope_parameters differ between layers ({nested[0]}), which the embedded engine "
+            "does not support; use a base model with the same RoPE parameters in all layers"
         )
     theta = _positive(fields, "rope_theta", default=10000.0)
     if _positive({**raw, **fields}, "partial_rotary_factor", default=1.0) != 1.0:
-        raise ValueError("partial_rotary_factor other than 1 is not supported")
+        raise ValueError(
+            "config.json: partial_rotary_factor is not 1, which the embedded engine does not support; use "
+            "another base model"
+        )
     kind = fields.get("rope_type", fields.get("type", "default"))
     if kind == "default":
         return Rope(theta)
@@ -89,7 +93,10 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
         return Rope(theta, linear_factor=_positive(fields, "factor"))
     if kind == "llama3":
         return Rope(theta, llama3=_llama3(fields, context))
-    raise ValueError(f"rope_type {kind!r} is not supported; supported: default, linear, llama3")
+    raise ValueError(
+        f"config.json: rope_type {kind!r} is not supported by the embedded engine; supported: default, "
+        "linear, llama3"
+    )
 
 
 def _llama3(fields: Mapping[str, object], context: int) -> Llama3Scaling:
@@ -100,7 +107,7 @@ def _llama3(fields: Mapping[str, object], context: int) -> Llama3Scaling:
         original_context=int(_positive(fields, "original_max_position_embeddings", default=float(context))),
     )
     if scaling.high_frequency_factor <= scaling.low_frequency_factor:
-        raise ValueError("high_freq_factor has to exceed low_freq_factor")
+        raise ValueError("config.json: high_freq_factor must be greater than low_freq_factor")
     return scaling
 
 
@@ -109,5 +116,5 @@ def _positive(fields: Mapping[str, object], name: str, default: float | None = N
     if value is None and default is not None:
         return default
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 < value < math.inf:
-        raise ValueError(f"{name} {value!r} is not a positive number")
+        raise ValueError(f"config.json: the RoPE parameter {name} {value!r} is not a positive number")
     return float(value)

@@ -75,7 +75,10 @@ class Fused:
         See `Variant.check`.
         """
         if dtype != "fp32":
-            raise ValueError(f"dtype {dtype} needs the portable variant; the fused variant has fp32 only")
+            raise ValueError(
+                f"dtype {dtype} needs the portable graph variant; the fused variant for the CPU computes in "
+                "fp32 only"
+            )
 
     def choose_method(self, quantize: Quantize) -> Quantize:
         """Return `w8a8` (8-bit weights and activations) for int8 if this CPU computes integer products
@@ -118,7 +121,8 @@ class Portable:
         """
         if quantize == "w8a8":
             raise ValueError(
-                "quantize w8a8 needs the fused variant; the portable variant has none, int8 and int4"
+                "quantize w8a8 needs the fused graph variant for the CPU; the portable variant supports only "
+                "the values none, int8 and int4"
             )
 
     def choose_method(self, quantize: Quantize) -> Quantize:

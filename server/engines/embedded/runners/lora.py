@@ -129,14 +129,21 @@ class AdapterStore:
         shapes = self._config.shapes
         for (layer, module), low in weights.modules.items():
             if module not in shapes:
-                raise ValueError(f"target module {module!r} is unknown; use some of {', '.join(shapes)}")
+                raise ValueError(
+                    f"the adapter changes the module {module!r}, which the base model does not have; modules "
+                    f"that an adapter can change: {', '.join(shapes)}"
+                )
             if not 0 <= layer < self._config.layers:
-                raise ValueError(f"layer {layer} does not exist; the base has {self._config.layers} layers")
+                raise ValueError(
+                    f"the adapter changes layer {layer}, but the base model has only {self._config.layers} "
+                    "layers, numbered from 0; use an adapter of this base model"
+                )
             out, features = shapes[module]
             if low.a.shape != (low.rank, features) or low.b.shape != (out, low.rank):
                 raise ValueError(
-                    f"{module} of layer {layer} has A {list(low.a.shape)} and B {list(low.b.shape)}; "
-                    f"the base needs A [rank, {features}] and B [{out}, rank]"
+                    f"the adapter's matrices for {module} in layer {layer} have the shapes A "
+                    f"{list(low.a.shape)} and B {list(low.b.shape)}; the base model needs A [rank, "
+                    f"{features}] and B [{out}, rank]"
                 )
         if digest not in self._adapters:
             self._adapters[digest] = weights
@@ -147,7 +154,7 @@ class AdapterStore:
         Raises `ValueError` if the adapter is not loaded.
         """
         if self._adapters.pop(digest, None) is None:
-            raise ValueError(f"adapter {digest} is not resident")
+            raise ValueError(f"adapter {digest} is not loaded, so it cannot be unloaded")
         for key in [key for key in self._packs if digest in key]:
             del self._packs[key]
 
@@ -163,7 +170,7 @@ class AdapterStore:
             return current
         missing = active - self._adapters.keys()
         if missing:
-            raise ValueError(f"adapter {min(missing)} is not resident; load it first")
+            raise ValueError(f"adapter {min(missing)} is not loaded in the engine; load it first")
         if active < current.digests and self._fits(active, current):
             return current
         if active in self._packs:

@@ -91,7 +91,9 @@ class Guides:
                 try:
                     matcher = await asyncio.to_thread(self._compile, grammar)
                 except GrammarRefusedError as error:
-                    raise UnsupportedRequestError(f"the grammar cannot be used: {error}", FIELD) from error
+                    raise UnsupportedRequestError(
+                        f"the request's grammar cannot be used: {error}", FIELD
+                    ) from error
                 self._compiled[grammar] = matcher
             if len(self._compiled) > COMPILED:
                 self._compiled.popitem(last=False)
@@ -146,10 +148,14 @@ class Guide:
         if self._matcher.is_error():
             reason = complaint(self._matcher.get_error())
             raise UnsupportedRequestError(
-                f"the request's grammar cannot be followed at this token: {reason}", FIELD
+                f"the answer cannot go on as the request's grammar demands: {reason}; simplify the grammar",
+                FIELD,
             )
         if self._is_slow(spent):
-            raise UnsupportedRequestError("the grammar takes too long to follow; simplify it", FIELD)
+            raise UnsupportedRequestError(
+                "checking the answer against the request's grammar takes too long; simplify the grammar",
+                FIELD,
+            )
         self._mask[: self._known] = np.unpackbits(bits, bitorder="little", count=self._known).view(np.bool_)
         return self._mask
 

@@ -93,7 +93,8 @@ class SamplerState:
         for token in sampling.logit_bias:
             if not 0 <= token < vocabulary:
                 raise ValueError(
-                    f"logit_bias has token {token}, but token ids go from 0 to {vocabulary - 1}; remove it"
+                    f"logit_bias has the token {token}, but token ids go from 0 to {vocabulary - 1}; remove "
+                    "it"
                 )
         self.sampling = sampling
         self.step = 0
@@ -135,7 +136,8 @@ class SamplerState:
         assert self.guide is not None
         if self.lost is not None:
             raise UnsupportedRequestError(
-                "the grammar cannot be followed at this token; simplify it", "response_format"
+                "the answer cannot go on as the request's grammar demands; simplify the grammar",
+                "response_format",
             ) from self.lost
         kept = np.where(self.guide.allowed_tokens(), logits, -np.inf)
         held = [*((self.ends,) if self.too_short else ()), *((self.eos,) if self.sampling.ignore_eos else ())]
@@ -145,7 +147,10 @@ class SamplerState:
             if np.isfinite(going.max()):
                 return going
         if not np.isfinite(kept.max()):
-            raise UnsupportedRequestError("the grammar allows no token of this base here", "response_format")
+            raise UnsupportedRequestError(
+                "the request's grammar allows none of the model's tokens next; simplify the grammar",
+                "response_format",
+            )
         return kept
 
 
@@ -170,8 +175,8 @@ class Sampler:
         """
         if logits.shape != (len(states), self._vocabulary) or logits.dtype != np.float32:
             raise ValueError(
-                f"logits are {logits.dtype} of shape {logits.shape}; "
-                f"they must be float32 of shape {(len(states), self._vocabulary)}"
+                f"the logits to sample from are {logits.dtype} of shape {logits.shape}, "
+                f"but must be float32 of shape {(len(states), self._vocabulary)}"
             )
         if not states:
             return []
@@ -305,7 +310,9 @@ class _Batch:
             except UnsupportedRequestError as error:
                 faults[row] = error
         if faults:
-            raise BadRowsError(f"the grammars of rows {sorted(faults)} cannot be followed", faults)
+            raise BadRowsError(
+                f"the grammars of the sequences {sorted(faults)} of the batch cannot be followed", faults
+            )
         return np.stack(kept)
 
     def _forbid_ends(self, logits: NDArray[np.float32], short: list[int]) -> NDArray[np.intp]:

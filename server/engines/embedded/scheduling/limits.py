@@ -47,13 +47,18 @@ class SchedulerLimits:
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "rows", "context", "prefill_chunk"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"the limit {name} is {getattr(self, name)}, but must be at least 1")
         if self.kv_tokens < PAGE:
-            raise ValueError(f"kv_tokens is {self.kv_tokens}; it must be at least one page of {PAGE}")
+            raise ValueError(
+                f"kv_tokens is {self.kv_tokens}, but must be at least {PAGE}, one page of the KV cache"
+            )
         if self.rows < self.max_num_seqs:
-            raise ValueError(f"rows is {self.rows}; it must be at least max_num_seqs, {self.max_num_seqs}")
+            raise ValueError(
+                f"the number of KV cache rows is {self.rows}; it must be at least max_num_seqs, "
+                f"{self.max_num_seqs}"
+            )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
-                f"max_num_batched_tokens is {self.max_num_batched_tokens}; "
-                f"it must be at least max_num_seqs, {self.max_num_seqs}"
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}, "
+                f"but must be at least max_num_seqs, {self.max_num_seqs}"
             )

@@ -53,17 +53,18 @@ class Scheduler:
         total = len(request.prompt) + request.sampling.max_tokens
         if total > self.limits.context:
             raise ValueError(
-                f"prompt and max_tokens are {total} tokens together, but the context is {self.limits.context}"
+                f"the prompt and max_tokens are {total} tokens together, but the context length is "
+                f"{self.limits.context}; shorten the prompt, or lower max_tokens"
             )
         if pages_of(total) > self._rows.capacity:
             raise ValueError(
-                f"prompt and max_tokens are {total} tokens together, but the KV cache holds only "
-                f"{self._rows.capacity * PAGE}; lower max_tokens, or raise kv_tokens"
+                f"the prompt and max_tokens are {total} tokens together, but the KV cache holds only "
+                f"{self._rows.capacity * PAGE}; lower max_tokens, or raise kv_cache_memory"
             )
         if not request.prompt:
-            raise ValueError("prompt is empty; it must have at least one token")
+            raise ValueError("the prompt is empty; it must have at least one token")
         if request.request_id in self._tickets:
-            raise ValueError(f"request_id {request.request_id!r} is already scheduled")
+            raise ValueError(f"request_id {request.request_id!r} is in use by a request that has not ended")
         self._order += 1
         ticket = Ticket(sequence, self._order, len(request.prompt), request.fair_share)
         self._tickets[request.request_id] = ticket
@@ -131,13 +132,14 @@ class Scheduler:
         """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take a token."""
         if sequence.row < 0 or sequence.computed != len(sequence.tokens):
             raise ValueError(
-                f"request {sequence.request.request_id!r} awaits no token: state {sequence.state.value}, "
-                f"{sequence.computed} of {len(sequence.tokens)} computed"
+                f"request {sequence.request.request_id!r} cannot take a token: it is {sequence.state.value}, "
+                f"{sequence.computed} of {len(sequence.tokens)} tokens are computed"
             )
         request = sequence.request
         if sequence.generated >= request.sampling.max_tokens:
             raise ValueError(
-                f"request {request.request_id!r} has all of its max_tokens, {request.sampling.max_tokens}"
+                f"request {request.request_id!r} has generated all of its max_tokens, "
+                f"{request.sampling.max_tokens}"
             )
         sequence.tokens.append(token)
         self._waiting.charge(self._tickets[request.request_id].share, OUTPUT_PRICE)
@@ -291,7 +293,9 @@ class Scheduler:
     def _ticket(self, sequence: Sequence) -> Ticket:
         ticket = self._tickets.get(sequence.request.request_id)
         if ticket is None or ticket.sequence is not sequence or sequence.state is not SequenceState.RUNNING:
-            raise ValueError(f"request {sequence.request.request_id!r} is not running")
+            raise ValueError(
+                f"request {sequence.request.request_id!r} is not running, so it cannot be finished"
+            )
         return ticket
 
     def _fill(self, batch: Batch, now: float, *, newcomers: bool) -> bool:

@@ -54,10 +54,15 @@ def read(raw: ConfigFields) -> ModelConfig:
     _refuse(raw)
     hidden, heads, layers = (read_count(raw, name) for name in ("n_embd", "n_head", "n_layer"))
     if hidden % heads:
-        raise UnsupportedModelError(f"n_embd {hidden} is not a multiple of n_head {heads}")
+        raise UnsupportedModelError(
+            f"config.json: n_embd {hidden} is not a multiple of n_head {heads}; use another base model"
+        )
     head_dim = hidden // heads
     if head_dim % 8:
-        raise UnsupportedModelError(f"the head size {head_dim} (n_embd / n_head) is not a multiple of 8")
+        raise UnsupportedModelError(
+            f"config.json: the head size {head_dim} (n_embd / n_head) is not a multiple of 8, as the "
+            "embedded engine needs; use another base model"
+        )
     return ModelConfig(
         family=GPT2,
         hidden=hidden,
@@ -105,7 +110,10 @@ def _activation(raw: ConfigFields) -> Activation:
     name = raw.get("activation_function", "gelu_new")
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
-        raise UnsupportedModelError(f"activation_function {name!r} is not supported; supported: {known}")
+        raise UnsupportedModelError(
+            f"config.json: activation_function {name!r} is not supported by the embedded engine; supported: "
+            f"{known}"
+        )
     return _ACTIVATIONS[name]
 
 
@@ -116,11 +124,14 @@ def _refuse(raw: ConfigFields) -> None:
     """
     for name in ("add_cross_attention", "pruned_heads"):
         if raw.get(name):
-            raise UnsupportedModelError(f"{name} is not supported")
+            raise UnsupportedModelError(
+                f"config.json: {name} is not supported by the embedded engine; use another base model"
+            )
     for name, other in _OTHER_NAMES.items():
         if other in raw and raw[other] != raw.get(name):
             raise UnsupportedModelError(
-                f"{other} {raw[other]!r} differs from {name} {raw.get(name)!r}; a gpt2 model uses {name}"
+                f"config.json: {other} {raw[other]!r} differs from {name} {raw.get(name)!r}, which means the "
+                f"same; a gpt2 model uses {name}, so remove the other field"
             )
 
 

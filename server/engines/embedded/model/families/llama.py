@@ -34,7 +34,10 @@ def read(raw: ConfigFields) -> ModelConfig:
     mistral = raw.get("model_type") == "mistral"
     for name in _BIASES:
         if mistral and raw.get(name):
-            raise UnsupportedModelError(f"{name} is not supported for a mistral model, which has no biases")
+            raise UnsupportedModelError(
+                f"config.json: {name} is set, but a mistral model has no biases; remove this field, or use "
+                "another base model"
+            )
     biases = [group for name, groups in _BIASES.items() if read_flag(raw, name, False) for group in groups]
     return read_rotary(raw, LLAMA, window=_window(raw, mistral), biases=biases)
 
@@ -53,8 +56,9 @@ def _window(raw: ConfigFields, windowed: bool) -> int | None:
         found != {SLIDING} or not windowed or raw.get("sliding_window", _MISTRAL_WINDOW) is None
     ):
         raise UnsupportedModelError(
-            f"layer_types has {', '.join(sorted(found))}; supported: {FULL} in every layer, or "
-            f"{SLIDING} in every layer of a Mistral with a sliding_window"
+            f"config.json: the attention kinds {', '.join(sorted(found))} in layer_types are not supported "
+            f"together; the embedded engine supports {FULL} in every layer, or {SLIDING} in every layer of a "
+            "Mistral model with a sliding_window"
         )
     if not windowed or raw.get("sliding_window", _MISTRAL_WINDOW) is None:
         return None

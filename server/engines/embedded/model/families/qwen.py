@@ -64,8 +64,8 @@ def _window(raw: ConfigFields) -> int | None:
         return None
     if found != {SLIDING} or not used:
         raise UnsupportedModelError(
-            f"{asked}; supported: {FULL} in every layer, or {SLIDING} in every layer with use_sliding_window "
-            "and a sliding_window"
+            f"config.json: {asked}, which is not supported; the embedded engine supports {FULL} in every "
+            f"layer, or {SLIDING} in every layer with use_sliding_window and a sliding_window"
         )
     return read_count({"sliding_window": _WINDOW, **raw}, "sliding_window")
 
@@ -73,7 +73,7 @@ def _window(raw: ConfigFields) -> int | None:
 def _full_layers(raw: ConfigFields) -> int:
     value = raw.get("max_window_layers", _FULL_LAYERS)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise UnsupportedModelError(f"max_window_layers {value!r} is not a whole number")
+        raise UnsupportedModelError(f"config.json: max_window_layers {value!r} is not an integer")
     return value
 
 

@@ -56,13 +56,17 @@ def read_rotary(
     Raises `UnsupportedModelError` for a value that the engine does not support.
     """
     if raw.get("hidden_act", "silu") != "silu":
-        raise UnsupportedModelError(f"hidden_act {raw['hidden_act']!r} is not supported; supported: silu")
+        raise UnsupportedModelError(
+            f"config.json: hidden_act {raw['hidden_act']!r} is not supported by the embedded engine; "
+            "supported: silu"
+        )
     hidden, heads = read_count(raw, "hidden_size"), read_count(raw, "num_attention_heads")
     grouped = raw.get("num_key_value_heads") is not None
     kv_heads = read_count(raw, "num_key_value_heads") if grouped else heads
     if heads % kv_heads:
         raise UnsupportedModelError(
-            f"num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}"
+            f"config.json: num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}; use "
+            "another base model"
         )
     size = _head_dim(raw, hidden, heads, head_dim)
     context = read_count(raw, "max_position_embeddings")
@@ -114,7 +118,9 @@ def read_layer_kinds(raw: ConfigFields) -> set[str] | None:
         return None
     layers = read_count(raw, "num_hidden_layers")
     if not isinstance(kinds, list) or len(cast("list[object]", kinds)) != layers:
-        raise UnsupportedModelError(f"layer_types does not have one entry for each of the {layers} layers")
+        raise UnsupportedModelError(
+            f"config.json: layer_types is not a list with one entry for each of the {layers} layers"
+        )
     return {_LEGACY_KINDS.get(str(kind), str(kind)) for kind in cast("list[object]", kinds)}
 
 
@@ -124,11 +130,17 @@ def _head_dim(raw: ConfigFields, hidden: int, heads: int, default: int | None) -
     elif default is not None:
         size = default
     elif hidden % heads:
-        raise UnsupportedModelError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+        raise UnsupportedModelError(
+            f"config.json: hidden_size {hidden} is not a multiple of num_attention_heads {heads}; use "
+            "another base model"
+        )
     else:
         size = hidden // heads
     if size % 16:
-        raise UnsupportedModelError(f"head_dim {size} is not a multiple of 16")
+        raise UnsupportedModelError(
+            f"config.json: head_dim {size} is not a multiple of 16, as the embedded engine needs; use "
+            "another base model"
+        )
     return size
 
 

@@ -41,11 +41,11 @@ INSTALL = "pip install 'oneseek[openvino]'"
 def require_bfloat16() -> None:
     """Raise `EngineError` if OpenVINO is not installed or this CPU has no bfloat16 instructions."""
     if importlib.util.find_spec("openvino") is None:
-        raise EngineError(f"prefill_dtype bf16 needs OpenVINO: {INSTALL}")
+        raise EngineError(f"prefill_dtype bf16 needs OpenVINO, which is not installed; run: {INSTALL}")
     if "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise EngineError(
-            "prefill_dtype bf16 is not supported by this CPU (it has neither AMX nor AVX-512 BF16); use "
-            "fp32, or quantize int8 for faster prompts"
+            "prefill_dtype bf16 is not supported by this CPU (it has neither AMX nor AVX-512 BF16); set it "
+            "to fp32, and set quantize to int8 for faster prompts"
         )
 
 
@@ -61,7 +61,10 @@ class BfloatPrefill:
         It keeps a second copy of the weights, two bytes per weight.
         """
         if graph.variant is not PORTABLE or graph.dtype != "fp32":
-            raise ValueError(f"graph is {graph.variant.name} {graph.dtype}; prepare it as portable fp32")
+            raise ValueError(
+                f"the graph for bf16 prompts was built as {graph.variant.name} {graph.dtype}; build it as "
+                "portable fp32"
+            )
         self._config = graph.config
         self._compiled = _compile(graph.path, threads)
         self._request = self._compiled.create_infer_request()

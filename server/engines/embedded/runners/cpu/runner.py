@@ -63,13 +63,14 @@ class CpuRunner:
         """
         if graph.variant is not FUSED:
             raise ValueError(
-                f"graph variant {graph.variant.name!r} is not for the CPU runner; prepare it as 'fused'"
+                f"the graph was built as {graph.variant.name!r}, which the CPU runner cannot run; build it "
+                "as 'fused'"
             )
         config = graph.config
         self._contents = RowLengths(rows, context, config.vocabulary, config.context)
         self._config = config
         if spin_us < 0:
-            raise ValueError(f"spin_us {spin_us} is below 0; use 0 or more")
+            raise ValueError(f"spin_us {spin_us} is below 0; use 0 or more microseconds")
         self._session = _open(graph, threads, spin_us)
         self._prompts = prompts
         positions = -(-context // POSITION_STEP) * POSITION_STEP
@@ -246,7 +247,10 @@ def _open(graph: BuiltGraph, threads: int | None, spin_us: int) -> ort.Inference
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(graph.path, options, providers=[PROVIDER])
     if session.get_providers() != [PROVIDER]:
-        raise RuntimeError(f"the session runs on {session.get_providers()}, not on {PROVIDER} alone")
+        raise RuntimeError(
+            f"the ONNX Runtime session runs on {session.get_providers()}, but must run on {PROVIDER} alone; "
+            "reinstall ONNX Runtime"
+        )
     return session
 
 

@@ -74,10 +74,10 @@ def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform
         return
     keep = _wanted(device, flavours, platform)
     if not flavours:
-        raise FlavourError(f"ONNX Runtime is not installed here; run: {install(keep)}")
+        raise FlavourError(f"ONNX Runtime is not installed in this Python environment; run: {install(keep)}")
     names = " and ".join(map(str, flavours))
     raise FlavourError(
-        f"{names} are both installed and overwrite each other's files; "
+        f"more than one ONNX Runtime package is installed, and they overwrite each other's files: {names}; "
         f"run: {exchange_commands([flavour.name for flavour in flavours], keep)}"
     )
 
@@ -92,7 +92,9 @@ def check_provider(provider: Provider, available: Iterable[str], found: Iterable
     have = " and ".join(map(str, flavours)) or "the ONNX Runtime here"
     problem = f"--device {provider.name} needs {provider.distribution}, and {have} has no {provider.ort}"
     if not can_install(provider):
-        raise FlavourError(f"{problem}; it is for Windows alone, use --device webgpu or --device cpu")
+        raise FlavourError(
+            f"{problem}; this device works on Windows only, so use --device webgpu or --device cpu"
+        )
     raise FlavourError(
         f"{problem}; run: {exchange_commands([flavour.name for flavour in flavours], provider.distribution)}"
     )

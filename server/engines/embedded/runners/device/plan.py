@@ -60,8 +60,8 @@ def device_limits(
     if kv_tokens is None:
         if budget < device_bytes(1, 1, row):
             raise ValueError(
-                f"kv_cache_memory {budget} bytes is too small for one row of {context} tokens; set at least "
-                f"{device_bytes(1, 1, row)}, or lower max_model_len"
+                f"kv_cache_memory is {budget} bytes, too small for one sequence of {context} tokens; set at "
+                f"least {device_bytes(1, 1, row)}, or lower max_model_len"
             )
         units = budget // row - BESIDE
         seqs = min(max_num_seqs, max(1, units // (3 if prefix_caching else 2)))

@@ -112,8 +112,8 @@ class DeviceCheck:
         if needed > free:
             raise DeviceError(
                 "memory",
-                f"the self-test of {self._device} needs {needed >> 20} MiB of memory for a moment, but only "
-                f"{free >> 20} MiB are free",
+                f"the self-test of device {self._device} needs {needed >> 20} MiB of main memory for a "
+                f"moment, but only {free >> 20} MiB are free; free some memory, or use --device cpu",
             )
         runner = ReferenceRunner(self._graph, 1, self._context, self._threads)
         try:

@@ -35,7 +35,7 @@ class ReferenceRunner:
         if graph.variant is not PORTABLE:
             raise ValueError(
                 f"the graph was built as {graph.variant.name!r}, for the CPU only; "
-                "build it as 'portable', of standard ONNX operators, to run it on devices"
+                "build it as 'portable' to compute reference logits with it"
             )
         self._config, self._context = graph.config, context
         self._float = NUMPY[graph.dtype]

@@ -53,10 +53,11 @@ class DeviceRunner:
         """
         if graph.variant is not PORTABLE:
             raise ValueError(
-                f"graph variant {graph.variant.name!r} is not for a device; prepare it as 'portable'"
+                f"the graph was built as {graph.variant.name!r}, for the CPU only; build it as 'portable' to "
+                "run it on a GPU or NPU"
             )
         if chunk < 1:
-            raise ValueError(f"chunk {chunk} must be at least 1")
+            raise ValueError(f"chunk (tokens per prefill run) is {chunk}, but must be at least 1")
         config = graph.config
         self._contents = RowLengths(rows, context, config.vocabulary, config.context)
         self._config, self._provider = config, provider

@@ -168,9 +168,15 @@ def judge_logits(
     Raises `ValueError` if the shapes differ or the CPU's logits are not finite.
     """
     if found.shape != reference.shape:
-        raise ValueError(f"logits {found.shape} cannot be compared with {reference.shape}")
+        raise ValueError(
+            f"the device's logits of shape {found.shape} cannot be compared with the CPU's of shape "
+            f"{reference.shape}"
+        )
     if not np.isfinite(reference).all():
-        raise ValueError(f"the CPU computes logits that are not numbers for {subject}")
+        raise ValueError(
+            f"the CPU computes logits that are not finite numbers for {subject}, so the device cannot be "
+            "tested; check the weights"
+        )
     difference = float(np.abs(found - reference).max()) if np.isfinite(found).all() else math.inf
     agreed = int((found.argmax(axis=1) == reference.argmax(axis=1)).sum())
     precision, threshold = precision_of(dtype, quantize), threshold_of(dtype, quantize, reference)

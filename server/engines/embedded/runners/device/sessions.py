@@ -93,8 +93,8 @@ def open_session(
     session = _opened(model, options, provider)
     if session.get_providers()[0] != provider.ort:
         raise RuntimeError(
-            f"the session runs on {', '.join(session.get_providers())}, not on {provider.ort}; "
-            f"is {provider.distribution} installed, and a device there?"
+            f"the ONNX Runtime session runs on {', '.join(session.get_providers())}, not on {provider.ort}; "
+            f"check that {provider.distribution} is installed and that the machine has such a device"
         )
     return session
 

@@ -127,14 +127,14 @@ def open_catalogue(platform: str = sys.platform) -> ProviderCatalogue:
         return cast("ProviderCatalogue", package.EpCatalog())
     except ImportError:
         if platform != "win32":
-            problem = f"device {PACKAGE} is for Windows alone; use --device webgpu or --device cpu"
+            problem = f"device {PACKAGE} works on Windows only; use --device webgpu or --device cpu"
         else:
-            problem = f"device {PACKAGE} needs a package; run: pip install {PACKAGE}=={PINNED}"
+            problem = f"device {PACKAGE} needs a missing package; run: pip install {PACKAGE}=={PINNED}"
         raise CatalogueError(problem) from None
     except OSError as error:
         raise CatalogueError(
-            f"device {PACKAGE} needs Windows 11 24H2 or later, and there is no catalogue here: "
-            f"{first_line(error)}; use --device directml"
+            f"device {PACKAGE} needs the Windows ML catalogue of Windows 11 24H2 or later, which cannot be "
+            f"opened: {first_line(error)}; use --device directml"
         ) from error
 
 
@@ -167,12 +167,14 @@ def install(catalogue: ProviderCatalogue, name: str) -> Offer:
     entries = [entry for entry, offer in found if offer.name.lower() == name.lower()]
     if not entries:
         offered = ", ".join(sorted(offer.name for _, offer in found)) or "none"
-        raise CatalogueError(f"Windows ML has no provider {name!r} for this machine; it offers: {offered}")
+        raise CatalogueError(
+            f"Windows ML has no execution provider {name!r} for this machine; it offers: {offered}"
+        )
     try:
         entries[0].ensure_ready()
     except OSError as error:
         raise CatalogueError(
-            f"Windows could not install {entries[0].name}: {first_line(error)}; "
+            f"Windows could not install the execution provider {entries[0].name}: {first_line(error)}; "
             "check the network and Windows Update, and try again"
         ) from error
     return _offer(entries[0])
@@ -192,7 +194,7 @@ def _look(catalogue: ProviderCatalogue) -> list[tuple[CatalogueEntry, Offer]]:
         return [(entry, _offer(entry)) for entry in catalogue.find_all_providers()]
     except OSError as error:
         raise CatalogueError(
-            f"Windows ML's catalogue does not answer: {first_line(error)}; try again"
+            f"Windows ML's catalogue of execution providers does not answer: {first_line(error)}; try again"
         ) from error
 
 

@@ -33,7 +33,7 @@ def register_present(catalogue: ProviderCatalogue) -> list[Provider]:
     entries = ready_entries(catalogue)
     if not entries:
         raise CatalogueError(
-            "device windowsml needs a provider of Windows ML, and none is installed and ready; "
+            "device windowsml needs an execution provider of Windows ML, but none is installed and ready; "
             "run: oneseek devices install, or use --device directml"
         )
     names = [entry.name for entry in entries if _register(entry)]
@@ -46,7 +46,8 @@ def register_present(catalogue: ProviderCatalogue) -> list[Provider]:
     if not found:
         listed = ", ".join(entry.name for entry in entries)
         raise CatalogueError(
-            f"device windowsml: {listed} has no device here; update the driver, or use --device directml"
+            f"device windowsml: {listed} finds no hardware on this machine; update the hardware's driver, or "
+            "use --device directml"
         )
     return found
 
