@@ -38,13 +38,13 @@ class Matrix:
 
     @property
     def source(self) -> tuple[str, tuple[int, ...]]:
-        """Name and shape of the tensor as it is stored."""
+        """Name and shape of the tensor in the file."""
         shape = (self.features, self.out) if self.transposed else (self.out, self.features)
         return self.name, shape
 
 
 class CheckpointError(ValueError):
-    """Name and shape of the tensor in the file."""
+    """The checkpoint lacks a tensor, or holds it in another shape or type. The message names the tensor."""
 
 
 class Checkpoint:
