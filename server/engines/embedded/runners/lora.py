@@ -20,13 +20,13 @@ from server.engines.embedded.model.config import ModelConfig
 from server.request import AdapterMix
 
 MAX_MIXES = 1024
-"""Maximum number of different adapter mixes whose mask values a pack caches."""
+"""Maximum number of combinations of adapters and weights whose masks a pack caches."""
 
 Floats = NDArray[np.floating]
 
 
 class Pack:
-    """The LoRA weights of some adapters, packed side by side along the rank axis."""
+    """A pack: the LoRA weights of several adapters, side by side along the rank axis."""
 
     def __init__(
         self, config: ModelConfig, adapters: Mapping[str, AdapterWeights], dtype: str = "float32"
@@ -56,9 +56,10 @@ class Pack:
         return sum(array.nbytes for array in self.arrays.values())
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Return the adapter mask of each matrix product for a batch, [len(mixes), 1, rank columns].
+        """Return for each request of a batch how strongly it uses each packed adapter.
 
-        The pack must contain every adapter of `mixes`.
+        Maps each matrix product to a mask [len(mixes), 1, rank columns]. The pack must contain every adapter
+        of `mixes`.
         """
         if len(self._mixes) > MAX_MIXES:
             self._mixes.clear()
@@ -79,7 +80,9 @@ class Pack:
             self._tables[group] = table
 
     def _lay_out(self, group: str, config: ModelConfig, adapters: Mapping[str, AdapterWeights]) -> None:
-        """Assign each adapter its rank columns in a matrix product, as many as its largest layer needs."""
+        """Assign each adapter its rank columns in the matrix product `group`: as many as it needs in the
+        layer where it needs most.
+        """
         start, modules = 0, config.groups[group]
         for digest, weights in adapters.items():
             width = max(
@@ -111,7 +114,9 @@ class Pack:
 
 
 class AdapterStore:
-    """Holds the loaded adapters, and a cache of recently built packs."""
+    """Holds the loaded adapters, and a cache of recently built packs (several adapters' LoRA weights side by
+    side).
+    """
 
     def __init__(self, config: ModelConfig, pack_bytes: int, dtype: str = "float32") -> None:
         self._config, self._pack_bytes, self._dtype = config, pack_bytes, dtype
@@ -121,7 +126,7 @@ class AdapterStore:
 
     @property
     def base(self) -> Pack:
-        """The empty pack, for a batch without adapters."""
+        """The pack without adapters, for a batch whose requests all use the base model alone."""
         return self._base
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
@@ -149,7 +154,7 @@ class AdapterStore:
             self._adapters[digest] = weights
 
     def unload(self, digest: str) -> None:
-        """Remove an adapter and every pack that contains it.
+        """Remove an adapter, and every pack that contains it.
 
         Raises `ValueError` if the adapter is not loaded.
         """
@@ -159,7 +164,7 @@ class AdapterStore:
             del self._packs[key]
 
     def pack(self, active: frozenset[str], current: Pack) -> Pack:
-        """Return a pack that contains the adapters `active`.
+        """Return a pack that contains the adapters `active`, with their LoRA weights side by side.
 
         This is `current` if that contains them and is at most twice as wide as needed; otherwise it is a pack
         of exactly these adapters. Raises `ValueError` if an adapter is not loaded.
@@ -179,14 +184,14 @@ class AdapterStore:
         return self._build(active)
 
     def holds(self, pack: Pack) -> bool:
-        """Return True if the pack is still cached, so that it may be used."""
+        """Return True if the pack of adapters is still cached, so that it may be used."""
         return pack is self._base or self._packs.get(pack.digests) is pack
 
     def _fits(self, active: frozenset[str], pack: Pack) -> bool:
         return pack.rank <= 2 * sum(self._rank(digest) for digest in active)
 
     def _rank(self, digest: str) -> int:
-        """Estimate how many rank columns an adapter adds to a pack: the sum of the largest ranks of its
+        """Estimate how many LoRA rank columns an adapter adds to a pack: the sum of the largest ranks of its
         linear modules.
         """
         modules = self._adapters[digest].modules

@@ -138,5 +138,5 @@ def _first_beyond(
 
 
 def _last_positive(values: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Find each row's last column with a positive value, beyond which rounding errors must not lead."""
+    """Find each row's last column with a positive value. Rounding errors must not lead to a later column."""
     return values.shape[1] - 1 - np.argmax(values[:, ::-1] > 0, axis=1)

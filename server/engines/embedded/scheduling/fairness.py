@@ -74,7 +74,7 @@ class Ticket:
 
     @property
     def name(self) -> str:
-        """Id of the sequence's request."""
+        """Id of the request that the sequence belongs to."""
         return self.sequence.request.request_id
 
     @property

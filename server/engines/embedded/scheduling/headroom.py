@@ -25,28 +25,27 @@ class Headroom:
         self._context = context
 
     def fits(self, newcomer: Ticket, running: Iterable[Ticket]) -> bool:
-        """Return True if the KV cache has pages for all tokens of the newcomer and the running sequences, and
+        """Return True if the KV cache has pages for all tokens of the new and the running sequences, and
         headroom for each.
         """
         return self._needs(newcomer, running, _reach(newcomer, running)) <= self._rows.capacity
 
     def need(self, newcomer: Ticket, running: Iterable[Ticket]) -> int:
-        """Return the number of KV cache pages that the newcomer needs, including its headroom."""
+        """Return the number of KV cache pages that the new sequence needs, including its headroom."""
         return _reserve(newcomer.sequence, _reach(newcomer, running))
 
     def room(self, newcomer: Ticket, running: Iterable[Ticket]) -> int:
-        """Return how many KV cache pages the newcomer's slot may keep from the sequence before it.
+        """Return how many KV cache pages the new sequence may take over with its slot from the slot's last
+        use.
 
-        If every sequence can reach its full length, the slot may keep all pages that the newcomer can ever
-        fill. Otherwise it may keep as many pages as `fits` counts for the newcomer.
+        If every sequence can reach its full length, it may take over all pages that it can ever fill.
+        Otherwise it may take over as many pages as `fits` counts for it.
         """
         plenty = self._needs(newcomer, running, self._context) <= self._rows.capacity
         return _reserve(newcomer.sequence, self._context if plenty else _reach(newcomer, running))
 
     def _needs(self, newcomer: Ticket, running: Iterable[Ticket], reach: int) -> int:
-        """Sum the KV cache pages of the newcomer and all running sequences, each grown by up to `reach`
-        tokens.
-        """
+        """Sum the KV cache pages of the new and all running sequences, each grown by up to `reach` tokens."""
         rows, pages = self._rows, _reserve(newcomer.sequence, reach)
         for other in running:
             pages += max(rows[other.sequence.row].pages, _reserve(other.sequence, reach))

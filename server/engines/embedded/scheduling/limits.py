@@ -41,7 +41,10 @@ class SchedulerLimits:
 
     @property
     def kv_capacity(self) -> int:
-        """`kv_tokens` rounded down to whole pages: no request longer than this can ever be scheduled."""
+        """Capacity of the KV cache in tokens: `kv_tokens` rounded down to whole pages.
+
+        A longer request can never be scheduled.
+        """
         return self.kv_tokens // PAGE * PAGE
 
     def __post_init__(self) -> None:

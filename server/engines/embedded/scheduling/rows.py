@@ -25,8 +25,8 @@ class KvRow:
 
     index: int
     pages: int = 0
-    """KV cache pages that count as used by this slot: those reserved for its sequence, or the most it held
-    since it was released.
+    """Number of KV cache pages that count as used by this slot: those reserved for its sequence, or the most
+    it held since it was released.
     """
     floor: int = 0
     """Number of the slot's pages that were in use already when its current sequence took the slot."""
@@ -154,7 +154,7 @@ class KvRows:
             self._emptied.add(row.index)
 
     def resize(self, row: KvRow, pages: int) -> None:
-        """Set the number of KV cache pages that a slot counts as using."""
+        """Set the number of KV cache pages that count as used by a slot."""
         self.pages += pages - row.pages
         row.pages = pages
 

@@ -1,6 +1,6 @@
-"""The Mistral and Llama model families, which share the decoder of `rotary`.
+"""The Mistral and Llama model families.
 
-Llama's has biases if config.json sets them.
+Both use the decoder in the module `rotary`; a Llama decoder has biases if config.json sets them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Qwen2 and Qwen3 model families.
 
-They share the decoder of `rotary` with Llama. Qwen2 adds biases to queries, keys and values; Qwen3 normalises
-each head's queries and keys.
+They use the decoder in the module `rotary`, like Llama. Qwen2 adds biases to queries, keys and values; Qwen3
+normalises each head's queries and keys.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The decoder that Mistral, Llama and Qwen share: grouped-query attention, rotary positions, RMSNorm and
 SwiGLU.
 
-The modules `llama` and `qwen` read what differs from config.json: which matrix products have a bias, if each
+The modules `llama` and `qwen` read from config.json what differs: which matrix products have a bias, if each
 head's queries and keys are normalised, and the sliding window.
 """
 

@@ -18,8 +18,8 @@ class FusedOperators:
         self._graph, self._config = graph, config
 
     def mask_rows(self) -> list[str | int]:
-        """Return the first dimensions of an adapter mask, before the rank columns: here one, N = batch x
-        tokens. See `Operators.mask_rows`.
+        """Return the leading dimensions of the graph input `lora_mask`, before its LoRA rank columns: one
+        dimension, N = batch x tokens. See `Operators.mask_rows`.
         """
         return ["N"]
 
@@ -97,5 +97,8 @@ class FusedOperators:
         return self.rms_norm("", weight, x, "")[0]
 
     def add_product(self, y: str, a: str, b: str) -> str:
-        """Compute y + a @ b, where `@` is the matrix product. See `Operators.add_product`."""
+        """Return y + a @ b, where `@` is the matrix product (used to add LoRA updates).
+
+        See `Operators.add_product`.
+        """
         return self._graph.op("Gemm", [a, b, y])

@@ -27,7 +27,7 @@ class PortableOperators:
         self._dtype: Dtype = dtype
 
     def mask_rows(self) -> list[str | int]:
-        """Return the first dimensions of an adapter mask, before the rank columns: here [B, 1].
+        """Return the leading dimensions of the graph input `lora_mask`, before its LoRA rank columns: [B, 1].
 
         See `Operators.mask_rows`.
         """
@@ -117,5 +117,8 @@ class PortableOperators:
         return self.rms_norm("", weight, x, "")[0]
 
     def add_product(self, y: str, a: str, b: str) -> str:
-        """Compute y + a @ b, where `@` is the matrix product. See `Operators.add_product`."""
+        """Return y + a @ b, where `@` is the matrix product (used to add LoRA updates).
+
+        See `Operators.add_product`.
+        """
         return self._graph.op("Add", [y, self._graph.op("MatMul", [a, b])])

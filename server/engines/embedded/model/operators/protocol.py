@@ -18,8 +18,8 @@ class Operators(Protocol):
     """Adds the operators of one graph variant to a graph. Methods take and return names of tensors."""
 
     def mask_rows(self) -> list[str | int]:
-        """Return the first dimensions of an adapter mask, before its rank columns: one mask per batch slot or
-        per token.
+        """Return the leading dimensions of the graph input `lora_mask`, before its LoRA rank columns: one
+        mask per batch slot or per token.
         """
         ...
 
@@ -62,5 +62,8 @@ class Operators(Protocol):
         ...
 
     def add_product(self, y: str, a: str, b: str) -> str:
-        """Compute y + a @ b, where `@` is the matrix product."""
+        """Return y + a @ b, where `@` is the matrix product.
+
+        It adds the LoRA update to a linear module's output.
+        """
         ...

@@ -122,8 +122,10 @@ class BfloatPrefill:
         self._pack, self._adapters = None, {}
 
     def _attach(self, store: AdapterStore, adapter_mix: AdapterMix) -> dict[str, openvino.Tensor]:
-        """Return the LoRA inputs for `adapter_mix`: the packed adapter arrays, which are kept for the next
-        run, and the mask with the mix's weights.
+        """Return the LoRA inputs for `adapter_mix`, a request's adapters with their weights: the adapters'
+        packed arrays and the mask.
+
+        The packed arrays are kept for the next run.
         """
         import openvino
 

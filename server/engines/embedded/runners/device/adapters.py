@@ -21,8 +21,8 @@ from server.request import AdapterMix
 
 
 class UploadedPack:
-    """A pack of adapters in the device's memory, padded to `rank` LoRA rank columns for each linear
-    module.
+    """A pack (several adapters' LoRA weights side by side) in the device's memory, padded to `rank` columns
+    for each linear module.
     """
 
     def __init__(self, config: ModelConfig, pack: Pack, rank: int, memory: DeviceMemory) -> None:
@@ -36,7 +36,9 @@ class UploadedPack:
             self.values[name] = memory.upload(_padded(array, axis, self._columns[group]))
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Return the adapter masks for a batch by graph input, each [len(mixes), 1, rank columns]."""
+        """Return for each request of a batch how strongly it uses each adapter: masks by graph input, each
+        [len(mixes), 1, LoRA rank columns].
+        """
         found, dtype = self.pack.masks(mixes), self.pack.dtype
         none = np.zeros((len(mixes), 1, 0), dtype=dtype)
         return {
@@ -46,7 +48,9 @@ class UploadedPack:
 
 
 class DeviceAdapters:
-    """Holds the loaded adapters of a device, and packs of adapters in the device's memory."""
+    """Holds the loaded adapters of a device, and packs of them (LoRA weights side by side) in the device's
+    memory.
+    """
 
     def __init__(self, config: ModelConfig, memory: DeviceMemory, pack_bytes: int) -> None:
         self._config, self._memory = config, memory
@@ -63,16 +67,16 @@ class DeviceAdapters:
         self._store.load(digest, weights)
 
     def unload(self, digest: str) -> None:
-        """Unload an adapter, and drop every pack that contains it."""
+        """Unload an adapter, and drop every pack of adapters that contains it."""
         self._store.unload(digest)
         self._drop()
         ranks = [self._rank_of(uploaded.pack) for uploaded in self._uploaded.values()]
         self._rank = max(ranks, default=SMALLEST_RANK)
 
     def use(self, mixes: Sequence[AdapterMix]) -> UploadedPack:
-        """Return a pack on the device that contains every adapter of `mixes`, uploading it if needed.
+        """Return a pack on the device that contains every adapter of `mixes`; upload it if needed.
 
-        The number of rank columns only grows until an adapter is unloaded, since each number needs ONNX
+        The number of LoRA rank columns only grows until an adapter is unloaded, since each number needs ONNX
         sessions of its own.
         """
         current = self._current if self._store.holds(self._current) else self._store.base
@@ -86,19 +90,19 @@ class DeviceAdapters:
         return self._uploaded[key]
 
     def close(self) -> None:
-        """Release all packs on the device."""
+        """Release all packs of adapters on the device."""
         self._uploaded.clear()
 
     def _rank_of(self, pack: Pack) -> int:
-        """Return the number of rank columns per linear module that `pack` needs if all modules get the same
-        number.
+        """Return the number of LoRA rank columns per linear module that `pack` needs, if all modules get the
+        same number.
         """
         groups = self._config.groups.items()
         return rank_for(max(-(-pack.widths[group] // len(modules)) for group, modules in groups))
 
     def _drop(self) -> None:
-        """Release the uploaded packs that the adapter store has dropped, and those with an outdated number of
-        rank columns.
+        """Release the packs of adapters on the device that the adapter store has dropped, or whose number of
+        rank columns is outdated.
         """
         self._uploaded = OrderedDict(
             (key, uploaded)

@@ -17,13 +17,15 @@ from server.engines.embedded.runners.device.buckets import memories, memory_for,
 from server.engines.embedded.runners.device.memory import Block, DeviceMemory
 
 SHRINK = 4
-"""The block for decoding is made smaller once it has this many times the slots or positions that are
-needed.
+"""When the memory block for decoding has this many times the needed slots or positions, it is replaced by a
+smaller block.
 """
 
 
 class SeatedRows:
-    """The block of sequences that decode together, and the spare block that the next run writes."""
+    """The block of device memory whose sequences decode together, and the spare block that the next decode
+    run writes.
+    """
 
     def __init__(self, block: Block, spare: Block, rows: list[int | None]) -> None:
         self.block, self.spare = block, spare
@@ -36,12 +38,14 @@ class SeatedRows:
         return row in self.rows
 
     def swap(self) -> None:
-        """Exchange block and spare block after a run, so that the next run reads what this run wrote."""
+        """Swap the memory block for decoding and its spare after a run, so that the next run reads what this
+        run wrote.
+        """
         self.block, self.spare = self.spare, self.block
 
 
 class DeviceRows:
-    """Tracks which block of device memory holds each KV cache slot's keys and values."""
+    """Tracks which block of device memory holds the keys and values of each KV cache slot."""
 
     def __init__(self, memory: DeviceMemory, lengths: Sequence[int], context: int) -> None:
         """Start with empty KV cache slots.
@@ -55,7 +59,8 @@ class DeviceRows:
         self.seated: SeatedRows | None = None
 
     def park(self, row: int, tokens: int) -> tuple[Block, Block]:
-        """Move KV cache slot `row` to a block of its own with room for `tokens`, to compute its prompt.
+        """Move KV cache slot `row` to a memory block of its own with room for `tokens`, to compute a prompt
+        in it.
 
         Returns the block that the run reads and the block that it writes. Call `fill` after the run.
         """
@@ -72,12 +77,12 @@ class DeviceRows:
         return block, self._spare
 
     def fill(self, row: int) -> None:
-        """After a prefill run, make the block that was written the block of KV cache slot `row`."""
+        """After a prefill run, use the memory block that the run wrote for KV cache slot `row`."""
         assert self._spare is not None
         self._parked[row], self._spare = self._spare, self._parked[row]
 
     def seat(self, rows: Sequence[int], tokens: int) -> SeatedRows:
-        """Move the KV cache slots `rows` to the block whose sequences decode together.
+        """Move the KV cache slots `rows` into the memory block whose sequences decode together.
 
         Each slot will hold at most `tokens`.
         """
@@ -88,8 +93,8 @@ class DeviceRows:
         return seated
 
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first `tokens` positions of KV cache slot `source` to slot `target`, which gets a block of
-        its own.
+        """Copy the first `tokens` positions of KV cache slot `source` to slot `target`, which gets a memory
+        block of its own.
         """
         self.release(target)
         positions = memory_for(self._sizes, tokens)
@@ -99,7 +104,7 @@ class DeviceRows:
             self._parked[target] = self._taken(self.seated, source, positions)
 
     def release(self, row: int) -> None:
-        """Empty KV cache slot `row`, and release its block if no other slot uses the block."""
+        """Empty KV cache slot `row`, and free its memory block if no other slot uses this block."""
         self._parked.pop(row, None)
         if not self._parked:
             self._spare = None
@@ -109,14 +114,14 @@ class DeviceRows:
                 self.seated = None
 
     def close(self) -> None:
-        """Free the memory of all blocks on the device."""
+        """Free all memory blocks on the device."""
         self._parked.clear()
         self._spare = self.seated = None
 
     def _leave(self, row: int, positions: int) -> Block | None:
-        """Return the block that holds only KV cache slot `row`; None if the slot is empty.
+        """Return the memory block that holds only KV cache slot `row`; None if the slot is empty.
 
-        If the slot is in the shared block for decoding, it is first copied to a block of its own.
+        If the slot is in the memory block for decoding, it is first copied to a block of its own.
         """
         if self.seated is not None and row in self.seated:
             block = self._taken(self.seated, row, positions)
@@ -128,9 +133,9 @@ class DeviceRows:
         return self._memory.take(seated.block, [seated.rows.index(row)], positions)
 
     def _arranged(self, rows: Sequence[int], positions: int) -> SeatedRows:
-        """Return the shared block for decoding.
+        """Return the memory block whose sequences decode together.
 
-        It is rebuilt if it is too small for `rows` or much larger than needed.
+        It is rebuilt if it is too small for the slots `rows`, or much larger than needed.
         """
         seats, seated = seats_for(len(rows), self._count), self.seated
         if seated is not None:
@@ -148,8 +153,8 @@ class DeviceRows:
         return made
 
     def _made(self, seated: SeatedRows | None, rows: Sequence[int], seats: int, positions: int) -> SeatedRows:
-        """Create the shared block for decoding in this size, and copy the sequences of the previous one
-        (`seated`) to it.
+        """Create the memory block for decoding in this size, and copy the previous block's sequences to
+        it.
         """
         kept = [] if seated is None else [i for i, row in enumerate(seated.rows) if row is not None]
         if seated is not None and kept:
@@ -165,12 +170,12 @@ class DeviceRows:
         return SeatedRows(alone, self._memory.zeros(1, positions), [rows[0]])
 
     def _park(self, seated: SeatedRows, row: int) -> None:
-        """Move a KV cache slot from the shared block for decoding to a block of its own."""
+        """Move a KV cache slot from the memory block for decoding to a block of its own."""
         self._parked[row] = self._taken(seated, row, memory_for(self._sizes, self._lengths[row]))
         seated.rows[seated.rows.index(row)] = None
 
     def _sit(self, seated: SeatedRows, row: int, rows: Collection[int]) -> None:
-        """Move a KV cache slot to a free position in the shared block for decoding.
+        """Move a KV cache slot to a free position in the memory block for decoding.
 
         If no position is free, first move out a slot that is not in `rows`.
         """

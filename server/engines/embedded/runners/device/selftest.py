@@ -58,7 +58,7 @@ class SelfTest:
     """Result of the self-test: how much a device's logits differ from the CPU's."""
 
     subject: str
-    """What was tested: `the base`, or `the adapter`."""
+    """What was tested: the string `the base` for the base model, or `the adapter`."""
     device: str
     precision: Precision
     threshold: float

@@ -44,7 +44,7 @@ class EnumMember(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the enumeration's member."""
+        """Name of this member of a `windowsml` enumeration."""
         ...
 
 
