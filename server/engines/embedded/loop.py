@@ -1,7 +1,7 @@
 """The embedded engine's thread: plans a step, runs the graph, samples tokens, delivers them, and so on.
 
-The thread owns the scheduler, the runner and the sampler; no other thread uses them. Calls reach it through
-an inbox, and it sends back one batch of events for each step.
+The thread owns the scheduler, the runner and the sampler; no other thread uses them. Other threads send calls
+to an inbox; after each step, its events are delivered in one batch.
 """
 
 from __future__ import annotations

@@ -132,9 +132,9 @@ def open_best(
 
 
 def bring_up(provider: Provider) -> None:
-    """Run nothing but open a minimal ONNX session on a device, to see if it starts.
+    """Open a minimal ONNX session on a device, to see if it starts.
 
-    Raises `DeviceError` if it does not.
+    Raises `DeviceError` if it does not start.
     """
     shape = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])

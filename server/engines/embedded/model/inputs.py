@@ -1,4 +1,4 @@
-"""Computes the host inputs of the portable graph (standard ONNX operators): token ids, positions, the
+"""Computes the inputs of the portable graph (standard ONNX operators) on the CPU: token ids, positions, the
 attention mask, and the KV cache positions to write.
 """
 
@@ -54,9 +54,9 @@ class InputBatch:
 def host_inputs(
     config: ModelConfig, dtype: DTypeLike, batch: InputBatch, memory: int
 ) -> dict[str, NDArray[np.generic]]:
-    """Compute all host inputs of the portable graph by name, without adapters and `indices`.
+    """Compute all inputs of the portable graph by name, except adapters and `indices`.
 
-    `memory` is the KV cache positions per slot.
+    `memory` is the number of KV cache positions per slot.
     """
     return {
         "input_ids": batch.tokens,

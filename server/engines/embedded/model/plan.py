@@ -154,7 +154,7 @@ class GraphPlan:
         return name
 
     def table(self, name: str, value: Array) -> str:
-        """Add a weight whose `value` is computed here, not read from the checkpoint."""
+        """Add a weight whose `value` is given by the caller, not read from the checkpoint."""
 
         def fill(_: Checkpoint, targets: Sequence[Array]) -> None:
             targets[0][...] = value

@@ -33,7 +33,7 @@ class Pack:
     ) -> None:
         self.digests = frozenset(adapters)
         self.widths: dict[str, int] = {}
-        """Maps each group to the number of its rank columns."""
+        """Maps each matrix product to its number of LoRA rank columns."""
         self.arrays: dict[str, Floats] = {}
         """Maps each name of a graph input to its array."""
         self._spans: dict[tuple[str, str], slice] = {}

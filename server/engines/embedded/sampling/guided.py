@@ -33,11 +33,15 @@ of every sequence.
 """
 
 FREE_SECONDS = 0.001
-"""CPU seconds for one token that do not count as excess time. Ordinary grammars take less."""
+"""CPU seconds per token that do not count against a grammar. Only time beyond this does; ordinary grammars
+take less.
+"""
 SHARE = 0.25
-"""Fraction of the engine's time that slow grammars may take in excess, all together."""
+"""Fraction of the engine's time that all grammars together may take beyond `FREE_SECONDS` per token."""
 OWN_SECONDS = 0.02
-"""Seconds of excess time that each grammar may take even if the shared budget is used up."""
+"""Seconds beyond `FREE_SECONDS` per token that each grammar may take in total, even if the budget of all
+grammars is used up.
+"""
 
 
 class SharedTime:
@@ -72,7 +76,8 @@ class Guides:
         self._time = SharedTime()
 
     async def guide(self, grammar: str) -> Guide:
-        """Create a guide at the start of `grammar`, which is compiled in a worker thread if it is not cached.
+        """Create a guide (a sequence's state in its grammar) at the start of `grammar`. The grammar is
+        compiled in a worker thread if it is not cached.
 
         Raises `UnsupportedRequestError` if the grammar cannot be compiled. Only llguidance's own limits apply
         here, so grammars from clients must be checked before, as `server.grammar.service` does.

@@ -40,7 +40,7 @@ class BadRowsError(EngineError):
     def __init__(self, message: str, faults: Mapping[int, EngineError]) -> None:
         super().__init__(message)
         self.faults = faults
-        """Maps each row of the batch to the error for its request."""
+        """Maps the index of each failed sequence in the batch to its error."""
 
 
 class BadLogitsError(BadRowsError):

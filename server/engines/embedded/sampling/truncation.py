@@ -31,8 +31,8 @@ class Truncation:
 
 
 def truncate(weights: NDArray[np.float32], rules: Truncation) -> None:
-    """Set the weights of the tokens that the rules drop to 0, in place. `weights` is [n, vocabulary], and
-    each row's maximum is 1.
+    """Zero the weights of tokens that min_p, top_k and top_p drop, in place. `weights` is [n, vocabulary],
+    and each row's maximum is 1.
 
     The rules apply in this order. min_p drops weights below `min_p`. top_k keeps the `top_k` largest of the
     remaining weights. top_p keeps as few of the largest weights as sum to at least `top_p` of what top_k kept

@@ -8,7 +8,7 @@ from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.step import Chunk, Sequence
 
 LEAST_CHUNK = 16
-"""Minimum number of prompt tokens that are computed in a step. If other prompts leave fewer tokens in this
+"""Smallest prefill chunk in tokens, except for the end of a prompt. If other prompts leave less room in a
 step, the prompt waits for the next step.
 """
 

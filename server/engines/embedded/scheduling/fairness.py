@@ -31,8 +31,8 @@ from server.engines.shared.seats import Seats
 from server.request import Share
 
 QUANTUM = 256
-"""Lead in the virtual token counter at which the most served client loses a sequence to a client that has
-none running. It equals 128 generated tokens.
+"""How far ahead the most served client must be, in the virtual token counter, before it loses a sequence to a
+client that has none running. The value equals 128 generated tokens.
 """
 PATIENCE = 8
 """Number of engine steps for which a batch slot is kept free for a client that is expected to send its next
@@ -50,14 +50,14 @@ class Ticket:
     order: int
     """Number in the order of arrival; lower is older. A preempted sequence keeps its number."""
     unpaid: int
-    """Number of prompt tokens for which the sequence's client (API key and adapter) has not been charged
-    yet.
+    """Number of prompt tokens that are not yet counted in the fairness counter of the sequence's client (API
+    key and adapter).
     """
     share: Share
     """The client (API key and adapter) whose fair part of the engine the sequence uses."""
     reached: int = 0
-    """Number of tokens that were ever computed or found in the prefix cache. The client is not charged for
-    computing them again.
+    """Number of tokens that were ever computed or found in the prefix cache. Computing them again does not
+    count in the client's fairness counter.
     """
     preempted: int = 0
     """Number of times that the sequence was preempted because the KV cache was full."""
@@ -70,7 +70,7 @@ class Ticket:
     if it does not wait.
     """
     awaited: int = 0
-    """Length in tokens of the prefix that the sequence waits for."""
+    """Length in tokens of the prefix that another sequence is computing and that this sequence waits for."""
 
     @property
     def name(self) -> str:
@@ -100,7 +100,7 @@ class Parts:
         self._running = running
         self.seats = Seats(PATIENCE)
         self.held: Counter[Share] = Counter()
-        """Number of running rows of each share."""
+        """Number of running sequences of each client (API key and adapter)."""
         self._most_credit = limits.context / 2
         self._credit = 0.0
 
@@ -177,8 +177,8 @@ class Parts:
         return self._newest(ahead)
 
     def _to_come(self, share: Share) -> int:
-        """Return the number of prompt tokens for which the client `share` was charged but that are not
-        computed yet.
+        """Return the number of prompt tokens that the fairness counter of client `share` includes but that
+        are not computed yet.
         """
         tickets = (ticket for ticket in self._running if ticket.share == share)
         return sum(

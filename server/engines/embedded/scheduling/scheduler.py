@@ -22,7 +22,7 @@ from server.engines.shared.fairness import OUTPUT_PRICE, PROMPT_PRICE, FairQueue
 from server.request import Share
 
 DEPTH = 32
-"""Number of waiting sequences considered for admission, since some wait for another's prefix."""
+"""Maximum number of waiting sequences that are considered for each admission."""
 
 
 class Scheduler:
@@ -41,9 +41,9 @@ class Scheduler:
         self._tickets: dict[str, Ticket] = {}
         self._order = self._number = 0
         self._considered: Ticket | None = None
-        """The newcomer being admitted, which fails if its admission raises an error."""
+        """The waiting sequence being admitted, which fails if its admission raises an error."""
         self._aside: Ticket | None = None
-        """The sequence preempted in this step for another share, which cannot rejoin in the same step."""
+        """The sequence preempted in this step for another client. It cannot rejoin in the same step."""
         self._faults: list[tuple[Sequence, Exception]] = []
         self._queries = self._hits = self._preemptions = self._made_way = 0
 
@@ -274,7 +274,7 @@ class Scheduler:
         return self._waiting.in_order(DEPTH, self._parts.held, self._parts.part)
 
     def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
-        """Stop a running sequence and free its slot. Refund its client for prompt tokens not computed."""
+        """Stop a sequence and free its slot. Its client is not charged for uncomputed prompt tokens."""
         sequence = ticket.sequence
         ticket.reached = max(ticket.reached, sequence.computed)
         ticket.unpaid = max(0, sequence.prompt_length - ticket.reached)

@@ -45,7 +45,7 @@ def declare_memory(graph: GraphPlan, config: ModelConfig, layer: int, dtype: str
 class FusedAttention:
     """Attention with ONNX Runtime's fused operator com.microsoft.GroupQueryAttention, for the CPU.
 
-    Input: queries, keys and values [B x S, all heads].
+    Input: queries, keys and values [batch x tokens, all heads].
     """
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, norm: NormHeads) -> None:
@@ -61,9 +61,8 @@ class FusedAttention:
         self._shapes: dict[int, str] = {}
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """Compute attention from `qkv` [B x S, features], which holds queries, keys and values side by side.
-
-        Returns [B x S, query width]. See `Attention.attend`.
+        """Compute attention from `qkv` [batch x tokens, features], which holds queries, keys and values side
+        by side. Returns [batch x tokens, query width]. See `Attention.attend`.
         """
         config = self._config
         declare_memory(self._graph, config, layer, "float32")
@@ -96,7 +95,7 @@ class FusedAttention:
         return [self._in_rows(part, width) for part, width in zip(parts, widths, strict=True)]
 
     def _in_rows(self, x: str, width: int) -> str:
-        """Reshape `x` to [batch B, tokens S, width]."""
+        """Reshape `x` to [batch, tokens, width]."""
         if width not in self._shapes:
             self._shapes[width] = self._graph.op("Concat", [self._rows, self._graph.integers(width)], axis=0)
         return self._graph.op("Reshape", [x, self._shapes[width]])
@@ -105,7 +104,7 @@ class FusedAttention:
 class PortableAttention:
     """Attention with the standard operators ScatterND, MatMul and Softmax.
 
-    Input: queries, keys and values [B, S, all heads]. The host computes the mask.
+    Input: queries, keys and values [batch, tokens, all heads]. The host computes the mask.
     """
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: str, norm: NormHeads) -> None:
@@ -124,8 +123,8 @@ class PortableAttention:
             self._rotary.append(graph.op("Unsqueeze", [chosen, graph.integers(2)]))
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """Compute attention from `qkv` [B, S, features], which holds queries, keys and values side by side.
-        Returns [B, S, query width]. See `Attention.attend`.
+        """Compute attention from `qkv` [batch, tokens, features], which holds queries, keys and values side
+        by side. Returns [batch, tokens, query width]. See `Attention.attend`.
 
         Query heads that share a KV head are computed as rows of one matrix product.
         """
@@ -150,8 +149,8 @@ class PortableAttention:
         return graph.reshape(heads, 0, 0, config.query_width)
 
     def _rotate(self, x: str) -> str:
-        """Apply the rotary embedding's tables [B, S, 1, D] to `x` [B, S, heads, D], if the model has rotary
-        positions.
+        """Apply the rotary embedding's tables [batch, tokens, 1, head size] to `x` [batch, tokens, heads,
+        head size], if the model has rotary positions.
         """
         if not self._rotary:
             return x

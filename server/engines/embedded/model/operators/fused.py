@@ -28,11 +28,11 @@ class FusedOperators:
         return FusedAttention(self._graph, self._config, self._norm_heads)
 
     def token_ids(self, ids: str) -> str:
-        """Reshape the batch's token ids [B, S] to [B x S]. See `Operators.token_ids`."""
+        """Reshape the batch's token ids [batch, tokens] to [batch x tokens]. See `Operators.token_ids`."""
         return self._graph.reshape(ids, -1)
 
     def positions(self) -> str:
-        """Compute every token's position [B x S].
+        """Compute every token's position [batch x tokens].
 
         The last token of each batch slot has position `seqlens_k`.
         """
@@ -46,14 +46,14 @@ class FusedOperators:
         return graph.reshape(graph.op("Add", [last, before]), -1)
 
     def flatten(self, x: str, width: int) -> str:
-        """Return `x` unchanged: activations of the fused variant have shape [B x S, width] already.
+        """Return `x` unchanged: activations of the fused variant have shape [batch x tokens, width] already.
 
         See `Operators.flatten`.
         """
         return x
 
     def unflatten(self, y: str) -> str:
-        """Return `y` unchanged: activations of the fused variant have shape [B x S, width] already.
+        """Return `y` unchanged: activations of the fused variant have shape [batch x tokens, width] already.
 
         See `Operators.unflatten`.
         """

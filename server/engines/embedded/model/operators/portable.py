@@ -19,7 +19,7 @@ from server.engines.embedded.model.plan import NUMPY, ONNX_TYPES, Dtype, GraphPl
 class PortableOperators:
     """Adds the operators of the portable graph variant (standard ONNX operators only) to a graph.
 
-    Activations have shape [B, S, features].
+    Activations have shape [batch, tokens, features].
     """
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> None:
@@ -27,9 +27,8 @@ class PortableOperators:
         self._dtype: Dtype = dtype
 
     def mask_rows(self) -> list[str | int]:
-        """Return the leading dimensions of the graph input `lora_mask`, before its LoRA rank columns: [B, 1].
-
-        See `Operators.mask_rows`.
+        """Return the leading dimensions of the graph input `lora_mask`, before its LoRA rank columns: [batch,
+        1]. See `Operators.mask_rows`.
         """
         return ["B", 1]
 
@@ -38,25 +37,28 @@ class PortableOperators:
         return PortableAttention(self._graph, self._config, NUMPY[self._dtype], self._norm_heads)
 
     def token_ids(self, ids: str) -> str:
-        """Return the batch's token ids [B, S] unchanged, as the portable variant needs them.
+        """Return the batch's token ids [batch, tokens] unchanged, as the portable variant needs them.
 
         See `Operators.token_ids`.
         """
         return ids
 
     def positions(self) -> str:
-        """Return the graph input with every token's position, [B, S]. See `Operators.positions`."""
+        """Return the graph input with every token's position, [batch, tokens]. See `Operators.positions`."""
         return "positions"
 
     def flatten(self, x: str, width: int) -> str:
-        """Reshape activations `x` [B, S, width] to [B x S, width]. See `Operators.flatten`."""
+        """Reshape activations `x` [batch, tokens, width] to [batch x tokens, width].
+
+        See `Operators.flatten`.
+        """
         return self._graph.reshape(x, -1, width)
 
     def unflatten(self, y: str) -> str:
-        """Reshape activations `y` from [B x S, features] to [B, S, features].
+        """Reshape activations `y` from [batch x tokens, features] to [batch, tokens, features].
 
         Matrix products are computed on rank 2, over all positions. For rank 3, DirectML would copy the weight
-        once per batch slot, unpacked if it is quantised. B and S vary, so the target shape cannot be a
+        once per batch slot, unpacked if it is quantised. Both sizes vary, so the target shape cannot be a
         constant.
         """
         return self._graph.op("Gather", [y, "order"], axis=0)

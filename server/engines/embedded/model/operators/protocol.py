@@ -28,7 +28,7 @@ class Operators(Protocol):
         ...
 
     def token_ids(self, ids: str) -> str:
-        """Reshape the batch's token ids [B, S] to the shape that the graph variant uses."""
+        """Reshape the batch's token ids [batch, tokens] to the shape that the graph variant uses."""
         ...
 
     def positions(self) -> str:
@@ -36,7 +36,7 @@ class Operators(Protocol):
         ...
 
     def flatten(self, x: str, width: int) -> str:
-        """Reshape activations from the graph variant's shape to [B x S, width]."""
+        """Reshape activations from the graph variant's shape to [batch x tokens, width]."""
         ...
 
     def unflatten(self, y: str) -> str:

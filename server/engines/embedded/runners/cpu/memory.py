@@ -18,7 +18,9 @@ KEEP_BYTES = 4 << 20
 would cost more than it saves.
 """
 MAP_NORESERVE = 0x4000
-"""Value of the flag on Linux (asm-generic), which Python's `mmap` module defines from version 3.13 on."""
+"""Value of the flag MAP_NORESERVE on Linux (asm-generic). Python's `mmap` module defines it from version 3.13
+on.
+"""
 
 
 class KvMemory:

@@ -192,9 +192,9 @@ class CpuRunner:
         indices: NDArray[np.int64],
         logits: NDArray[np.float32],
     ) -> None:
-        """Run the slots from `first` on.
+        """Run the decode batch of KV cache slots from `first` on.
 
-        Unused slots compute a token at position 0, which is restored afterwards.
+        Unused slots between them compute a token at position 0; what they held there is restored afterwards.
         """
         busy = set(numbers)
         idle = [row for row in range(first, numbers[-1]) if row not in busy and self._lengths[row]]

@@ -30,7 +30,7 @@ class SeatedRows:
     def __init__(self, block: Block, spare: Block, rows: list[int | None]) -> None:
         self.block, self.spare = block, spare
         self.rows = rows
-        """Number of the row at each place of the block; None for a free place."""
+        """The KV cache slot at each position of the block; None for a free position."""
         self.bound: dict[Block, DeviceBinding] = {}
         """Maps each block that is read to the binding that reads this block and writes the other one."""
 
@@ -50,7 +50,7 @@ class DeviceRows:
     def __init__(self, memory: DeviceMemory, lengths: Sequence[int], context: int) -> None:
         """Start with empty KV cache slots.
 
-        `lengths` is the caller's list of tokens per slot; its later changes are seen here.
+        `lengths` is the number of tokens in each slot, which the caller keeps up to date.
         """
         self._memory, self._lengths, self._count = memory, lengths, len(lengths)
         self._sizes = memories(context)
