@@ -73,7 +73,7 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
     fields: dict[str, object] = {"rope_theta": raw.get("rope_theta")}
     for name, given in (("rope_scaling", scaling), ("rope_parameters", parameters)):
         if given is not None and not isinstance(given, dict):
-            raise ValueError(f"config.json: {name} {given!r} is not a JSON object")
+            raise ValueError(f"config.json: the field {name} {given!r} is not a JSON object")
         fields |= cast("dict[str, object]", given or {})
     if nested := [name for name, value in fields.items() if isinstance(value, dict)]:
         raise ValueError(

@@ -67,7 +67,7 @@ class RowLengths:
         gap in its slot.
         """
         if not rows:
-            raise ValueError("the decode batch is empty; it must have at least one row")
+            raise ValueError("the decode batch is empty; it must have at least one sequence")
         before = -1
         for entry in rows:
             if not before < entry.row < len(self.lengths):

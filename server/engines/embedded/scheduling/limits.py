@@ -50,7 +50,9 @@ class SchedulerLimits:
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "rows", "context", "prefill_chunk"):
             if getattr(self, name) < 1:
-                raise ValueError(f"the limit {name} is {getattr(self, name)}, but must be at least 1")
+                raise ValueError(
+                    f"the scheduler's limit {name} is {getattr(self, name)}, but must be at least 1"
+                )
         if self.kv_tokens < PAGE:
             raise ValueError(
                 f"kv_tokens is {self.kv_tokens}, but must be at least {PAGE}, one page of the KV cache"

@@ -125,13 +125,14 @@ def _refuse(raw: ConfigFields) -> None:
     for name in ("add_cross_attention", "pruned_heads"):
         if raw.get(name):
             raise UnsupportedModelError(
-                f"config.json: {name} is not supported by the embedded engine; use another base model"
+                f"config.json: the field {name} is not supported by the embedded engine; use another base "
+                "model"
             )
     for name, other in _OTHER_NAMES.items():
         if other in raw and raw[other] != raw.get(name):
             raise UnsupportedModelError(
-                f"config.json: {other} {raw[other]!r} differs from {name} {raw.get(name)!r}, which means the "
-                f"same; a gpt2 model uses {name}, so remove the other field"
+                f"config.json: the field {other} {raw[other]!r} differs from {name} {raw.get(name)!r}, which "
+                f"means the same; a gpt2 model uses {name}, so remove the other field"
             )
 
 

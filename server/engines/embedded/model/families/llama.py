@@ -35,8 +35,8 @@ def read(raw: ConfigFields) -> ModelConfig:
     for name in _BIASES:
         if mistral and raw.get(name):
             raise UnsupportedModelError(
-                f"config.json: {name} is set, but a mistral model has no biases; remove this field, or use "
-                "another base model"
+                f"config.json: the field {name} is set, but a mistral model has no biases; remove this "
+                "field, or use another base model"
             )
     biases = [group for name, groups in _BIASES.items() if read_flag(raw, name, False) for group in groups]
     return read_rotary(raw, LLAMA, window=_window(raw, mistral), biases=biases)

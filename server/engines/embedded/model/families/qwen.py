@@ -64,8 +64,8 @@ def _window(raw: ConfigFields) -> int | None:
         return None
     if found != {SLIDING} or not used:
         raise UnsupportedModelError(
-            f"config.json: {asked}, which is not supported; the embedded engine supports {FULL} in every "
-            f"layer, or {SLIDING} in every layer with use_sliding_window and a sliding_window"
+            f"config.json has unsupported attention layers: {asked}; the embedded engine supports {FULL} in "
+            f"every layer, or {SLIDING} in every layer with use_sliding_window and a sliding_window"
         )
     return read_count({"sliding_window": _WINDOW, **raw}, "sliding_window")
 

@@ -93,7 +93,8 @@ def check_provider(provider: Provider, available: Iterable[str], found: Iterable
     problem = f"--device {provider.name} needs {provider.distribution}, and {have} has no {provider.ort}"
     if not can_install(provider):
         raise FlavourError(
-            f"{problem}; this device works on Windows only, so use --device webgpu or --device cpu"
+            f"the device cannot be used here: {problem}; it works on Windows only, so use --device webgpu or "
+            "--device cpu"
         )
     raise FlavourError(
         f"{problem}; run: {exchange_commands([flavour.name for flavour in flavours], provider.distribution)}"
