@@ -67,7 +67,7 @@ class RowLengths:
         gap in its slot.
         """
         if not rows:
-            raise ValueError("the decode batch is empty; it must have at least one sequence")
+            raise ValueError("the decode batch is empty; it must have at least one KV cache row")
         before = -1
         for entry in rows:
             if not before < entry.row < len(self.lengths):
