@@ -1,3 +1,3 @@
-"""The engine for CPUs and devices over ONNX Runtime, without torch; only `engines` and composition import
-it.
+"""The embedded engine: runs a base model with ONNX Runtime on the CPU, a GPU or an NPU, without PyTorch; only
+`server.engines` and the code that starts the server import it.
 """

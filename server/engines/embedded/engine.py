@@ -1,4 +1,4 @@
-"""The embedded engine: implements `Engine` with a step loop that runs in its own thread."""
+"""The embedded engine: implements the `Engine` protocol with a scheduling loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ if TYPE_CHECKING:  # imports llguidance, which most servers never need
 
 
 class EmbeddedEngine:
-    """Serves one base on one device. A batch can mix requests with different adapters.
+    """Serves one base model on one device; requests with different adapters can share a batch.
 
-    `start` calls `open_runner` in a worker thread to load the graph. With `check`, each adapter's logits are
-    compared with the CPU's before requests can use it. `max_cpu_adapters` limits the adapters in memory,
-    including those in slots; None keeps only those in slots. `hashes` caches verified digests.
+    `start` calls `open_runner` in a worker thread to load the ONNX graph. `check` compares each adapter's
+    logits on the device with the CPU's before requests can use the adapter. `max_cpu_adapters` limits the
+    adapters whose weights are in memory, including those in the engine's adapter slots. With None, evicted
+    adapters are dropped from memory. `hashes` caches the SHA-256 digests of weight files that were verified
+    before.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class EmbeddedEngine:
         self._events: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
-        """Open the graph and start the step loop."""
+        """Load the ONNX graph in a worker thread, and start the scheduling loop's thread."""
         self._events = asyncio.get_running_loop()
         runner = await asyncio.to_thread(self._open_runner)
         eos_ids = self._tokenizer.eos_ids
@@ -99,7 +101,10 @@ class EmbeddedEngine:
         self._loop.start()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """Add `request` to the engine, and yield its answer piece by piece. See `Engine.generate`."""
+        """Add `request` to the engine, and yield its answer delta by delta as tokens are generated.
+
+        See `Engine.generate`.
+        """
         stream = self._open(request, await self._guide(request.sampling.grammar))
         try:
             while not stream.done:
@@ -108,17 +113,25 @@ class EmbeddedEngine:
             self._close(stream)
 
     async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        """Raise `UnsupportedRequestError`: this engine computes logits only, no embeddings."""
-        raise UnsupportedRequestError("the embedded engine makes no embeddings; use the vllm engine", "model")
+        """Raise `UnsupportedRequestError`: the embedded engine returns token logits only and has no
+        embeddings.
+        """
+        raise UnsupportedRequestError(
+            "the embedded engine cannot compute embeddings; use the vllm engine", "model"
+        )
 
     async def load(self, adapter: Adapter) -> None:
-        """Load `adapter` into a slot of the engine, and test it. See `Engine.load`. Reads the file in a
-        worker thread, then generates one token as a probe.
+        """Load `adapter` into an adapter slot of the engine, and generate one token with it as a test.
+
+        The weights file is read in a worker thread. See `Engine.load`.
         """
         await self.residents.load(adapter)
 
     async def unload(self, digest: str, *, keep: bool = False) -> None:
-        """Unload the adapter `digest` once no request uses it. See `Engine.unload`."""
+        """Unload the adapter with this `digest` once no request uses it.
+
+        With `keep`, its weights stay in host memory. See `Engine.unload`.
+        """
         if not keep:
             await self.residents.unload(digest)
             self._host.left(digest, keep=False)
@@ -130,7 +143,10 @@ class EmbeddedEngine:
             self._evicting.discard(digest)
 
     def state(self) -> EngineState:
-        """Return a snapshot of the engine's state. See `Engine.state`."""
+        """Return a snapshot of the engine's state: liveness, load counters and loaded adapters.
+
+        See `Engine.state`.
+        """
         if self._loop is None:
             return EngineState(alive=False, progress=0.0)
         resident: dict[str, Tier] = dict.fromkeys(self._host.kept, "host")
@@ -140,14 +156,19 @@ class EmbeddedEngine:
         )
 
     def fail(self, reason: str) -> None:
-        """Mark the engine as dead, and end all its answers. See `Engine.fail`."""
+        """Mark the engine as dead for this `reason`, and end all answers in progress with `EngineDeadError`.
+
+        See `Engine.fail`.
+        """
         if self._loop is not None:
             self._loop.abandon()
         self._admission.fail_all(EngineDeadError(reason))
         self.residents.abandon()
 
     async def close(self) -> None:
-        """Fail running requests and release everything."""
+        """End all answers in progress with `EngineDeadError`, stop the engine's thread and free its
+        memory.
+        """
         self._closed = True
         if self._loop is None:
             return
@@ -158,11 +179,13 @@ class EmbeddedEngine:
     # `Outbox`: the step loop calls these in its thread.
 
     def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Pass one step's events to the event loop in a single call."""
+        """Hand the events of one engine step (new tokens, errors) to the asyncio event loop in a single
+        call.
+        """
         self._on_event_loop(lambda: self._dispatch(batch))
 
     def on_death(self, error: EngineDeadError) -> None:
-        """End every answer that is under way with an error."""
+        """End every answer in progress with `error`, after the engine's thread has died."""
 
         def tell() -> None:
             self._admission.fail_all(error)
@@ -204,7 +227,9 @@ class EmbeddedEngine:
     ) -> DeltaStream:
         loop = self._loop
         if loop is None or self._closed or not loop.alive:
-            raise EngineDeadError("the engine is not running")
+            raise EngineDeadError(
+                "the embedded engine is not running and takes no requests; restart the server"
+            )
         if not probe:
             self._admission.check_room(request)
         check_fits(request, self.info, self._limits.kv_capacity)
@@ -243,7 +268,10 @@ class EmbeddedEngine:
         await self._probe(digest)
 
     def _drop(self, digest: str) -> asyncio.Future[None]:
-        """Remove an adapter from the runner, in the engine's thread, after all earlier calls."""
+        """Remove an adapter from the runner.
+
+        This happens in the engine's thread, after all calls made before.
+        """
         self._host.left(digest, keep=digest in self._evicting)
 
         def remove(runner: Runner, scheduler: Scheduler) -> None:
@@ -254,11 +282,11 @@ class EmbeddedEngine:
 
     def _call(self, work: Callable[[Runner, Scheduler], None]) -> Future[None]:
         if self._loop is None:
-            raise EngineDeadError("the engine is not running")
+            raise EngineDeadError("the embedded engine is not running; restart the server to change adapters")
         return self._loop.call(work)
 
     async def _probe(self, digest: str) -> None:
-        """Probe the adapter by generating one token, before requests can use it."""
+        """Generate one token with a newly loaded adapter as a test, before requests can use the adapter."""
         request = probe_of(digest, self._tokenizer.bos_id)
         stream = self._open(request, probe=True)
         try:

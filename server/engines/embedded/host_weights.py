@@ -1,4 +1,6 @@
-"""Keeps weights of evicted adapters in host memory, so that loading them again need not read files."""
+"""Keeps the weights of evicted adapters in host memory, so that these adapters can be loaded again without
+reading files.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from adapters.lora.weights import AdapterWeights
 
 
 class HostWeights:
-    """Keeps up to `most` evicted adapters, and drops the oldest. Use it on the event loop only."""
+    """Keeps the weights of up to `most` evicted adapters in host memory; the adapter evicted longest ago is
+    dropped first.
+
+    Not thread-safe: use it on the event loop only.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -18,21 +24,24 @@ class HostWeights:
 
     @property
     def kept(self) -> Collection[str]:
-        """Digests of kept adapters that are not in a slot."""
+        """Digests of the evicted adapters whose weights are kept in host memory."""
         return self._kept.keys()
 
     def get(self, digest: str) -> AdapterWeights | None:
-        """Return the kept weights of an adapter; None if they are not kept."""
+        """Return an evicted adapter's weights from host memory; None if they are not kept."""
         return self._kept.get(digest)
 
     def loaded(self, digest: str, weights: AdapterWeights) -> None:
-        """Note that the adapter now has a slot."""
+        """Record that the adapter was loaded into an adapter slot of the engine, with these weights."""
         self._kept.pop(digest, None)
         if self._most:
             self._resident[digest] = weights
 
     def left(self, digest: str, *, keep: bool) -> None:
-        """Record that the adapter has left its slot. With `keep`, keep its weights in host memory."""
+        """Record that the adapter was unloaded from its adapter slot.
+
+        With `keep`, its weights are kept in host memory.
+        """
         weights = self._resident.pop(digest, None)
         if keep and weights is not None:
             self._kept[digest] = weights

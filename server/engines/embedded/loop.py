@@ -1,7 +1,7 @@
-"""The engine's thread: schedule → run → sample → deliver, until it is stopped.
+"""The embedded engine's thread: plans a step, runs the graph, samples tokens, delivers them, and so on.
 
-It owns the scheduler, the runner and the sampler; no other thread uses them while it runs. Work arrives as
-calls in its inbox, and leaves as one batch of events for each step.
+The thread owns the scheduler, the runner and the sampler; no other thread uses them. Other threads send calls
+to an inbox; after each step, its events are delivered in one batch.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from server.request import FinishReason, TokenLogprob
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CLOSE_SECONDS = 30.0
-"""Seconds that closing waits for the current step."""
+"""Seconds that `StepLoop.close` waits for the current step to end."""
 Delivery = tuple[Running, StepEvent | EngineError]
-"""A sequence, with the event to deliver to its reader."""
+"""A sequence, with a new token (`StepEvent`) or an error to send to its client."""
 
 
 def _own_fault(sequence: Running, error: Exception) -> EngineError:
-    """Return the error for a single failed request, and log the details. Other requests continue."""
+    """Return the error for one failed request, and log the details. Other requests continue."""
     if isinstance(error, EngineError):
         return error
     logger.error("request %s failed inside the engine", sequence.request.request_id, exc_info=error)
@@ -52,19 +52,19 @@ def _own_fault(sequence: Running, error: Exception) -> EngineError:
 
 
 class Outbox(Protocol):
-    """Receiver of the thread's events. Must not block."""
+    """Receives the events of the engine's thread. Its methods must not block."""
 
     def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Receive the events of one step. Different requests can be in any order."""
+        """Receive the events of one engine step. Different requests can be in any order."""
         ...
 
     def on_death(self, error: EngineDeadError) -> None:
-        """Note that the thread has ended with an error. No events follow."""
+        """Receive the error that has ended the engine's thread. No events follow."""
         ...
 
 
 class StepLoop:
-    """Runs steps in its own thread while there is work, and sleeps otherwise."""
+    """Runs engine steps in a thread while there are requests, and sleeps while there are none."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class StepLoop:
         self._thread.start()
 
     def add(self, sequence: Running, state: SamplerState) -> None:
-        """Add a request that fits the scheduler's limits."""
+        """Queue a request for the next step. Its tokens and errors go to the outbox."""
 
         def admit() -> None:
             if not self._alive:
@@ -117,7 +117,7 @@ class StepLoop:
         self._post(admit)
 
     def cancel(self, request_id: str) -> None:
-        """Drop a request before the next step. Unknown or finished ones are ignored."""
+        """Drop a request before the next step. Does nothing if it is unknown or finished."""
 
         def drop() -> None:
             if self._alive:
@@ -127,7 +127,7 @@ class StepLoop:
         self._post(drop)
 
     def call(self, work: Callable[[Runner, Scheduler], Result]) -> Future[Result]:
-        """Run `work` between steps. The future gets its result or error; cancel it to drop the work."""
+        """Call `work` between two steps. The future gets its result; cancel the future to drop `work`."""
         future: Future[Result] = Future()
 
         def run() -> None:
@@ -151,24 +151,24 @@ class StepLoop:
         return future
 
     def state(self) -> EngineState:
-        """A snapshot taken after the last step, without the resident adapters."""
+        """Return the engine's state after the last step, without the loaded adapters."""
         since = self._busy_since
         progress = 0.0 if since is None else time.perf_counter() - since
         return dataclasses.replace(self._snapshot, alive=self._alive, progress=progress)
 
     @property
     def alive(self) -> bool:
-        """True if the thread accepts work."""
+        """True while the engine's thread runs and accepts work."""
         return self._alive
 
     def abandon(self) -> None:
-        """Accept no more work, and end after the current step, without waiting for it."""
+        """Accept no more work, and let the thread end after the current step. Does not wait for that."""
         with self._gate:
             self._closing, self._abandoned, self._alive = True, True, False
         self._wake.set()
 
     def close(self) -> None:
-        """Stop after the current step and release the runner. Abandon a step that hangs. Idempotent."""
+        """Stop after the current step and release the runner. Waits at most `CLOSE_SECONDS`."""
         self._closing = True
         self._wake.set()
         if self._thread.is_alive() and not self._abandoned:
@@ -246,7 +246,7 @@ class StepLoop:
             self._observer = None
 
     def _run(self, step: Step, batch: list[Delivery]) -> tuple[list[Running], NDArray[np.float32]]:
-        """Run the step. Return the sequences that get a token, and their logits in the same order."""
+        """Run the graph for `step`. Return the sequences that get a token, and their logits in that order."""
         runner = self._runner
         for row in step.released:
             runner.release(row)
@@ -276,7 +276,7 @@ class StepLoop:
     def _decode(
         self, sequences: Sequence[Running], batch: list[Delivery]
     ) -> list[tuple[Sequence[Running], NDArray[np.float32]]]:
-        """Compute a token for each sequence in one run. If it fails, retry each alone to find the fault."""
+        """Decode one token per sequence in one run. If that fails, decode each sequence alone."""
         if not sequences:
             return []
         rows = [DecodeRow(s.row, s.tokens[s.computed], s.computed, s.adapter_mix) for s in sequences]
@@ -331,7 +331,7 @@ class StepLoop:
             return
 
     def _break(self, sequence: Running, fault: EngineError, batch: list[Delivery]) -> None:
-        """End a failed sequence, and do not keep its prefix for reuse."""
+        """End a sequence with an error, and do not keep its KV cache as a reusable prefix."""
         request_id = sequence.request.request_id
         blame = logging.INFO if isinstance(fault, UnsupportedRequestError) else logging.ERROR
         logger.log(blame, "request %s: %s", request_id, fault)
@@ -352,7 +352,7 @@ class StepLoop:
         return StepEvent(choice.token_id, choice.logprob, prompt, reason, stop, completes)
 
     def _finished(self, sequence: Running, token: int) -> tuple[FinishReason | None, int | None, bool]:
-        """Return the reason and the stop token that end the text, and if `token` completes a grammar."""
+        """Return why the text ends (or None), the stop token, and if `token` completes a grammar."""
         sampling = sequence.request.sampling
         guide = self._states[sequence.request.request_id].guide
         if guide is not None and guide.complete:
@@ -367,7 +367,7 @@ class StepLoop:
         return None, None, False
 
     def _end_without_token(self, chunk: Chunk, batch: list[Delivery]) -> None:
-        """Finish a request with `max_tokens` 0 after its last chunk."""
+        """Finish a request that generates no tokens (`max_tokens` 0) after its last chunk."""
         sequence = chunk.sequence
         if not chunk.final or sequence.request.sampling.max_tokens > 0 or sequence.row < 0:
             return

@@ -1,3 +1,3 @@
-"""Choosing a device, planning memory and putting the engine together, without running it; composition
-imports it.
+"""Creates an embedded engine: chooses a device, plans memory and assembles the parts, without starting the
+engine; the code that starts the server imports it.
 """

@@ -1,4 +1,4 @@
-"""The memory of several bases in one process, planned together before any of them is loaded."""
+"""Plans the memory of several base models in one process together, before any of them is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from server.engines.embedded.runners.available import MIB, format_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseLoad:
-    """A base whose memory is planned, with its options and adapters."""
+    """One base model whose memory is planned, with its engine options and adapters."""
 
     name: str
     config: ModelConfig
@@ -27,13 +27,14 @@ class BaseLoad:
 
     @property
     def automatic(self) -> bool:
-        """True if no budget for keys and values is set, so that the plan chooses one."""
+        """True if the options set no KV cache budget, so that the planner may choose it."""
         return self.options.kv_bytes is None and self.options.kv_tokens is None
 
     def needs(self, kv_bytes: int, available: int) -> MemoryPlan:
-        """Plan the base's memory with `kv_bytes` for keys and values. A budget in its options comes first.
+        """Plan the base model's memory with `kv_bytes` for the KV cache, unless its options set a KV budget.
 
-        Raises `ValueError` for options that do not fit the base.
+        Raises `ValueError` if the options do not suit the base model, for example if `max_model_len` is too
+        large.
         """
         options = replace(self.options, kv_bytes=kv_bytes) if self.automatic else self.options
         try:
@@ -47,32 +48,34 @@ class BaseLoad:
 
 @dataclass(frozen=True, slots=True)
 class BasesPlan:
-    """The maximum memory that all bases take together."""
+    """The maximum memory that all base models of the process need together."""
 
     parts: Mapping[str, MemoryPlan]
-    """Maps each base name to its own memory plan. Each includes the memory of the program, which is needed
-    once.
+    """Maps each base model's name to its memory plan. Each plan includes the memory of the program itself,
+    although the process needs this only once.
     """
     always: frozenset[str]
-    """Names of the bases that always stay in memory."""
+    """Names of the base models that are never unloaded (those without `on_demand`)."""
     room: int | None
-    """Number of on-demand bases that may be in memory at once; None means all of them."""
+    """Number of on-demand base models that may be in memory at once; None means all of them."""
     available: int
 
     @property
     def size(self) -> int:
-        """Bytes of the bases that always stay in memory and of the `room` largest on-demand bases."""
+        """Bytes needed at most: the program, the base models that are never unloaded, and the `room` largest
+        on-demand ones.
+        """
         sizes = {name: part.size - PROGRAM for name, part in self.parts.items()}
         others = sorted((size for name, size in sizes.items() if name not in self.always), reverse=True)
         return PROGRAM + sum(sizes[name] for name in self.always) + sum(others[: self.room])
 
     @property
     def fits(self) -> bool:
-        """True if the plan's size is at most the available memory."""
+        """True if all base models need at most the `available` bytes."""
         return self.size <= self.available
 
     def lines(self) -> list[str]:
-        """Format the plan for people: a line with the sum, then a line for each base."""
+        """Return the plan as lines of text: the total, then one line for each base model."""
         width = max(map(len, self.parts))
         limit = "" if self.room is None else f", with {self.room} on_demand bases at a time"
         size, available = format_bytes(self.size), format_bytes(self.available)
@@ -83,10 +86,12 @@ class BasesPlan:
 def plan_bases(
     bases: Sequence[BaseLoad], most: int | None, available: int
 ) -> tuple[BasesPlan, dict[str, int]]:
-    """Plan the memory of all bases. Return the plan and the KV bytes of each base without a budget.
+    """Plan the memory of all base models. Return the plan, and the KV cache bytes of each base model whose
+    options set no KV budget.
 
-    `most` bases may be in memory at once (None: all). Raises `ValueError` if they do not fit into `available`
-    bytes. Its message lists what each base needs and the settings that would make all of them fit.
+    At most `most` base models are in memory at once (None: all). Raises `ValueError` if they do not fit into
+    `available` bytes. The message lists what each base model needs and the settings that would make all of
+    them fit.
     """
     found = _attempt(bases, most, available)
     if found is not None:
@@ -94,18 +99,20 @@ def plan_bases(
     least = _plan(bases, most, available, {base.name: _least(base) for base in bases})
     shown = "; ".join(f"{name} {_in_parts(part)}" for name, part in least.parts.items())
     remedies = " or ".join(_remedies(bases, most, available))
-    none = "no setting helps; serve fewer or smaller bases"
-    remedy = f"it fits with {remedies}" if remedies else none
+    none = "no setting helps; serve fewer or smaller base models"
+    remedy = f"they fit with {remedies}" if remedies else none
     needed, free = format_bytes(least.size), format_bytes(available)
     raise ValueError(
-        f"the bases need {needed} of memory together, but only {free} are free: {shown}; {remedy}"
+        f"the base models together need {needed} of memory, but only {free} are free ({shown}); {remedy}"
     )
 
 
 def _attempt(
     bases: Sequence[BaseLoad], most: int | None, available: int
 ) -> tuple[BasesPlan, dict[str, int]] | None:
-    """Plan with as large KV budgets as fit; return None if not even the smallest budgets fit."""
+    """Plan with the largest KV cache budgets that fit into `available` bytes; return None if even the
+    smallest do not fit.
+    """
     wanted = min(KV_MOST, int(available * KV_SHARE)) // len(bases)
     kv = {base.name: max(wanted, _least(base)) for base in bases}
     least = {base.name: _least(base) for base in bases}
@@ -132,7 +139,9 @@ def _least(base: BaseLoad) -> int:
 
 
 def _remedies(bases: Sequence[BaseLoad], most: int | None, available: int) -> Iterator[str]:
-    """Find settings with which all bases fit; those that change least come first."""
+    """Yield the settings with which all base models would fit into `available` bytes, the least drastic ones
+    first.
+    """
     waiting = [base.name for base in bases if base.on_demand]
     always = len(bases) - len(waiting)
     for fewer in range((most or len(bases)) - 1, always, -1):

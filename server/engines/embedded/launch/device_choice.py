@@ -1,7 +1,8 @@
-"""Chooses the device that runs the graph, opens it, and compares its results with the CPU's.
+"""Chooses the device that runs the ONNX graph, opens it, and compares its logits with the CPU's.
 
-A device can fail to start, fail in a run, lack memory or compute wrong logits. With `auto`, the next device
-is tried then, and the CPU last. If the device was chosen by name, an error is raised instead.
+A device is unusable if it does not start, fails in a run, lacks memory or computes wrong logits. With
+`--device auto`, the engine then tries the next device, and the CPU last. If the operator named the device, an
+error is raised instead.
 """
 
 from __future__ import annotations
@@ -37,33 +38,41 @@ DeviceChoice = DeviceName | Literal["auto"]
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """A device, the base's graph for it, and the limits that fit its memory."""
+    """A device, the base model's graph built for this device, and scheduler limits that fit the device's
+    memory.
+    """
 
     provider: Provider
     graph: BuiltGraph
     limits: SchedulerLimits
     prompts: BuiltGraph | None = None
-    """Graph that computes prompts in bfloat16. Set on the CPU only."""
+    """The base model's graph for bfloat16 prefill with OpenVINO, on the CPU only; None if prompts are
+    computed in float32.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedDevice:
-    """The device that was chosen for a base, ready to run."""
+    """The device that was chosen for a base model; `open_runner` returns its runner."""
 
     place: DevicePlan
     open_runner: Callable[[], Runner]
-    """Returns the runner; call it once. The CPU's runner is opened by this call, others are open already."""
+    """Returns the runner; call it once. The call opens the CPU's runner; the runner of any other device is
+    open already.
+    """
     check: DeviceCheck | None
-    """Compares the device's logits with the CPU's for each adapter that is loaded; None on the CPU."""
+    """Compares the device's logits with the CPU's when an adapter is loaded. None if the device is the
+    CPU.
+    """
     info: DeviceInfo
 
 
 def candidates(choice: DeviceChoice, available: Sequence[str]) -> list[Provider]:
     """List the devices to try, best first.
 
-    For `auto`, these are all devices of ONNX Runtime and Windows ML. `available` is the result of
-    `onnxruntime.get_available_providers()`. Raises `FlavourError` or `CatalogueError` if a device chosen by
-    name is missing. Downloads nothing.
+    For `auto`, the list has all devices of ONNX Runtime and Windows ML. `available` is the result of
+    `onnxruntime.get_available_providers()`. Raises `FlavourError` or `CatalogueError` if the operator named a
+    device that is not installed. Downloads nothing.
     """
     if choice == "auto":
         built_in = [provider for provider in PROVIDERS.values() if provider.ort in available]
@@ -75,7 +84,7 @@ def candidates(choice: DeviceChoice, available: Sequence[str]) -> list[Provider]
 
 
 def _registered_devices() -> list[Provider]:
-    """Return the devices of Windows ML, without CPUs: these have the engine's own CPU runner."""
+    """Return the GPUs and NPUs of Windows ML. CPUs are left out, since the engine has its own CPU runner."""
     try:
         found = register_present(open_catalogue())
     except CatalogueError as error:
@@ -85,17 +94,17 @@ def _registered_devices() -> list[Provider]:
 
 
 def dtype_on(provider: Provider, wanted: Dtype | None, choice: DeviceChoice) -> Dtype:
-    """Choose the number format that a device computes in.
+    """Choose the number format (fp32 or fp16) in which a device computes.
 
-    That is `wanted`, or the device's default if `wanted` is None. If the device does not support `wanted`,
-    `auto` uses the default, and a device chosen by name raises `ValueError`.
+    This is `wanted`, or the device's default if `wanted` is None. If the device does not support `wanted`,
+    `auto` falls back to the default. For a device that the operator named, `ValueError` is raised.
     """
     if wanted is None or wanted in provider.dtypes:
         return wanted or provider.dtypes[0]
     if choice == "auto":
         return provider.dtypes[0]
     raise ValueError(
-        f"dtype {wanted} is not available on device {provider.name}; use {' or '.join(provider.dtypes)}"
+        f"device {provider.name} does not support dtype {wanted}; set dtype to {' or '.join(provider.dtypes)}"
     )
 
 
@@ -105,11 +114,11 @@ def open_best(
     threads: int | None,
     adapters: Callable[[], Mapping[str, AdapterWeights]],
 ) -> OpenedDevice:
-    """Open the first of `providers` that passes the self-test.
+    """Open the first device of `providers` that passes the self-test.
 
-    The base is tested, and all `adapters` too unless it is the last provider. `placed` builds the graph for a
-    device that has started. If the last provider fails, its error is raised: `EngineError`, or what `placed`
-    raises.
+    The self-test runs the base model, and also each of `adapters` unless the device is the last of the list.
+    `placed` builds the graph for a device that has started. If the last device fails, its error is raised:
+    `EngineError`, or what `placed` raises.
     """
     fallback: DeviceFallback | None = None
     for provider in providers[:-1]:
@@ -123,7 +132,10 @@ def open_best(
 
 
 def bring_up(provider: Provider) -> None:
-    """Open a minimal session on a device. Raises `DeviceError` if the device fails to start."""
+    """Open a minimal ONNX session on a device, to see if it starts.
+
+    Raises `DeviceError` if it does not start.
+    """
     shape = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "probe", [shape], [output])
@@ -132,7 +144,11 @@ def bring_up(provider: Provider) -> None:
     try:
         open_session(model.SerializeToString(), provider, {})
     except Exception as error:  # ONNX Runtime's own have no other common base, and pass on what drivers say
-        raise DeviceError("absent", f"device {provider.name} failed to start: {first_line(error)}") from error
+        raise DeviceError(
+            "absent",
+            f"device {provider.name} failed to start: {first_line(error)}; update its driver, or use another "
+            "device",
+        ) from error
 
 
 def _open(
@@ -162,7 +178,11 @@ def _open(
 
 
 def _judge(runner: Runner, check: DeviceCheck, adapters: Mapping[str, AdapterWeights]) -> None:
-    """Run the self-test on an idle device, in its first and last row. Raises `DeviceError` if it fails."""
+    """Compare the device's logits with the CPU's for the base model and each adapter, in the first and last
+    KV cache slot.
+
+    The device must be idle. Raises `DeviceError` if a comparison fails.
+    """
     rows = sorted({0, runner.rows - 1})
     check.examine(runner, rows, BASE)
     for digest, weights in adapters.items():
@@ -172,33 +192,43 @@ def _judge(runner: Runner, check: DeviceCheck, adapters: Mapping[str, AdapterWei
 
 
 def info_of(place: DevicePlan, fallback: DeviceFallback | None) -> DeviceInfo:
-    """Return the name, provider and precision that are reported for a device in use."""
+    """Return the device's name, execution provider, precision and fallback, as the server reports them."""
     provider, graph = place.provider, place.graph
     return DeviceInfo(provider.name, provider.ort, precision_of(graph.dtype, graph.quantize), fallback)
 
 
 def open_cpu(place: DevicePlan, threads: int | None) -> CpuRunner:
-    """Open the CPU's runner. Raises `EngineError` if that fails."""
+    """Open the runner for the CPU.
+
+    Raises `EngineError` if memory is too small or the graph cannot be read.
+    """
     limits = place.limits
     try:
         prompts = None if place.prompts is None else BfloatPrefill(place.prompts, threads)
         return CpuRunner(place.graph, limits.rows, limits.context, threads, prompts=prompts)
     except (MemoryError, OSError) as error:
         raise EngineError(
-            f"the engine cannot open the graph with {limits.rows} rows of {limits.context} tokens: {error}; "
-            "lower max_num_seqs or max_model_len, or turn prefix_caching off"
+            f"the embedded engine cannot open the base model's graph with a KV cache for {limits.rows} "
+            f"sequences of {limits.context} tokens: {error}; lower max_num_seqs or max_model_len, or turn "
+            "prefix_caching off"
         ) from error
 
 
 def open_device(place: DevicePlan) -> DeviceRunner:
-    """Open a device's runner. Raises `DeviceError` if that fails."""
+    """Open the runner of a GPU or NPU. Raises `DeviceError` if memory is too small or the device fails."""
     limits, name = place.limits, place.provider.name
     try:
         chunk = limits.max_num_batched_tokens
         return DeviceRunner(place.graph, place.provider, limits.rows, limits.context, chunk)
     except MemoryError as error:
         raise DeviceError(
-            "memory", f"device {name} does not have enough memory: {first_line(error)}"
+            "memory",
+            f"device {name} does not have enough memory for the base model: {first_line(error)}; lower "
+            "kv_cache_memory or max_model_len",
         ) from error
     except Exception as error:  # as in `bring_up`
-        raise DeviceError("failed", f"device {name} cannot be opened: {first_line(error)}") from error
+        raise DeviceError(
+            "failed",
+            f"device {name} cannot open the base model's graph: {first_line(error)}; update its driver, or "
+            "use another device",
+        ) from error

@@ -1,4 +1,4 @@
-"""Assembles the embedded engine from a base's graph, its memory plan, and the runner of its device."""
+"""Assembles the embedded engine from a base model's graph, its memory plan, and the runner of its device."""
 
 from __future__ import annotations
 
@@ -44,13 +44,14 @@ def embedded_engine(
     adapters: Sequence[Adapter] = (),
     say: Callable[[str], None] | None = None,
 ) -> EmbeddedEngine:
-    """Create an engine for the checkpoint in `base`. Its graph is built, but it is not started.
+    """Create an engine for the checkpoint in the folder `base`. The graph is built on disk, but the engine is
+    not started.
 
-    `say` receives the memory plan line by line. `progress` is then called with (bytes done, bytes in all)
-    while the graph is built, and never if it is built already. A device other than the CPU is opened, and
-    its logits are compared with the CPU's: for the base, and with `auto` for `adapters` too.
-    Raises `EngineError` if this engine cannot run the checkpoint, the options do not suit it, memory is too
-    small, or a device chosen by name cannot be used.
+    `say` receives the memory plan line by line. While the graph is built, `progress` is called with (bytes
+    done, bytes in all); if the graph exists already, it is never called. A GPU or NPU is opened here, and its
+    logits are compared with the CPU's for the base model; with `--device auto`, for `adapters` too. Raises
+    `EngineError` if the engine does not support the checkpoint or an option, memory is too small, or a device
+    that the operator named cannot be used.
     """
 
     def placed(provider: Provider) -> DevicePlan:
@@ -74,7 +75,8 @@ def embedded_engine(
     try:
         if options.prefill_dtype == "bf16" and options.device != "cpu":
             raise ValueError(
-                f"prefill_dtype bf16 is for the CPU, but device is {options.device}; remove one of the two"
+                f"prefill_dtype bf16 works on the CPU only, but device is {options.device}; set device to "
+                "cpu, or prefill_dtype to fp32"
             )
         if options.prefill_dtype == "bf16":
             require_bfloat16()
@@ -107,7 +109,7 @@ def embedded_engine(
 
 
 def _unkept(graphs: Path, error: OSError) -> EngineError:
-    """Return the error to raise if a graph cannot be written to the folder `graphs`."""
+    """Return the error to raise if a built graph cannot be saved in the folder `graphs`."""
     why = error.strerror or str(error)
     space = "free some space, or " if error.errno in FULL else ""
     return EngineError(
@@ -117,7 +119,10 @@ def _unkept(graphs: Path, error: OSError) -> EngineError:
 
 
 def _readable(adapters: Iterable[Adapter], base: Path) -> dict[str, AdapterWeights]:
-    """Read the weights of adapters, by digest. Leave out unreadable ones, which `load` will refuse later."""
+    """Read the weights of `adapters`, by digest.
+
+    Unreadable adapters are left out; loading them later raises the error.
+    """
     shape = ModelShape.read(base)
     found: dict[str, AdapterWeights] = {}
     for adapter in adapters:
@@ -132,7 +137,10 @@ def _fit_limits(
     adapters: Sequence[Adapter],
     say: Callable[[str], None] | None,
 ) -> SchedulerLimits:
-    """Find limits that fit the free memory and pass the plan to `say`. Raises `ValueError` if none fit."""
+    """Choose scheduler limits that fit the free memory, and pass the memory plan to `say`.
+
+    Raises `ValueError` if none fit.
+    """
     most = max(options.max_adapters, options.max_cpu_adapters or 0)
     largest = sorted(adapters, key=lambda adapter: adapter_bytes(config, adapter), reverse=True)[:most]
     limits, memory = fit(config, options, largest, lambda changed: plan(config, changed), available_memory())

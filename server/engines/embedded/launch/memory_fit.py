@@ -1,4 +1,4 @@
-"""Checks that the settings fit the free memory; if they do not, suggests settings that would."""
+"""Checks that the engine's settings fit the free memory, and suggests other settings if they do not."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from server.engines.embedded.launch.options import EmbeddedOptions
 
 SMALLER = {"none": ("int8", "int4"), "int8": ("int4",)}
-"""Maps each value of `quantize` to values that need less memory, the most exact first."""
+"""Maps each value of the `quantize` setting to the values that need less memory, the most accurate first."""
 LEAST_TOKENS = 512
-"""Smallest KV budget in tokens that is suggested. With less, most requests would not fit."""
+"""Smallest KV cache budget that is suggested, in tokens. With less, most requests would not fit."""
 
 PlanLimits = Callable[["EmbeddedOptions"], SchedulerLimits]
 
@@ -32,20 +32,20 @@ def fit(
     plan: PlanLimits,
     available: int,
 ) -> tuple[SchedulerLimits, MemoryPlan]:
-    """Return the limits that `plan` computes from the options, and the memory that they need.
+    """Return the scheduler limits that `plan` derives from the options, and the memory that they need.
 
-    If no KV budget was set, it is reduced as far as needed. Raises `ValueError` if the plan still does not
-    fit into `available` bytes. The message names the settings that would fit.
+    If the options set no KV cache budget, it is reduced until the plan fits. Raises `ValueError` if the plan
+    does not fit into `available` bytes even then. The message names settings that would fit.
     """
     limits, needed = _attempt(config, options, adapters, plan, available)
     if needed.fits:
         return limits, needed
     parts = ", ".join(f"{part.name} {format_bytes(part.size)}" for part in needed.parts if part.size >= MIB)
     found = " or ".join(_remedies(config, options, adapters, plan, available))
-    remedy = f"it fits with {found}" if found else "no setting helps; use a smaller base"
+    remedy = f"it fits with {found}" if found else "no setting helps; use a smaller base model"
     raise ValueError(
-        f"the base needs {format_bytes(needed.size)} of memory, but only {format_bytes(available)} are free "
-        f"({parts}); {remedy}"
+        f"the base model needs {format_bytes(needed.size)} of memory, but only {format_bytes(available)} are "
+        f"free ({parts}); {remedy}"
     )
 
 
@@ -76,7 +76,10 @@ def _remedies(
     plan: PlanLimits,
     available: int,
 ) -> Iterator[str]:
-    """Find settings with which the plan fits, with the memory needed; the smallest changes come first."""
+    """Yield settings with which the base model would fit into `available` bytes, each with the memory needed.
+
+    The least drastic come first.
+    """
     for changes in _changes(options):
         changed = [f"{name} {value}" for name, value in changes.items()]
         limits, needed = _attempt(config, replace(options, **changes), adapters, plan, available)
@@ -90,7 +93,7 @@ def _remedies(
 
 
 def _changes(options: EmbeddedOptions) -> Iterator[dict[str, Any]]:
-    """Yield changes of the options: first an empty one, then those that save memory, most exact first."""
+    """Yield changes to the options that save memory, the most accurate first. The first change is empty."""
     prompts: list[dict[str, Any]] = [{}]
     if options.prefill_dtype == "bf16":
         prompts.append({"prefill_dtype": "fp32"})
@@ -100,6 +103,8 @@ def _changes(options: EmbeddedOptions) -> Iterator[dict[str, Any]]:
 
 
 def _room(config: ModelConfig, limits: SchedulerLimits, needed: MemoryPlan) -> int:
-    """Return the number of tokens, in whole pages, whose keys and values fit in the remaining memory."""
+    """Return how many tokens of KV cache, in whole pages, fit into the memory that the other parts leave
+    free.
+    """
     room = needed.available - needed.size + limits.kv_tokens * token_bytes(config)
     return max(0, room // token_bytes(config) // PAGE * PAGE)

@@ -1,9 +1,9 @@
-"""Plans how much of the CPU's memory the embedded engine will take, before anything is loaded.
+"""Plans how much CPU memory the embedded engine will take at most, before anything is loaded.
 
-The figures follow what ONNX Runtime does with a fused graph on the CPU. It packs the weights of matrix
-products into memory of their own and then unmaps their file. The embedding and the position tables stay
-mapped, and take memory when they are read. Keys and values take memory when they are written. A plan lists
-the most that each part can take.
+The figures follow how ONNX Runtime treats a fused graph on the CPU. It repacks the weights of matrix products
+into its own memory and then unmaps their file. The embedding and the position tables stay memory-mapped, and
+take memory only when they are read. The KV cache takes memory only when it is written. A plan counts the
+maximum of every part.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from server.engines.embedded.runners.available import MIB, format_bytes
 from server.engines.embedded.scheduling.limits import SchedulerLimits
 
 PROGRAM = 256 * MIB
-"""Bytes of the process itself: Python, ONNX Runtime, the tokenizer and the server."""
+"""Bytes that the process itself needs: Python, ONNX Runtime, the tokenizer and the server."""
 BLOCK_OVERHEAD = 8
-"""Bytes of the scale and the sum that ONNX Runtime packs with each block of quantised weights."""
+"""Bytes that ONNX Runtime adds to each block of quantised weights: the block's scale and its sum."""
 ARENA = 2.0
-"""Factor on activations: ONNX Runtime's arena grows by powers of two and never shrinks."""
+"""Factor by which the memory for activations is multiplied, since ONNX Runtime's arena grows by powers of two
+and never shrinks.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +34,19 @@ class MemoryPart:
 
     name: str
     size: int
-    """Size of the part in bytes."""
+    """Bytes that this part of the plan (such as weights or KV cache) needs."""
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The memory that the engine needs, part by part, and the memory that is free."""
+    """The memory that the engine needs for weights, KV cache, adapters and so on, and the memory that is
+    free.
+    """
 
     parts: tuple[MemoryPart, ...]
     available: int
-    """Bytes of free memory on this machine."""
+    """Bytes that were free on this machine when the plan was made."""
 
     @property
     def size(self) -> int:
@@ -55,7 +59,7 @@ class MemoryPlan:
         return self.size <= self.available
 
     def lines(self) -> list[str]:
-        """The plan as lines of text: the sum, then each part."""
+        """Return the plan as lines of text: the total, then one line for each part."""
         width = max(len(part.name) for part in self.parts)
         size, available = format_bytes(self.size), format_bytes(self.available)
         head = f"memory plan: up to {size} of {available} free memory"
@@ -77,9 +81,9 @@ def plan_memory(
     *,
     bfloat16: bool = False,
 ) -> MemoryPlan:
-    """Plan the memory of a graph whose weights are quantised by `method`, with `adapters` resident.
+    """Plan the CPU memory of a base model whose weights are quantised by `method`, with `adapters` loaded.
 
-    `bfloat16`: prompts are computed in bfloat16, which needs a second copy of the weights.
+    With `bfloat16`, prompts are computed in bfloat16, which needs a second copy of the weights.
     """
     tables = config.context * (config.head_dim if config.rope is not None else config.hidden)
     mapped = 4 * (config.vocabulary * config.hidden + tables)
@@ -100,12 +104,14 @@ def plan_memory(
 
 
 def token_bytes(config: ModelConfig) -> int:
-    """Return the bytes of one token's keys and values."""
+    """Return the bytes that one token takes in the KV cache: its keys and values of all layers, in
+    float32.
+    """
     return config.layers * 2 * config.kv_width * 4
 
 
 def weight_bytes(config: ModelConfig, method: Quantize) -> int:
-    """Return the bytes of the weights of all matrix products, as ONNX Runtime packs them."""
+    """Return the bytes that the weights of all matrix products take after ONNX Runtime has packed them."""
     every, head = _weights(config), config.vocabulary * config.hidden
     if method == "none":
         return 4 * every
@@ -116,15 +122,17 @@ def weight_bytes(config: ModelConfig, method: Quantize) -> int:
 
 
 def _weights(config: ModelConfig) -> int:
-    """Count the weights of all matrix products, including the output head."""
+    """Return the number of weights in all matrix products, including the output head."""
     layers = config.layers * sum(out * features for out, features in config.shapes.values())
     return layers + config.vocabulary * config.hidden
 
 
 def adapter_bytes(config: ModelConfig, adapter: Adapter) -> int:
-    """Return the bytes of an adapter: its own arrays, and its share of the wide arrays used for batches.
+    """Return the bytes that a loaded adapter takes: its own arrays, and its columns in the arrays that pack
+    adapters for a batch.
 
-    In the wide arrays, modules that one matrix product computes share an output as wide as all of them.
+    In the packed arrays, modules that one matrix product computes (such as q, k and v) have a common output,
+    as wide as all of them together.
     """
     shapes = config.shapes
     own = sum(adapter.rank * sum(shapes[target]) for target in adapter.targets)
@@ -136,7 +144,7 @@ def adapter_bytes(config: ModelConfig, adapter: Adapter) -> int:
 
 
 def activation_bytes(config: ModelConfig, limits: SchedulerLimits) -> int:
-    """Return the bytes of a step's intermediate results and of its logits."""
+    """Return the bytes of the intermediate results and the logits of one engine step."""
     attention = 2 * (config.query_width + 2 * config.kv_width)
     widest = 4 * config.hidden + attention + 3 * config.intermediate
     logits = 4 * limits.max_num_seqs * config.vocabulary
@@ -144,5 +152,7 @@ def activation_bytes(config: ModelConfig, limits: SchedulerLimits) -> int:
 
 
 def _packed(bits: int, block: int) -> float:
-    """Return the average bytes of one weight of `bits` bits, with its part of the block's overhead."""
+    """Return the average bytes of a quantised weight of `bits` bits, including the scale and sum of its block
+    of weights.
+    """
     return bits / 8 + BLOCK_OVERHEAD / block

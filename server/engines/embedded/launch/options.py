@@ -1,4 +1,4 @@
-"""An operator's options for the embedded engine, and the scheduler limits derived from them."""
+"""The operator's options for the embedded engine, and the scheduler limits that follow from them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ DEFAULT_NUM_SEQS = 32
 DEFAULT_ADAPTERS = 64
 DEFAULT_BATCHED_TOKENS = 512
 KV_SHARE = 0.25
-"""Share of the free memory that the KV cache may take if no budget is given."""
+"""Fraction of the free memory that the KV cache may take if the operator sets no KV budget."""
 KV_MOST = 8 << 30
-"""Maximum size of the KV cache in bytes if no budget is given."""
+"""Maximum bytes of the KV cache if the operator sets no KV budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedOptions:
-    """Options of the embedded engine for one base."""
+    """The operator's options for the embedded engine that runs one base model."""
 
     graphs: Path
-    """Folder in which built graphs are kept."""
+    """Folder in which built ONNX graphs are kept."""
     hashes: Path | None = None
-    """File that caches the hashes of adapters' weights. None: hash the weights at every load."""
+    """File that caches the digests of adapter weights. None: compute the digest at every load."""
     device: DeviceChoice = "cpu"
     dtype: Dtype | None = None
-    """Number format that a device computes in; None means the device's default."""
+    """Number format in which the device computes, fp32 or fp16; None means the device's default."""
     prefill_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Number format in which the CPU computes prompts. bf16 needs OpenVINO."""
+    """Number format in which the CPU computes prompts. bf16 needs OpenVINO and a CPU with bfloat16
+    instructions.
+    """
     quantize: str = "none"
     threads: int | None = None
     max_num_seqs: int = DEFAULT_NUM_SEQS
@@ -43,25 +45,31 @@ class EmbeddedOptions:
     prefill_chunk: int | None = None
     max_model_len: int | None = None
     kv_tokens: int | None = None
-    """KV budget in tokens; overrides `kv_bytes`."""
+    """KV cache budget in tokens; takes precedence over `kv_bytes`."""
     kv_bytes: int | None = None
-    """KV budget in bytes; None means `KV_SHARE` of the free memory."""
+    """KV cache budget in bytes; None means the fraction `KV_SHARE` of the free memory, at most `KV_MOST`."""
     max_queue: int = 256
     max_adapters: int = DEFAULT_ADAPTERS
-    """Maximum number of adapters that can be loaded in the engine at once."""
+    """Number of adapter slots: the maximum number of adapters that the engine can have loaded at once."""
     max_cpu_adapters: int | None = None
-    """Maximum adapters with weights in memory, including resident ones. None: resident ones only."""
+    """Maximum number of adapters with weights in memory, loaded and evicted ones together. None: loaded
+    adapters only.
+    """
     prefix_caching: bool = True
 
 
 def plan(
     config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]
 ) -> SchedulerLimits:
-    """Derive the scheduler's limits. Raises `ValueError` if the KV budget cannot hold a request."""
+    """Derive the scheduler's limits from the options.
+
+    Raises `ValueError` if the context length is too large or the KV cache budget too small.
+    """
     context = config.context if options.max_model_len is None else options.max_model_len
     if context > config.context:
         raise ValueError(
-            f"max_model_len {context} is above the base's maximum of {config.context} tokens; lower it"
+            f"max_model_len {context} is above the base model's maximum of {config.context} tokens; "
+            "lower max_model_len"
         )
     if provider.is_device:
         return device_limits(
@@ -86,8 +94,8 @@ def plan(
     kv_tokens = min(kv_tokens, rows * in_pages(context)) // PAGE * PAGE
     if kv_tokens < PAGE:
         raise ValueError(
-            f"kv_cache_memory holds only {kv_tokens} tokens of {token_bytes} bytes; set at least "
-            f"{PAGE * token_bytes} bytes, or {context * token_bytes} for the whole context"
+            f"kv_cache_memory is too small: it holds {kv_tokens} tokens of {token_bytes} bytes each; set at "
+            f"least {PAGE * token_bytes} bytes, or {context * token_bytes} to hold the whole context length"
         )
     return SchedulerLimits(
         max_num_seqs=options.max_num_seqs,

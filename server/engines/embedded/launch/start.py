@@ -1,4 +1,4 @@
-"""Opens the embedded engine from the settings; importing this module does not load ONNX Runtime."""
+"""Opens the embedded engine from the server's settings. Importing this module does not load ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 
 
 def judge(environ: Mapping[str, str]) -> Suitability:
-    """Report that the embedded engine can run on any machine."""
+    """Report that the embedded engine is suitable for any machine."""
     return Suitability(True)
 
 
 def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
-    """Create the embedded engine for the base, not yet started. Raises `SettingsError` or `EngineError`."""
+    """Create the embedded engine for the base model in `setup`, without starting it.
+
+    Raises `SettingsError` or `EngineError`.
+    """
     if settings.engine.options:
         named = ", ".join(settings.engine.options)
         raise SettingsError(
             "engine.options",
-            f"{named}: options of vLLM, but the engine is embedded; remove them, or set kind: vllm",
+            f"{named} can be set for vLLM only, but the engine is embedded; remove these options, or set "
+            "engine.kind to vllm",
         )
     from server.engines.embedded.runners.device.flavours import check_flavours, find_installed
 
@@ -50,7 +54,7 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
 
 
 def embedded_options(settings: Settings) -> EmbeddedOptions:
-    """Convert the settings to options of the embedded engine."""
+    """Convert the server's settings to options of the embedded engine."""
     from adapters.files.hashes import hash_file
     from server.engines.embedded.launch.options import (
         DEFAULT_ADAPTERS,
@@ -91,5 +95,5 @@ def _narrate_device(info: EngineInfo, settings: Settings, narrate: Narration) ->
 
 
 def _weights(settings: Settings) -> str:
-    """Return how the weights are stored, in a word for people."""
+    """Return a word that tells the operator how the weights are stored: `unquantized`, `int8` or `int4`."""
     return "unquantized" if settings.quantize == "none" else settings.quantize

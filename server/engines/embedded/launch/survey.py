@@ -1,4 +1,4 @@
-"""Finds out what each device would run and whether it fits, for `oneseek devices`."""
+"""Finds out how each device would run the base model and if it fits, for the command `oneseek devices`."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from server.engines.embedded.scheduling.limits import SchedulerLimits
 
 @dataclass(frozen=True, slots=True)
 class DeviceFit:
-    """How a device would run the base, and the memory that this takes."""
+    """How a device would run the base model, and the memory needed for that."""
 
     variant: str
     dtype: str
     quantize: str
     weights: int
-    """Bytes that the base's weights need."""
+    """Bytes that the base model's weights take on the device."""
     kv: int
-    """Maximum bytes of keys and values."""
+    """Maximum bytes that the KV cache takes on the device."""
     sequences: int
     context: int
     memory: int | None
-    """Bytes of memory that the device has; None if unknown."""
+    """Bytes of memory that the device has; None if this is unknown."""
 
     @property
     def fits(self) -> bool | None:
-        """True if weights, keys and values fit into `memory`; None if `memory` is unknown."""
+        """True if weights and KV cache fit into the device's memory; None if its size is unknown."""
         return None if self.memory is None else self.weights + self.kv <= self.memory
 
 
@@ -62,18 +62,25 @@ class DeviceSurvey:
     distribution: str
     present: bool
     remedy: str | None
-    """Why the device is missing, with the command that installs it if there is one."""
+    """Why the device is missing, with a command that installs it if there is one; None if it is present."""
     cards: tuple[Card, ...]
     fit: DeviceFit | None
-    """How the device would run the base; None if there is no base that the embedded engine can run."""
+    """How the device would run the base model; None if the embedded engine cannot run the base model on
+    it.
+    """
     problem: str | None = None
-    """Why the device cannot run the base; None if it can."""
+    """Why the device cannot run the base model; None if it can."""
     offers: tuple[Offer, ...] = ()
-    """Providers that the catalogue of Windows ML offers this machine. Set for `windowsml` only."""
+    """Execution providers that Windows ML's catalogue offers for this machine. Empty for all devices except
+    `windowsml`.
+    """
 
 
 def survey(base: Path, options: EmbeddedOptions, flavours: Sequence[Flavour]) -> list[DeviceSurvey]:
-    """List every device, present or not. Opens a short session on each device that is present."""
+    """List every device that the embedded engine knows, present or not.
+
+    Opens a short session on each device that is present, to see if it starts.
+    """
     available, found = ort.get_available_providers(), cards()
     built_in = [provider for provider in PROVIDERS.values() if provider.name != "windowsml"]
     return [
@@ -88,7 +95,10 @@ def survey(base: Path, options: EmbeddedOptions, flavours: Sequence[Flavour]) ->
 def _look_at_catalogue(
     found: tuple[Card, ...], base: Path, options: EmbeddedOptions, flavours: Sequence[Flavour]
 ) -> DeviceSurvey:
-    """List the installed providers of Windows ML, and those that it offers. Downloads nothing."""
+    """Describe the device `windowsml`: its installed execution providers, and those that Windows offers.
+
+    Downloads nothing.
+    """
     provider, offers, remedy = PROVIDERS["windowsml"], (), None
     try:
         catalogue = open_catalogue()

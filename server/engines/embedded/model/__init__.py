@@ -1,1 +1,3 @@
-"""From a checkpoint to an ONNX graph on disk, without running it; the embedded engine imports it."""
+"""Builds an ONNX graph on disk from a Hugging Face checkpoint, without running it; the embedded engine
+imports it.
+"""

@@ -1,4 +1,4 @@
-"""Writes a planned graph and its weights to a folder, one tensor at a time."""
+"""Writes a planned ONNX graph and its weights to a folder, one weight at a time."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ from server.engines.embedded.model.plan import (
 
 GRAPH_FILE, DATA_FILE = "model.onnx", "model.onnx.data"
 ALIGNMENT = 1 << 16
-"""Tensors start at multiples of this many bytes, as Windows requires to map part of a file."""
+"""Bytes to which the start of each tensor in the data file is aligned. Windows requires this to map part of a
+file.
+"""
 
 BuildProgress = Callable[[int, int], None]
-"""Called with (bytes written, bytes in all) after every weight."""
+"""Called with (bytes written, bytes in all) after each weight of the graph."""
 
 
 def write_graph(
     plan: GraphPlan, model_dir: Path, target: Path, progress: BuildProgress | None = None
 ) -> None:
-    """Write `model.onnx` and `model.onnx.data` into the folder `target`, and flush them to the disk.
+    """Write `model.onnx` and `model.onnx.data` into the folder `target`, and flush both to the disk.
 
-    Peak memory is one weight, and the part of the checkpoint that is mapped to build it.
-    Raises `CheckpointError` if the checkpoint lacks a weight, before anything is written.
+    Peak memory is one weight, plus the part of the checkpoint that is mapped to read it. Raises
+    `CheckpointError`, before anything is written, if the checkpoint lacks a tensor or has it in another
+    shape.
     """
     with Checkpoint(model_dir, plan.prefix) as checkpoint:
         for weight in plan.weights:
@@ -54,7 +57,10 @@ def write_graph(
 def _write_weights(
     plan: GraphPlan, checkpoint: Checkpoint, path: Path, progress: BuildProgress | None
 ) -> list[TensorProto]:
-    """Fill the data file. Return the descriptions of its tensors for the graph's external data."""
+    """Write all weights to the data file.
+
+    Return an ONNX description of each tensor (type, shape, offset), for the graph file.
+    """
     places: list[list[tuple[TensorSpec, int]]] = []
     end = written = 0
     for weight in plan.weights:
@@ -85,7 +91,10 @@ def _write_weights(
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    """Allocate the whole file now, so that a full disk raises `OSError` here, not a fault while mapped."""
+    """Allocate `size` bytes on disk before the file is mapped.
+
+    A full disk then raises `OSError` here; later it would crash the process.
+    """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
     else:

@@ -1,7 +1,8 @@
-"""Cache of built graphs on disk, by base digest and build settings. Missing or incomplete graphs are built.
+"""Cache of built ONNX graphs on disk, by the base model's digest and the build settings. A graph that is
+missing or incomplete is built.
 
-A graph is built in a temporary folder and renamed when complete. Several processes may build the same graph
-at once: the first to finish wins, and the others use its graph.
+A graph is built in a temporary folder, which is renamed when complete. Several processes may build the same
+graph at once: the first to finish wins, and the others use its graph.
 """
 
 from __future__ import annotations
@@ -26,17 +27,21 @@ from server.engines.embedded.model.quantize import BITS, Quantize
 from server.engines.embedded.model.variants import FUSED, Variant
 
 BUILDER_VERSION = 6
-"""Increase this with every change to the graph or to the layout of its weights."""
+"""Version of the graph builder. Increase it with every change to the graph or to the layout of its weights,
+so that graphs are rebuilt.
+"""
 MANIFEST_FILE = "graph.json"
 STALE_SECONDS = 24 * 3600.0
-"""Age at which the folder of an unfinished build is removed."""
+"""Age in seconds at which the folder of an unfinished graph build is removed."""
 _LEFTOVERS = (".*.tmp", ".building-*", ".torn-*")
-"""Names of folders that a killed build leaves; the last two were used by earlier releases."""
+"""Name patterns of folders that a killed graph build leaves. Only the first is still written; the others are
+from earlier releases.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltGraph:
-    """A graph on disk, ready to run."""
+    """A base model's ONNX graph on disk, ready to run."""
 
     folder: Path
     config: ModelConfig
@@ -46,13 +51,16 @@ class BuiltGraph:
 
     @property
     def path(self) -> Path:
-        """Path of the ONNX file. Its weights are in the same folder."""
+        """Path of the graph's ONNX file. The weights are in another file of the same folder."""
         return self.folder / GRAPH_FILE
 
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """Describes a complete graph. Written last, so a folder without it is incomplete."""
+    """Contents of `graph.json`, which describes a complete graph.
+
+    The file is written last, so a folder without it is incomplete.
+    """
 
     base_digest: str
     variant: str
@@ -72,13 +80,17 @@ def prepare(
     dtype: Dtype = "fp32",
     progress: BuildProgress | None = None,
 ) -> BuiltGraph:
-    """Find the graph of the base in `model_dir` under `graphs_dir`, or build it there.
+    """Find the ONNX graph of the base model in the folder `model_dir`, or build it. Graphs are in the folder
+    `graphs_dir`.
 
-    `progress` is called with (bytes written, bytes in all) while the graph is built, never if it is found.
-    Raises `UnsupportedModelError`, `CheckpointError` or `OSError`.
+    `progress` is called with (bytes written, bytes in all) while the graph is built, and never if it exists
+    already. Raises `UnsupportedModelError`, `CheckpointError` or `OSError`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
-        raise ValueError(f"base_digest {base_digest!r} is not a digest, so it cannot name a folder")
+        raise ValueError(
+            f"base_digest {base_digest!r} is not a digest such as sha256:0123abcd, so the graph's folder "
+            "cannot be named after it"
+        )
     method = method_of(quantize, variant)
     config = read_model_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
@@ -93,11 +105,14 @@ def prepare(
 
 
 def method_of(quantize: str, variant: Variant) -> Quantize:
-    """Choose how this machine holds the weights for `quantize`. Raises `ValueError` for unknown values."""
+    """Choose the number format of the weights on this machine for the setting `quantize`.
+
+    Raises `ValueError` if the setting is unknown.
+    """
     if quantize == "none":
         return "none"
     if quantize not in BITS:
-        raise ValueError(f"quantize {quantize!r} is unknown; use none, {', '.join(BITS)}")
+        raise ValueError(f"quantize {quantize!r} is not a known weight format; use none, {', '.join(BITS)}")
     return variant.choose_method(quantize)
 
 
@@ -123,14 +138,16 @@ def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: Buil
 
 
 def _make_room(target: Path, wanted: _Manifest) -> None:
-    """Remove the folder `target`, unless another process has put the complete graph there meanwhile."""
+    """Remove the folder `target`, unless it holds the complete graph, built by another process in the
+    meantime.
+    """
     with suppress(FileNotFoundError):
         if target.exists() and not _whole(target, wanted):
             remove_folder(target)
 
 
 def _whole(folder: Path, wanted: _Manifest) -> bool:
-    """Return True if `folder` holds the complete wanted graph."""
+    """Return True if `folder` holds a complete graph that was built with the settings in `wanted`."""
     try:
         raw: object = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         sizes = {
@@ -143,7 +160,7 @@ def _whole(folder: Path, wanted: _Manifest) -> bool:
 
 
 def _remove_stale(parent: Path) -> None:
-    """Remove folders of killed builds that are older than `STALE_SECONDS`."""
+    """Remove folders of killed graph builds that are older than `STALE_SECONDS`."""
     for folder in (path for pattern in _LEFTOVERS for path in parent.glob(pattern)):
         try:
             if time.time() - folder.stat().st_mtime > STALE_SECONDS:

@@ -1,4 +1,5 @@
-"""A Hugging Face checkpoint on disk: one safetensors file or several, read a block of rows at a time.
+"""Reads the tensors of a Hugging Face checkpoint (one safetensors file or several), some rows of a matrix at
+a time.
 
 `adapters.files.weightfiles` finds the files.
 """
@@ -24,17 +25,20 @@ BLOCK_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A weight matrix in the checkpoint. Its shape is read as [out, features], however it is stored."""
+    """A weight matrix in the checkpoint.
+
+    Its shape is given as [out, features], even if the file stores it transposed.
+    """
 
     name: str
     out: int
     features: int
     transposed: bool = False
-    """True if the matrix is stored transposed, as [features, out]."""
+    """True if the file stores the matrix transposed, as [features, out]."""
 
     @property
     def source(self) -> tuple[str, tuple[int, ...]]:
-        """Name and shape of the tensor as it is stored."""
+        """Name and shape of the tensor in the file."""
         shape = (self.features, self.out) if self.transposed else (self.out, self.features)
         return self.name, shape
 
@@ -44,13 +48,17 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint:
-    """Tensors by name, as float32. The files are memory-mapped; only what is asked for is read."""
+    """Reads the tensors of a checkpoint by name, as float32.
+
+    The files are memory-mapped, so only the parts that are read take memory.
+    """
 
     def __init__(self, model_dir: Path, prefix: str = "") -> None:
-        """Open the checkpoint. If no name in it begins with `prefix`, add it to every name but the head's.
+        """Open the checkpoint's files. If no tensor name begins with `prefix`, it is added to all names but
+        the output head's.
 
-        Checkpoints saved from a model without its head, such as the first GPT-2's, have no prefix.
-        Raises `CheckpointError` or `adapters.errors.BaseModelError`.
+        Names lack the prefix in checkpoints that were saved without the output head, such as the first
+        GPT-2's. Raises `CheckpointError` or `adapters.errors.BaseModelError`.
         """
         self._files: dict[Path, Any] = {}
         stored = {name: file for file in weight_files(model_dir) for name in self._open(file).keys()}  # noqa: SIM118
@@ -66,7 +74,7 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Unmap the files. The next read maps them again."""
+        """Unmap the checkpoint's files. The next read maps them again."""
         self._files.clear()
 
     def __contains__(self, name: object) -> bool:
@@ -78,20 +86,30 @@ class Checkpoint:
         return frozenset(self._where)
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raise `CheckpointError` unless `name` is there in `shape` and a float type."""
+        """Raise `CheckpointError` unless the checkpoint has a tensor `name` with this `shape` and a float
+        type.
+        """
         tensor = self._slice(name)
         found, kind = tuple(tensor.get_shape()), str(tensor.get_dtype())
         if found != shape:
-            raise CheckpointError(f"{name} has shape {list(found)}, but config.json requires {list(shape)}")
+            raise CheckpointError(
+                f"the checkpoint's tensor {name} has shape {list(found)}, but config.json requires "
+                f"{list(shape)}; use the config.json that belongs to the checkpoint"
+            )
         if kind not in FLOATS:
-            raise CheckpointError(f"{name} has type {kind}; supported: {', '.join(sorted(FLOATS))}")
+            raise CheckpointError(
+                f"the checkpoint's tensor {name} has type {kind}, which is not supported; supported: "
+                f"{', '.join(sorted(FLOATS))}"
+            )
 
     def read(self, name: str) -> NDArray[np.float32]:
-        """Read a whole tensor as float32."""
+        """Read the whole tensor `name` as float32."""
         return np.asarray(self._slice(name)[:], dtype=np.float32)
 
     def blocks(self, matrix: Matrix) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield a matrix in blocks of about 64 MiB: (index of the first row, rows [n, features])."""
+        """Yield a matrix as float32 in blocks of about 64 MiB: (index of the block's first row, rows [n,
+        features]).
+        """
         for start, stop in spans(matrix, BLOCK_BYTES):
             yield start, self.rows(matrix, start, stop)
 
@@ -119,7 +137,10 @@ class Checkpoint:
         try:
             file, stored = self._where[name]
         except KeyError:
-            raise CheckpointError(f"the checkpoint has no tensor {name}") from None
+            raise CheckpointError(
+                f"the checkpoint has no tensor {name}, which its architecture needs; download the checkpoint "
+                "again"
+            ) from None
         return self._open(file).get_slice(stored)
 
     def _open(self, path: Path) -> Any:
@@ -127,11 +148,14 @@ class Checkpoint:
             try:
                 self._files[path] = safe_open(path, framework="numpy")
             except Exception as error:
-                raise CheckpointError(f"{path.name} cannot be read as safetensors: {error}") from None
+                raise CheckpointError(
+                    f"the checkpoint's file {path.name} cannot be read as safetensors: {error}; download it "
+                    "again"
+                ) from None
         return self._files[path]
 
 
 def spans(matrix: Matrix, size: int) -> list[tuple[int, int]]:
-    """Cut a matrix into row ranges [start, stop) of about `size` bytes each as float32."""
+    """Divide a matrix into row ranges [start, stop). Each takes about `size` bytes as float32."""
     step = max(1, size // (matrix.features * 4))
     return [(start, min(matrix.out, start + step)) for start in range(0, matrix.out, step)]

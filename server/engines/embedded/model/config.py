@@ -1,4 +1,6 @@
-"""The sizes of a decoder, and the interface of the families (architectures) that this engine runs."""
+"""The dimensions and options of a decoder, and the interface of the model families (such as Llama and GPT-2)
+that the engine runs.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,23 @@ if TYPE_CHECKING:
     from server.engines.embedded.model.rope import Rope
 
 ConfigFields = Mapping[str, object]
-"""The contents of a base's config.json."""
+"""The fields of a base model's config.json."""
 Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu"]
-"""`gelu` uses the error function; `gelu_tanh` is its approximation (Hendrycks and Gimpel, 2016)."""
+"""Activation function of the MLP. `gelu` uses the error function; `gelu_tanh` is its approximation (Hendrycks
+and Gimpel, 2016).
+"""
 
 
 class UnsupportedModelError(ValueError):
-    """The checkpoint needs a feature that this engine does not support. The message names the feature."""
+    """The checkpoint needs a feature that the embedded engine does not support.
+
+    The message names the feature.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The sizes of one decoder. Each layer has grouped-query attention and an MLP."""
+    """The dimensions and options of a decoder whose layers have grouped-query attention and an MLP."""
 
     family: Family
     hidden: int
@@ -35,45 +42,47 @@ class ModelConfig:
     intermediate: int
     vocabulary: int
     context: int
-    """Maximum number of positions that the base supports."""
+    """Maximum number of positions that the base model supports."""
     norm_epsilon: float
     rope: Rope | None
     """The rotary position encoding (RoPE); None if the model has learned positions instead."""
     tied_head: bool
-    """True if the output head is the embedding, transposed."""
+    """True if the output head uses the embedding's weights, transposed."""
     sliding_window: int | None = None
-    """A position sees itself and the `sliding_window - 1` before it; None: everything before it."""
+    """A position attends to itself and the `sliding_window - 1` positions before it. None: to all positions
+    before it.
+    """
     activation: Activation = "silu"
-    """Activation between the matrix products of the MLP."""
+    """Activation function of the MLP."""
     biases: frozenset[str] = frozenset()
-    """Keys of `groups` whose product adds a bias."""
+    """The keys of `groups` (such as `qkv`) whose matrix product adds a bias."""
     head_norm: bool = False
-    """True if each head's queries and keys are RMS-normalised before they are rotated."""
+    """True if queries and keys are RMS-normalised in each head, before the rotary embedding is applied."""
     score_scales: tuple[float, ...] = ()
-    """Factor of the attention scores in each layer. Default: 1 / sqrt(head size) in all of them."""
+    """Factor for the attention scores of each layer. Empty: 1 / sqrt(head size) in all layers."""
 
     def score_scale(self, layer: int) -> float:
-        """Return the factor that a layer's attention scores (query times key) are multiplied by."""
+        """Return the factor by which a layer's attention scores (query times key) are multiplied."""
         return self.score_scales[layer] if self.score_scales else self.head_dim**-0.5
 
     @property
     def query_width(self) -> int:
-        """Features of all query heads together."""
+        """Number of features of all query heads together."""
         return self.heads * self.head_dim
 
     @property
     def kv_width(self) -> int:
-        """Features of all key (or value) heads together."""
+        """Number of features of all key heads together (and of all value heads)."""
         return self.kv_heads * self.head_dim
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """Maps each name of a matrix product to the target modules that it computes side by side."""
+        """Maps each matrix product (such as `qkv`) to the linear modules that it computes side by side."""
         return self.family.groups
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Maps each target module to (out features, in features)."""
+        """Maps each linear module that LoRA can target to its (output features, input features)."""
         sizes = Sizes(
             hidden=self.hidden,
             intermediate=self.intermediate,
@@ -87,106 +96,143 @@ class ModelConfig:
 
 
 class Blocks(Protocol):
-    """Building blocks with which a family writes its decoder as a graph.
+    """Building blocks from which a model family composes its decoder as an ONNX graph.
 
-    Methods take and return names of tensors. Shapes of activations depend on the graph variant.
+    Methods take and return names of tensors. The shape of activations depends on the graph variant (fused for
+    the CPU, portable for other devices).
     """
 
     @property
     def graph(self) -> GraphPlan:
-        """The graph being written, for operators that are the same in both variants."""
+        """The ONNX graph that is being written, for operators that are the same in both graph variants."""
         ...
 
     @property
     def config(self) -> ModelConfig:
-        """The decoder's sizes, as read from config.json."""
+        """The decoder's dimensions and options, as read from config.json."""
         ...
 
     def weight(self, name: str, *shape: int) -> str:
-        """Add a checkpoint tensor of this shape unchanged, in the graph's float type."""
+        """Add the checkpoint tensor `name` of this shape to the graph, in the graph's float type."""
         ...
 
     def embed_tokens(self, name: str) -> str:
-        """Look up every token of the batch in the checkpoint tensor `name` [vocabulary, hidden]."""
+        """Look up the embedding of every token of the batch in the checkpoint tensor `name` [vocabulary,
+        hidden].
+        """
         ...
 
     def embed_positions(self, name: str) -> str:
-        """Look up every token's position in the checkpoint tensor `name` [context, hidden]."""
+        """Look up the embedding of every token's position in the checkpoint tensor `name` [context,
+        hidden].
+        """
         ...
 
     def rms_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
-        """Return (RMS norm of residual + update, residual + update). An empty `update` is not added."""
+        """Return (RMS norm of residual + update, residual + update).
+
+        If `update` is empty, nothing is added.
+        """
         ...
 
     def layer_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
-        """Like `rms_norm`, but a LayerNorm with weight `name`.weight and bias `name`.bias."""
+        """Normalise residual + update with the LayerNorm `name`.
+
+        Return the norm and the sum; an empty `update` is not added.
+        """
         ...
 
     def linear(self, group: str, layer: int, x: str) -> str:
-        """Multiply `x` by the weights of a group's modules. Add their bias and the LoRA updates."""
+        """Multiply `x` by the weights of all linear modules in `group`, and add their bias and their LoRA
+        updates.
+        """
         ...
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
         """Compute attention from `qkv`, which holds queries, keys and values side by side.
 
-        `norms` names the weights [head size] by which each head's queries and keys are RMS-normalised.
+        `norms` names the RMS norm weights [head size] for each head's queries and keys. If it is empty, they
+        are not normalised.
         """
         ...
 
     def activate(self, x: str) -> str:
-        """Apply the config's activation to `x`."""
+        """Apply the MLP's activation function (from the config) to `x`."""
         ...
 
     def choose_outputs(self, x: str) -> str:
-        """Select the M positions whose logits are wanted. Returns [M, hidden]."""
+        """Select the M positions of the batch for which logits are computed.
+
+        Returns activations of shape [M, hidden].
+        """
         ...
 
     def head(self, x: str, name: str) -> None:
-        """Multiply chosen positions by the checkpoint tensor `name` [vocabulary, hidden] to get logits."""
+        """Multiply the selected positions `x` by the checkpoint tensor `name` [vocabulary, hidden] to get
+        their logits.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Family:
-    """A group of architectures whose config.json and decoder have the same form."""
+    """A group of architectures, such as Mistral and Llama, whose config.json and decoder have the same
+    form.
+    """
 
     lora: LoraFamily
-    """Names, places and shapes of the linear modules in a layer, which LoRA adapters can target."""
+    """Names, positions and shapes of a layer's linear modules, which LoRA adapters can target."""
     architectures: Mapping[str, str]
-    """`model_type` in config.json → the only value that its `architectures` may have."""
+    """Maps each `model_type` in config.json to the only architecture that the field `architectures` may
+    name.
+    """
     groups: Mapping[str, tuple[str, ...]]
-    """Maps each name of a matrix product to the target modules that it computes, in the order of its
+    """Maps each matrix product (such as `qkv`) to the linear modules that it computes, in the order of their
     outputs.
     """
     read: Callable[[ConfigFields], ModelConfig]
-    """Reads config.json. Raises `UnsupportedModelError` for a feature that would change the result."""
+    """Reads config.json. Raises `UnsupportedModelError` if a feature that changes the answers is not
+    supported.
+    """
     write: Callable[[Blocks], None]
-    """Writes the whole decoder, from token ids to logits."""
+    """Adds the whole decoder to an ONNX graph, from token ids to logits."""
     computed: str = r"(?!)"
-    """Pattern of names of checkpoint buffers that the decoder computes itself. Default: none."""
+    """Pattern for names of checkpoint tensors that the graph does not need, since the decoder computes them
+    itself. Default: no names.
+    """
 
 
 def read_count(raw: ConfigFields, name: str) -> int:
-    """Read a field. Raises `UnsupportedModelError` unless it is a positive integer."""
+    """Read the field `name` of config.json.
+
+    Raises `UnsupportedModelError` unless it is a positive integer.
+    """
     value = raw.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UnsupportedModelError(f"{name} {value!r} is not a positive integer")
+        raise UnsupportedModelError(f"config.json: the field {name} {value!r} is not a positive integer")
     return value
 
 
 def read_flag(raw: ConfigFields, name: str, default: bool) -> bool:
-    """Read a field. Raises `UnsupportedModelError` unless it is true or false."""
+    """Read the field `name` of config.json. Raises `UnsupportedModelError` unless it is true or false."""
     value = raw.get(name)
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise UnsupportedModelError(f"{name} {value!r} is neither true nor false")
+        raise UnsupportedModelError(
+            f"config.json: the field {name} {value!r} is not a boolean, true or false"
+        )
     return value
 
 
 def read_epsilon(raw: ConfigFields, name: str, default: float) -> float:
-    """Read the epsilon of the norms. Raises `UnsupportedModelError` if it is invalid."""
+    """Read the normalisation layers' epsilon from the field `name` of config.json.
+
+    Raises `UnsupportedModelError` unless it is between 0 and 1.
+    """
     value = raw.get(name, default)
     if not isinstance(value, float) or not 0.0 < value < 1.0:
-        raise UnsupportedModelError(f"{name} {value!r} is not a small positive number")
+        raise UnsupportedModelError(
+            f"config.json: the field {name} {value!r} is not a number between 0 and 1"
+        )
     return value

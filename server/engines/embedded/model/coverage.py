@@ -1,4 +1,4 @@
-"""Checks that a graph uses every tensor of a checkpoint, since leaving one out would change the model."""
+"""Checks that a graph uses every tensor of a checkpoint: leaving out a tensor would change the answers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _NAMED = 3
 
 
 def check_coverage(plan: GraphPlan, config: ModelConfig, model_dir: Path) -> None:
-    """Raise `UnsupportedModelError` if the checkpoint holds tensors that the graph would leave out.
+    """Raise `UnsupportedModelError` if the checkpoint has tensors that the graph does not use.
 
-    Two kinds of tensors may be left out: buffers that the decoder computes itself, and a head that equals the
-    embedding bit by bit if the config ties the two. transformers only warns of other unused tensors, and it
-    unties a head that differs (`modeling_utils.tie_weights`).
+    Two kinds of tensors may be unused: buffers that the decoder computes itself, and an output head that
+    equals the embedding bit by bit if the config ties head and embedding. transformers only warns of other
+    unused tensors, and it unties a head that differs (`modeling_utils.tie_weights`).
     """
     read = {name for weight in plan.weights for name, _ in weight.sources}
     with Checkpoint(model_dir, plan.prefix) as checkpoint:
@@ -27,15 +27,16 @@ def check_coverage(plan: GraphPlan, config: ModelConfig, model_dir: Path) -> Non
         if config.tied_head and HEAD in unread:
             if not checkpoint.equal(HEAD, plan.embedding):
                 raise UnsupportedModelError(
-                    f"{HEAD} differs from {plan.embedding}, but config.json sets tie_word_embeddings; "
-                    "set it to false if the two were trained separately"
+                    f"the checkpoint's tensor {HEAD} differs from {plan.embedding}, but config.json sets "
+                    "tie_word_embeddings; set this field to false if the two tensors were trained separately"
                 )
             unread.remove(HEAD)
     if unread:
         more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
         kind = config.family.lora.title
         raise UnsupportedModelError(
-            f"the checkpoint has tensors that a {kind} base does not use: {', '.join(unread[:_NAMED])}"
-            f"{more}; ignoring them would change the answers. Use a base of a supported architecture, or "
-            "the vllm engine if it supports this one"
+            f"the checkpoint has tensors that a {kind} model does not use: "
+            f"{', '.join(unread[:_NAMED])}{more}; without these tensors, the answers would differ from the "
+            "model's. Use a base model of a supported architecture, or the vllm engine if it supports this "
+            "base model"
         )

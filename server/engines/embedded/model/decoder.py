@@ -1,28 +1,31 @@
-"""Plans the decoder as an ONNX graph from its configuration alone. `builder` adds the weights later.
+"""Plans a base model's decoder as an ONNX graph, from its config alone. `builder` adds the weights later.
 
-The family (`families`) decides the order of the operations. `variants` writes those that differ between the
-two variants of the graph.
+The model family (`families`) decides the order of the operations. `variants` writes the operations that
+differ between the two graph variants: fused (for the CPU) and portable (for other devices).
 
-Inputs, with B rows, S positions a row, T positions of KV memory, M positions that want logits:
+The graph's inputs are listed below. B is the number of batch slots, S the number of tokens per slot, T the
+number of KV cache positions per slot, and M the number of positions whose logits are computed:
 
     input_ids           int64  [B, S]
-    positions           int64  [B, S]          portable
-    order               int64  [B, S]          portable: 0, 1, 2, … along S, then B; see `unflatten`
-    indices             int64  [M]             into B x S flattened: where the head runs
-    seqlens_k           int32  [B]             fused: each row's positions after this run, less one
-    total_length        int32  []              fused: the largest of them, plus one
-    mask                float  [B, 1, GS, T]   portable: 0 if visible, very negative if not; GS = (heads
+    positions           int64  [B, S]          portable only
+    order               int64  [B, S]          portable only: 0, 1, 2, … along S, then B; see `unflatten`
+    indices             int64  [M]             positions in the flattened B x S whose logits are computed
+    seqlens_k           int32  [B]             fused only: each slot's positions after this run, minus one
+    total_length        int32  []              fused only: the largest value of seqlens_k, plus one
+    mask                float  [B, 1, GS, T]   portable only: 0 if visible, very negative if not; GS = (heads
                                                per KV head) x S, position fastest
-    scatter             int64  [B, KV, S, 3]   portable: (row, KV head, position) that each new key goes to
-    past_k.L, past_v.L  float  [B, KV, T, D]   for each layer L; outputs present_k.L, present_v.L alike
-    lora_mask.G         float  [B, 1, R_G]     portable: for each group G of adapted modules, what each row
-                                               takes of each rank column; zero means no adapter
-                        float  [B x S, R_G]    fused: the same for each position
-    lora_a.G.L          float  [in, R_G]       all adapters side by side
-    lora_b.G.L          float  [R_G, out]
+    scatter             int64  [B, KV, S, 3]   portable only: (slot, KV head, position) to which each new key
+                                               is written
+    past_k.L, past_v.L  float  [B, KV, T, D]   keys and values of layer L; the outputs present_k.L and
+                                               present_v.L have the same shape
+    lora_mask.G         float  [B, 1, R_G]     portable: for each group G of linear modules, the factor of
+                                               each LoRA rank column for each slot; zero means no adapter
+                        float  [B x S, R_G]    fused: the same factors for each token
+    lora_a.G.L          float  [in, R_G]       the A matrices of all adapters of the batch, side by side
+    lora_b.G.L          float  [R_G, out]      the B matrices of all adapters of the batch, side by side
 
-There is one output: logits float32 [M, vocabulary]. R_G may be 0: then no adapter is applied, and each
-group costs about a microsecond.
+The graph has one more output, logits float32 [M, vocabulary]. If R_G is 0, no adapter is applied to group G,
+which then costs about a microsecond.
 """
 
 from __future__ import annotations
@@ -48,7 +51,10 @@ from server.engines.embedded.model.variants import Variant
 
 
 def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> GraphPlan:
-    """Plan the whole graph. Raises `ValueError` for an unsupported combination of type and quantisation."""
+    """Plan the whole decoder graph of a base model.
+
+    Raises `ValueError` if the variant does not support this number format or quantisation.
+    """
     variant.check(dtype, quantize)
     decoder = Decoder(config, variant, dtype, quantize)
     config.family.write(decoder)
@@ -56,7 +62,9 @@ def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Qu
 
 
 class Decoder:
-    """Implements `Blocks`, with which a family writes its decoder into a graph plan."""
+    """Implements `Blocks`: the building blocks with which a model family writes its decoder into an ONNX
+    graph.
+    """
 
     def __init__(self, config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> None:
         self.config = config
@@ -75,20 +83,24 @@ class Decoder:
         self._attention = self._operators.attention()
 
     def weight(self, name: str, *shape: int) -> str:
-        """Add a checkpoint tensor of this shape unchanged, in the graph's float type. See `Blocks.weight`."""
+        """Add the checkpoint tensor `name` of this shape to the graph, in the graph's float type.
+
+        See `Blocks.weight`.
+        """
         return self.graph.copy_tensor(name, self._float, shape)
 
     def embed_tokens(self, name: str) -> str:
-        """Look up every token of the batch in the checkpoint tensor `name` [vocabulary, hidden]. See
-        `Blocks.embed_tokens`.
+        """Look up the embedding of every token of the batch in the checkpoint tensor `name` [vocabulary,
+        hidden]. See `Blocks.embed_tokens`.
         """
         self.graph.embedding = name
         table = self.weight(name, self.config.vocabulary, self.config.hidden)
         return self.graph.op("Gather", [table, self._operators.token_ids(self._ids)], axis=0)
 
     def embed_positions(self, name: str) -> str:
-        """Look up every token's position in the checkpoint tensor `name` [context, hidden]. See
-        `Blocks.embed_positions`.
+        """Look up the embedding of every token's position in the checkpoint tensor `name` [context, hidden].
+
+        See `Blocks.embed_positions`.
         """
         table = self.weight(name, self.config.context, self.config.hidden)
         return self.graph.op("Gather", [table, self._operators.positions()], axis=0)
@@ -98,8 +110,9 @@ class Decoder:
         return self._operators.rms_norm(name, self.weight(name, self.config.hidden), residual, update)
 
     def layer_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
-        """Normalise residual + update with the LayerNorm `name`; return the norm and the sum. See
-        `Blocks.layer_norm`.
+        """Normalise residual + update with the LayerNorm `name`. Return the norm and the sum.
+
+        See `Blocks.layer_norm`.
         """
         weight, bias = (self.weight(f"{name}.{part}", self.config.hidden) for part in ("weight", "bias"))
         return self._operators.layer_norm(name, weight, bias, residual, update)
@@ -111,11 +124,13 @@ class Decoder:
         return self._attention.attend(layer, qkv, [self.weight(name, self.config.head_dim) for name in norms])
 
     def activate(self, x: str) -> str:
-        """Apply the config's activation to `x`. See `Blocks.activate`."""
+        """Apply the MLP's activation function (from the config) to `x`. See `Blocks.activate`."""
         return self._operators.activate(self.config.activation, x)
 
     def linear(self, group: str, layer: int, x: str) -> str:
-        """Multiply `x` by the weights of a group's modules. See `Blocks.linear`."""
+        """Multiply `x` by the weights of all linear modules in `group`, and add their bias and their LoRA
+        updates. See `Blocks.linear`.
+        """
         graph = self.graph
         matrices = [self._matrix(layer, module) for module in self.config.groups[group]]
         features, out = matrices[0].features, sum(matrix.out for matrix in matrices)
@@ -129,13 +144,13 @@ class Decoder:
         return self._operators.add_product(y, bottleneck, b)
 
     def choose_outputs(self, x: str) -> str:
-        """Select the M positions whose logits are wanted. See `Blocks.choose_outputs`."""
+        """Select the M positions of the batch for which logits are computed. See `Blocks.choose_outputs`."""
         flat = self._operators.flatten(x, self.config.hidden)
         return self.graph.op("Gather", [flat, "indices"], axis=0)
 
     def head(self, x: str, name: str) -> None:
-        """Multiply chosen positions by the checkpoint tensor `name` [vocabulary, hidden] to get logits. See
-        `Blocks.head`.
+        """Multiply the selected positions `x` by the checkpoint tensor `name` [vocabulary, hidden] to get
+        their logits. See `Blocks.head`.
         """
         graph, config = self.graph, self.config
         if self._quantize == "none" and config.tied_head:
@@ -155,7 +170,7 @@ class Decoder:
         return Matrix(name, out, features, lora.target(module).transposed)
 
     def _bias(self, group: str, layer: int, matrices: Sequence[Matrix]) -> str:
-        """Add the biases of a group's modules to the graph side by side, as one tensor."""
+        """Add the biases of all linear modules in `group` to the graph, concatenated as one tensor."""
         lora, modules = self.config.family.lora, self.config.groups[group]
         parts = [
             self.weight(f"{lora.module_name(layer, module)}.bias", matrix.out)

@@ -1,11 +1,12 @@
-"""Matrix products of 8-bit weights and 8-bit activations, many times faster on CPUs with VNNI or AMX.
+"""Matrix products of 8-bit weights and 8-bit activations, which are many times faster on CPUs with VNNI or
+AMX.
 
 Weights have one scale for each output channel. Each token's activations are divided by their largest
-magnitude and rounded to 1/127ths of it (dynamic per-token quantisation, as in ZeroQuant, Yao et al. 2022).
-So a token's result does not depend on what else is in the batch.
+magnitude and rounded to 1/127ths of it (dynamic per-token quantisation, as in ZeroQuant, Yao et al. 2022). So
+a token's result does not depend on the other tokens in the batch.
 
-x86 CPUs without VNNI add pairs of products in 16 bits, which can overflow. `exact_products` tests this, and
-such machines use weight-only int8.
+x86 CPUs without VNNI add pairs of products in 16 bits, which can overflow. `exact_products` tests this. If a
+CPU overflows, only the weights are quantised to int8 on this machine.
 """
 
 from __future__ import annotations
@@ -22,21 +23,29 @@ if TYPE_CHECKING:
     from server.engines.embedded.model.plan import GraphPlan
 
 PROBE_FILE = Path(__file__).with_name("integer_probe.onnx")
-"""The model that `probe_model` creates. It is a file so that starting does not need the ONNX library."""
+"""ONNX file of the model that `probe_model` creates. Having it as a file lets the engine start without the
+package `onnx`.
+"""
 PROBE_SIZE = 64
 LEVELS = 127
 SMALLEST = 1e-20
 
 
 class IntegerProducts:
-    """Adds integer products to a graph plan. An input that several products share is quantised once."""
+    """Adds 8-bit integer matrix products to a graph plan.
+
+    An activation that several products use is quantised once.
+    """
 
     def __init__(self, plan: GraphPlan) -> None:
         self._plan = plan
         self._coded: dict[str, tuple[str, str]] = {}
 
     def product(self, name: str, x: str, matrices: Sequence[Matrix]) -> str:
-        """Multiply `x` [tokens, features] by `matrices` [out, features]: float32 [tokens, sum of outs]."""
+        """Multiply `x` [tokens, features] by the 8-bit `matrices` [out, features].
+
+        The result is float32 [tokens, sum of outs].
+        """
         plan = self._plan
         weights, scales = plan.channels(name, matrices)
         codes, magnitudes = self._code(x)
@@ -46,7 +55,10 @@ class IntegerProducts:
         return plan.op("Mul", [product, magnitudes])
 
     def _code(self, x: str) -> tuple[str, str]:
-        """Quantise `x`. Return (uint8 codes around 128, largest magnitude of each token [tokens, 1])."""
+        """Quantise `x`.
+
+        Return its uint8 values (zero is 128) and each token's largest magnitude [tokens, 1].
+        """
         if x not in self._coded:
             plan = self._plan
             greatest = plan.op("ReduceMax", [plan.op("Abs", [x])], axes=[-1], keepdims=1)
@@ -62,7 +74,7 @@ class IntegerProducts:
 
 @cache
 def exact_products() -> bool:
-    """Return True if this CPU sums 8-bit products of the largest values without overflow."""
+    """Return True if this CPU adds 8-bit products of the largest values without overflow."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -75,7 +87,9 @@ def exact_products() -> bool:
 
 
 def probe_model() -> bytes:
-    """Serialise a model that multiplies the largest activation codes by the largest weights."""
+    """Serialise the ONNX model for `exact_products`: it multiplies the largest 8-bit activations by the
+    largest weights.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     inputs = ["codes", "weights", "one", "one", "middle"]

@@ -1,4 +1,4 @@
-"""Runs work on NumPy arrays in several threads. NumPy releases the GIL while it computes."""
+"""Runs a function on NumPy arrays in several threads at once. NumPy releases the GIL while it computes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TypeVarTuple
 
 ArgumentTypes = TypeVarTuple("ArgumentTypes")
 MOST = 8
-"""Maximum number of threads: with more, memory bandwidth is the limit."""
+"""Maximum number of threads. More would not help, since memory bandwidth is the limit."""
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def in_parallel(function: Callable[[*ArgumentTypes], None], calls: Iterable[tuple[*ArgumentTypes]]) -> None:
-    """Call the function with each tuple of arguments, several at once. Raises the first error."""
+    """Call `function` once for each tuple of arguments, in several threads. Raises the first error."""
     with ThreadPoolExecutor(min(cores(), MOST)) as pool:
         for call in [pool.submit(function, *given) for given in calls]:
             call.result()

@@ -1,4 +1,6 @@
-"""A graph without its weights: nodes, inputs, outputs, and the checkpoint tensors of each weight."""
+"""Plans an ONNX graph without its weights: nodes, inputs, outputs, and the checkpoint tensors from which each
+weight is computed.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,23 @@ from server.engines.embedded.model.quantize import quantize_channels, quantize_r
 
 Array = NDArray[np.generic]
 Dtype = Literal["fp32", "fp16"]
-"""Number format that a graph computes in."""
+"""Number format in which a graph computes."""
 NUMPY: dict[Dtype, str] = {"fp32": "float32", "fp16": "float16"}
 Attribute = int | float | list[int]
 FillTensors = Callable[[Checkpoint, Sequence[Array]], None]
-"""Fills the arrays of one `Weight`, in the order of its tensors, from the checkpoint."""
+"""Function that computes the arrays of one `Weight` from the checkpoint, and writes them into the given
+arrays in order.
+"""
 
 OPSET = 17
-"""DirectML supports ScatterND up to opset 16. That of opset 18 would silently run on the CPU."""
+"""ONNX operator set version. DirectML supports ScatterND up to opset 16; the version of opset 18 would
+silently run on the CPU.
+"""
 IR_VERSION = 10
 PART_BYTES = 1 << 20
-"""Bytes that a thread quantises at a time, so that intermediate arrays stay in the core's cache."""
+"""Bytes of a matrix that a thread quantises at a time. They are few, so that intermediate arrays stay in the
+core's cache.
+"""
 MICROSOFT = "com.microsoft"
 ONNX_TYPES: dict[str, int] = {
     "float32": TensorProto.FLOAT,
@@ -41,7 +49,10 @@ ONNX_TYPES: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One initializer of the graph, stored in the data file beside it."""
+    """One weight tensor (ONNX initializer) of the graph.
+
+    It is stored in the data file next to the graph's file.
+    """
 
     name: str
     dtype: np.dtype[np.generic]
@@ -49,23 +60,23 @@ class TensorSpec:
 
     @property
     def size(self) -> int:
-        """Size of the initializer in bytes."""
+        """Size of the weight tensor in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """Initializers that are computed together, and the checkpoint tensors that they are computed from."""
+    """Weight tensors that are computed together, and the checkpoint tensors that they are computed from."""
 
     tensors: tuple[TensorSpec, ...]
     sources: tuple[tuple[str, tuple[int, ...]], ...]
-    """Name and shape of each checkpoint tensor that is read."""
+    """Name and shape of each checkpoint tensor that `fill` reads."""
     fill: FillTensors
 
 
 @dataclass(slots=True)
 class GraphPlan:
-    """Collects a graph node by node."""
+    """An ONNX graph that is built up node by node."""
 
     nodes: list[NodeProto] = field(default_factory=list[NodeProto])
     inputs: list[ValueInfoProto] = field(default_factory=list[ValueInfoProto])
@@ -75,13 +86,13 @@ class GraphPlan:
     )
     weights: list[Weight] = field(default_factory=list[Weight])
     embedding: str = ""
-    """Name of the checkpoint's embedding, in which token ids are looked up."""
+    """Name of the checkpoint tensor in which token ids are looked up."""
     prefix: str = ""
-    """Prefix of the weights' names. A checkpoint saved from a model without its head leaves it out."""
+    """Prefix of the weights' names. Checkpoints that were saved without the output head lack it."""
 
     @property
     def size(self) -> int:
-        """Size of all weights in bytes."""
+        """Size of all the graph's weights in bytes."""
         return sum(tensor.size for weight in self.weights for tensor in weight.tensors)
 
     def op(
@@ -93,7 +104,7 @@ class GraphPlan:
         domain: str = "",
         **attributes: Attribute,
     ) -> str:
-        """Add a node and return the name of its first output."""
+        """Add an ONNX node of this kind, and return the name of its first output."""
         name = f"{kind}_{len(self.nodes)}"
         outputs = outputs or (f"{name}_out",)
         node = helper.make_node(kind, inputs, outputs, name=name, domain=domain)
@@ -102,42 +113,48 @@ class GraphPlan:
         return outputs[0]
 
     def split(self, tensor: str, sizes: Sequence[int]) -> list[str]:
-        """Split a tensor along the last axis into parts of these sizes. Return their names."""
+        """Split a tensor along its last axis into parts of these sizes. Return the names of the parts."""
         outputs = [f"Split_{len(self.nodes)}_out{i}" for i in range(len(sizes))]
         self.op("Split", [tensor, self.integers(*sizes)], outputs, axis=-1)
         return outputs
 
     def reshape(self, tensor: str, *shape: int) -> str:
-        """Reshape a tensor. 0 keeps a dimension, -1 infers it."""
+        """Reshape a tensor. In `shape`, 0 keeps a dimension, and -1 infers it from the others."""
         return self.op("Reshape", [tensor, self.integers(*shape)])
 
     def integers(self, *values: int) -> str:
-        """Add a constant int64 vector."""
+        """Add a constant int64 vector to the graph, and return its name."""
         return self.constant(np.array(values, dtype=np.int64))
 
     def integer(self, value: int) -> str:
-        """Add a constant int64 scalar."""
+        """Add a constant int64 scalar to the graph, and return its name."""
         return self.constant(np.array(value, dtype=np.int64))
 
     def constant(self, value: Array) -> str:
-        """Add a small constant to the graph's own file. Equal constants are stored once."""
+        """Add a small constant to the graph's ONNX file, not to its data file.
+
+        Return its name; equal constants are stored once.
+        """
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self.constants:
             self.constants[key] = numpy_helper.from_array(value, f"constant_{len(self.constants)}")
         return self.constants[key].name
 
     def input(self, name: str, dtype: str, shape: Sequence[str | int]) -> str:
-        """Declare an input. A string in `shape` names a dimension whose size is set later."""
+        """Declare an input of the graph.
+
+        A string in `shape` names a dimension whose size is set when the graph is run.
+        """
         self.inputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[dtype], shape))
         return name
 
     def output(self, name: str, dtype: str, shape: Sequence[str | int]) -> str:
-        """Declare an output; a node must write the tensor `name`."""
+        """Declare an output of the graph. A node must write a tensor with this `name`."""
         self.outputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[dtype], shape))
         return name
 
     def table(self, name: str, value: Array) -> str:
-        """Add a weight whose value is given here and not read from the checkpoint."""
+        """Add a weight whose `value` is given by the caller, not read from the checkpoint."""
 
         def fill(_: Checkpoint, targets: Sequence[Array]) -> None:
             targets[0][...] = value
@@ -146,7 +163,7 @@ class GraphPlan:
         return name
 
     def copy_tensor(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> str:
-        """Add a checkpoint tensor unchanged, as `dtype`."""
+        """Add the checkpoint tensor `name` as a weight, converted to `dtype` but otherwise unchanged."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             if len(shape) == 1:
@@ -160,7 +177,9 @@ class GraphPlan:
         return name
 
     def transpose_matrices(self, name: str, matrices: Sequence[Matrix], dtype: DTypeLike) -> str:
-        """Add checkpoint matrices [out, in], transposed and side by side, as one [in, sum of outs]."""
+        """Add checkpoint matrices [out, in] as one weight [in, sum of outs]: transposed, then side by
+        side.
+        """
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             for matrix, offset in _offsets(matrices):
@@ -175,7 +194,8 @@ class GraphPlan:
     def quantize_matrices(
         self, specs: Sequence[TensorSpec], matrices: Sequence[Matrix], bits: int, block: int
     ) -> None:
-        """Add checkpoint matrices [out, in], stacked and quantised blockwise.
+        """Add checkpoint matrices [out, in], stacked and quantised in blocks, as weights of one `MatMulNBits`
+        node.
 
         `specs` describes the packed weights, the scales and, optionally, the zero points.
         """
@@ -200,7 +220,11 @@ class GraphPlan:
         self.weights.append(Weight(tuple(specs), _sources(matrices), fill))
 
     def channels(self, name: str, matrices: Sequence[Matrix]) -> tuple[str, str]:
-        """Add checkpoint matrices side by side as int8 [in, sum of outs], with scales [sum of outs]."""
+        """Add checkpoint matrices side by side as one int8 weight [in, sum of outs], with one scale per
+        output channel [sum of outs].
+
+        Returns the names of both.
+        """
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             for matrix, offset in _offsets(matrices):
@@ -216,7 +240,7 @@ class GraphPlan:
         return codes.name, scales.name
 
     def graph(self, external: Sequence[TensorProto]) -> GraphProto:
-        """Return the finished graph, with `external` as the descriptions of its weights."""
+        """Return the finished graph. `external` describes its weights in the data file."""
         initializers = [*self.constants.values(), *external]
         return helper.make_graph(self.nodes, "oneseek", self.inputs, self.outputs, initializers)
 
@@ -226,5 +250,5 @@ def _sources(matrices: Sequence[Matrix]) -> tuple[tuple[str, tuple[int, ...]], .
 
 
 def _offsets(matrices: Sequence[Matrix]) -> Iterator[tuple[Matrix, int]]:
-    """Pair each matrix with the index of its first output among the outputs of all matrices in order."""
+    """Pair each matrix with its first output column in the matrices' concatenated output."""
     return zip(matrices, accumulate((matrix.out for matrix in matrices), initial=0), strict=False)

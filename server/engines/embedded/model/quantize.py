@@ -1,4 +1,5 @@
-"""Symmetric weight quantisation: in blocks for ONNX Runtime's `MatMulNBits`, by channel for integer products.
+"""Symmetric weight quantisation: in blocks for ONNX Runtime's `MatMulNBits`, per output channel for integer
+products.
 
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
 """
@@ -12,40 +13,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 Quantize = Literal["none", "int8", "int4", "w8a8"]
-"""The number format of a graph's weights. If the CPU multiplies 8-bit integers exactly, `int8` becomes
-`w8a8`, which has 8-bit activations too, with one scale for each token (see `integer`)."""
+"""Number format of a graph's weights. `w8a8` replaces `int8` if the CPU multiplies 8-bit integers exactly;
+then activations have 8 bits too, with one scale per token (see `integer`).
+"""
 BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
 BLOCK = 32
-"""Number of weights that share a scale, along the input features."""
+"""Number of weights, along a matrix's input features, that share a scale."""
 WIDE_BLOCK = 128
-"""Block size in big bases, whose decoding speed is limited by the bytes read for each token. ONNX Runtime's
-CPU kernel reads 8 bytes for each scale, so a 4-bit weight takes 6 bits in blocks of 32 and 4.5 in these."""
+"""Number of 4-bit weights that share a scale in large base models, whose decoding speed is limited by memory
+bandwidth. ONNX Runtime's CPU kernel reads 8 bytes per scale, so a 4-bit weight takes 6 bits in blocks of 32
+and 4.5 bits in blocks of 128.
+"""
 
 
 def block_count(features: int, block: int = BLOCK) -> int:
-    """Return the number of blocks along `features` inputs. The last one may be padded."""
+    """Return the number of quantisation blocks for `features` inputs. The last block may be padded."""
     return -(-features // block)
 
 
 def packed_shape(out: int, features: int, bits: int, block: int = BLOCK) -> tuple[int, int, int]:
-    """Return the shape of the packed weight: [out, blocks, bytes in a block]."""
+    """Return the shape of a packed weight: [out, blocks, bytes per block]."""
     return out, block_count(features, block), block * bits // 8
 
 
 def zero_points_shape(out: int, features: int, bits: int, block: int = BLOCK) -> tuple[int, int]:
-    """Return the shape of the packed zero points: [out, bytes in a row]."""
+    """Return the shape of a weight's packed zero points: [out, bytes per output]."""
     return out, -(-block_count(features, block) * bits // 8)
 
 
 def zero_point(bits: int) -> int:
-    """Return the byte that fills explicit zero points: 0x80 for 8 bits; 0x88 for 4 bits, two in a byte."""
+    """Return the byte value that stores explicit zero points: 0x80 for 8 bits, 0x88 (two zero points) for 4
+    bits.
+    """
     return 0x80 if bits == 8 else 0x88
 
 
 def quantize_rows(
     rows: NDArray[np.float32], bits: int, block: int = BLOCK
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Quantise rows [out, in]. Return (packed weights of `packed_shape`, scales [out, blocks])."""
+    """Quantise a matrix [out, in] in blocks.
+
+    Return (packed weights of `packed_shape`, scales [out, blocks]).
+    """
     out, features = rows.shape
     count = block_count(features, block)
     missing = count * block - features
@@ -55,7 +64,7 @@ def quantize_rows(
 
 
 def quantize_channels(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantise rows [out, in]. Return (int8 codes [out, in], one scale for each output channel [out])."""
+    """Quantise a matrix [out, in] per output channel. Return (int8 values [out, in], scales [out])."""
     scales = np.abs(rows).max(axis=1) / np.float32(127.0)
     return np.rint(rows / _divisor(scales)).astype(np.int8), scales
 
@@ -63,7 +72,9 @@ def quantize_channels(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
 def dequantize_rows(
     packed: NDArray[np.uint8], scales: NDArray[np.float32], features: int, bits: int
 ) -> NDArray[np.float32]:
-    """Compute the weights [out, in] that `MatMulNBits` multiplies with from the arrays of `quantize_rows`."""
+    """Compute the float32 weights [out, in] that `MatMulNBits` uses, from the packed arrays of
+    `quantize_rows`.
+    """
     codes = packed.astype(np.int16) - 128
     if bits == 4:
         pairs = np.stack([packed & 15, packed >> 4], axis=-1)
@@ -81,7 +92,10 @@ def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.f
 
 
 def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Quantise to 4 bits. A block's largest magnitude becomes exactly -8, so that all 16 codes are used."""
+    """Quantise blocks to 4 bits.
+
+    The weight of largest magnitude in a block becomes exactly -8, so that all 16 values are used.
+    """
     low, high = _fold(np.minimum, blocks), _fold(np.maximum, blocks)
     scales = np.asarray(np.where(high > -low, high, low) / np.float32(-8.0), dtype=np.float32)
     codes = blocks / _divisor(scales)
@@ -93,7 +107,10 @@ def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.fl
 
 
 def _fold(reduce: Callable[..., NDArray[np.float32]], blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Reduce the last axis by halves, several times as fast as NumPy's own reduction on so short an axis."""
+    """Reduce the last axis by halving it repeatedly.
+
+    On such a short axis, this is several times faster than NumPy's own reduction.
+    """
     size = blocks.shape[-1]
     while size > 1:
         size //= 2
@@ -102,5 +119,5 @@ def _fold(reduce: Callable[..., NDArray[np.float32]], blocks: NDArray[np.float32
 
 
 def _divisor(scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scales with 0, the scale of a block of zeros, replaced so that they can be divided by."""
+    """Return the scales as divisors: 0, the scale of a block of zeros, is replaced by 1."""
     return np.where(scales == 0, np.float32(1.0), scales)[..., None]

@@ -1,4 +1,4 @@
-"""Rotary position embedding: frequencies and tables, with no scaling, linear scaling or Llama 3's scaling.
+"""Rotary position embedding (RoPE): frequencies and tables, unscaled or with linear or Llama 3 scaling.
 
 Feature i is rotated with feature i + head_dim / 2, as in Hugging Face checkpoints. The method is RoFormer's,
 https://arxiv.org/abs/2104.09864.
@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Llama3Scaling:
-    """Llama 3.1's scaling: long wavelengths are multiplied by `factor`, short ones kept, others blended."""
+    """Llama 3.1's RoPE scaling.
+
+    Long wavelengths are multiplied by `factor`, short ones are kept, and those between are interpolated.
+    """
 
     factor: float
     low_frequency_factor: float
@@ -27,21 +30,21 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Parameters that map positions to angles of rotation."""
+    """Parameters of the rotary position embedding (RoPE), which maps positions to angles of rotation."""
 
     theta: float
     linear_factor: float = 1.0
-    """Factor by which positions are divided (linear scaling)."""
+    """Factor by which positions are divided in linear RoPE scaling; 1 means no scaling."""
     llama3: Llama3Scaling | None = None
 
     def tables(self, head_dim: int, positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute the cosines and the sines, each [positions, head_dim / 2]."""
+        """Compute the tables of cosines and sines for all positions, each [positions, head_dim / 2]."""
         frequencies = self.frequencies(head_dim)
         angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]
         return np.cos(angles), np.sin(angles)
 
     def frequencies(self, head_dim: int) -> NDArray[np.float32]:
-        """Compute the radians per position, [head_dim / 2]."""
+        """Compute the rotation per position in radians for each pair of features, [head_dim / 2]."""
         exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
         plain = (1.0 / np.power(np.float32(self.theta), exponents)).astype(np.float32)
         if self.llama3 is not None:
@@ -60,24 +63,29 @@ def _stretch(plain: NDArray[np.float32], scaling: Llama3Scaling) -> NDArray[np.f
 
 
 def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
-    """Read `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (earlier versions).
+    """Read the RoPE parameters from config.json: `rope_parameters` (transformers 5), or `rope_theta` and
+    `rope_scaling` (earlier versions).
 
-    Raises `ValueError` for a kind of scaling that is not supported, and names it.
+    Raises `ValueError` if the kind of scaling is not supported; the message names it.
     """
     parameters = raw.get("rope_parameters")
     scaling = raw.get("rope_scaling")
     fields: dict[str, object] = {"rope_theta": raw.get("rope_theta")}
     for name, given in (("rope_scaling", scaling), ("rope_parameters", parameters)):
         if given is not None and not isinstance(given, dict):
-            raise ValueError(f"{name} {given!r} is not an object")
+            raise ValueError(f"config.json: the field {name} {given!r} is not a JSON object")
         fields |= cast("dict[str, object]", given or {})
     if nested := [name for name, value in fields.items() if isinstance(value, dict)]:
         raise ValueError(
-            f"rope_parameters differ by layer ({nested[0]}), which is not supported; use one for all layers"
+            f"config.json: rope_parameters differ between layers ({nested[0]}), which the embedded engine "
+            "does not support; use a base model with the same RoPE parameters in all layers"
         )
     theta = _positive(fields, "rope_theta", default=10000.0)
     if _positive({**raw, **fields}, "partial_rotary_factor", default=1.0) != 1.0:
-        raise ValueError("partial_rotary_factor other than 1 is not supported")
+        raise ValueError(
+            "config.json: partial_rotary_factor is not 1, which the embedded engine does not support; use "
+            "another base model"
+        )
     kind = fields.get("rope_type", fields.get("type", "default"))
     if kind == "default":
         return Rope(theta)
@@ -85,7 +93,10 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
         return Rope(theta, linear_factor=_positive(fields, "factor"))
     if kind == "llama3":
         return Rope(theta, llama3=_llama3(fields, context))
-    raise ValueError(f"rope_type {kind!r} is not supported; supported: default, linear, llama3")
+    raise ValueError(
+        f"config.json: rope_type {kind!r} is not supported by the embedded engine; supported: default, "
+        "linear, llama3"
+    )
 
 
 def _llama3(fields: Mapping[str, object], context: int) -> Llama3Scaling:
@@ -96,7 +107,7 @@ def _llama3(fields: Mapping[str, object], context: int) -> Llama3Scaling:
         original_context=int(_positive(fields, "original_max_position_embeddings", default=float(context))),
     )
     if scaling.high_frequency_factor <= scaling.low_frequency_factor:
-        raise ValueError("high_freq_factor has to exceed low_freq_factor")
+        raise ValueError("config.json: high_freq_factor must be greater than low_freq_factor")
     return scaling
 
 
@@ -105,5 +116,5 @@ def _positive(fields: Mapping[str, object], name: str, default: float | None = N
     if value is None and default is not None:
         return default
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 < value < math.inf:
-        raise ValueError(f"{name} {value!r} is not a positive number")
+        raise ValueError(f"config.json: the RoPE parameter {name} {value!r} is not a positive number")
     return float(value)

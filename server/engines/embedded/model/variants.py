@@ -1,9 +1,9 @@
-"""The two variants of a graph, and how each quantises and packs its weights.
+"""The two graph variants (`FUSED` and `PORTABLE`), and how each quantises and packs its weights.
 
 `FUSED` is for the CPU. It uses ONNX Runtime's fused operators, such as com.microsoft.GroupQueryAttention,
-which write keys and values in place. `PORTABLE` is for device providers. It uses ai.onnx operators only, with
-static shapes and matrix products of at most rank 4. Quantised weights use `MatMulNBits` in both variants.
-`FUSED` can use integer products (`integer`) instead.
+which write keys and values in place. `PORTABLE` is for GPUs and NPUs. It uses standard ONNX operators only,
+with static shapes and matrix products of at most rank 4. Quantised weights use `MatMulNBits` in both
+variants. `FUSED` can use integer products (`integer`) instead.
 """
 
 from __future__ import annotations
@@ -22,104 +22,132 @@ from server.engines.embedded.model.quantize import BLOCK, WIDE_BLOCK, Quantize, 
 
 VariantName = Literal["fused", "portable"]
 BIG_HIDDEN = 2048
-"""Hidden size from which wide blocks are accurate enough: errors cancel when many inputs are summed."""
+"""Hidden size from which blocks of 128 4-bit weights are accurate enough, since errors cancel when many
+inputs are summed.
+"""
 
 
 class Variant(Protocol):
-    """A way to write a graph for one kind of device."""
+    """A variant of the decoder's ONNX graph, for one kind of device: fused for the CPU, portable for other
+    devices.
+    """
 
     @property
     def name(self) -> VariantName:
-        """Name of the variant in folders and reports."""
+        """Name of the graph variant in folder names and reports."""
         ...
 
     def check(self, dtype: Dtype, quantize: Quantize) -> None:
-        """Raise `ValueError` if this variant does not support the combination."""
+        """Raise `ValueError` if this graph variant does not support the number format or the quantisation."""
         ...
 
     def choose_method(self, quantize: Quantize) -> Quantize:
-        """Choose how this machine holds the weights for the setting `quantize`."""
+        """Choose the number format of the weights on this machine for the setting `quantize`."""
         ...
 
     def block_size(self, hidden: int, bits: int) -> int:
-        """Return the number of weights that share a scale in a base of this hidden size."""
+        """Return the number of weights that share a quantisation scale, for a base model of this hidden
+        size.
+        """
         ...
 
     def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
-        """Return the tensors and attributes that `MatMulNBits` takes in addition to weights and scales."""
+        """Return the tensors that `MatMulNBits` takes in addition to weights and scales, and its additional
+        attributes.
+        """
         ...
 
     def operators(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> Operators:
-        """Create this variant's operators for one graph."""
+        """Create the object that adds this variant's operators to `graph`."""
         ...
 
 
 class Fused:
-    """The variant for the CPU, in float32."""
+    """The graph variant for the CPU, which computes in float32 with ONNX Runtime's fused operators."""
 
     name: VariantName = "fused"
 
     def check(self, dtype: Dtype, quantize: Quantize) -> None:
-        """Raise `ValueError` if this variant does not support the combination. See `Variant.check`."""
+        """Raise `ValueError` if the fused variant does not support the number format or quantisation.
+
+        See `Variant.check`.
+        """
         if dtype != "fp32":
-            raise ValueError(f"dtype {dtype} needs the portable variant; the fused variant has fp32 only")
+            raise ValueError(
+                f"dtype {dtype} needs the portable graph variant; the fused variant for the CPU computes in "
+                "fp32 only"
+            )
 
     def choose_method(self, quantize: Quantize) -> Quantize:
-        """Replace int8 by `w8a8` (integer products) if this CPU computes those exactly."""
+        """Return `w8a8` (8-bit weights and activations) for int8 if this CPU computes integer products
+        exactly; otherwise `quantize`.
+        """
         return "w8a8" if quantize == "int8" and exact_products() else quantize
 
     def block_size(self, hidden: int, bits: int) -> int:
-        """Return the number of weights that share a scale in a base of this hidden size. See
-        `Variant.block_size`.
+        """Return the number of weights that share a quantisation scale: 128 for 4 bits in large base models,
+        else 32. See `Variant.block_size`.
         """
         return WIDE_BLOCK if bits == 4 and hidden >= BIG_HIDDEN else BLOCK
 
     def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
-        """Let `MatMulNBits` round activations to 8 bits. No tensors are added."""
+        """Let `MatMulNBits` round activations to 8 bits (`accuracy_level` 4).
+
+        The fused variant adds no tensors.
+        """
         return [], {"accuracy_level": 4}
 
     def operators(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> Operators:
-        """Create this variant's operators for one graph. See `Variant.operators`."""
+        """Create the object that adds the fused variant's operators to `graph`. See `Variant.operators`."""
         return FusedOperators(graph, config)
 
 
 class Portable:
-    """The variant for devices other than the CPU. Any runtime that supports standard ONNX operators can run
-    it.
+    """The graph variant for devices other than the CPU.
+
+    Any runtime that supports standard ONNX operators can run it.
     """
 
     name: VariantName = "portable"
 
     def check(self, dtype: Dtype, quantize: Quantize) -> None:
-        """Raise `ValueError` if this variant does not support the combination. See `Variant.check`."""
+        """Raise `ValueError` if the portable variant does not support the quantisation.
+
+        See `Variant.check`.
+        """
         if quantize == "w8a8":
             raise ValueError(
-                "quantize w8a8 needs the fused variant; the portable variant has none, int8 and int4"
+                "quantize w8a8 needs the fused graph variant for the CPU; the portable variant supports only "
+                "the values none, int8 and int4"
             )
 
     def choose_method(self, quantize: Quantize) -> Quantize:
-        """Return `quantize` unchanged, since devices support it as it is."""
+        """Return `quantize` unchanged: GPUs and NPUs support int8 and int4 weights as they are."""
         return quantize
 
     def block_size(self, hidden: int, bits: int) -> int:
-        """Return the number of weights that share a scale in a base of this hidden size. See
-        `Variant.block_size`.
+        """Return the number of weights that share a quantisation scale, always 32.
+
+        See `Variant.block_size`.
         """
         return BLOCK
 
     def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
-        """Add explicit zero points, which DirectML requires."""
+        """Add a tensor of explicit zero points, which DirectML requires."""
         shape = zero_points_shape(out, features, bits, block)
         return [TensorSpec(f"{name}.zero_points", np.dtype(np.uint8), shape)], {}
 
     def operators(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> Operators:
-        """Create this variant's operators for one graph. See `Variant.operators`."""
+        """Create the object that adds the portable variant's operators to `graph`.
+
+        See `Variant.operators`.
+        """
         return PortableOperators(graph, config, dtype)
 
 

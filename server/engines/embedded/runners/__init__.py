@@ -1,3 +1,3 @@
-"""Runs a graph with its adapters on the CPU or a device, without scheduling; the embedded engine imports
-it.
+"""Runs a base model's ONNX graph with its adapters on the CPU, a GPU or an NPU, without scheduling; the
+embedded engine imports it.
 """

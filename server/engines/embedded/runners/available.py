@@ -1,4 +1,4 @@
-"""The memory that this process may still take, limited by the machine and by its containers (cgroups)."""
+"""Finds out how much more memory this process may take; the machine and its containers (cgroups) limit it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ V2_FILES = ("memory.max", "memory.current")
 
 
 def available_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Return the bytes that are free now or can be freed by the system."""
+    """Return the bytes of memory that this process may still take, including memory that the system can
+    reclaim.
+    """
     rooms = [psutil.virtual_memory().available]
     try:
         lines = membership.read_text(encoding="ascii").splitlines()
@@ -28,10 +30,10 @@ def available_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> 
 
 
 def _rooms(root: Path, path: str, files: tuple[str, str]) -> list[int]:
-    """Return the bytes that each cgroup, from the process's own up to the root, still allows.
+    """Return the bytes that each cgroup still allows, from the process's own cgroup up to the root.
 
-    The file cache counts as free. In a container, `path` may be the host's path, of which only the root
-    is visible.
+    The file cache counts as free. In a container, `path` may be the host's path, and only the root cgroup is
+    visible.
     """
     own = PurePosixPath(path)
     groups = [root.joinpath(*parent.parts[1:]) for parent in (own, *own.parents)]

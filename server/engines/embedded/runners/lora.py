@@ -1,10 +1,10 @@
-"""Puts the weights of several adapters side by side in packs: the graph's inputs lora_a, lora_b and
+"""Packs the LoRA weights of several adapters side by side, as the graph's inputs lora_a, lora_b and
 lora_mask.
 
-Every adapter keeps its own arrays. For the adapters of a batch, a *pack* is built that holds copies of them
-next to each other on the rank axis. So the cost of a step depends on the adapters in it, not on all resident
-adapters. Each adapter's scaling is multiplied into the pack's B. The mask holds the weight of each adapter
-for each request: 1, or its weight in a blend.
+Every adapter keeps its own arrays. For the adapters of a batch, a *pack* is built: arrays that hold copies of
+their weights next to each other on the rank axis. So the cost of a step depends on the adapters in the batch,
+not on all loaded adapters. Each adapter's scaling is multiplied into the pack's B. The mask holds the weight
+of each adapter for each request: 1, or its weight in a blend.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from server.engines.embedded.model.config import ModelConfig
 from server.request import AdapterMix
 
 MAX_MIXES = 1024
-"""Maximum number of mask rows that a pack caches."""
+"""Maximum number of combinations of adapters and weights whose masks a pack caches."""
 
 Floats = NDArray[np.floating]
 
 
 class Pack:
-    """The arrays of some adapters, side by side."""
+    """A pack: the LoRA weights of several adapters, side by side along the rank axis."""
 
     def __init__(
         self, config: ModelConfig, adapters: Mapping[str, AdapterWeights], dtype: str = "float32"
     ) -> None:
         self.digests = frozenset(adapters)
         self.widths: dict[str, int] = {}
-        """Maps each group to the number of its rank columns."""
+        """Maps each matrix product to its number of LoRA rank columns."""
         self.arrays: dict[str, Floats] = {}
         """Maps each name of a graph input to its array."""
         self._spans: dict[tuple[str, str], slice] = {}
@@ -47,16 +47,18 @@ class Pack:
 
     @property
     def rank(self) -> int:
-        """Sum of the rank columns of all groups."""
+        """Sum of the LoRA rank columns over all matrix products."""
         return sum(self.widths.values())
 
     @property
     def size(self) -> int:
-        """Size of all arrays in bytes."""
+        """Size of the pack's arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Return the mask of each group of modules, [len(mixes), 1, width]. The pack must hold every adapter
+        """Return for each request of a batch how strongly it uses each packed adapter.
+
+        Maps each matrix product to a mask [len(mixes), 1, rank columns]. The pack must contain every adapter
         of `mixes`.
         """
         if len(self._mixes) > MAX_MIXES:
@@ -78,7 +80,9 @@ class Pack:
             self._tables[group] = table
 
     def _lay_out(self, group: str, config: ModelConfig, adapters: Mapping[str, AdapterWeights]) -> None:
-        """Give each adapter as many columns of a group as it needs in the layer that needs most."""
+        """Assign each adapter its rank columns in the matrix product `group`: as many as it needs in the
+        layer where it needs most.
+        """
         start, modules = 0, config.groups[group]
         for digest, weights in adapters.items():
             width = max(
@@ -110,7 +114,9 @@ class Pack:
 
 
 class AdapterStore:
-    """Holds the resident adapters, and a cache of recently built packs."""
+    """Holds the loaded adapters, and a cache of recently built packs (several adapters' LoRA weights side by
+    side).
+    """
 
     def __init__(self, config: ModelConfig, pack_bytes: int, dtype: str = "float32") -> None:
         self._config, self._pack_bytes, self._dtype = config, pack_bytes, dtype
@@ -120,38 +126,48 @@ class AdapterStore:
 
     @property
     def base(self) -> Pack:
-        """The pack for a batch without adapters."""
+        """The pack without adapters, for a batch whose requests all use the base model alone."""
         return self._base
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Add an adapter. Raises `ValueError` if it does not fit the base."""
+        """Add an adapter's weights. Raises `ValueError` if the adapter does not fit the base model."""
         shapes = self._config.shapes
         for (layer, module), low in weights.modules.items():
             if module not in shapes:
-                raise ValueError(f"target module {module!r} is unknown; use some of {', '.join(shapes)}")
+                raise ValueError(
+                    f"the adapter changes the module {module!r}, which the base model does not have; modules "
+                    f"that an adapter can change: {', '.join(shapes)}"
+                )
             if not 0 <= layer < self._config.layers:
-                raise ValueError(f"layer {layer} does not exist; the base has {self._config.layers} layers")
+                raise ValueError(
+                    f"the adapter changes layer {layer}, but the base model has only {self._config.layers} "
+                    "layers, numbered from 0; use an adapter of this base model"
+                )
             out, features = shapes[module]
             if low.a.shape != (low.rank, features) or low.b.shape != (out, low.rank):
                 raise ValueError(
-                    f"{module} of layer {layer} has A {list(low.a.shape)} and B {list(low.b.shape)}; "
-                    f"the base needs A [rank, {features}] and B [{out}, rank]"
+                    f"the adapter's matrices for {module} in layer {layer} have the shapes A "
+                    f"{list(low.a.shape)} and B {list(low.b.shape)}; the base model needs A [rank, "
+                    f"{features}] and B [{out}, rank]"
                 )
         if digest not in self._adapters:
             self._adapters[digest] = weights
 
     def unload(self, digest: str) -> None:
-        """Remove an adapter and every pack that holds it. Raises `ValueError` if it is not resident."""
+        """Remove an adapter, and every pack that contains it.
+
+        Raises `ValueError` if the adapter is not loaded.
+        """
         if self._adapters.pop(digest, None) is None:
-            raise ValueError(f"adapter {digest} is not resident")
+            raise ValueError(f"adapter {digest} is not loaded, so it cannot be unloaded")
         for key in [key for key in self._packs if digest in key]:
             del self._packs[key]
 
     def pack(self, active: frozenset[str], current: Pack) -> Pack:
-        """Return a pack that holds the adapters `active`.
+        """Return a pack that contains the adapters `active`, with their LoRA weights side by side.
 
-        That is `current` if it holds them and is at most twice as wide as needed, or else a pack of exactly
-        these adapters. Raises `ValueError` if an adapter is not resident.
+        This is `current` if that contains them and is at most twice as wide as needed; otherwise it is a pack
+        of exactly these adapters. Raises `ValueError` if an adapter is not loaded.
         """
         if not active:
             return self._base
@@ -159,7 +175,7 @@ class AdapterStore:
             return current
         missing = active - self._adapters.keys()
         if missing:
-            raise ValueError(f"adapter {min(missing)} is not resident; load it first")
+            raise ValueError(f"adapter {min(missing)} is not loaded in the engine; load it first")
         if active < current.digests and self._fits(active, current):
             return current
         if active in self._packs:
@@ -168,14 +184,16 @@ class AdapterStore:
         return self._build(active)
 
     def holds(self, pack: Pack) -> bool:
-        """Return True if the pack is still valid."""
+        """Return True if the pack of adapters is still cached, so that it may be used."""
         return pack is self._base or self._packs.get(pack.digests) is pack
 
     def _fits(self, active: frozenset[str], pack: Pack) -> bool:
         return pack.rank <= 2 * sum(self._rank(digest) for digest in active)
 
     def _rank(self, digest: str) -> int:
-        """Estimate the columns that an adapter adds to a pack: the sum of its modules' largest ranks."""
+        """Estimate how many LoRA rank columns an adapter adds to a pack: the sum of the largest ranks of its
+        linear modules.
+        """
         modules = self._adapters[digest].modules
         widest: dict[str, int] = {}
         for (_, module), low in modules.items():

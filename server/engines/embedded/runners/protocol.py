@@ -1,4 +1,4 @@
-"""The interface through which the engine's loop runs a graph on a device, with KV memory and adapters."""
+"""The interface of runners: they run a base model's graph on a device, and hold its KV cache and adapters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from server.request import AdapterMix
 
 @dataclass(frozen=True, slots=True)
 class DecodeRow:
-    """One token to compute: `token` at `position` of `row`. All earlier positions are computed already."""
+    """One token to compute in a decode run: `token` at `position` of KV cache slot `row`.
+
+    Earlier positions are computed already.
+    """
 
     row: int
     token: int
@@ -24,13 +27,15 @@ class DecodeRow:
 
 
 class Runner(Protocol):
-    """Runs the graph. Use it in one thread only. A row is the part of the KV memory that holds one sequence;
-    rows are numbered from 0.
+    """Runs a base model's graph on a device, and holds its KV cache. Not thread-safe: use it in one thread
+    only.
+
+    A row is a KV cache slot, which holds one sequence. Rows are numbered from 0.
     """
 
     @property
     def rows(self) -> int:
-        """Number of rows in the KV memory."""
+        """Number of rows (slots) in the KV cache; each holds one sequence."""
         ...
 
     @property
@@ -41,36 +46,38 @@ class Runner(Protocol):
     def prefill(
         self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Compute `tokens` at positions `start`… of `row`; return logits [len(outputs), vocabulary].
+        """Compute `tokens` in KV cache slot `row` from position `start` on; return logits [len(outputs),
+        vocabulary].
 
-        `outputs` holds the indices of the tokens whose logits are wanted, ascending; it may be empty. The
-        array is valid until the next call.
+        `outputs` holds the indices of the tokens whose logits are returned, ascending; it may be empty. The
+        returned array is valid until the next call.
         """
         ...
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        """Compute one token for each of `rows` (ascending, distinct); return logits [len(rows), vocabulary].
+        """Compute one token for each KV cache slot in `rows` (ascending, distinct); return logits [len(rows),
+        vocabulary].
 
-        Other rows keep their contents. The array is valid until the next call.
+        Other slots keep their contents. The returned array is valid until the next call.
         """
         ...
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy keys and values of positions [0, length) from row `source` to row `target`."""
+        """Copy the keys and values of positions [0, length) from KV cache slot `source` to slot `target`."""
         ...
 
     def release(self, row: int) -> None:
-        """Drop a row's contents, and return its memory to the system if that is supported."""
+        """Empty KV cache slot `row`, and return its memory to the system if this is supported."""
         ...
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Make an adapter resident. Raises `ValueError` if it does not fit the graph."""
+        """Load an adapter's weights. Raises `ValueError` if the adapter does not fit the base model."""
         ...
 
     def unload(self, digest: str) -> None:
-        """Remove an adapter that no row uses."""
+        """Unload an adapter. The caller makes sure that no running sequence uses it."""
         ...
 
     def close(self) -> None:
-        """Release the session and its memory."""
+        """Release the runner's sessions and its KV cache."""
         ...

@@ -1,4 +1,4 @@
-"""Tracks how many tokens each row of a KV memory holds, and refuses calls that go beyond them."""
+"""Tracks how many tokens each KV cache slot (row) holds, and refuses calls that go beyond that."""
 
 from __future__ import annotations
 
@@ -11,65 +11,85 @@ from server.engines.embedded.runners.protocol import DecodeRow
 
 
 class RowLengths:
-    """Holds the length of each row. Every check raises `ValueError` with the values that were passed."""
+    """Holds the number of tokens in each KV cache slot (row).
+
+    Every check raises `ValueError` with the values that were passed.
+    """
 
     def __init__(self, rows: int, context: int, vocabulary: int, most: int) -> None:
-        """Start with empty rows. `most` is the model's maximum number of positions."""
+        """Start with `rows` empty KV cache slots of `context` positions.
+
+        `most` is the base model's maximum number of positions.
+        """
         if rows < 1:
-            raise ValueError(f"rows {rows} has to be at least 1")
+            raise ValueError(f"the number of KV cache rows {rows} is below 1")
         if not 1 <= context <= most:
-            raise ValueError(f"context {context} has to be within 1 and the model's {most}")
+            raise ValueError(
+                f"context {context} is not between 1 and {most}, the base model's maximum number of tokens"
+            )
         self.context, self._vocabulary = context, vocabulary
         self.lengths = [0] * rows
 
     def check_row(self, row: int) -> None:
-        """Check that the row exists."""
+        """Raise `ValueError` if the KV cache has no slot `row`."""
         if not 0 <= row < len(self.lengths):
-            raise ValueError(f"row {row} has to be within 0 and {len(self.lengths) - 1}")
+            raise ValueError(
+                f"the KV cache has no row {row}; its rows are numbered from 0 to {len(self.lengths) - 1}"
+            )
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
-        """Check that all tokens are in the vocabulary."""
+        """Raise `ValueError` if a token id is outside the vocabulary."""
         if min(tokens) < 0 or max(tokens) >= self._vocabulary:
-            raise ValueError(f"a token is outside the vocabulary of {self._vocabulary}")
+            raise ValueError(f"a token id is outside the vocabulary of {self._vocabulary} tokens")
 
     def check_prefill(self, row: int, start: int, tokens: Sequence[int], outputs: NDArray[np.int64]) -> None:
-        """Check that `start` leaves no gap, and that `outputs` are ascending indices into `tokens`."""
+        """Check that a prefill from `start` on leaves no gap in KV cache slot `row`, and that `outputs` are
+        ascending indices into `tokens`.
+        """
         self.check_row(row)
         end = start + len(tokens)
         if not tokens or not 0 <= start <= self.lengths[row] or end > self.context:
             raise ValueError(
-                f"cannot write positions {start} to {end} of row {row}: it holds {self.lengths[row]} tokens, "
-                f"has room for {self.context}, and has no gaps"
+                f"cannot write positions {start} to {end} of KV cache row {row}: the row holds "
+                f"{self.lengths[row]} tokens, has room for {self.context}, and must have no gaps"
             )
         if len(outputs) and not (
             outputs[0] >= 0 and outputs[-1] < len(tokens) and (np.diff(outputs) > 0).all()
         ):
             raise ValueError(
-                f"outputs {outputs.tolist()} are not ascending indices into {len(tokens)} tokens"
+                f"outputs is {outputs.tolist()}, but must be ascending indices of the {len(tokens)} prefill "
+                "tokens"
             )
         self.check_tokens(tokens)
 
     def check_decode(self, rows: Sequence[DecodeRow]) -> None:
-        """Check that rows are in ascending order, and that no token leaves a gap in its row."""
+        """Check that the KV cache slots of a decode run are in ascending order, and that no token leaves a
+        gap in its slot.
+        """
         if not rows:
-            raise ValueError("rows is empty")
+            raise ValueError("the decode batch is empty; it must have at least one KV cache row")
         before = -1
         for entry in rows:
             if not before < entry.row < len(self.lengths):
                 raise ValueError(
-                    f"row {entry.row} after {before}: rows have to ascend, below {len(self.lengths)}"
+                    f"KV cache row {entry.row} follows row {before} in a decode batch: rows must be in "
+                    f"ascending order and below {len(self.lengths)}"
                 )
             held = self.lengths[entry.row]
             if not 0 <= entry.position <= held or entry.position >= self.context:
                 raise ValueError(
-                    f"position {entry.position} of row {entry.row}: it holds {held} of {self.context}"
+                    f"cannot decode position {entry.position} of KV cache row {entry.row}: the row holds "
+                    f"{held} of at most {self.context} tokens, and must have no gaps"
                 )
             before = entry.row
         self.check_tokens([entry.token for entry in rows])
 
     def check_copy(self, source: int, target: int, length: int) -> None:
-        """Check that both rows exist and that `source` holds at least `length` positions."""
+        """Check that both KV cache slots exist, and that slot `source` holds at least `length` positions."""
         self.check_row(source)
         self.check_row(target)
         if not 0 <= length <= self.lengths[source]:
-            raise ValueError(f"length {length}: row {source} holds {self.lengths[source]} positions")
+            raise ValueError(
+                f"cannot copy {length} positions of KV cache row {source}: the row holds "
+                f"{self.lengths[source]} positions"
+            )

@@ -1,1 +1,3 @@
-"""From logits to tokens, without running a graph; the embedded engine imports it."""
+"""Chooses the next tokens from a graph's logits (penalties, truncation, grammars), without running the graph;
+the embedded engine imports it.
+"""

@@ -1,6 +1,7 @@
-"""Guided decoding: which tokens a sequence's grammar allows next, and when its text is complete.
+"""Guided decoding: tells which tokens a sequence's grammar allows next, and when its text is complete.
 
-llguidance does the parsing. This module is imported when the first request has a grammar.
+The library llguidance does the parsing. This module is imported when the first request with a grammar
+arrives.
 """
 
 from __future__ import annotations
@@ -19,30 +20,41 @@ from server.grammar.text import GrammarRefusedError
 from server.text.tokenizer import Tokenizer
 
 FIELD = "response_format"
-"""Request field named in errors: most grammars come from it."""
+"""Request field that errors about grammars name as the cause, since most grammars come from
+`response_format`.
+"""
 COMPILED = 32
-"""Maximum number of compiled grammars that are cached."""
+"""Maximum number of compiled grammars in the cache."""
 START_SECONDS = 0.2
-"""CPU seconds that following a grammar may take, in addition to `TOKEN_SECONDS` for each token."""
+"""CPU seconds that a grammar may take for a whole answer, in addition to `TOKEN_SECONDS` for each token."""
 TOKEN_SECONDS = 0.005
-"""CPU seconds for each token. A grammar that takes longer would delay every sequence's next token."""
+"""CPU seconds that a grammar may take for each token on average. Slower grammars would delay the next token
+of every sequence.
+"""
 
 FREE_SECONDS = 0.001
-"""CPU seconds for a token that are not counted as excess. Ordinary grammars stay below this."""
+"""CPU seconds per token that do not count against a grammar. Only time beyond this does; ordinary grammars
+take less.
+"""
 SHARE = 0.25
-"""Share of the engine's time that the excess of all grammars together may take."""
+"""Fraction of the engine's time that all grammars together may take beyond `FREE_SECONDS` per token."""
 OWN_SECONDS = 0.02
-"""Seconds of excess that a single grammar may have even if the shared time is used up."""
+"""Seconds beyond `FREE_SECONDS` per token that each grammar may take in total, even if the budget of all
+grammars is used up.
+"""
 
 
 class SharedTime:
-    """Time budget that slow grammars share. Holds at most `SHARE` seconds and refills by `SHARE` a second."""
+    """Time budget that slow grammars share.
+
+    It holds at most `SHARE` seconds and is refilled by `SHARE` seconds per second.
+    """
 
     def __init__(self) -> None:
         self._left, self._at = SHARE, time.monotonic()
 
     def spend(self, seconds: float) -> bool:
-        """Take `seconds` from the budget. Return False if more has been taken than was left."""
+        """Take `seconds` from the budget. Return False if the budget is overdrawn after that."""
         now = time.monotonic()
         self._left = min(SHARE, self._left + SHARE * (now - self._at)) - seconds
         self._at = now
@@ -50,7 +62,10 @@ class SharedTime:
 
 
 class Guides:
-    """Creates guides for one base's tokenizer. Use it on the event loop only."""
+    """Creates guides (grammar states of sequences) for one base model's tokenizer.
+
+    Not thread-safe: use it on the event loop only.
+    """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
         self._source = tokenizer
@@ -61,10 +76,11 @@ class Guides:
         self._time = SharedTime()
 
     async def guide(self, grammar: str) -> Guide:
-        """Create a guide at the beginning of a grammar, which is compiled in a worker thread if not cached.
+        """Create a guide (a sequence's state in its grammar) at the start of `grammar`. The grammar is
+        compiled in a worker thread if it is not cached.
 
-        Raises `UnsupportedRequestError` if that fails. Only llguidance's own limits apply here. Grammars from
-        clients must be tried before, as `server.grammar.service` does.
+        Raises `UnsupportedRequestError` if the grammar cannot be compiled. Only llguidance's own limits apply
+        here, so grammars from clients must be checked before, as `server.grammar.service` does.
         """
         matcher = self._compiled.get(grammar)
         if matcher is None:
@@ -80,7 +96,9 @@ class Guides:
                 try:
                     matcher = await asyncio.to_thread(self._compile, grammar)
                 except GrammarRefusedError as error:
-                    raise UnsupportedRequestError(f"the grammar cannot be used: {error}", FIELD) from error
+                    raise UnsupportedRequestError(
+                        f"the request's grammar cannot be used: {error}", FIELD
+                    ) from error
                 self._compiled[grammar] = matcher
             if len(self._compiled) > COMPILED:
                 self._compiled.popitem(last=False)
@@ -93,7 +111,7 @@ class Guides:
 
 
 class Guide:
-    """Tracks the position of one sequence in its grammar."""
+    """Tracks how far one sequence has followed its grammar, and tells which tokens may come next."""
 
     def __init__(
         self, matcher: LLMatcher, vocabulary: int, known: int, shared: SharedTime | None = None
@@ -108,21 +126,25 @@ class Guide:
 
     @property
     def complete(self) -> bool:
-        """True if no token can follow: the grammar is complete, or an end token was chosen."""
+        """True if no token can follow: the text completes the grammar, or an end token was chosen."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
     def add(self, token: int) -> None:
-        """Advance by the allowed token just chosen. Errors are raised by the next `allowed_tokens`."""
+        """Advance the grammar by `token`, which was just chosen.
+
+        If that fails, the next call of `allowed_tokens` raises the error.
+        """
         began = time.thread_time()
         self._matcher.consume_token(token)
         self._tokens += 1
         self._seconds += time.thread_time() - began
 
     def allowed_tokens(self) -> NDArray[np.bool_]:
-        """Return a mask [vocabulary] of the tokens that may come next, valid until the next call.
+        """Return a mask [vocabulary] of the tokens that the grammar allows next. It is valid until the next
+        call.
 
-        Ids without text are never allowed. Raises `UnsupportedRequestError` if the grammar cannot be followed
-        any further or takes too long.
+        Token ids without text are never allowed. Raises `UnsupportedRequestError` if the grammar cannot be
+        followed any further or takes too long.
         """
         began = time.thread_time()
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
@@ -131,16 +153,21 @@ class Guide:
         if self._matcher.is_error():
             reason = complaint(self._matcher.get_error())
             raise UnsupportedRequestError(
-                f"the request's grammar cannot be followed at this token: {reason}", FIELD
+                f"the answer cannot go on as the request's grammar demands: {reason}; simplify the grammar",
+                FIELD,
             )
         if self._is_slow(spent):
-            raise UnsupportedRequestError("the grammar takes too long to follow; simplify it", FIELD)
+            raise UnsupportedRequestError(
+                "checking the answer against the request's grammar takes too long; simplify the grammar",
+                FIELD,
+            )
         self._mask[: self._known] = np.unpackbits(bits, bitorder="little", count=self._known).view(np.bool_)
         return self._mask
 
     def _is_slow(self, spent: float) -> bool:
-        """Count `spent` seconds for a token. Return True if the grammar exceeds its own limit or the one that
-        all grammars share.
+        """Count the `spent` CPU seconds of one token.
+
+        Return True if the grammar exceeds its own time limit or the limit that all grammars share.
         """
         if self._seconds > START_SECONDS + TOKEN_SECONDS * self._tokens:
             return True

@@ -1,4 +1,6 @@
-"""Log probabilities of tokens, with the likeliest alternatives, from the model's own logits."""
+"""Computes log probabilities of tokens, and of the most likely alternatives, from the model's unmodified
+logits.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,10 @@ _ROWS_AT_ONCE = 64
 def score_tokens(
     logits: NDArray[np.float32], tokens: Sequence[int], tops: Sequence[int]
 ) -> list[TokenLogprob]:
-    """Score `tokens[i]` by row i of `logits` [n, vocabulary], with its `tops[i]` likeliest alternatives.
+    """Return the log probability of each `tokens[i]` in row i of `logits` [n, vocabulary], with its `tops[i]`
+    most likely alternatives.
 
-    Alternatives of equal logit come in the order of their ids. Logits are finite or -inf.
+    Alternatives with equal logits are sorted by token id. Logits must be finite or -inf.
     """
     scored: list[TokenLogprob] = []
     for start in range(0, len(logits), _ROWS_AT_ONCE):
@@ -45,7 +48,7 @@ def _score_block(
 def _alternatives(
     logits: NDArray[np.float32], total: NDArray[np.float32], count: int
 ) -> list[tuple[tuple[int, float], ...]]:
-    """Return the `count` likeliest tokens of each row as (token id, logprob), best first."""
+    """Return the `count` most likely tokens of each row as (token id, log probability), best first."""
     border = np.partition(logits, logits.shape[1] - count, axis=1)[:, -count]
     places = np.flatnonzero(logits >= border[:, None])
     rows, ids = np.divmod(places, logits.shape[1])

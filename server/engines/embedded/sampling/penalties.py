@@ -1,4 +1,6 @@
-"""Repetition, presence and frequency penalties. Only tokens that a sequence has seen are changed."""
+"""Repetition, presence and frequency penalties, which change the logits of tokens that a sequence contains
+already.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ _LARGEST = np.finfo(np.float32).max
 
 
 class SeenTokens:
-    """The distinct tokens of one sequence, each with how often it was generated.
+    """The distinct tokens of one sequence, with the number of times that each was generated.
 
-    Prompt tokens are included, with a count of 0, only if the sequence has a repetition penalty.
+    Prompt tokens are included, with a count of 0, only if the request sets a repetition penalty.
     """
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
@@ -30,16 +32,16 @@ class SeenTokens:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Token ids in the order first seen."""
+        """Distinct token ids of the sequence, in the order in which they first occurred."""
         return self._ids[: len(self._places)]
 
     @property
     def counts(self) -> NDArray[np.float32]:
-        """Return how often each token of `ids` was generated."""
+        """Number of times that each token of `ids` was generated."""
         return self._counts[: len(self._places)]
 
     def add(self, token: int) -> None:
-        """Count one more generated token."""
+        """Count one more generation of `token`."""
         place = self._places.setdefault(token, len(self._places))
         if place == len(self._ids):
             self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
@@ -49,7 +51,7 @@ class SeenTokens:
 
 
 def wants_penalties(sampling: Sampling) -> bool:
-    """Return True if any of the three penalties is set."""
+    """Return True if the request sets a repetition, presence or frequency penalty."""
     return (
         sampling.repetition_penalty != 1.0
         or sampling.presence_penalty != 0.0
@@ -58,7 +60,7 @@ def wants_penalties(sampling: Sampling) -> bool:
 
 
 class Penalties:
-    """Applies the penalties of a batch, to the rows that have any."""
+    """Applies repetition, presence and frequency penalties to the sequences of a batch that have any."""
 
     def __init__(self, rows: Sequence[int], seen: Sequence[SeenTokens]) -> None:
         self._rows = np.asarray(rows, np.int64)

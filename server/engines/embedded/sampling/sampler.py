@@ -1,9 +1,9 @@
-"""Chooses the next token of every sequence in a batch from the logits of one step.
+"""Samples the next token of every sequence in a batch from the logits of one engine step.
 
 The order of operations is vLLM's: logit bias, minimum length, penalties, temperature, min_p, top_k, top_p. A
-grammar comes before them: a token that it forbids is never chosen. If it allows nothing but an end token, the
-text ends, whatever `min_tokens` and `ignore_eos` say.
-The token of a row depends on its own logits, parameters, seed and history, never on the rest of the batch.
+grammar is applied before them: a token that it forbids is never chosen. If the grammar allows only an end
+token, the text ends, whatever `min_tokens` and `ignore_eos` say. A sequence's token depends on its own
+logits, parameters, seed and history, never on the other sequences in the batch.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ _UNSAMPLED = "sampling failed for this request; the server's log has the reason"
 
 
 class BadRowsError(EngineError):
-    """Some sequences of the batch cannot be sampled. Nothing has been changed, so you can sample the others
-    without them.
+    """Some sequences of the batch cannot be sampled.
+
+    Nothing has been changed, so the caller can sample the other sequences without them.
     """
 
     def __init__(self, message: str, faults: Mapping[int, EngineError]) -> None:
         super().__init__(message)
         self.faults = faults
-        """Maps each row of the batch to the error for its request."""
+        """Maps the index of each failed sequence in the batch to its error."""
 
 
 class BadLogitsError(BadRowsError):
-    """The logits of `rows` contain NaN or +inf, or allow no token."""
+    """The logits of the batch's sequences in `rows` contain NaN or +inf, or allow no token."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         listed = ", ".join(map(str, rows))
@@ -54,16 +55,18 @@ class BadLogitsError(BadRowsError):
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """The token chosen for one sequence, with its log probability if the request asks for that."""
+    """The token that was sampled for one sequence, with its log probability if the request wants log
+    probabilities.
+    """
 
     token_id: int
     logprob: TokenLogprob | None
 
 
 class SamplerState:
-    """The state of sampling for one sequence, kept from its first token to its last.
+    """The sampling state of one sequence, kept from its first token to its last.
 
-    Raises `ValueError` for a token id in `logit_bias` outside the vocabulary.
+    Raises `ValueError` if `logit_bias` has a token id outside the vocabulary.
     """
 
     __slots__ = (
@@ -90,7 +93,8 @@ class SamplerState:
         for token in sampling.logit_bias:
             if not 0 <= token < vocabulary:
                 raise ValueError(
-                    f"logit_bias has token {token}, but token ids go from 0 to {vocabulary - 1}; remove it"
+                    f"logit_bias has the token {token}, but token ids go from 0 to {vocabulary - 1}; remove "
+                    "it"
                 )
         self.sampling = sampling
         self.step = 0
@@ -109,11 +113,11 @@ class SamplerState:
 
     @property
     def too_short(self) -> bool:
-        """True while the text has fewer than `min_tokens` tokens, so that it must not end."""
+        """True while the text has fewer than `min_tokens` tokens, so that it must not end yet."""
         return self.step < self.sampling.min_tokens
 
     def add(self, token: int) -> None:
-        """Count the token just chosen."""
+        """Record the token that was just sampled, for penalties and the grammar."""
         self.step += 1
         if self.seen is not None:
             self.seen.add(token)
@@ -124,15 +128,16 @@ class SamplerState:
                 self.lost = error
 
     def mask_forbidden(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a copy of `logits` [vocabulary] with -inf for every token that the grammar forbids.
+        """Return a copy of `logits` [vocabulary] in which every token that the grammar forbids is -inf.
 
         End tokens are forbidden too if `min_tokens` or `ignore_eos` says so, unless no other token is left.
-        Raises `UnsupportedRequestError` if no token is left at all.
+        Raises `UnsupportedRequestError` if no token is allowed at all.
         """
         assert self.guide is not None
         if self.lost is not None:
             raise UnsupportedRequestError(
-                "the grammar cannot be followed at this token; simplify it", "response_format"
+                "the answer cannot go on as the request's grammar demands; simplify the grammar",
+                "response_format",
             ) from self.lost
         kept = np.where(self.guide.allowed_tokens(), logits, -np.inf)
         held = [*((self.ends,) if self.too_short else ()), *((self.eos,) if self.sampling.ignore_eos else ())]
@@ -142,12 +147,15 @@ class SamplerState:
             if np.isfinite(going.max()):
                 return going
         if not np.isfinite(kept.max()):
-            raise UnsupportedRequestError("the grammar allows no token of this base here", "response_format")
+            raise UnsupportedRequestError(
+                "the request's grammar allows none of the model's tokens next; simplify the grammar",
+                "response_format",
+            )
         return kept
 
 
 class Sampler:
-    """Samples batches of one vocabulary. Not thread-safe: it caches the arrays of the last batch."""
+    """Samples tokens for batches of sequences. Not thread-safe: it caches the last batch's parameters."""
 
     def __init__(self, vocabulary: int, eos_ids: frozenset[int]) -> None:
         self._vocabulary = vocabulary
@@ -155,19 +163,20 @@ class Sampler:
         self._batch = _Batch([])
 
     def state(self, sampling: Sampling, prompt: Sequence[int], guide: Guide | None = None) -> SamplerState:
-        """Create the state for a new sequence."""
+        """Create the sampling state of a new sequence."""
         return SamplerState(sampling, prompt, self._vocabulary, self._eos_ids, guide)
 
     def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[SampledToken]:
-        """Choose a token for each row of `logits` [n, vocabulary], float32, which may be overwritten.
+        """Sample a token for each row of `logits` [n, vocabulary], float32, one row per sequence. `logits`
+        may be overwritten.
 
-        Raises `BadRowsError` if some rows cannot be sampled; states and logits are unchanged then. After any
-        other error, each row is tried alone to find the faulty ones, and `BadRowsError` is raised for them.
+        Raises `BadRowsError` if some sequences cannot be sampled; states and logits are unchanged then. After
+        any other error, each sequence is sampled alone, and `BadRowsError` is raised for those that fail.
         """
         if logits.shape != (len(states), self._vocabulary) or logits.dtype != np.float32:
             raise ValueError(
-                f"logits are {logits.dtype} of shape {logits.shape}; "
-                f"they must be float32 of shape {(len(states), self._vocabulary)}"
+                f"the logits to sample from are {logits.dtype} of shape {logits.shape}, "
+                f"but must be float32 of shape {(len(states), self._vocabulary)}"
             )
         if not states:
             return []
@@ -189,9 +198,10 @@ class Sampler:
         return [SampledToken(token, score) for token, score in zip(tokens, scores, strict=True)]
 
     def score(self, logits: NDArray[np.float32], tokens: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
-        """Score `tokens[i]` by row i of `logits` [m, vocabulary], each with its `top` likeliest alternatives.
+        """Return the log probability of each `tokens[i]` in row i of `logits` [m, vocabulary], with its `top`
+        most likely alternatives.
 
-        Logits are not changed. Raises `BadLogitsError`.
+        `logits` is not changed. Raises `BadLogitsError` if a row contains NaN or +inf.
         """
         if len(tokens) == 0:
             return ()
@@ -200,8 +210,9 @@ class Sampler:
 
 
 def _blame(logits: NDArray[np.float32], states: Sequence[SamplerState]) -> BadRowsError:
-    """Return the error for those rows that fail when they are sampled alone. If none fails alone, return it
-    for all rows.
+    """Sample each sequence alone, and return an error that names those that fail.
+
+    If none fails alone, the error names all of them.
     """
     faults: dict[int, EngineError] = {}
     for row, state in enumerate(states):
@@ -216,7 +227,10 @@ def _blame(logits: NDArray[np.float32], states: Sequence[SamplerState]) -> BadRo
 
 
 class _Batch:
-    """The parameters of a batch as arrays, created once and used until the batch changes."""
+    """The sampling parameters of a batch as arrays.
+
+    They are created once and reused until the batch changes.
+    """
 
     def __init__(self, states: Sequence[SamplerState]) -> None:
         self.states = list(states)
@@ -249,11 +263,14 @@ class _Batch:
 
     @property
     def edits(self) -> bool:
-        """True if `choose` overwrites the logits."""
+        """True if `choose` overwrites the logits that it is given."""
         return bool(self._edited or self._drawn.size or self._guided or self._minimum)
 
     def choose(self, logits: NDArray[np.float32]) -> tuple[list[int], list[TokenLogprob | None]]:
-        """Choose a token for each row. Return the tokens, and their log probabilities or None."""
+        """Sample a token for each row of `logits`.
+
+        Return the tokens, and their log probabilities (None if not wanted).
+        """
         raw = logits[self._scored] if self._scored else None
         tokens = self._pick(logits)
         scores: list[TokenLogprob | None] = [None] * len(tokens)
@@ -282,7 +299,9 @@ class _Batch:
         return best.tolist()
 
     def _keep_to_grammars(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the masked logits of rows with a grammar, [len(self._guided), vocabulary]."""
+        """Return the logits of the sequences with a grammar, with forbidden tokens set to -inf;
+        [len(self._guided), vocabulary].
+        """
         kept: list[NDArray[np.float32]] = []
         faults: dict[int, EngineError] = {}
         for row in self._guided:
@@ -291,15 +310,17 @@ class _Batch:
             except UnsupportedRequestError as error:
                 faults[row] = error
         if faults:
-            raise BadRowsError(f"the grammars of rows {sorted(faults)} cannot be followed", faults)
+            raise BadRowsError(
+                f"the grammars of the sequences {sorted(faults)} of the batch cannot be followed", faults
+            )
         return np.stack(kept)
 
     def _forbid_ends(self, logits: NDArray[np.float32], short: list[int]) -> NDArray[np.intp]:
-        """Mask the end tokens of the rows in `short`, whose texts must not end yet, and return the likeliest
-        token of every row.
+        """Set the end tokens of the rows in `short`, whose texts must not end yet, to -inf. Return the most
+        likely token of every row.
 
-        This is done before the logit bias, with the same result as after it. So rows without any possible
-        token are found while the logits can still be restored.
+        This is done before the logit bias is added, with the same result as after it. So rows without any
+        possible token are found while the logits can still be restored.
         """
         ends = [self.states[row].ends for row in short]
         rows = np.repeat(np.array(short, np.int64), [len(ids) for ids in ends])
@@ -315,7 +336,7 @@ class _Batch:
         return best
 
     def _draw(self, logits: NDArray[np.float32], best: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Draw a random token for each row that is not greedy; shape [len(self._drawn)]."""
+        """Draw a random token for each sequence that is not sampled greedily; shape [len(self._drawn)]."""
         peaks = logits[self._drawn, best[self._drawn]]
         weights = logits if len(self._drawn) == len(logits) else logits[self._drawn]
         with np.errstate(over="ignore", under="ignore"):
@@ -328,7 +349,10 @@ class _Batch:
 
 
 def _check(peaks: NDArray[np.float32]) -> None:
-    """Raise `BadLogitsError` if a row's largest logit, shape [n], is not a number or not finite."""
+    """Raise `BadLogitsError` if the largest logit of a sequence is NaN or infinite.
+
+    `peaks` [n] holds the largest logit of each.
+    """
     finite = np.isfinite(peaks)
     if not finite.all():
         raise BadLogitsError(np.flatnonzero(~finite).tolist())

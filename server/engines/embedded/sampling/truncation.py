@@ -1,7 +1,7 @@
-"""Truncates the distribution of each row by min_p, top_k and top_p, and draws a token from it.
+"""Truncates each sequence's token distribution by min_p, top_k and top_p, and draws a token from it.
 
-Each of the three rules keeps the tokens at or above a threshold of weight, so the largest threshold decides.
-Tokens of equal weight are therefore kept or dropped together.
+Each of the three rules keeps the tokens whose weight is at least a threshold, so the largest threshold
+decides. Tokens of equal weight are therefore kept or dropped together.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ _BLOCK = 128
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """The parameters of each row; arrays of shape [n]."""
+    """The parameters min_p, top_k and top_p of each sequence; arrays of shape [n]."""
 
     min_p: NDArray[np.float32]
     top_k: NDArray[np.int64]
-    """0 if the row has no limit."""
+    """Number of most likely tokens to keep; 0 means no limit."""
     top_p: NDArray[np.float64]
 
     @property
     def limits(self) -> NDArray[np.bool_]:
-        """True for rows with top_k or top_p, whose weights have to be sorted."""
+        """True for sequences with top_k or top_p, whose weights have to be sorted."""
         return (self.top_k > 0) | (self.top_p < 1.0)
 
 
 def truncate(weights: NDArray[np.float32], rules: Truncation) -> None:
-    """Set the weights [n, vocabulary] of dropped tokens to 0, in place. Each row's largest weight must be 1.
+    """Zero the weights of tokens that min_p, top_k and top_p drop, in place. `weights` is [n, vocabulary],
+    and each row's maximum is 1.
 
     The rules apply in this order. min_p drops weights below `min_p`. top_k keeps the `top_k` largest of the
-    rest. top_p keeps the fewest largest weights that sum to at least `top_p` of what is left then (Holtzman
-    et al. 2019).
+    remaining weights. top_p keeps as few of the largest weights as sum to at least `top_p` of what top_k kept
+    (Holtzman et al. 2019).
     """
     floor = rules.min_p.copy()
     if floor.any():
@@ -52,8 +53,8 @@ def _thresholds(
 ) -> NDArray[np.float32]:
     """Find the smallest weight that top_k and top_p keep in each of `rows`; shape [len(rows)].
 
-    For nearly every row of a trained model, sorting the largest `_HEAD` weights is enough. Other rows are
-    sorted as a whole.
+    For nearly every row of a trained model, sorting the `_HEAD` largest weights is enough. The remaining rows
+    are sorted as a whole.
     """
     vocabulary = weights.shape[1]
     found = np.zeros(len(rows), np.float32)
@@ -73,11 +74,10 @@ def _thresholds(
 def _try_head(
     weights: NDArray[np.float32], width: int, limits: NDArray[np.int64], top_p: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Find each row's smallest weight to keep, from its `width` largest weights.
+    """Find each row's smallest weight to keep, looking only at its `width` largest weights.
 
-    Returns thresholds [n], and flags [n] that are False if a row needs more weights.
-
-    top_p drops the smallest weights as long as they sum to at most 1 - top_p of all.
+    Returns thresholds [n], and flags [n] that are False if a row needs more weights. top_p drops the smallest
+    weights as long as their sum is at most 1 - top_p of the sum of all.
     """
     count, vocabulary = weights.shape
     each = np.arange(count)
@@ -101,16 +101,19 @@ def _try_head(
 
 
 def draw(weights: NDArray[np.float32], uniforms: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Draw a token for each row of unnormalised `weights` [n, vocabulary]; shape [n].
+    """Draw a random token for each row of `weights` [n, vocabulary], which need not sum to 1; shape [n].
 
-    Applies the inverse cumulative distribution, in the order of token ids, to `uniforms` [n].
+    Applies the inverse cumulative distribution, in the order of token ids, to the random numbers `uniforms`
+    [n].
     """
     sums = _running_sums(weights)
     return _first_beyond(weights, sums, uniforms * sums[:, -1])
 
 
 def _running_sums(weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sum each row of [n, width] up to the end of each block of `_BLOCK` columns."""
+    """Return the running sums of each row of `weights` [n, width] at the ends of blocks of `_BLOCK`
+    columns.
+    """
     starts = np.arange(0, weights.shape[1], _BLOCK)
     return np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1, dtype=np.float64)
 
@@ -118,7 +121,10 @@ def _running_sums(weights: NDArray[np.float32]) -> NDArray[np.float64]:
 def _first_beyond(
     weights: NDArray[np.float32], sums: NDArray[np.float64], target: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """Find each row's first column where the running sum exceeds `target`; its weight is never 0."""
+    """Find each row's first column at which the running sum exceeds `target`.
+
+    The weight in this column is never 0.
+    """
     count, width = weights.shape
     each = np.arange(count)
     blocks = np.diff(sums, axis=1, prepend=0.0)
@@ -132,5 +138,5 @@ def _first_beyond(
 
 
 def _last_positive(values: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Find the last positive column of each row, the limit if rounding errors would go beyond it."""
+    """Find each row's last column with a positive value. Rounding errors must not lead to a later column."""
     return values.shape[1] - 1 - np.argmax(values[:, ::-1] > 0, axis=1)

@@ -1,1 +1,3 @@
-"""Decides which tokens each step computes, without tensors; the embedded engine imports it."""
+"""Decides which tokens each engine step computes and where their keys and values are stored, without tensors;
+the embedded engine imports it.
+"""

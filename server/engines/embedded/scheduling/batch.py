@@ -1,4 +1,4 @@
-"""Divides the tokens of one step: one for each decoding sequence, the rest for prompts."""
+"""Divides the tokens of one engine step: one for each decoding sequence, the rest for prompts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.step import Chunk, Sequence
 
 LEAST_CHUNK = 16
-"""Minimum number of tokens of a prompt to compute in a step. If other prompts leave fewer tokens in the step,
-the prompt waits for the next one.
+"""Smallest prefill chunk in tokens, except for the end of a prompt. If other prompts leave less room in a
+step, the prompt waits for the next step.
 """
 
 
 class Batch:
-    """The step that is being planned. Starts with one token of each decoding sequence; prompts are added."""
+    """The engine step that is being planned.
+
+    It starts with one token for each decoding sequence; prompts are added.
+    """
 
     def __init__(self, limits: SchedulerLimits, running: Iterable[Sequence]) -> None:
         self.decodes: list[Sequence] = []
@@ -32,11 +35,13 @@ class Batch:
         return bool(self.chunks or self.decodes)
 
     def worthwhile(self, pending: int) -> bool:
-        """Return True if a newcomer with this many tokens should start in this step, not the next."""
+        """Return True if a waiting sequence with `pending` tokens to compute should start in this step and
+        not in the next.
+        """
         return not self.chunks or self.budget >= min(LEAST_CHUNK, pending)
 
     def add(self, sequence: Sequence) -> None:
-        """Add a sequence, with as many of the remaining tokens as it can use."""
+        """Add a sequence to the step, with as many of its pending tokens as the step has room for."""
         if _decodes(sequence):
             self.decodes.append(sequence)
             self.budget -= 1
@@ -53,10 +58,11 @@ class Batch:
 
 
 def _decodes(sequence: Sequence) -> bool:
-    """Return True if the sequence has one pending token, which the decode run can compute.
+    """Return True if the sequence has exactly one pending token and this token can be computed in the decode
+    run.
 
-    That excludes the first token of a prompt. It also excludes the last one if the request wants log
-    probabilities of the prompt or generates no tokens.
+    The first token of a prompt is computed in a prefill run. So is a prompt's last token, if the request
+    wants log probabilities of the prompt or generates no tokens.
     """
     if len(sequence.tokens) - sequence.computed != 1 or not sequence.computed:
         return False

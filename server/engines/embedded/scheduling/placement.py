@@ -1,9 +1,10 @@
-"""Decides in which row a sequence runs, which prefix it reuses, and when a sequence moves to another row.
+"""Decides in which KV cache slot (row) a sequence runs, which cached prefix it reuses, and when it moves to
+another slot.
 
-A decode run computes every row up to the highest one that decodes. In each step, an idle row among them costs
-about as much as copying `IDLE_STEP` tokens of keys and values. So running sequences are kept in the lowest
-rows, and cached prefixes in rows above them. Moving a sequence down is nearly always cheaper than computing
-idle rows.
+A decode run computes every slot up to the highest slot that decodes. In each step, an unused slot among them
+costs about as much as copying `IDLE_STEP` tokens of keys and values. So running sequences are kept in the
+lowest slots, and cached prefixes in the slots above. Moving a sequence down is nearly always cheaper than
+computing unused slots.
 """
 
 from __future__ import annotations
@@ -17,23 +18,31 @@ from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence
 
 LEAST_SHARED = 16
-"""Minimum length of a common prefix for copying it; a shorter one is computed again."""
+"""Minimum length of a cached prefix in tokens for copying it. A shorter prefix is computed again."""
 LEAST_AWAITED = 32
-"""Minimum tokens that waiting for another sequence's prefix must save."""
+"""Minimum number of tokens that a sequence must save to wait for a prefix that another sequence is
+computing.
+"""
 EXTENDED = 16
-"""A cached prefix is reused in its own row, without a copy, if its shared part is at least this many times as
-long as the rest.
+"""A cached prefix is reused in place, without a copy, if its reused tokens are at least this many times as
+many as its other tokens.
 """
 IDLE_STEP = 64
-"""Tokens of keys and values that can be copied in the time of one idle row in a step; a low estimate."""
+"""Number of tokens whose keys and values can be copied in the time that one unused slot costs in a step; a
+low estimate.
+"""
 EARNED_PER_HIT = 16
-"""Copy credit in tokens for each prompt token that a cached prefix saved. See `Placement._keep`."""
+"""Credit for copying prefixes, in tokens, that is earned per prompt token found in the prefix cache. See
+`Placement._keep`.
+"""
 EARNED_PER_COMPUTED = 1 / 8
-"""Copy credit in tokens per computed token, so that prefixes are kept before any has been reused."""
+"""Credit for copying prefixes, in tokens, that is earned per computed token, so that prefixes are kept before
+any was reused.
+"""
 
 
 class Placement:
-    """Assigns rows to sequences and plans copies, for one scheduler."""
+    """Assigns KV cache slots to sequences, and plans the copies of cached prefixes between slots."""
 
     def __init__(self, rows: KvRows, limits: SchedulerLimits) -> None:
         self._rows = rows
@@ -42,14 +51,15 @@ class Placement:
         self._credit = self._most_credit
 
     def earn(self, computed: int) -> None:
-        """Count computed tokens, which earn credit for copying prefixes."""
+        """Count computed tokens, which earn credit for copying cached prefixes."""
         self._credit = min(self._most_credit, self._credit + computed * EARNED_PER_COMPUTED)
 
     def match(self, sequence: Sequence, key: PrefixKey) -> tuple[KvRow | None, int]:
-        """Find the row with the longest prefix of `sequence`. Return the row and the prefix's length.
+        """Find the KV cache slot that holds the longest prefix of `sequence`. Return the slot and the
+        prefix's length in tokens.
 
-        The last token never counts, since it must be computed. Among equal lengths, rows of finished
-        sequences come first, since they can be reused without a copy.
+        The sequence's last token never counts, since it must be computed. Among equal lengths, finished
+        sequences come first, since their slots can be reused without a copy.
         """
         if not self._caching or sequence.request.sampling.prompt_logprobs is not None:
             return None, 0
@@ -61,8 +71,8 @@ class Placement:
         return longest([*self._rows.cached(), *running], key, wanted, LEAST_SHARED)
 
     def follow(self, ticket: Ticket, key: PrefixKey, shared: int, running: Iterable[Ticket]) -> None:
-        """Let `ticket` wait if a running sequence computes a much longer part of the same prompt than
-        `shared`.
+        """Let `ticket` wait if a running sequence is computing a much longer common prefix than the `shared`
+        tokens in the cache.
         """
         ticket.leader = None
         sequence = ticket.sequence
@@ -77,10 +87,11 @@ class Placement:
                     return
 
     def place(self, sequence: Sequence, key: PrefixKey, match: KvRow | None, shared: int, room: int) -> bool:
-        """Give `sequence` a row with pages and the first `shared` tokens of `match`.
+        """Give `sequence` a KV cache slot with enough pages, which holds the first `shared` tokens of
+        `match`.
 
-        Returns False if no row or too few pages are free in this step. A row that has more than `room` pages
-        from earlier use is released first.
+        Returns False if no slot or too few pages are free in this step. A slot that has kept more than `room`
+        pages from earlier use is released first.
         """
         rows = self._rows
         target = self._target(match, shared)
@@ -110,7 +121,9 @@ class Placement:
         return True
 
     def _target(self, match: KvRow | None, shared: int) -> KvRow | None:
-        """Choose the row to run in: `match` if it is low and can be reused in place, or else a low row."""
+        """Choose the KV cache slot to run in: `match` if it is low and can be reused in place, otherwise a
+        low slot.
+        """
         usable = list(self._rows.usable())
         if not usable:
             return None
@@ -126,10 +139,12 @@ class Placement:
         return usable[0]
 
     def _keep(self, row: KvRow, *spared: KvRow | None, reserve: int, owed: bool = False) -> None:
-        """Copy the prefix in `row` to a higher row, unless a more recently used prefix would be lost.
+        """Copy the cached prefix in slot `row` to a higher slot, unless a more recently used prefix would be
+        lost.
 
-        Leaves `reserve` pages free. If another prefix has to be evicted, the copy costs credit, and is
-        skipped without credit. With `owed`, it is made even then, and the credit becomes negative.
+        Leaves `reserve` pages of the KV cache free. If another prefix has to be evicted, the copy costs
+        credit, and without enough credit it is not made. With `owed`, it is made even then, and the credit
+        becomes negative.
         """
         rows, length = self._rows, row.length
         higher = [r for r in rows.usable() if r.index > row.index and r not in spared]
@@ -149,7 +164,9 @@ class Placement:
         rows.copy(row, refuge, length)
 
     def compact(self) -> None:
-        """Move the highest running sequence to a lower row if that costs less than the idle rows below it."""
+        """Move the running sequence in the highest KV cache slot to a lower slot, if copying it costs less
+        than computing the unused slots below.
+        """
         rows = self._rows
         running = rows.running()
         if not running:
@@ -177,18 +194,24 @@ class Placement:
         rows.move(top, target)
 
     def _lowest(self, top: KvRow) -> KvRow | None:
-        """Choose a free row below `top` to move to; prefer an empty one. None if there is none."""
+        """Choose a free KV cache slot below `top` to move to, preferably an empty one; None if there is no
+        free slot.
+        """
         lower = [row for row in self._rows.usable() if row.index < top.index]
         return next((row for row in lower if not row.data), lower[0] if lower else None)
 
 
 def key_of(sequence: Sequence) -> PrefixKey:
-    """Return the key of a sequence's prefix: only sequences with the same key can share it."""
+    """Return the key of a sequence's prefix in the cache: only sequences with the same adapters and cache
+    salt can share it.
+    """
     return sequence.request.adapter_mix, sequence.request.cache_salt
 
 
 def _extends(match: KvRow | None, shared: int) -> bool:
-    """Return True if `match` is a finished sequence's row and nearly all of its tokens are shared."""
+    """Return True if the slot `match` belongs to a finished sequence and nearly all of its tokens (`shared`)
+    are reused.
+    """
     return match is not None and match.owner is None and EXTENDED * (match.length - shared) <= shared
 
 

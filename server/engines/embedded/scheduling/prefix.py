@@ -1,8 +1,8 @@
-"""Longest common prefixes of token sequences, exactly and fast.
+"""Finds the longest common prefixes of token sequences, exactly and fast.
 
-Tokens are encoded as 8 bytes each, so that comparing them is one `memcmp`. One comparison for each row checks
-if it beats the best row so far. Only then a bisection finds its exact length. No hashes are used, so there
-are no collisions.
+Tokens are encoded as 8 bytes each, so that two sequences are compared with one `memcmp`. For each candidate,
+one comparison checks if it beats the best candidate so far. Only then a bisection finds the exact length. No
+hashes are used, so there are no collisions.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ from typing import Protocol, TypeVar
 from server.request import AdapterMix
 
 WIDTH = 8
-"""Bytes of an encoded token."""
+"""Number of bytes of an encoded token."""
 
 PrefixKey = tuple[AdapterMix, str]
-"""Adapter mix and cache salt: keys and values are shared only if both are equal."""
+"""The adapters (with their weights) and the cache salt of a request. Cached keys and values are shared only
+between requests where both are equal.
+"""
 
 
 class PrefixHolder(Protocol):
-    """Something that holds computed tokens."""
+    """Something that holds the keys and values of known tokens, such as a KV cache slot."""
 
     @property
     def key(self) -> PrefixKey | None:
-        """Key of the tokens' keys and values; None if there are none."""
+        """Adapters and cache salt with which the keys and values were computed; None if there are no keys and
+        values.
+        """
         ...
 
     @property
     def data(self) -> bytes | bytearray:
-        """The prefix's tokens, encoded as bytes."""
+        """The tokens whose keys and values are held, encoded as 8 bytes each."""
         ...
 
 
@@ -38,7 +42,7 @@ T = TypeVar("T", bound=PrefixHolder)
 
 
 def encode_tokens(tokens: Iterable[int]) -> bytes:
-    """Encode `tokens` as 8 bytes each. Raises `OverflowError` for ids of more than 63 bits."""
+    """Encode each token id as 8 bytes. Raises `OverflowError` for ids of more than 63 bits."""
     return array("q", tokens).tobytes()
 
 
@@ -55,10 +59,10 @@ def common(a: bytes | bytearray, b: bytes | bytearray) -> int:
 
 
 def longest(candidates: Iterable[T], key: PrefixKey, wanted: bytes, minimum: int) -> tuple[T | None, int]:
-    """Find the candidate with the same key and the longest common prefix with `wanted`.
+    """Find the candidate with the same key that has the longest common prefix with `wanted`.
 
-    Returns the candidate and the prefix's length in tokens; the first candidate if several are equal.
-    Returns None and 0 if no candidate shares at least `minimum` (1 or more) tokens.
+    Returns the candidate and the prefix's length in tokens. Among candidates with equal lengths, it returns
+    the first. Returns None and 0 if no candidate shares at least `minimum` tokens (1 or more).
     """
     found: T | None = None
     best = minimum - 1

@@ -1,7 +1,7 @@
-"""Tracks the rows of the KV memory: the owner and contents of each row, and the pages that it uses.
+"""Tracks the slots (rows) of the KV cache: the owner and tokens of each slot, and the pages that it uses.
 
-A row belongs to a running sequence, or holds a finished sequence's tokens for reuse, or is empty. Its pages
-count as used until the row is released, since a runner can only free whole rows.
+A slot belongs to a running sequence, holds a finished sequence's tokens for reuse, or is empty. Its pages
+count as used until the slot is released, since a runner can only free whole slots.
 """
 
 from __future__ import annotations
@@ -15,41 +15,47 @@ from server.engines.embedded.scheduling.step import RowCopy, Sequence
 
 
 def pages_of(tokens: int) -> int:
-    """Return the number of pages for this many tokens."""
+    """Return the number of KV cache pages that `tokens` tokens take."""
     return -(-tokens // PAGE)
 
 
 @dataclass(slots=True, eq=False)
 class KvRow:
-    """One row of the KV memory, which holds one sequence."""
+    """A slot of the KV cache, which holds the keys and values of one sequence."""
 
     index: int
     pages: int = 0
-    """Pages that count as used: reserved by its sequence, or the most it held since its last release."""
+    """Number of KV cache pages that count as used by this slot: those reserved for its sequence, or the most
+    it held since it was released.
+    """
     floor: int = 0
-    """Number of these pages that were in use already when the sequence in the row took it."""
+    """Number of the slot's pages that were in use already when its current sequence took the slot."""
     owner: Sequence | None = None
     key: PrefixKey | None = None
-    """Adapter mix and cache salt of its tokens; None if the row is empty."""
+    """Adapters and cache salt of the tokens in the slot; None if the slot is empty."""
     data: bytes = b""
-    """Encoded tokens whose keys and values the row holds. If it has an owner, as of the last `sync`."""
+    """The tokens whose keys and values the slot holds, encoded as 8 bytes each. For a running sequence, as of
+    the last call of `sync`.
+    """
     used: int = 0
-    """Logical time of its last use. The row with the lowest is evicted first."""
+    """Logical time at which the slot was last used. The slot with the lowest value is evicted first."""
 
     @property
     def length(self) -> int:
-        """Number of tokens in `data`."""
+        """Number of tokens encoded in `data`."""
         return len(self.data) // WIDTH
 
     def sync(self) -> None:
-        """Update `data` to all tokens that the owner has computed."""
+        """Bring `data` up to date with all tokens that the slot's running sequence has computed."""
         owner, known = self.owner, self.length
         if owner is not None and known < owner.computed:
             self.data += encode_tokens(owner.tokens[known : owner.computed])
 
 
 class KvRows:
-    """All rows with their budget of pages, and the copies and releases of the step being planned."""
+    """All KV cache slots with their page budget, and the copies and releases that the planned step will
+    make.
+    """
 
     def __init__(self, count: int, pages: int) -> None:
         self.all = [KvRow(index) for index in range(count)]
@@ -66,33 +72,35 @@ class KvRows:
 
     @property
     def free(self) -> int:
-        """Number of free pages of the KV cache."""
+        """Number of free pages in the KV cache."""
         return self.capacity - self.pages
 
     @property
     def cached_pages(self) -> int:
-        """Pages of rows without an owner, which can be freed on demand."""
+        """Number of KV cache pages in slots without a running sequence. They can be freed on demand."""
         return sum(row.pages for row in self.all if row.owner is None)
 
     def usable(self) -> Iterator[KvRow]:
-        """List rows without an owner, lowest first."""
+        """Yield the KV cache slots without a running sequence, lowest first."""
         return (row for row in self.all if row.owner is None)
 
     def cached(self) -> list[KvRow]:
-        """List rows that hold a finished sequence's tokens, lowest first."""
+        """Return the KV cache slots that hold a finished sequence's tokens, lowest first."""
         return [row for row in self.all if row.owner is None and row.data]
 
     def running(self) -> list[KvRow]:
-        """List rows that a running sequence owns, lowest first."""
+        """Return the KV cache slots that belong to a running sequence, lowest first."""
         return [row for row in self.all if row.owner is not None]
 
     def touch(self, row: KvRow) -> None:
-        """Mark a row as just used."""
+        """Mark a KV cache slot as just used, so that it is evicted last."""
         self._clock += 1
         row.used = self._clock
 
     def take(self, row: KvRow, sequence: Sequence, shared: int, key: PrefixKey) -> None:
-        """Give a row to a sequence whose first `shared` tokens it holds, with pages for all its tokens."""
+        """Give a KV cache slot that holds a sequence's first `shared` tokens to this sequence, with pages for
+        all its tokens.
+        """
         assert row.owner is None
         row.owner, row.key, row.floor = sequence, key, row.pages
         row.data = row.data[: shared * WIDTH]
@@ -101,8 +109,9 @@ class KvRows:
         sequence.row, sequence.computed = row.index, shared
 
     def leave(self, row: KvRow, *, keep: bool) -> None:
-        """Take a row from its sequence. With `keep`, keep the computed tokens as a prefix for reuse;
-        otherwise drop them.
+        """Take a KV cache slot from its running sequence.
+
+        With `keep`, the computed tokens stay as a cached prefix; otherwise they are dropped.
         """
         assert row.owner is not None
         row.sync()
@@ -113,7 +122,7 @@ class KvRows:
             self.empty(row)
 
     def move(self, source: KvRow, target: KvRow) -> None:
-        """Move a running sequence to another row, and empty the source row."""
+        """Move a running sequence to another KV cache slot, and empty the slot `source`."""
         sequence, key = source.owner, source.key
         assert sequence is not None
         assert key is not None
@@ -123,7 +132,9 @@ class KvRows:
         self.take(target, sequence, shared, key)
 
     def copy(self, source: KvRow, target: KvRow, length: int) -> None:
-        """Copy a prefix into a row without an owner, and count its pages as used."""
+        """Plan the copy of a prefix into a KV cache slot without a running sequence, and count its pages as
+        used.
+        """
         assert target.owner is None
         assert source is not target
         source.sync()
@@ -134,20 +145,24 @@ class KvRows:
         self.resize(target, max(target.pages, pages_of(length)))
 
     def empty(self, row: KvRow) -> None:
-        """Drop the contents of a row without an owner. It is released unless this step uses it again."""
+        """Drop the tokens of a KV cache slot without a running sequence.
+
+        Its memory is released unless this step uses the slot again.
+        """
         row.key, row.data, row.used = None, b"", 0
         if row.pages:
             self._emptied.add(row.index)
 
     def resize(self, row: KvRow, pages: int) -> None:
-        """Set the number of pages that a row counts as using."""
+        """Set the number of KV cache pages that count as used by a slot."""
         self.pages += pages - row.pages
         row.pages = pages
 
     def evict(self, *spared: KvRow | None, before: int | None = None) -> bool:
-        """Release the least recently used row without an owner. Return False if there is none.
+        """Release the least recently used KV cache slot without a running sequence. Return False if there is
+        no such slot.
 
-        Does not release the rows in `spared`, rows used after the time `before`, or rows that the planned
+        Does not release the slots in `spared`, slots used after the time `before`, or slots that the planned
         step copies.
         """
         victims = [r for r in self.usable() if r.pages and r.index not in self._busy and r not in spared]
@@ -160,7 +175,10 @@ class KvRows:
         return True
 
     def release(self, row: KvRow) -> bool:
-        """Free a row's memory before the step's other work. Return False if the step copies the row."""
+        """Free a KV cache slot's memory before the other work of the step.
+
+        Return False if the step copies the slot.
+        """
         if row.index in self._busy:
             return False
         self.empty(row)
@@ -171,7 +189,10 @@ class KvRows:
         return True
 
     def flush(self) -> tuple[list[RowCopy], tuple[int, ...]]:
-        """Finish planning the step. Return its copies in order, and the rows to release before them."""
+        """Finish planning the step.
+
+        Return its copies in order, and the KV cache slots to release before them.
+        """
         for index in self._emptied - self._busy:
             self.release(self.all[index])
         copies, released = self._copies, tuple(sorted(self._released))

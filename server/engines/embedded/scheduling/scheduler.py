@@ -1,8 +1,8 @@
-"""Plans each step: which sequences join, continue, or are preempted.
+"""Plans each engine step: which sequences start, continue, or are preempted.
 
 The engine's loop calls `schedule`, runs the step, and calls `advance`. It then calls `append` for each
-sampled token and `finish` for each text that ends. `add` and `cancel` are allowed between these calls, in
-the same thread. Imports no tensor library.
+sampled token and `finish` for each text that ends. `add` and `cancel` may be called in between, in the same
+thread. Imports no tensor library.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from server.engines.shared.fairness import OUTPUT_PRICE, PROMPT_PRICE, FairQueue
 from server.request import Share
 
 DEPTH = 32
-"""Number of waiting sequences considered for admission, since some only wait for another's prefix."""
+"""Maximum number of waiting sequences that are considered for each admission."""
 
 
 class Scheduler:
-    """Continuous batching over rows of KV memory."""
+    """Scheduler for continuous batching, with one KV cache slot per sequence."""
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
@@ -41,29 +41,30 @@ class Scheduler:
         self._tickets: dict[str, Ticket] = {}
         self._order = self._number = 0
         self._considered: Ticket | None = None
-        """The newcomer being admitted, which fails if its admission raises an error."""
+        """The waiting sequence being admitted, which fails if its admission raises an error."""
         self._aside: Ticket | None = None
-        """The sequence preempted in this step for another share, which cannot rejoin in the same step."""
+        """The sequence preempted in this step for another client. It cannot rejoin in the same step."""
         self._faults: list[tuple[Sequence, Exception]] = []
         self._queries = self._hits = self._preemptions = self._made_way = 0
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence. Raises `ValueError` if it can never fit, or if its id is in use."""
+        """Queue a sequence. Raises `ValueError` if it can never fit, or if its request id is in use."""
         request = sequence.request
         total = len(request.prompt) + request.sampling.max_tokens
         if total > self.limits.context:
             raise ValueError(
-                f"prompt and max_tokens are {total} tokens together, but the context is {self.limits.context}"
+                f"the prompt and max_tokens are {total} tokens together, but the context length is "
+                f"{self.limits.context}; shorten the prompt, or lower max_tokens"
             )
         if pages_of(total) > self._rows.capacity:
             raise ValueError(
-                f"prompt and max_tokens are {total} tokens together, but the KV cache holds only "
-                f"{self._rows.capacity * PAGE}; lower max_tokens, or raise kv_tokens"
+                f"the prompt and max_tokens are {total} tokens together, but the KV cache holds only "
+                f"{self._rows.capacity * PAGE}; lower max_tokens, or raise kv_cache_memory"
             )
         if not request.prompt:
-            raise ValueError("prompt is empty; it must have at least one token")
+            raise ValueError("the prompt is empty; it must have at least one token")
         if request.request_id in self._tickets:
-            raise ValueError(f"request_id {request.request_id!r} is already scheduled")
+            raise ValueError(f"request_id {request.request_id!r} is in use by a request that has not ended")
         self._order += 1
         ticket = Ticket(sequence, self._order, len(request.prompt), request.fair_share)
         self._tickets[request.request_id] = ticket
@@ -71,9 +72,9 @@ class Scheduler:
         self._parts.seats.come(ticket.share)
 
     def cancel(self, request_id: str, *, reuse: bool = True) -> Sequence | None:
-        """Drop a waiting or running sequence and return it; None if there is none with this id.
+        """Drop a waiting or running sequence and return it; None if no request has this id.
 
-        Its computed prefix is kept for reuse unless `reuse` is false, for sequences that failed.
+        Its computed tokens stay as a cached prefix, unless `reuse` is false (for failed sequences).
         """
         ticket = self._tickets.get(request_id)
         if ticket is None:
@@ -85,17 +86,17 @@ class Scheduler:
         return self._close(ticket)
 
     def finish(self, sequence: Sequence) -> None:
-        """End a running sequence and keep its prefix for reuse. Raises `ValueError` if it does not run."""
+        """End a running sequence and cache its prefix. Raises `ValueError` if the sequence is not running."""
         ticket = self._ticket(sequence)
         self._leave(ticket)
         self._close(ticket)
         self._parts.seats.leave(ticket.share, self._number)
 
     def schedule(self) -> Step:
-        """Plan the next step: grow sequences, preempt for other shares, add prompts and newcomers, move rows.
+        """Plan the next step: grow and preempt sequences, add prompts, admit waiting sequences, move slots.
 
-        Release the rows in `released` before the step's other work, so that the KV budget is never exceeded.
-        An empty step releases nothing: rows emptied meanwhile are released with the next step.
+        Release the KV cache slots in `released` before the step's other work, so that the KV budget is kept.
+        An empty step releases nothing: slots emptied meanwhile are released with the next step.
         """
         now = time.perf_counter()
         self._number += 1
@@ -114,7 +115,7 @@ class Scheduler:
         return Step(copies, batch.chunks, sorted(batch.decodes, key=_row), released, faults)
 
     def advance(self, step: Step) -> None:
-        """Record that `step` has run. Ignores sequences that were dropped meanwhile."""
+        """Record that `step` has run. Sequences that were dropped in the meantime are ignored."""
         computed = len(step.decodes)
         for chunk in step.chunks:
             computed += chunk.length
@@ -128,22 +129,23 @@ class Scheduler:
         self._parts.earn(computed)
 
     def append(self, sequence: Sequence, token: int) -> None:
-        """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take one now."""
+        """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take a token."""
         if sequence.row < 0 or sequence.computed != len(sequence.tokens):
             raise ValueError(
-                f"request {sequence.request.request_id!r} awaits no token: state {sequence.state.value}, "
-                f"{sequence.computed} of {len(sequence.tokens)} computed"
+                f"request {sequence.request.request_id!r} cannot take a token: it is {sequence.state.value}, "
+                f"{sequence.computed} of {len(sequence.tokens)} tokens are computed"
             )
         request = sequence.request
         if sequence.generated >= request.sampling.max_tokens:
             raise ValueError(
-                f"request {request.request_id!r} has all of its max_tokens, {request.sampling.max_tokens}"
+                f"request {request.request_id!r} has generated all of its max_tokens, "
+                f"{request.sampling.max_tokens}"
             )
         sequence.tokens.append(token)
         self._waiting.charge(self._tickets[request.request_id].share, OUTPUT_PRICE)
 
     def forget(self, digest: str) -> None:
-        """Drop the cached prefixes of all mixes with this adapter, and counters of its idle shares."""
+        """Drop the cached prefixes that use this adapter, and the fairness counters of its idle clients."""
         for row in self._rows.cached():
             if row.key is not None and any(name == digest for name, _ in row.key[0]):
                 self._rows.empty(row)
@@ -152,9 +154,9 @@ class Scheduler:
                 self._waiting.forget(share)
 
     def lend(self, count: int) -> list[int]:
-        """Return up to `count` emptied rows, ascending, for use before the next `schedule`.
+        """Empty up to `count` KV cache slots, for use before the next `schedule`. Return them, ascending.
 
-        If too few rows are free, running sequences are preempted.
+        If too few slots are free, running sequences are preempted.
         """
         count = min(count, self.limits.rows)
         while len(free := list(self._rows.usable())) < count:
@@ -171,12 +173,12 @@ class Scheduler:
 
     @property
     def running_by_share(self) -> Mapping[str, int]:
-        """Running sequences of each adapter."""
+        """Number of running sequences of each adapter."""
         return by_adapter(self._parts.held)
 
     @property
     def waiting_by_share(self) -> Mapping[str, int]:
-        """Waiting sequences of each adapter."""
+        """Number of waiting sequences of each adapter."""
         return by_adapter(self._waiting.counts())
 
     @property
@@ -186,41 +188,41 @@ class Scheduler:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens of KV memory in use, including cached prefixes, in whole pages."""
+        """Tokens of KV cache in use, including cached prefixes, in whole pages."""
         return self._rows.pages * PAGE
 
     @property
     def kv_cached(self) -> int:
-        """Part of `kv_tokens` that no running sequence holds."""
+        """Tokens of KV cache (part of `kv_tokens`) that hold only cached prefixes."""
         return self._rows.cached_pages * PAGE
 
     @property
     def kv_capacity(self) -> int:
-        """Tokens that the KV budget holds, in whole pages."""
+        """Tokens that the KV cache budget holds, in whole pages."""
         return self._rows.capacity * PAGE
 
     @property
     def prefix_queries(self) -> int:
-        """Prompt tokens looked up for reuse."""
+        """Total number of prompt tokens looked up in the prefix cache."""
         return self._queries
 
     @property
     def prefix_hits(self) -> int:
-        """Prompt tokens found for reuse."""
+        """Total number of prompt tokens found in the prefix cache."""
         return self._hits
 
     @property
     def preemptions(self) -> int:
-        """Number of preemptions because memory ran out."""
+        """Number of preemptions because the KV cache was full."""
         return self._preemptions
 
     @property
     def made_way(self) -> int:
-        """Number of preemptions for another share."""
+        """Number of preemptions in favour of another client (API key and adapter)."""
         return self._made_way
 
     def _grow(self) -> bool:
-        """Add pages to sequences that need them, oldest first. Return True if one had to be preempted."""
+        """Add pages to sequences that need them, oldest first. Return True if a sequence was preempted."""
         rows, before = self._rows, self._preemptions
         for ticket in list(self._running):
             sequence = ticket.sequence
@@ -237,10 +239,9 @@ class Scheduler:
         return self._preemptions > before
 
     def _make_way(self) -> None:
-        """Preempt a sequence if the next share in order has less than its fair part and another share has
-        more.
+        """Preempt a sequence if the next waiting client has less than its fair part, and another more.
 
-        At most one in each step, so that not all streams of a share pause at once.
+        At most one in each step, so that not all streams of a client pause at once.
         """
         self._aside = None
         newcomer = next(self._waiting_in_order(), None)
@@ -273,9 +274,7 @@ class Scheduler:
         return self._waiting.in_order(DEPTH, self._parts.held, self._parts.part)
 
     def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
-        """Stop a running sequence and free its row. Its share is no longer charged for prompt tokens that
-        were not computed.
-        """
+        """Stop a sequence and free its slot. Its client is not charged for uncomputed prompt tokens."""
         sequence = ticket.sequence
         ticket.reached = max(ticket.reached, sequence.computed)
         ticket.unpaid = max(0, sequence.prompt_length - ticket.reached)
@@ -294,11 +293,13 @@ class Scheduler:
     def _ticket(self, sequence: Sequence) -> Ticket:
         ticket = self._tickets.get(sequence.request.request_id)
         if ticket is None or ticket.sequence is not sequence or sequence.state is not SequenceState.RUNNING:
-            raise ValueError(f"request {sequence.request.request_id!r} is not running")
+            raise ValueError(
+                f"request {sequence.request.request_id!r} is not running, so it cannot be finished"
+            )
         return ticket
 
     def _fill(self, batch: Batch, now: float, *, newcomers: bool) -> bool:
-        """Give the step's tokens to prompts, one share after another. Return True if a newcomer joined."""
+        """Fill the step with prompt tokens, one client after another. True if a sequence was admitted."""
         begun = [self._tickets[sequence.request.request_id] for sequence in batch.prompts]
         ahead = self._turns.begin(begun, self._waiting.counts().keys() if newcomers else ())
         joined = bool(ahead) and self._admit(batch, now, ahead)
@@ -307,9 +308,9 @@ class Scheduler:
         return (newcomers and self._admit(batch, now)) or joined
 
     def _admit(self, batch: Batch, now: float, only: Container[Share] | None = None) -> bool:
-        """Admit newcomers while sequences, tokens and memory allow. Return True if any joined.
+        """Admit waiting sequences while slots, tokens and memory allow. Return True if any was admitted.
 
-        A newcomer whose admission raises an error is dropped with it, so that it does not block others.
+        If admitting a sequence raises an error, it is dropped, so that it does not block others.
         """
         joined = False
         while batch.budget > 0 and len(self._running) < self.limits.max_num_seqs:
@@ -326,7 +327,7 @@ class Scheduler:
         return joined
 
     def _admit_next(self, batch: Batch, now: float, only: Container[Share] | None) -> bool:
-        """Admit the next sequence. Returns False if none can be admitted."""
+        """Admit the next waiting sequence. Return False if none can be admitted."""
         found = self._next(only)
         if found is None:
             return False
@@ -342,7 +343,7 @@ class Scheduler:
         return True
 
     def _expel(self, ticket: Ticket) -> None:
-        """Drop a newcomer whose admission failed at any stage."""
+        """Drop a sequence whose admission failed, whether it is running or waiting."""
         if ticket in self._running:
             self._leave(ticket, reuse=False)
         else:
@@ -371,10 +372,10 @@ class Scheduler:
             self._parts.pay(max(0, ticket.reached - shared))
 
     def _next(self, only: Container[Share] | None) -> tuple[Ticket, KvRow | None, int] | None:
-        """Choose the next sequence to admit. Return its ticket, the row with its prefix, and the length.
+        """Choose the next sequence to admit. Return it, the slot with its prefix, and the prefix length.
 
-        Skips sequences that wait for another's prefix. Returns None if the next one does not fit in memory:
-        smaller ones must not overtake it, or it would starve.
+        Sequences that wait for another's prefix are skipped. Returns None if the next one does not fit in
+        memory: smaller ones must not overtake it, or it would starve.
         """
         for ticket in self._waiting_in_order():
             if ticket is self._aside or (only is not None and ticket.share not in only):

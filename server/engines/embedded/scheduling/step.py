@@ -1,6 +1,6 @@
 """Data exchanged between the scheduler and the engine's loop: sequences, and the work of one step.
 
-A row is a part of the KV memory that holds the keys and values of one sequence, from position 0 on.
+A row is a KV cache slot: it holds the keys and values of one sequence, from position 0 on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from server.request import AdapterMix, GenerationRequest
 
 
 class SequenceState(Enum):
-    """State of a sequence in the scheduler."""
+    """State of a sequence in the scheduler: waiting, running or finished."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -22,22 +22,27 @@ class SequenceState(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request in the engine. Only the scheduler changes it."""
+    """A generation request in the engine, with its tokens and KV cache slot.
+
+    Only the scheduler changes it.
+    """
 
     request: GenerationRequest
     arrived: float
-    """Time of arrival, in seconds of `time.perf_counter()`."""
+    """Time at which the request arrived, in seconds of `time.perf_counter()`."""
     tokens: list[int] = field(default_factory=list[int])
     """Prompt tokens, followed by generated tokens."""
     state: SequenceState = SequenceState.WAITING
     row: int = -1
-    """The sequence's row in the KV memory while it runs; -1 otherwise."""
+    """The sequence's KV cache slot while it runs; -1 otherwise."""
     computed: int = 0
-    """Number of tokens whose keys and values are in `row`."""
+    """Number of the sequence's tokens whose keys and values are in its KV cache slot."""
     cached: int = 0
-    """Prompt tokens that the first admission found in the prefix cache."""
+    """Number of prompt tokens that were found in the prefix cache when the sequence was first admitted."""
     scheduled: float | None = None
-    """When the sequence's first step began, in seconds of `time.perf_counter()`; None before."""
+    """Time at which the sequence was first admitted to a step, in seconds of `time.perf_counter()`; None
+    before.
+    """
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -45,7 +50,7 @@ class Sequence:
 
     @property
     def prompt_length(self) -> int:
-        """Number of tokens of the prompt."""
+        """Number of tokens in the prompt."""
         return len(self.request.prompt)
 
     @property
@@ -55,18 +60,20 @@ class Sequence:
 
     @property
     def pending(self) -> int:
-        """Number of tokens not yet computed: 1 while decoding, more in prefill or after preemption."""
+        """Number of tokens not yet computed: 1 while decoding, more during prefill or after a preemption."""
         return len(self.tokens) - self.computed
 
     @property
     def adapter_mix(self) -> AdapterMix:
-        """The request's adapters and their weights."""
+        """Digests of the request's adapters with their weights; empty for the base model."""
         return self.request.adapter_mix
 
 
 @dataclass(frozen=True, slots=True)
 class RowCopy:
-    """A copy of keys and values of positions [0, length) between rows, made before the step's runs."""
+    """A copy of the keys and values of positions [0, length) from one KV cache slot to another, made before
+    the step's runs.
+    """
 
     source: int
     target: int
@@ -83,24 +90,31 @@ class Chunk:
 
     @property
     def final(self) -> bool:
-        """True if this is the prompt's last chunk, whose last logits choose the next token."""
+        """True if this is the last chunk of the pending tokens.
+
+        The logits of its last token choose the next token.
+        """
         return self.start + self.length == len(self.sequence.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The work of one step, done in this order: releases, copies, chunks, then one decode run."""
+    """The work of one engine step, in this order: release slots, copy slots, prefill chunks, then one decode
+    run.
+    """
 
     copies: Seq[RowCopy] = ()
     chunks: Seq[Chunk] = ()
     decodes: Seq[Sequence] = ()
-    """Sequences with exactly one pending token, by ascending row."""
+    """Sequences with exactly one pending token, sorted by KV cache slot."""
     released: Seq[int] = ()
-    """Rows to empty, freeing their memory. The same step may then write to some of them."""
+    """KV cache slots to empty before the step's other work, which frees their memory. The same step may write
+    to them again.
+    """
     faults: Seq[tuple[Sequence, Exception]] = ()
-    """Sequences that failed at admission, each with its error."""
+    """Sequences that could not be admitted because of an error, each with the error."""
 
     @property
     def empty(self) -> bool:
-        """True if there is nothing to compute and no failed sequence to report."""
+        """True if the step has nothing to compute and no failed sequences to report."""
         return not (self.chunks or self.decodes or self.faults)

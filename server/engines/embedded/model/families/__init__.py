@@ -1,2 +1,3 @@
-"""One module for each architecture: its config, decoder and weight names, without its LoRA targets; `model`
-and `launch` import it."""
+"""One module per model family (GPT-2, Llama, Qwen): its config, decoder and weight names, without its LoRA
+targets; `model` and `launch` import it.
+"""

@@ -1,7 +1,8 @@
-"""The GPT-2 family, which includes GPT-SW3.
+"""The GPT-2 model family, which includes GPT-SW3.
 
-It has learned positions, LayerNorm with bias, one fused product for queries, keys and values, and an MLP of
-two products. All weights but the embeddings are stored as [in, out]."""
+It has learned positions, LayerNorm with bias, one matrix product for queries, keys and values together, and
+an MLP of two products. All weights but the embeddings are stored as [in, out].
+"""
 
 from __future__ import annotations
 
@@ -34,25 +35,34 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
-"""`activation_function` in config.json → our name of the function, as in transformers' `ACT2FN`."""
+"""Maps `activation_function` in config.json to this engine's name of the function, as transformers' `ACT2FN`
+does.
+"""
 _OTHER_NAMES = {
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
     "n_layer": "num_hidden_layers",
     "n_positions": "max_position_embeddings",
 }
-"""Field of config.json → its name in other families. `GPT2Config.attribute_map` prefers the other name."""
+"""Maps each GPT-2 field of config.json to its name in other model families. If both are set,
+`GPT2Config.attribute_map` uses the latter.
+"""
 
 
 def read(raw: ConfigFields) -> ModelConfig:
-    """Read this architecture's sizes and options from config.json. See `Family.read`."""
+    """Read a GPT-2 model's dimensions and options from config.json. See `Family.read`."""
     _refuse(raw)
     hidden, heads, layers = (read_count(raw, name) for name in ("n_embd", "n_head", "n_layer"))
     if hidden % heads:
-        raise UnsupportedModelError(f"n_embd {hidden} is not a multiple of n_head {heads}")
+        raise UnsupportedModelError(
+            f"config.json: n_embd {hidden} is not a multiple of n_head {heads}; use another base model"
+        )
     head_dim = hidden // heads
     if head_dim % 8:
-        raise UnsupportedModelError(f"the head size {head_dim} (n_embd / n_head) is not a multiple of 8")
+        raise UnsupportedModelError(
+            f"config.json: the head size {head_dim} (n_embd / n_head) is not a multiple of 8, as the "
+            "embedded engine needs; use another base model"
+        )
     return ModelConfig(
         family=GPT2,
         hidden=hidden,
@@ -73,7 +83,7 @@ def read(raw: ConfigFields) -> ModelConfig:
 
 
 def write(blocks: Blocks) -> None:
-    """Write the whole decoder into the graph, from token ids to logits. See `Family.write`."""
+    """Add the whole GPT-2 decoder to the graph, from token ids to logits. See `Family.write`."""
     config = blocks.config
     places = [blocks.embed_tokens(EMBEDDING), blocks.embed_positions(POSITIONS)]
     residual, update = blocks.graph.op("Add", places), ""
@@ -89,7 +99,9 @@ def write(blocks: Blocks) -> None:
 
 
 def _scale(raw: ConfigFields, head_dim: int, layer: int) -> float:
-    """Return the factor of a layer's attention scores (`modeling_gpt2`: `GPT2Attention.scaling`)."""
+    """Return the factor for a layer's attention scores, as transformers computes it (`modeling_gpt2`:
+    `GPT2Attention.scaling`).
+    """
     scale = head_dim**-0.5 if read_flag(raw, "scale_attn_weights", True) else 1.0
     return scale / (layer + 1) if read_flag(raw, "scale_attn_by_inverse_layer_idx", False) else scale
 
@@ -98,19 +110,29 @@ def _activation(raw: ConfigFields) -> Activation:
     name = raw.get("activation_function", "gelu_new")
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
-        raise UnsupportedModelError(f"activation_function {name!r} is not supported; supported: {known}")
+        raise UnsupportedModelError(
+            f"config.json: activation_function {name!r} is not supported by the embedded engine; supported: "
+            f"{known}"
+        )
     return _ACTIVATIONS[name]
 
 
 def _refuse(raw: ConfigFields) -> None:
-    """Refuse unsupported features. `reorder_and_upcast_attn` is allowed: it only changes rounding."""
+    """Raise `UnsupportedModelError` if config.json sets an unsupported feature.
+
+    `reorder_and_upcast_attn` is allowed, since it only changes rounding.
+    """
     for name in ("add_cross_attention", "pruned_heads"):
         if raw.get(name):
-            raise UnsupportedModelError(f"{name} is not supported")
+            raise UnsupportedModelError(
+                f"config.json: the field {name} is not supported by the embedded engine; use another base "
+                "model"
+            )
     for name, other in _OTHER_NAMES.items():
         if other in raw and raw[other] != raw.get(name):
             raise UnsupportedModelError(
-                f"{other} {raw[other]!r} differs from {name} {raw.get(name)!r}; a gpt2 model uses {name}"
+                f"config.json: the field {other} {raw[other]!r} differs from {name} {raw.get(name)!r}, which "
+                f"means the same; a gpt2 model uses {name}, so remove the other field"
             )
 
 

@@ -1,4 +1,7 @@
-"""The Mistral and Llama families: the rotary decoder, for Llama with biases if config.json sets them."""
+"""The Mistral and Llama model families.
+
+Both use the decoder in the module `rotary`; a Llama decoder has biases if config.json sets them.
+"""
 
 from __future__ import annotations
 
@@ -23,25 +26,28 @@ from server.engines.embedded.model.families.rotary import (
 
 _MISTRAL_WINDOW = 4096
 _BIASES = {"attention_bias": ("qkv", "o"), "mlp_bias": ("gate", "up", "down")}
-"""Flag in Llama's config.json → the groups of modules that have a bias if it is true."""
+"""Maps each flag in Llama's config.json to the matrix products that have a bias if the flag is true."""
 
 
 def read(raw: ConfigFields) -> ModelConfig:
-    """Read this architecture's sizes and options from config.json. See `Family.read`."""
+    """Read a Mistral or Llama model's dimensions and options from config.json. See `Family.read`."""
     mistral = raw.get("model_type") == "mistral"
     for name in _BIASES:
         if mistral and raw.get(name):
-            raise UnsupportedModelError(f"{name} is not supported for a mistral model, which has no biases")
+            raise UnsupportedModelError(
+                f"config.json: the field {name} is set, but a mistral model has no biases; remove this "
+                "field, or use another base model"
+            )
     biases = [group for name, groups in _BIASES.items() if read_flag(raw, name, False) for group in groups]
     return read_rotary(raw, LLAMA, window=_window(raw, mistral), biases=biases)
 
 
 def _window(raw: ConfigFields, windowed: bool) -> int | None:
-    """Return the sliding window, the same for every layer, as transformers 5.23 computes it.
+    """Return the sliding window of all layers, as transformers 5.23 computes it; None for full attention.
 
-    `layer_types` is used if present. Otherwise Llama has no window, whatever `sliding_window` says
-    (`modeling_llama`: `create_causal_mask`), and Mistral's default is 4096 (`MistralConfig`). Raises
-    `UnsupportedModelError` if only some layers have a window.
+    `layer_types` decides, if it is present. Otherwise Llama has no sliding window, whatever `sliding_window`
+    says (`modeling_llama`: `create_causal_mask`), and Mistral's window is 4096 by default (`MistralConfig`).
+    Raises `UnsupportedModelError` if only some layers have a window.
     """
     found = read_layer_kinds(raw)
     if found == {FULL}:
@@ -50,8 +56,9 @@ def _window(raw: ConfigFields, windowed: bool) -> int | None:
         found != {SLIDING} or not windowed or raw.get("sliding_window", _MISTRAL_WINDOW) is None
     ):
         raise UnsupportedModelError(
-            f"layer_types has {', '.join(sorted(found))}; supported: {FULL} in every layer, or "
-            f"{SLIDING} in every layer of a Mistral with a sliding_window"
+            f"config.json: the attention kinds {', '.join(sorted(found))} in layer_types are not supported "
+            f"together; the embedded engine supports {FULL} in every layer, or {SLIDING} in every layer of a "
+            "Mistral model with a sliding_window"
         )
     if not windowed or raw.get("sliding_window", _MISTRAL_WINDOW) is None:
         return None

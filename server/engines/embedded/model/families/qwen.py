@@ -1,7 +1,8 @@
-"""The Qwen2 and Qwen3 families.
+"""The Qwen2 and Qwen3 model families.
 
-Both use the rotary decoder. Qwen2 adds biases to queries, keys and values; Qwen3 normalises each head's
-queries and keys."""
+They use the decoder in the module `rotary`, like Llama. Qwen2 adds biases to queries, keys and values; Qwen3
+normalises each head's queries and keys.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +26,28 @@ from server.engines.embedded.model.families.rotary import (
 )
 
 _WINDOW, _FULL_LAYERS, _HEAD_DIM = 4096, 28, 128
-"""Defaults of `Qwen2Config` and `Qwen3Config`: sliding_window, max_window_layers, and Qwen3's head_dim."""
+"""Defaults in transformers: `sliding_window` and `max_window_layers` of `Qwen2Config` and `Qwen3Config`, and
+`head_dim` of `Qwen3Config`.
+"""
 
 
 def read_qwen2(raw: ConfigFields) -> ModelConfig:
-    """Read this architecture's sizes and options from config.json. See `Family.read`."""
+    """Read a Qwen2 model's dimensions and options from config.json. See `Family.read`."""
     return read_rotary(raw, QWEN2, window=_window(raw), biases=("qkv",))
 
 
 def read_qwen3(raw: ConfigFields) -> ModelConfig:
-    """Read this architecture's sizes and options from config.json. See `Family.read`."""
+    """Read a Qwen3 model's dimensions and options from config.json. See `Family.read`."""
     biases = ("qkv", "o") if read_flag(raw, "attention_bias", False) else ()
     return read_rotary(raw, QWEN3, window=_window(raw), biases=biases, head_norm=True, head_dim=_HEAD_DIM)
 
 
 def _window(raw: ConfigFields) -> int | None:
-    """Return the window of all layers, as transformers 5.23 computes it (`Qwen2Config.__post_init__`).
+    """Return the sliding window of all layers, as transformers 5.23 computes it
+    (`Qwen2Config.__post_init__`); None for full attention.
 
-    With `use_sliding_window`, layers from `max_window_layers` on have a window. `layer_types` overrides
-    that. Raises `UnsupportedModelError` if only some layers have a window.
+    With `use_sliding_window`, layers from `max_window_layers` on have a sliding window, unless `layer_types`
+    says otherwise. Raises `UnsupportedModelError` if only some layers have one.
     """
     layers = read_count(raw, "num_hidden_layers")
     used = read_flag(raw, "use_sliding_window", False) and raw.get("sliding_window", _WINDOW) is not None
@@ -60,8 +64,8 @@ def _window(raw: ConfigFields) -> int | None:
         return None
     if found != {SLIDING} or not used:
         raise UnsupportedModelError(
-            f"{asked}; supported: {FULL} in every layer, or {SLIDING} in every layer with use_sliding_window "
-            "and a sliding_window"
+            f"config.json has unsupported attention layers: {asked}; the embedded engine supports {FULL} in "
+            f"every layer, or {SLIDING} in every layer with use_sliding_window and a sliding_window"
         )
     return read_count({"sliding_window": _WINDOW, **raw}, "sliding_window")
 
@@ -69,7 +73,7 @@ def _window(raw: ConfigFields) -> int | None:
 def _full_layers(raw: ConfigFields) -> int:
     value = raw.get("max_window_layers", _FULL_LAYERS)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise UnsupportedModelError(f"max_window_layers {value!r} is not a whole number")
+        raise UnsupportedModelError(f"config.json: max_window_layers {value!r} is not an integer")
     return value
 
 

@@ -1,7 +1,8 @@
-"""The decoder that Mistral, Llama and Qwen share.
+"""The decoder that Mistral, Llama and Qwen share: grouped-query attention, rotary positions, RMSNorm and
+SwiGLU.
 
-It has grouped-query attention, rotary positions, RMSNorm and SwiGLU. Each family's own module reads what
-differs: which products have a bias, if each head's queries and keys are normalised, and sliding windows.
+The modules `llama` and `qwen` read from config.json what differs: which matrix products have a bias, if each
+head's queries and keys are normalised, and the sliding window.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ GROUPS = {
     "down": ("down_proj",),
 }
 COMPUTED = r"(?:.*\.)?rotary_emb\.(?:(?:original_)?inv_freq|cos_cached|sin_cached)"
-"""transformers, `_adjust_missing_and_unexpected_keys`: old checkpoints hold them for each layer."""
+"""Pattern for names of rotary tables, which old checkpoints hold for each layer and the decoder computes
+itself. From transformers' `_adjust_missing_and_unexpected_keys`.
+"""
 FULL, SLIDING = "full_attention", "sliding_attention"
 _LEGACY_KINDS = {"attention": FULL}
-"""`_LEGACY_LAYER_TYPE_REMAP` in transformers' `configuration_utils`."""
+"""Maps old values of `layer_types` to current ones, like `_LEGACY_LAYER_TYPE_REMAP` in transformers'
+`configuration_utils`.
+"""
 
 
 def read_rotary(
@@ -45,18 +50,23 @@ def read_rotary(
     head_norm: bool = False,
     head_dim: int | None = None,
 ) -> ModelConfig:
-    """Read the sizes of a rotary decoder. `head_dim` is the default if config.json has none.
+    """Read the dimensions of a rotary decoder from config.json. `head_dim` is used if config.json does not
+    set it.
 
-    Raises `UnsupportedModelError`.
+    Raises `UnsupportedModelError` for a value that the engine does not support.
     """
     if raw.get("hidden_act", "silu") != "silu":
-        raise UnsupportedModelError(f"hidden_act {raw['hidden_act']!r} is not supported; supported: silu")
+        raise UnsupportedModelError(
+            f"config.json: hidden_act {raw['hidden_act']!r} is not supported by the embedded engine; "
+            "supported: silu"
+        )
     hidden, heads = read_count(raw, "hidden_size"), read_count(raw, "num_attention_heads")
     grouped = raw.get("num_key_value_heads") is not None
     kv_heads = read_count(raw, "num_key_value_heads") if grouped else heads
     if heads % kv_heads:
         raise UnsupportedModelError(
-            f"num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}"
+            f"config.json: num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}; use "
+            "another base model"
         )
     size = _head_dim(raw, hidden, heads, head_dim)
     context = read_count(raw, "max_position_embeddings")
@@ -80,7 +90,7 @@ def read_rotary(
 
 
 def write_rotary(blocks: Blocks) -> None:
-    """Write the whole decoder into the graph, from token ids to logits. See `Family.write`."""
+    """Add the whole rotary decoder to the graph, from token ids to logits. See `Family.write`."""
     config, layers = blocks.config, blocks.config.family.lora.layers
     residual, update = blocks.embed_tokens(EMBEDDING), ""
     for layer in range(config.layers):
@@ -98,13 +108,19 @@ def write_rotary(blocks: Blocks) -> None:
 
 
 def read_layer_kinds(raw: ConfigFields) -> set[str] | None:
-    """Return the set of kinds of attention in `layer_types`, or None. Raises `UnsupportedModelError`."""
+    """Return the set of attention kinds that `layer_types` in config.json names; None if the field is
+    missing.
+
+    Raises `UnsupportedModelError` unless the field has one entry per layer.
+    """
     kinds = raw.get("layer_types")
     if kinds is None:
         return None
     layers = read_count(raw, "num_hidden_layers")
     if not isinstance(kinds, list) or len(cast("list[object]", kinds)) != layers:
-        raise UnsupportedModelError(f"layer_types does not have one entry for each of the {layers} layers")
+        raise UnsupportedModelError(
+            f"config.json: layer_types is not a list with one entry for each of the {layers} layers"
+        )
     return {_LEGACY_KINDS.get(str(kind), str(kind)) for kind in cast("list[object]", kinds)}
 
 
@@ -114,11 +130,17 @@ def _head_dim(raw: ConfigFields, hidden: int, heads: int, default: int | None) -
     elif default is not None:
         size = default
     elif hidden % heads:
-        raise UnsupportedModelError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+        raise UnsupportedModelError(
+            f"config.json: hidden_size {hidden} is not a multiple of num_attention_heads {heads}; use "
+            "another base model"
+        )
     else:
         size = hidden // heads
     if size % 16:
-        raise UnsupportedModelError(f"head_dim {size} is not a multiple of 16")
+        raise UnsupportedModelError(
+            f"config.json: head_dim {size} is not a multiple of 16, as the embedded engine needs; use "
+            "another base model"
+        )
     return size
 
 

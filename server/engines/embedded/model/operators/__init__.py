@@ -1,1 +1,3 @@
-"""Writes the ONNX nodes that differ between the two graph variants, without weights; `model` imports it."""
+"""Writes the ONNX nodes that differ between the fused graph (CPU) and the portable graph (other devices),
+without weights; `model` imports it.
+"""

@@ -1,4 +1,6 @@
-"""Attention in the two variants of a graph: ONNX Runtime's fused operator, or ai.onnx operators only."""
+"""Attention in the two graph variants: ONNX Runtime's fused operator for the CPU, standard ONNX operators for
+other devices.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,29 @@ from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.plan import MICROSOFT, Attribute, GraphPlan
 
 NormHeads = Callable[[str, str], str]
-"""Adds an RMS norm along the last axis. Takes the names of tensor and weight, returns the result's."""
+"""Function that adds an RMS norm along the last axis to the graph: (tensor name, weight name) -> result
+name.
+"""
 
 
 class Attention(Protocol):
-    """Writes attention: normalises and rotates heads, stores new keys and values, computes the result."""
+    """Adds attention to the graph: normalises and rotates heads, stores new keys and values, and computes the
+    result.
+    """
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
         """Compute attention from `qkv`, which holds queries, keys and values side by side.
 
-        `norms`: weights [head size] of the norms of queries and keys; empty for no norm. The shape of the
-        result depends on the graph variant.
+        `norms` names the RMS norm weights [head size] for queries and keys. If it is empty, they are not
+        normalised. The shape of the result depends on the graph variant.
         """
         ...
 
 
 def declare_memory(graph: GraphPlan, config: ModelConfig, layer: int, dtype: str) -> None:
-    """Declare a layer's KV memory before the run (inputs `past_…`) and after it (outputs `present_…`)."""
+    """Declare a layer's KV cache as graph inputs (`past_…`, before the run) and graph outputs (`present_…`,
+    after the run).
+    """
     shape = ["B", config.kv_heads, "T", config.head_dim]
     for part in "kv":
         graph.input(f"past_{part}.{layer}", dtype, shape)
@@ -35,7 +43,10 @@ def declare_memory(graph: GraphPlan, config: ModelConfig, layer: int, dtype: str
 
 
 class FusedAttention:
-    """com.microsoft.GroupQueryAttention over packed queries, keys and values [B x S, all heads]."""
+    """Attention with ONNX Runtime's fused operator com.microsoft.GroupQueryAttention, for the CPU.
+
+    Input: queries, keys and values [batch x tokens, all heads].
+    """
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, norm: NormHeads) -> None:
         self._graph, self._config, self._norm = graph, config, norm
@@ -50,8 +61,8 @@ class FusedAttention:
         self._shapes: dict[int, str] = {}
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """Compute attention from `qkv`, which holds queries, keys and values side by side. See
-        `Attention.attend`. Returns [B x S, query width].
+        """Compute attention from `qkv` [batch x tokens, features], which holds queries, keys and values side
+        by side. Returns [batch x tokens, query width]. See `Attention.attend`.
         """
         config = self._config
         declare_memory(self._graph, config, layer, "float32")
@@ -75,7 +86,7 @@ class FusedAttention:
         return self._config.query_width + 2 * self._config.kv_width
 
     def _normed(self, qkv: str, norms: Sequence[str]) -> list[str]:
-        """Split `qkv` into queries, keys and values, and normalise each head of the first two."""
+        """Split `qkv` into queries, keys and values, and RMS-normalise each head of the queries and keys."""
         graph, config = self._graph, self._config
         widths = [config.query_width, config.kv_width, config.kv_width]
         parts = graph.split(qkv, widths)
@@ -84,14 +95,17 @@ class FusedAttention:
         return [self._in_rows(part, width) for part, width in zip(parts, widths, strict=True)]
 
     def _in_rows(self, x: str, width: int) -> str:
-        """Reshape `x` to [B, S, width]."""
+        """Reshape `x` to [batch, tokens, width]."""
         if width not in self._shapes:
             self._shapes[width] = self._graph.op("Concat", [self._rows, self._graph.integers(width)], axis=0)
         return self._graph.op("Reshape", [x, self._shapes[width]])
 
 
 class PortableAttention:
-    """Attention over [B, S, all heads] from ScatterND, MatMul and Softmax. The host computes the mask."""
+    """Attention with the standard operators ScatterND, MatMul and Softmax.
+
+    Input: queries, keys and values [batch, tokens, all heads]. The host computes the mask.
+    """
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: str, norm: NormHeads) -> None:
         self._graph, self._config, self._dtype, self._norm = graph, config, dtype, norm
@@ -109,8 +123,8 @@ class PortableAttention:
             self._rotary.append(graph.op("Unsqueeze", [chosen, graph.integers(2)]))
 
     def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
-        """Compute attention from `qkv`, which holds queries, keys and values side by side. See
-        `Attention.attend`. Returns [B, S, query width].
+        """Compute attention from `qkv` [batch, tokens, features], which holds queries, keys and values side
+        by side. Returns [batch, tokens, query width]. See `Attention.attend`.
 
         Query heads that share a KV head are computed as rows of one matrix product.
         """
@@ -135,7 +149,9 @@ class PortableAttention:
         return graph.reshape(heads, 0, 0, config.query_width)
 
     def _rotate(self, x: str) -> str:
-        """Rotate `x` [B, S, heads, D] by the tables [B, S, 1, D], if the model has rotary positions."""
+        """Apply the rotary embedding's tables [batch, tokens, 1, head size] to `x` [batch, tokens, heads,
+        head size], if the model has rotary positions.
+        """
         if not self._rotary:
             return x
         graph, half = self._graph, self._config.head_dim // 2

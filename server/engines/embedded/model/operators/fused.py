@@ -1,4 +1,4 @@
-"""Writes a graph with ONNX Runtime's fused operators, for the CPU."""
+"""Writes the operators of the fused graph variant, for the CPU: ONNX Runtime's own fused operators."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from server.engines.embedded.model.plan import MICROSOFT, ONNX_TYPES, GraphPlan
 
 
 class FusedOperators:
-    """Operators of the fused variant. Activations have shape [B x S, features]."""
+    """Adds the operators of the fused graph variant (CPU) to a graph.
+
+    Activations have shape [batch x tokens, features].
+    """
 
     def __init__(self, graph: GraphPlan, config: ModelConfig) -> None:
         self._graph, self._config = graph, config
 
     def mask_rows(self) -> list[str | int]:
-        """Return the dimensions of an adapter mask that come before its rank columns. See
-        `Operators.mask_rows`.
+        """Return the leading dimensions of the graph input `lora_mask`, before its LoRA rank columns: one
+        dimension, N = batch x tokens. See `Operators.mask_rows`.
         """
         return ["N"]
 
     def attention(self) -> Attention:
-        """Declare the inputs that attention needs from the host. See `Operators.attention`."""
+        """Declare the graph inputs that attention needs, such as `seqlens_k`. See `Operators.attention`."""
         return FusedAttention(self._graph, self._config, self._norm_heads)
 
     def token_ids(self, ids: str) -> str:
-        """Reshape the batch's token ids [B, S] as the variant needs them. See `Operators.token_ids`."""
+        """Reshape the batch's token ids [batch, tokens] to [batch x tokens]. See `Operators.token_ids`."""
         return self._graph.reshape(ids, -1)
 
     def positions(self) -> str:
-        """Compute the positions [B x S]. The last position of each row is its `seqlens_k`."""
+        """Compute every token's position [batch x tokens].
+
+        The last token of each batch slot has position `seqlens_k`.
+        """
         graph = self._graph
         length = graph.op("Gather", [graph.op("Shape", ["input_ids"]), graph.integer(1)], axis=0)
         steps = graph.op("Range", [graph.integer(0), length, graph.integer(1)])
@@ -40,11 +46,17 @@ class FusedOperators:
         return graph.reshape(graph.op("Add", [last, before]), -1)
 
     def flatten(self, x: str, width: int) -> str:
-        """Reshape activations of the variant's shape to [B x S, width]. See `Operators.flatten`."""
+        """Return `x` unchanged: activations of the fused variant have shape [batch x tokens, width] already.
+
+        See `Operators.flatten`.
+        """
         return x
 
     def unflatten(self, y: str) -> str:
-        """Undo `flatten`: return to the variant's shape of activations. See `Operators.unflatten`."""
+        """Return `y` unchanged: activations of the fused variant have shape [batch x tokens, width] already.
+
+        See `Operators.unflatten`.
+        """
         return y
 
     def rms_norm(self, name: str, weight: str, residual: str, update: str) -> tuple[str, str]:
@@ -60,8 +72,9 @@ class FusedOperators:
         return outputs[0], outputs[3]
 
     def layer_norm(self, name: str, weight: str, bias: str, residual: str, update: str) -> tuple[str, str]:
-        """Normalise residual + update with a LayerNorm; return the norm and the sum. See
-        `Operators.layer_norm`.
+        """Normalise residual + update with a LayerNorm. Return the norm and the sum.
+
+        See `Operators.layer_norm`.
         """
         graph, epsilon = self._graph, self._config.norm_epsilon
         if not update:
@@ -73,7 +86,7 @@ class FusedOperators:
         return outputs[0], outputs[3]
 
     def activate(self, kind: Activation, x: str) -> str:
-        """Apply the activation `kind` to `x`. See `Operators.activate`."""
+        """Apply the activation function `kind` to `x`. See `Operators.activate`."""
         if kind == "relu":
             return self._graph.op("Relu", [x])
         if kind in SIGMOIDS:
@@ -84,5 +97,8 @@ class FusedOperators:
         return self.rms_norm("", weight, x, "")[0]
 
     def add_product(self, y: str, a: str, b: str) -> str:
-        """Compute y + a @ b, where `@` is the matrix product. See `Operators.add_product`."""
+        """Return y + a @ b, where `@` is the matrix product (used to add LoRA updates).
+
+        See `Operators.add_product`.
+        """
         return self._graph.op("Gemm", [a, b, y])

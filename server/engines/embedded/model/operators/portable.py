@@ -1,5 +1,7 @@
-"""Writes a graph with standard ai.onnx operators, for devices other than the CPU. Shapes are static; means
-are computed in float32.
+"""Writes the operators of the portable graph variant, for devices other than the CPU: standard ONNX operators
+only.
+
+Shapes are static, and means are computed in float32.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from server.engines.embedded.model.plan import NUMPY, ONNX_TYPES, Dtype, GraphPl
 
 
 class PortableOperators:
-    """Writes the operators of the portable variant, which uses standard ONNX operators only. Activations have
-    shape [B, S, features].
+    """Adds the operators of the portable graph variant (standard ONNX operators only) to a graph.
+
+    Activations have shape [batch, tokens, features].
     """
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: Dtype) -> None:
@@ -24,33 +27,39 @@ class PortableOperators:
         self._dtype: Dtype = dtype
 
     def mask_rows(self) -> list[str | int]:
-        """Return the dimensions of an adapter mask that come before its rank columns. See
-        `Operators.mask_rows`.
+        """Return the leading dimensions of the graph input `lora_mask`, before its LoRA rank columns: [batch,
+        1]. See `Operators.mask_rows`.
         """
         return ["B", 1]
 
     def attention(self) -> Attention:
-        """Declare the inputs that attention needs from the host. See `Operators.attention`."""
+        """Declare the graph inputs that attention needs, such as `mask`. See `Operators.attention`."""
         return PortableAttention(self._graph, self._config, NUMPY[self._dtype], self._norm_heads)
 
     def token_ids(self, ids: str) -> str:
-        """Reshape the batch's token ids [B, S] as the variant needs them. See `Operators.token_ids`."""
+        """Return the batch's token ids [batch, tokens] unchanged, as the portable variant needs them.
+
+        See `Operators.token_ids`.
+        """
         return ids
 
     def positions(self) -> str:
-        """Return every token's position, in the shape of `token_ids`. See `Operators.positions`."""
+        """Return the graph input with every token's position, [batch, tokens]. See `Operators.positions`."""
         return "positions"
 
     def flatten(self, x: str, width: int) -> str:
-        """Reshape activations of the variant's shape to [B x S, width]. See `Operators.flatten`."""
+        """Reshape activations `x` [batch, tokens, width] to [batch x tokens, width].
+
+        See `Operators.flatten`.
+        """
         return self._graph.reshape(x, -1, width)
 
     def unflatten(self, y: str) -> str:
-        """Reshape [B x S, features] to [B, S, features].
+        """Reshape activations `y` from [batch x tokens, features] to [batch, tokens, features].
 
-        Matrix products are computed on rank 2, over all positions: for rank 3, DirectML would copy the
-        weight for each row of the batch, unpacked if it is quantised. Since B and S vary, the shape to
-        return to cannot be a constant.
+        Matrix products are computed on rank 2, over all positions. For rank 3, DirectML would copy the weight
+        once per batch slot, unpacked if it is quantised. Both sizes vary, so the target shape cannot be a
+        constant.
         """
         return self._graph.op("Gather", [y, "order"], axis=0)
 
@@ -64,8 +73,9 @@ class PortableOperators:
         return graph.op("Mul", [self._to_unit_square(wide), weight]), x
 
     def layer_norm(self, name: str, weight: str, bias: str, residual: str, update: str) -> tuple[str, str]:
-        """Normalise residual + update with a LayerNorm; return the norm and the sum. See
-        `Operators.layer_norm`. Mean and variance are computed in float32.
+        """Normalise residual + update with a LayerNorm. Return the norm and the sum.
+
+        See `Operators.layer_norm`. Mean and variance are computed in float32.
         """
         graph, half = self._graph, self._dtype == "fp16"
         x = graph.op("Add", [residual, update]) if update else residual
@@ -75,7 +85,7 @@ class PortableOperators:
         return graph.op("Add", [scaled, bias]), x
 
     def activate(self, kind: Activation, x: str) -> str:
-        """Apply the activation `kind` to `x`. See `Operators.activate`."""
+        """Apply the activation function `kind` to `x`. See `Operators.activate`."""
         graph = self._graph
         if kind == "relu":
             return graph.op("Relu", [x])
@@ -97,7 +107,7 @@ class PortableOperators:
         return self._graph.constant(np.array(value, NUMPY[self._dtype]))
 
     def _to_unit_square(self, wide: str) -> str:
-        """Divide a float32 tensor by its root mean square. Returns the graph's float type."""
+        """Divide a float32 tensor by its root mean square. The result has the graph's float type."""
         graph = self._graph
         square = graph.op("Mul", [wide, wide])
         mean = graph.op("ReduceMean", [square], axes=[-1], keepdims=1)
@@ -109,5 +119,8 @@ class PortableOperators:
         return self.rms_norm("", weight, x, "")[0]
 
     def add_product(self, y: str, a: str, b: str) -> str:
-        """Compute y + a @ b, where `@` is the matrix product. See `Operators.add_product`."""
+        """Return y + a @ b, where `@` is the matrix product (used to add LoRA updates).
+
+        See `Operators.add_product`.
+        """
         return self._graph.op("Add", [y, self._graph.op("MatMul", [a, b])])

@@ -1,1 +1,3 @@
-"""The runner for the CPU, without device code; the embedded engine imports it."""
+"""The runner that computes a base model's graph on the CPU, without code for other devices; the embedded
+engine imports it.
+"""

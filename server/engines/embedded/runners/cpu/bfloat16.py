@@ -1,7 +1,8 @@
 """Computes prompts in bfloat16 with OpenVINO, on CPUs with bfloat16 instructions (AMX, AVX-512 BF16).
 
-ONNX Runtime's CPU provider cannot multiply bfloat16. OpenVINO runs the portable graph in bfloat16, several
-times faster. It shares the CPU runner's KV memory, so that ONNX Runtime can decode after it.
+ONNX Runtime cannot multiply bfloat16 on the CPU. OpenVINO runs the portable graph in bfloat16, several times
+faster. Its keys and values are written to the CPU runner's KV cache, so that ONNX Runtime can decode
+afterwards.
 """
 
 from __future__ import annotations
@@ -27,32 +28,43 @@ if TYPE_CHECKING:
     import openvino
 
 LEAST_TOKENS = 16
-"""Smallest chunk in tokens computed here. Copying keys and values would not pay off for shorter ones."""
+"""Smallest prefill chunk, in tokens, that is computed in bfloat16. For shorter chunks, copying the KV cache
+would cost more than it saves.
+"""
 STEP = 256
-"""A run attends to a multiple of this many positions. More positions make attention slower."""
+"""A prefill run attends to a multiple of this many positions. A larger multiple would make attention
+slower.
+"""
 INSTALL = "pip install 'oneseek[openvino]'"
 
 
 def require_bfloat16() -> None:
-    """Raise `EngineError` if OpenVINO is not installed, or this CPU has no bfloat16 instructions."""
+    """Raise `EngineError` if OpenVINO is not installed or this CPU has no bfloat16 instructions."""
     if importlib.util.find_spec("openvino") is None:
-        raise EngineError(f"prefill_dtype bf16 needs OpenVINO: {INSTALL}")
+        raise EngineError(f"prefill_dtype bf16 needs OpenVINO, which is not installed; run: {INSTALL}")
     if "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise EngineError(
-            "prefill_dtype bf16 is not supported by this CPU (it has neither AMX nor AVX-512 BF16); use "
-            "fp32, or quantize int8 for faster prompts"
+            "prefill_dtype bf16 is not supported by this CPU (it has neither AMX nor AVX-512 BF16); set it "
+            "to fp32, and set quantize to int8 for faster prompts"
         )
 
 
 class BfloatPrefill:
-    """The compiled graph that computes prompts of any length in bfloat16. Raises `EngineError` if this
-    machine cannot run it.
+    """The portable graph, compiled by OpenVINO to compute prompts of any length in bfloat16.
+
+    Raises `EngineError` if this machine cannot run it.
     """
 
     def __init__(self, graph: BuiltGraph, threads: int | None) -> None:
-        """Compile the portable fp32 `graph`. Keeps a second copy of the weights, two bytes each."""
+        """Compile `graph`, which must be portable and in fp32.
+
+        It keeps a second copy of the weights, two bytes per weight.
+        """
         if graph.variant is not PORTABLE or graph.dtype != "fp32":
-            raise ValueError(f"graph is {graph.variant.name} {graph.dtype}; prepare it as portable fp32")
+            raise ValueError(
+                f"the graph for bf16 prompts was built as {graph.variant.name} {graph.dtype}; build it as "
+                "portable fp32"
+            )
         self._config = graph.config
         self._compiled = _compile(graph.path, threads)
         self._request = self._compiled.create_infer_request()
@@ -76,9 +88,10 @@ class BfloatPrefill:
         indices: NDArray[np.int64],
         logits: NDArray[np.float32],
     ) -> None:
-        """Compute `tokens` at positions `start`… of `row` and write their keys and values into `memory`.
+        """Compute `tokens` in KV cache slot `row` from position `start` on, and write their keys and values
+        into `memory`.
 
-        `logits` [len(indices), vocabulary] receives the logits of `tokens[i]` for each i of `indices`.
+        `logits` [len(indices), vocabulary] receives the logits of `tokens[i]` for each i in `indices`.
         """
         import openvino
 
@@ -105,11 +118,15 @@ class BfloatPrefill:
             logits[...] = results[self._logits]
 
     def forget(self) -> None:
-        """Release the arrays of the adapters that the last run used."""
+        """Release the adapter arrays of the last run."""
         self._pack, self._adapters = None, {}
 
     def _attach(self, store: AdapterStore, adapter_mix: AdapterMix) -> dict[str, openvino.Tensor]:
-        """Bind the wide arrays of a mix's adapters, kept for the next run, and the mask with its weights."""
+        """Return the LoRA inputs for `adapter_mix`, a request's adapters with their weights: the adapters'
+        packed arrays and the mask.
+
+        The packed arrays are kept for the next run.
+        """
         import openvino
 
         current = self._pack if self._pack is not None and store.holds(self._pack) else store.base

@@ -1,4 +1,6 @@
-"""A session bound once to buffers, KV rows and adapters for one shape of run, and run many times."""
+"""An ONNX Runtime session that is bound once to buffers, KV cache slots and adapters, and then run many times
+with the same shape.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,10 @@ from server.request import AdapterMix
 
 
 class CpuBinding:
-    """Binds a session for runs over rows [first, first + count), with `length` tokens in each row.
+    """Binds a session for runs over the KV cache slots [first, first + count), with `length` tokens in each
+    slot.
 
-    Fill `ids` [count, length] and `seqlens` [count], then `run`.
+    To use it, fill `ids` [count, length] and `seqlens` [count], then call `run`.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class CpuBinding:
                 self._output(f"present_{letter}.{layer}", rows)
 
     def set_mixes(self, mixes: Sequence[AdapterMix], store: AdapterStore) -> None:
-        """Set the adapters and their weights for each row."""
+        """Set the adapters, with their weights, of each KV cache slot."""
         wanted = list(mixes)
         current = self.pack if self.pack is not None and store.holds(self.pack) else store.base
         pack = store.pack(frozenset(digest for adapter_mix in wanted for digest, _ in adapter_mix), current)
@@ -57,9 +60,11 @@ class CpuBinding:
         self._mixes = wanted
 
     def run(self, indices: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-        """Run the session. `logits` [len(indices), vocabulary] receives the logits at `indices`.
+        """Run the session. `logits` [len(indices), vocabulary] receives the logits of the tokens at
+        `indices`.
 
-        `indices` count positions over all rows: `length` for the first row, then the next.
+        `indices` count tokens over all slots: first the `length` tokens of the first slot, then those of the
+        next.
         """
         self._total[...] = self.seqlens.max() + 1
         self._input("indices", indices)

@@ -1,7 +1,8 @@
-"""KV memory: one block of address space for all rows, which takes memory only where keys were written.
+"""The KV cache on the CPU: one block of address space for all slots, which takes memory only after keys and
+values are written.
 
-On Linux and macOS it is an anonymous private mapping, committed page by page, which can be returned to the
-system. On other systems it is a plain array of zeros.
+On Linux and macOS it is an anonymous private mapping. The system commits its memory page by page, and pages
+can be returned. On other systems it is a plain array of zeros.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEEP_BYTES = 4 << 20
-"""A row that used fewer bytes keeps its memory, since mapping its pages again would cost more than it saves.
+"""A KV cache slot that used fewer bytes keeps its memory when it is released. Mapping its memory pages again
+would cost more than it saves.
 """
 MAP_NORESERVE = 0x4000
-"""Value on Linux (asm-generic). Python's `mmap` module has the name from 3.13 on."""
+"""Value of the flag MAP_NORESERVE on Linux (asm-generic). Python's `mmap` module defines it from version 3.13
+on.
+"""
 
 
 class KvMemory:
-    """Holds keys and values in `array` [layers, 2 (k, v), rows, KV heads, positions, head size], zeroed."""
+    """The KV cache of all slots: `array` [layers, 2 (keys, values), slots, KV heads, positions, head size],
+    initially zero.
+    """
 
     def __init__(self, layers: int, rows: int, kv_heads: int, positions: int, head_dim: int) -> None:
         shape = (layers, 2, rows, kv_heads, positions, head_dim)
@@ -35,15 +41,17 @@ class KvMemory:
 
     @property
     def address(self) -> int:
-        """Address in memory at which the block begins."""
+        """Memory address at which the KV cache begins."""
         return int(self.array.ctypes.data)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy positions [0, length) of one row to another."""
+        """Copy the keys and values of positions [0, length) from KV cache slot `source` to slot `target`."""
         self.array[:, :, target, :, :length] = self.array[:, :, source, :, :length]
 
     def release(self, row: int, used: int) -> None:
-        """Return a row's memory to the system if its `used` written positions take at least `KEEP_BYTES`."""
+        """Return the memory of KV cache slot `row` to the system, unless its `used` positions take less than
+        `KEEP_BYTES`.
+        """
         if self._map is None or used * self._token_bytes < KEEP_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
             return
         page = mmap.PAGESIZE
@@ -56,7 +64,8 @@ class KvMemory:
 
 
 def _reserve(size: int) -> mmap.mmap | None:
-    """Reserve address space without reserving memory, so that a budget above the free memory is allowed.
+    """Reserve address space without committing memory, so that the KV cache may be larger than the free
+    memory.
 
     Returns None if the system does not support this.
     """

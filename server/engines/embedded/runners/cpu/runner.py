@@ -1,4 +1,7 @@
-"""The runner for the CPU: one session of any shape, keys and values written in place."""
+"""The runner for the CPU.
+
+One ONNX Runtime session computes batches of any shape and writes keys and values in place.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,22 @@ from server.request import AdapterMix
 
 PROVIDER = "CPUExecutionProvider"
 MAX_BOUND = 256
-"""Maximum number of bindings that are cached."""
+"""Maximum number of session bindings that are cached, one per range of KV cache slots and run length."""
 MAX_GAP = 4
-"""Maximum number of idle rows between two rows that decode in the same run. With more, two separate runs are
-faster.
+"""Maximum number of unused slots between two KV cache slots that are decoded in one run. With more, two
+separate runs are faster.
 """
 POSITION_STEP = 16
-"""Rows have a multiple of this many positions, so that each row begins on its own memory page."""
+"""The number of positions per KV cache slot is rounded up to a multiple of this, so that each slot begins on
+its own memory page.
+"""
 
 
 class CpuRunner:
-    """Runs a fused graph. Raises `ValueError` for calls that would read or write outside a row's contents."""
+    """Runs a fused graph on the CPU.
+
+    Raises `ValueError` for a call that would read or write positions that a KV cache slot does not hold.
+    """
 
     def __init__(
         self,
@@ -46,22 +54,23 @@ class CpuRunner:
         pack_bytes: int = 1 << 30,
         prompts: BfloatPrefill | None = None,
     ) -> None:
-        """Open the graph with `rows` rows of `context` positions each.
+        """Open the graph with `rows` KV cache slots of `context` positions each.
 
-        `threads`: default is one for each available core. A thread without work in a step spins for `spin_us`
-        microseconds before it sleeps: long enough to reach the next operator, short enough to leave the
-        cores to others. `pack_bytes` limits the memory of adapters packed side by side for batches.
-        `prompts` computes prefill chunks of at least `LEAST_TOKENS` tokens.
+        `threads` is one per available core by default. A thread that waits for work within a step spins for
+        `spin_us` microseconds before it sleeps. That is long enough to reach the next operator, and short
+        enough to leave cores to others. `pack_bytes` limits the memory of adapters packed side by side for
+        batches. `prompts` computes prefill chunks of at least `LEAST_TOKENS` tokens in bfloat16.
         """
         if graph.variant is not FUSED:
             raise ValueError(
-                f"graph variant {graph.variant.name!r} is not for the CPU runner; prepare it as 'fused'"
+                f"the graph was built as {graph.variant.name!r}, which the CPU runner cannot run; build it "
+                "as 'fused'"
             )
         config = graph.config
         self._contents = RowLengths(rows, context, config.vocabulary, config.context)
         self._config = config
         if spin_us < 0:
-            raise ValueError(f"spin_us {spin_us} is below 0; use 0 or more")
+            raise ValueError(f"spin_us {spin_us} is below 0; use 0 or more microseconds")
         self._session = _open(graph, threads, spin_us)
         self._prompts = prompts
         positions = -(-context // POSITION_STEP) * POSITION_STEP
@@ -73,12 +82,12 @@ class CpuRunner:
 
     @property
     def rows(self) -> int:
-        """Number of rows in the KV memory."""
+        """Number of slots in the KV cache; each holds one sequence."""
         return len(self._lengths)
 
     @property
     def context(self) -> int:
-        """Number of positions that one row holds."""
+        """Number of positions in a KV cache slot."""
         return self._contents.context
 
     @property
@@ -89,9 +98,10 @@ class CpuRunner:
     def prefill(
         self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Compute `tokens` at positions `start`… of `row`; return logits [len(outputs), vocabulary].
+        """Compute `tokens` in KV cache slot `row` from position `start` on; return logits [len(outputs),
+        vocabulary].
 
-        Contents of the row from `start` on are dropped. The array is valid until the next call.
+        Later positions of the slot are dropped. The returned array is valid until the next call.
         """
         indices = np.array(outputs, dtype=np.int64)
         self._contents.check_prefill(row, start, tokens, indices)
@@ -109,9 +119,10 @@ class CpuRunner:
         return logits
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        """Compute one token for each of `rows` (ascending, distinct); return logits [len(rows), vocabulary].
+        """Compute one token for each KV cache slot in `rows` (ascending, distinct); return logits [len(rows),
+        vocabulary].
 
-        Other rows keep their contents. The array is valid until the next call.
+        Other slots keep their contents. The returned array is valid until the next call.
         """
         self._contents.check_decode(rows)
         logits = self._buffer(len(rows))
@@ -122,24 +133,24 @@ class CpuRunner:
         return logits
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy keys and values of positions [0, length) from row `source` to row `target`."""
+        """Copy the keys and values of positions [0, length) from KV cache slot `source` to slot `target`."""
         self._contents.check_copy(source, target, length)
         if source != target:
             self._memory.copy(source, target, length)
         self._lengths[target] = length
 
     def release(self, row: int) -> None:
-        """Drop a row's contents, and return its memory to the system if that is supported."""
+        """Empty KV cache slot `row`, and return its memory to the system if this is supported."""
         self._contents.check_row(row)
         self._memory.release(row, self._lengths[row])
         self._lengths[row] = 0
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Make an adapter resident. Raises `ValueError` if it does not fit the graph."""
+        """Load an adapter's weights. Raises `ValueError` if the adapter does not fit the base model."""
         self._store.load(digest, weights)
 
     def unload(self, digest: str) -> None:
-        """Remove an adapter that no row uses."""
+        """Unload an adapter. The caller makes sure that no running sequence uses it."""
         self._store.unload(digest)
         if self._prompts is not None:
             self._prompts.forget()
@@ -149,13 +160,15 @@ class CpuRunner:
             del self._bounds[key]
 
     def close(self) -> None:
-        """Release the session and its memory. The runner cannot be used afterwards."""
+        """Release the session and the KV cache. The runner cannot be used afterwards."""
         self._bounds.clear()
         self._prompts = None
         del self._session, self._memory, self._store
 
     def _decode_span(self, rows: Sequence[DecodeRow], logits: NDArray[np.float32]) -> None:
-        """Decode rows that are close together in one run. It also computes the idle rows between them."""
+        """Decode neighbouring KV cache slots in one run, which also computes the unused slots between
+        them.
+        """
         first, numbers = rows[0].row, [entry.row for entry in rows]
         bound = self._bound(first, numbers[-1] + 1 - first, 1)
         mixes: list[AdapterMix] = [()] * len(bound.ids)
@@ -179,7 +192,10 @@ class CpuRunner:
         indices: NDArray[np.int64],
         logits: NDArray[np.float32],
     ) -> None:
-        """Run a span of rows. Idle rows compute a token at position 0, and are restored afterwards."""
+        """Run the decode batch of KV cache slots from `first` on.
+
+        Unused slots between them compute a token at position 0; what they held there is restored afterwards.
+        """
         busy = set(numbers)
         idle = [row for row in range(first, numbers[-1]) if row not in busy and self._lengths[row]]
         if not idle:
@@ -191,7 +207,9 @@ class CpuRunner:
         beginnings[:, :, idle] = kept
 
     def _bound(self, first: int, count: int, length: int) -> CpuBinding:
-        """Return the cached binding for these rows and this length, or create it."""
+        """Return the session binding for these KV cache slots and this number of tokens per slot; create it
+        if it is not cached.
+        """
         key = (first, count, length)
         if key in self._bounds:
             self._bounds.move_to_end(key)
@@ -208,7 +226,9 @@ class CpuRunner:
 
 
 def spans(rows: Sequence[DecodeRow]) -> Iterator[Sequence[DecodeRow]]:
-    """Split rows into spans. Between two spans are more than `MAX_GAP` idle rows."""
+    """Split `rows` into groups that are each decoded in one run, at gaps of more than `MAX_GAP` unused KV
+    cache slots.
+    """
     begin = 0
     for i in range(1, len(rows)):
         if rows[i].row - rows[i - 1].row > MAX_GAP + 1:
@@ -227,12 +247,17 @@ def _open(graph: BuiltGraph, threads: int | None, spin_us: int) -> ort.Inference
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(graph.path, options, providers=[PROVIDER])
     if session.get_providers() != [PROVIDER]:
-        raise RuntimeError(f"the session runs on {session.get_providers()}, not on {PROVIDER} alone")
+        raise RuntimeError(
+            f"the ONNX Runtime session runs on {session.get_providers()}, but must run on {PROVIDER} alone; "
+            "reinstall ONNX Runtime"
+        )
     return session
 
 
 def available_threads() -> int:
-    """Return the number of cores this process may use, or 0 (ONNX Runtime chooses) if it may use all."""
+    """Return the number of cores that this process may use; 0 (ONNX Runtime decides) if it may use all
+    cores.
+    """
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
         return 0 if allowed == os.cpu_count() else allowed

@@ -1,4 +1,6 @@
-"""Adapters on a device: the packs of `lora`, uploaded once and padded to a fixed number of rank columns."""
+"""LoRA adapters on a GPU or NPU: packs of adapters (see `lora`), uploaded once and padded to a fixed number
+of rank columns.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from server.request import AdapterMix
 
 
 class UploadedPack:
-    """A pack in the device's memory, padded to `rank` columns for each module."""
+    """A pack (several adapters' LoRA weights side by side) in the device's memory, padded to `rank` columns
+    for each linear module.
+    """
 
     def __init__(self, config: ModelConfig, pack: Pack, rank: int, memory: DeviceMemory) -> None:
         self.pack, self.rank = pack, rank
@@ -32,7 +36,9 @@ class UploadedPack:
             self.values[name] = memory.upload(_padded(array, axis, self._columns[group]))
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Return the masks of `mixes` by graph input, each [len(mixes), 1, columns]."""
+        """Return for each request of a batch how strongly it uses each adapter: masks by graph input, each
+        [len(mixes), 1, LoRA rank columns].
+        """
         found, dtype = self.pack.masks(mixes), self.pack.dtype
         none = np.zeros((len(mixes), 1, 0), dtype=dtype)
         return {
@@ -42,7 +48,9 @@ class UploadedPack:
 
 
 class DeviceAdapters:
-    """Holds the resident adapters, and packs of them in the device's memory."""
+    """Holds the loaded adapters of a device, and packs of them (LoRA weights side by side) in the device's
+    memory.
+    """
 
     def __init__(self, config: ModelConfig, memory: DeviceMemory, pack_bytes: int) -> None:
         self._config, self._memory = config, memory
@@ -52,21 +60,24 @@ class DeviceAdapters:
         self._current = self._store.base
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Make an adapter resident. Raises `ValueError` if it does not fit the base."""
+        """Load an adapter's weights into host memory.
+
+        Raises `ValueError` if the adapter does not fit the base model.
+        """
         self._store.load(digest, weights)
 
     def unload(self, digest: str) -> None:
-        """Forget an adapter, and every pack that holds it."""
+        """Unload an adapter, and drop every pack of adapters that contains it."""
         self._store.unload(digest)
         self._drop()
         ranks = [self._rank_of(uploaded.pack) for uploaded in self._uploaded.values()]
         self._rank = max(ranks, default=SMALLEST_RANK)
 
     def use(self, mixes: Sequence[AdapterMix]) -> UploadedPack:
-        """Return an uploaded pack that holds every adapter of `mixes`.
+        """Return a pack on the device that contains every adapter of `mixes`; upload it if needed.
 
-        The number of columns never decreases until an adapter is unloaded, since each number needs its own
-        sessions.
+        The number of LoRA rank columns only grows until an adapter is unloaded, since each number needs ONNX
+        sessions of its own.
         """
         current = self._current if self._store.holds(self._current) else self._store.base
         active = frozenset(digest for adapter_mix in mixes for digest, _ in adapter_mix)
@@ -79,16 +90,20 @@ class DeviceAdapters:
         return self._uploaded[key]
 
     def close(self) -> None:
-        """Release everything on the device."""
+        """Release all packs of adapters on the device."""
         self._uploaded.clear()
 
     def _rank_of(self, pack: Pack) -> int:
-        """Return the number of columns per module if all modules get the same number."""
+        """Return the number of LoRA rank columns per linear module that `pack` needs, if all modules get the
+        same number.
+        """
         groups = self._config.groups.items()
         return rank_for(max(-(-pack.widths[group] // len(modules)) for group, modules in groups))
 
     def _drop(self) -> None:
-        """Release packs that the store has dropped, and packs with a number of columns no longer in use."""
+        """Release the packs of adapters on the device that the adapter store has dropped, or whose number of
+        rank columns is outdated.
+        """
         self._uploaded = OrderedDict(
             (key, uploaded)
             for key, uploaded in self._uploaded.items()
@@ -97,6 +112,6 @@ class DeviceAdapters:
 
 
 def _padded(array: Floats, axis: int, size: int) -> NDArray[np.floating]:
-    """Pad the array with zeros at the end of `axis`, to `size`."""
+    """Pad `array` with zeros at the end of `axis`, so that this axis has length `size`."""
     room = [(0, size - array.shape[i] if i == axis else 0) for i in range(array.ndim)]
     return np.pad(array, room)

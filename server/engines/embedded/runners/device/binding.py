@@ -1,4 +1,6 @@
-"""A session bound once to the device memory that it reads and writes, and run many times."""
+"""An ONNX session that is bound once to the device memory that it reads and writes, and then run many
+times.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from server.engines.embedded.runners.device.memory import Block
 
 
 class DeviceBinding:
-    """Binds a session to the weights, to a block that it reads and to a block that it writes."""
+    """Binds a session to the weights, to the block of KV cache that it reads, and to the block that it
+    writes.
+    """
 
     def __init__(
         self,
@@ -35,7 +39,10 @@ class DeviceBinding:
     def run(
         self, host: Mapping[str, NDArray[np.generic]], adapters: UploadedPack, logits: NDArray[np.float32]
     ) -> None:
-        """Run with these host inputs and adapters. `logits` [outputs, vocabulary] receives the result."""
+        """Run the session with the inputs `host` (arrays in host memory) and `adapters`.
+
+        `logits` [outputs, vocabulary] receives the result.
+        """
         if adapters is not self._adapters:
             self._adapters = adapters
             for name, value in adapters.values.items():

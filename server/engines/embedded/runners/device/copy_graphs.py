@@ -1,7 +1,8 @@
-"""Small graphs that create and copy arrays on a device. Each function returns a serialised ONNX model.
+"""Builds small ONNX graphs that create and copy arrays in a device's memory. Each function returns a
+serialised model.
 
-All shapes are fixed. Inputs x0, x1, … and outputs y0, y1, … are the keys and values of each layer, one array
-each, all of the same shape.
+All shapes are fixed. Inputs x0, x1, … and outputs y0, y1, … are the keys and the values of each layer, in one
+array each, and all have the same shape.
 """
 
 from __future__ import annotations
@@ -15,24 +16,32 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from server.engines.embedded.model.plan import IR_VERSION, ONNX_TYPES, OPSET
 
 BlockShape = tuple[int, int, int, int]
-"""Rows, KV heads, positions, head size."""
+"""Shape of a block of KV cache: (slots, KV heads, positions, head size)."""
 
 
 def upload(dtype: str, rank: int) -> bytes:
-    """Copy `x0` of any shape. With its input on the host and its output on the device, this uploads it."""
+    """Return a graph that copies `x0`, an array of any shape.
+
+    It uploads `x0` if its input is in host memory and its output on the device.
+    """
     value = [_value(name, dtype, [None] * rank) for name in ("x0", "y0")]
     return _model([helper.make_node("Identity", ["x0"], ["y0"])], value[:1], value[1:])
 
 
 def zeros(dtype: str, shape: BlockShape) -> bytes:
-    """Create an array of zeros of `shape`. The input `x0` [1, 1, 1, 1] is ignored."""
+    """Return a graph that creates an array of zeros with this `shape`.
+
+    Its input `x0` [1, 1, 1, 1] is ignored.
+    """
     nodes = [helper.make_node("Expand", ["x0", "shape"], ["y0"])]
     constants = {"shape": np.array(shape, dtype=np.int64)}
     return _model(nodes, [_value("x0", dtype, (1, 1, 1, 1))], [_value("y0", dtype, shape)], constants)
 
 
 def take(dtype: str, count: int, shape: BlockShape, rows: int, positions: int) -> bytes:
-    """Select rows by the input `rows` [rows] from each array. Cut or zero-pad them to `positions`."""
+    """Return a graph that copies the slots with the indices `rows` from each array, and cuts or zero-pads
+    them to `positions`.
+    """
     _, heads, held, dim = shape
     nodes: list[NodeProto] = []
     constants: dict[str, NDArray[np.int64]] = {}
@@ -56,7 +65,9 @@ def take(dtype: str, count: int, shape: BlockShape, rows: int, positions: int) -
 
 
 def put(dtype: str, count: int, shape: BlockShape) -> bytes:
-    """Replace the row with index `rows` [1, 1] of each array by the only row of s0, s1, …"""
+    """Return a graph that replaces slot `rows` [1, 1] of each array by the only slot of the array s0, s1,
+    …
+    """
     nodes = [helper.make_node("ScatterND", [f"x{i}", "rows", f"s{i}"], [f"y{i}"]) for i in range(count)]
     inputs = [_value("rows", "int64", [1, 1])]
     for i in range(count):

@@ -1,8 +1,9 @@
-"""Checks that exactly one flavour of ONNX Runtime is installed, and that it has a device's provider.
+"""Checks that exactly one package of ONNX Runtime is installed, and that it supports the chosen device.
 
-Every flavour (`onnxruntime`, `onnxruntime-webgpu`, `onnxruntime-windowsml`…) puts its files into the same
-folder, `onnxruntime`. Two of them in one environment leave a mixture of both, which pip does not prevent and
-which fails late, if at all. Imports no part of ONNX Runtime.
+Every such package (`onnxruntime`, `onnxruntime-webgpu`, `onnxruntime-windowsml`…), here called a flavour,
+puts its files into the same folder, `onnxruntime`. Two flavours in one environment overwrite each other's
+files, which pip does not prevent and which may fail late or not at all. This module does not import ONNX
+Runtime.
 """
 
 from __future__ import annotations
@@ -22,18 +23,23 @@ PINNED = {
     "onnxruntime-webgpu": "1.27.0",
     "onnxruntime-windowsml": "1.28.3.202610130701",
 }
-"""Flavours with a pinned version, as in pyproject.toml."""
+"""Versions of the ONNX Runtime packages that are pinned in pyproject.toml."""
 PLAIN = {"win32": "onnxruntime-windowsml"}
-"""Maps each platform to the flavour that OneSeek depends on there. On other platforms it is `onnxruntime`."""
+"""Maps a platform to the ONNX Runtime package that OneSeek depends on there. On other platforms this is
+`onnxruntime`.
+"""
 
 
 class FlavourError(EngineError):
-    """ONNX Runtime is missing, or a wrong flavour or several are installed. The message has the commands."""
+    """ONNX Runtime is missing, lacks the chosen device, or is installed from several packages.
+
+    The message has the pip commands to fix this.
+    """
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Flavour:
-    """An installed distribution that provides the package `onnxruntime`."""
+    """An installed package (distribution) that provides the Python module `onnxruntime`."""
 
     name: str
     version: str
@@ -43,7 +49,9 @@ class Flavour:
 
 
 def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
-    """List the flavours with files where `import onnxruntime` would load from (or in `folder`), by name."""
+    """List the installed ONNX Runtime packages by name, with files in the folder that `import onnxruntime`
+    loads from (or in `folder`).
+    """
     folder = folder or _folder()
     if folder is None:
         return ()
@@ -56,57 +64,64 @@ def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
 
 
 def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform: str = sys.platform) -> None:
-    """Raise `FlavourError` unless exactly one flavour of ONNX Runtime is installed.
+    """Raise `FlavourError` unless exactly one ONNX Runtime package is installed.
 
-    `device` is the device to be used (None: any). It decides which flavour the suggested commands keep.
-    `check_provider` checks that the flavour has the device's provider.
+    `device` is the device to be used (None: any); it decides which package the suggested commands keep. That
+    the package supports the device is checked by `check_provider`.
     """
     flavours = tuple(found)
     if len(flavours) == 1:
         return
     keep = _wanted(device, flavours, platform)
     if not flavours:
-        raise FlavourError(f"ONNX Runtime is not installed here; run: {install(keep)}")
+        raise FlavourError(f"ONNX Runtime is not installed in this Python environment; run: {install(keep)}")
     names = " and ".join(map(str, flavours))
     raise FlavourError(
-        f"{names} are both installed and overwrite each other's files; "
+        f"more than one ONNX Runtime package is installed, and they overwrite each other's files: {names}; "
         f"run: {exchange_commands([flavour.name for flavour in flavours], keep)}"
     )
 
 
 def check_provider(provider: Provider, available: Iterable[str], found: Iterable[Flavour]) -> None:
-    """Raise `FlavourError` unless `provider` is among those that the installed flavour was built with."""
+    """Raise `FlavourError` unless the installed ONNX Runtime package has the execution provider that the
+    device needs.
+    """
     flavours = tuple(found)
     if provider.ort in available:
         return
     have = " and ".join(map(str, flavours)) or "the ONNX Runtime here"
     problem = f"--device {provider.name} needs {provider.distribution}, and {have} has no {provider.ort}"
     if not can_install(provider):
-        raise FlavourError(f"{problem}; it is for Windows alone, use --device webgpu or --device cpu")
+        raise FlavourError(
+            f"the device cannot be used here: {problem}; it works on Windows only, so use --device webgpu or "
+            "--device cpu"
+        )
     raise FlavourError(
         f"{problem}; run: {exchange_commands([flavour.name for flavour in flavours], provider.distribution)}"
     )
 
 
 def can_install(provider: Provider, platform: str = sys.platform) -> bool:
-    """Return True if the device's flavour exists for this platform."""
+    """Return True if the ONNX Runtime package that the device needs exists for this platform."""
     return provider.name not in ("directml", "windowsml") or platform == "win32"
 
 
 def install(name: str) -> str:
-    """Return the command that installs a flavour."""
+    """Return the pip command that installs the ONNX Runtime package `name`."""
     version = PINNED.get(name)
     return f"pip install {name}=={version}" if version else f"pip install {name}"
 
 
 def exchange_commands(names: Iterable[str], keep: str) -> str:
-    """Return commands after which only `keep` is installed: uninstall all of `names`, reinstall `keep`."""
+    """Return the pip commands that uninstall all packages in `names` and then install `keep`."""
     gone = " ".join(sorted(names))
     return f"pip uninstall -y {gone}  and then  {install(keep)}" if gone else install(keep)
 
 
 def _wanted(device: DeviceName | None, flavours: tuple[Flavour, ...], platform: str) -> str:
-    """Choose the flavour to keep: the device's, or else the installed one that is not the default."""
+    """Choose the ONNX Runtime package to keep: the one that the device needs, or else an installed one other
+    than the default.
+    """
     plain = PLAIN.get(platform, PACKAGE)
     if device == "cpu":
         return plain
@@ -117,7 +132,7 @@ def _wanted(device: DeviceName | None, flavours: tuple[Flavour, ...], platform: 
 
 
 def _folder() -> Path | None:
-    """Find the folder that `onnxruntime` would be imported from, without importing it."""
+    """Find the folder that `import onnxruntime` would load from, without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return None
@@ -125,5 +140,7 @@ def _folder() -> Path | None:
 
 
 def _normal(name: str) -> str:
-    """Normalise a name: https://packaging.python.org/en/latest/specifications/name-normalization/."""
+    """Normalise a package name as in
+    https://packaging.python.org/en/latest/specifications/name-normalization/.
+    """
     return name.lower().replace("_", "-").replace(".", "-")

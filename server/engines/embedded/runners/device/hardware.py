@@ -1,7 +1,7 @@
-"""Lists this machine's graphics cards, as far as the system knows them without tools of a driver.
+"""Lists this machine's graphics cards, as far as the operating system knows them without vendor tools.
 
-It reads /sys on Linux, and on Windows what drivers write to the registry. Unknown values are None. A card
-that is listed need not work with an execution provider.
+On Linux it reads /sys, and on Windows the values that drivers write to the registry. Unknown values are None.
+A listed card may not work with an ONNX Runtime execution provider.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel", "0x106b": "Apple", "0x5143": "Qualcomm"}
 CARDS = Path("/sys/class/drm")
 DISPLAY_CLASS = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"
-"""https://learn.microsoft.com/windows-hardware/drivers/install/system-defined-device-setup-classes-available-to-vendors"""
+"""Registry key of Windows' display adapters:
+https://learn.microsoft.com/windows-hardware/drivers/install/system-defined-device-setup-classes-available-to-vendors
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +25,30 @@ class Card:
 
     name: str
     memory: int | None
-    """Bytes of the card's own memory; None if unknown, or if the card shares the machine's memory."""
+    """Bytes of the card's own memory; None if unknown, or if the card uses the machine's main memory."""
 
 
 def cards() -> tuple[Card, ...]:
-    """List all cards that the system knows; empty on systems other than Linux and Windows."""
+    """List all graphics cards that the operating system knows.
+
+    The list is empty except on Linux and Windows.
+    """
     if sys.platform == "win32":
         return tuple(_of_registry())
     return tuple(_of_sys(CARDS))
 
 
 def largest_memory() -> int | None:
-    """Return the largest memory of a card in bytes; None if no card's memory is known."""
+    """Return the memory, in bytes, of the graphics card with the most memory; None if no card's memory is
+    known.
+    """
     return max((card.memory for card in cards() if card.memory is not None), default=None)
 
 
 def _of_sys(folder: Path) -> Iterator[Card]:
-    """Read cards from /sys/class/drm, which has a folder for each card and for each of its outputs."""
+    """Read graphics cards from /sys/class/drm, which has a folder for each card and for each display
+    output.
+    """
     for device in sorted(folder.glob("card[0-9]*/device")):
         if "-" in device.parent.name:
             continue

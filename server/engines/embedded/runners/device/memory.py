@@ -1,7 +1,7 @@
-"""Manages a device's memory: arrays that were uploaded, and blocks of keys and values that stay there.
+"""Manages a device's memory: uploaded arrays, and blocks of KV cache that stay on the device.
 
-Small graphs (`copy_graphs`) on the device create and copy blocks. The sessions of these graphs own the arrays
-that they create, so they are kept open until the end.
+Small ONNX graphs (`copy_graphs`), run on the device, create and copy blocks. Their sessions own the arrays
+that they create, so the sessions stay open until the runner is closed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from server.engines.embedded.runners.device.sessions import open_session, own_me
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """The keys and values of some sequences (rows): for each layer two arrays [rows, KV heads, positions,
-    head size].
+    """The keys and values of some sequences on a device: for each layer two arrays [slots, KV heads,
+    positions, head size].
     """
 
     rows: int
@@ -32,7 +32,7 @@ class Block:
 
 
 class DeviceMemory:
-    """Creates and copies blocks of keys and values."""
+    """Uploads arrays to a device, and creates and copies blocks of KV cache there."""
 
     def __init__(self, provider: Provider, config: ModelConfig, dtype: Dtype) -> None:
         self._provider, self._config = provider, config
@@ -43,7 +43,10 @@ class DeviceMemory:
         self._info = own_memory(provider)
 
     def upload(self, array: NDArray[np.generic]) -> ort.OrtValue:
-        """Copy an array to the device. If the device uses the host's memory, wrap it without copying."""
+        """Copy an array to the device.
+
+        If the device uses host memory, the array is wrapped without copying.
+        """
         if self._provider.memory == "cpu" and self._info is None:
             return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
         dtype, rank = array.dtype.name, array.ndim
@@ -54,14 +57,17 @@ class DeviceMemory:
         return self._make_one(session, np.ascontiguousarray(array), array.shape)
 
     def zeros(self, rows: int, positions: int) -> Block:
-        """Create a block of zeros."""
+        """Create a block of KV cache with `rows` slots of `positions` positions, filled with zeros."""
         shape = self._shape(rows, positions)
         session = self._session(("zeros", rows, positions), lambda: copy_graphs.zeros(self.dtype.name, shape))
         zero = np.zeros((1, 1, 1, 1), dtype=self.dtype)
         return Block(rows, positions, [self._make_one(session, zero, shape) for _ in self.names])
 
     def take(self, block: Block, rows: Sequence[int], positions: int) -> Block:
-        """Copy `rows` of `block`, in this order, to a new block. Cut or zero-pad them to `positions`."""
+        """Copy the slots `rows` of `block`, in this order, to a new block.
+
+        They are cut or zero-padded to `positions`.
+        """
         shape, taken = self._shape(block.rows, block.positions), self._shape(len(rows), positions)
         session = self._session(
             ("take", block.rows, block.positions, len(rows), positions),
@@ -77,7 +83,7 @@ class DeviceMemory:
         return Block(len(rows), positions, list(binding.get_outputs()))
 
     def put(self, block: Block, row: int, single: Block, target: Block) -> None:
-        """Copy `block` to `target`, with row `row` replaced by the only row of `single`."""
+        """Copy `block` to `target`, and replace slot `row` of the copy by the only slot of `single`."""
         assert single.positions == block.positions == target.positions
         assert target.rows == block.rows
         shape = self._shape(block.rows, block.positions)
@@ -95,13 +101,13 @@ class DeviceMemory:
         session.run_with_iobinding(binding)
 
     def close(self) -> None:
-        """Release the sessions. All arrays must have been released before."""
+        """Close the sessions of the copy graphs. All arrays on the device must have been released before."""
         self._sessions.clear()
 
     def _make_one(
         self, session: ort.InferenceSession, array: NDArray[np.generic], shape: Sequence[int]
     ) -> ort.OrtValue:
-        """Run a copy graph with x0 on the host, and return its output y0 of this shape on the device."""
+        """Run a copy graph on `array` in host memory. Return its output of this `shape` on the device."""
         binding = session.io_binding()
         binding.bind_cpu_input("x0", array)
         self._bind_output(binding, "y0", shape, array.dtype)
@@ -111,7 +117,10 @@ class DeviceMemory:
     def _bind_output(
         self, binding: ort.IOBinding, name: str, shape: Sequence[int], dtype: np.dtype[np.generic]
     ) -> None:
-        """Bind an output to the device's memory. A registered provider's memory is an object without name."""
+        """Bind a session's output to the device's memory.
+
+        The memory of a provider registered at run time has no name, so it is passed as an `OrtMemoryInfo`.
+        """
         if self._info is None:
             binding.bind_output(name, self._provider.memory)
             return

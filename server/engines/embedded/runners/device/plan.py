@@ -1,9 +1,10 @@
-"""Plans how many rows of KV memory a device has room for, each with the full context.
+"""Plans how many KV cache slots a device has room for, each with the full context length.
 
-A device cannot free memory page by page and does not report how much is free. So admitted rows must fit even
-if every answer reaches the full context. A decoding row takes its memory twice, since a run reads one block
-and writes another. A row that holds a prefix for reuse takes it once. Two more rows are counted: one that is
-written while a prompt is computed, and one that is being copied between blocks.
+A device cannot free memory page by page and does not report how much is free. So admitted sequences must fit
+even if every answer reaches the full context length. A decoding sequence takes the memory of two slots, since
+a run reads one block and writes another. A slot that holds a prefix for reuse takes the memory of one. Two
+more slots are counted: one that is written while a prompt is computed, and one that is being copied between
+blocks.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from server.engines.embedded.runners.device.buckets import memories
 from server.engines.embedded.scheduling.limits import SchedulerLimits, in_pages
 
 DEFAULT_BYTES = 5 << 29
-"""KV memory in bytes if no budget is given."""
+"""Bytes of KV cache on a device if the operator sets no KV budget."""
 BESIDE = 2
-"""Rows to count in addition to those of the sequences: one for a prompt that is computed, one for a copy."""
+"""KV cache slots that are counted in addition to those of sequences: one for a prompt being computed, one for
+a copy.
+"""
 ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
 def row_bytes(config: ModelConfig, context: int, dtype: Dtype) -> int:
-    """Return the bytes of one row with the full context."""
+    """Return the bytes of one KV cache slot with the full context length."""
     return config.layers * 2 * config.kv_width * memories(context)[-1] * ITEM_BYTES[NUMPY[dtype]]
 
 
 def device_bytes(seqs: int, rows: int, row: int) -> int:
-    """Return the maximum bytes of `rows` rows of `row` bytes each, if `seqs` of them decode at once."""
+    """Return the maximum bytes of `rows` KV cache slots of `row` bytes each, if `seqs` sequences decode at
+    once.
+    """
     return (rows + seqs + BESIDE) * row
 
 
@@ -43,11 +48,11 @@ def device_limits(
     kv_bytes: int | None,
     kv_tokens: int | None,
 ) -> SchedulerLimits:
-    """Return limits with as many sequences as the budget holds, at most `max_num_seqs`.
+    """Return scheduler limits with as many sequences as the KV budget holds, at most `max_num_seqs`.
 
-    With prefix caching, the same number of rows is added for prefixes. If `kv_tokens` is given, it limits
-    the tokens that the scheduler holds, and the number of rows is not reduced. Raises `ValueError` if the
-    budget cannot hold one sequence.
+    With prefix caching, as many KV cache slots again are added for cached prefixes. If `kv_tokens` is given,
+    it limits the cached tokens, and the number of slots is not reduced. Raises `ValueError` if the budget
+    cannot hold one sequence.
     """
     row = row_bytes(config, context, dtype)
     budget = DEFAULT_BYTES if kv_bytes is None else kv_bytes
@@ -55,8 +60,8 @@ def device_limits(
     if kv_tokens is None:
         if budget < device_bytes(1, 1, row):
             raise ValueError(
-                f"kv_cache_memory {budget} bytes is too small for one row of {context} tokens; set at least "
-                f"{device_bytes(1, 1, row)}, or lower max_model_len"
+                f"kv_cache_memory is {budget} bytes, too small for one sequence of {context} tokens; set at "
+                f"least {device_bytes(1, 1, row)}, or lower max_model_len"
             )
         units = budget // row - BESIDE
         seqs = min(max_num_seqs, max(1, units // (3 if prefix_caching else 2)))
@@ -77,10 +82,11 @@ def device_limits(
 def device_budget(
     config: ModelConfig, limits: SchedulerLimits, dtype: Dtype, weights: int, memory: int | None
 ) -> list[str]:
-    """Describe for people what a device will hold. `memory` is that of the largest card in bytes, if known.
+    """Return lines of text that tell the operator how much memory a device will need.
 
-    `weights` is the size of the graph's weights in bytes. A plan larger than `memory` is reported, not
-    refused, since drivers let cards use the machine's memory too.
+    `memory` is the largest graphics card's memory in bytes, if known; `weights` is the size of the graph's
+    weights in bytes. A plan larger than `memory` is reported but not refused, since drivers let cards use the
+    machine's memory too.
     """
     row = row_bytes(config, limits.context, dtype)
     kept = device_bytes(limits.max_num_seqs, limits.rows, row)

@@ -1,6 +1,6 @@
-"""The devices that the embedded engine runs on, with everything that is specific to each of them.
+"""The devices that the embedded engine runs on, and the ONNX Runtime execution provider of each.
 
-Does not import ONNX Runtime, so it can be used anywhere.
+Does not import ONNX Runtime, so any module can import it.
 """
 
 from __future__ import annotations
@@ -14,33 +14,39 @@ if TYPE_CHECKING:
 
 DeviceName = Literal["cpu", "directml", "webgpu", "windowsml"]
 Hardware = Literal["gpu", "npu", "cpu"]
-"""Kind of device that a registered provider runs on: ONNX Runtime's name in lower case."""
+"""Kind of hardware that a provider registered at run time computes on: ONNX Runtime's name in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """An execution provider of ONNX Runtime, as this project uses it."""
+    """An execution provider of ONNX Runtime (its backend for one kind of device), with what the engine needs
+    to know of it.
+    """
 
     name: DeviceName
-    """Name of the device for `--device`."""
+    """Name of the device, as in `--device`."""
     ort: str
-    """Name in `InferenceSession(providers=...)` and `get_providers()`; empty until found in a catalogue."""
+    """The provider's name in ONNX Runtime, such as CPUExecutionProvider. Empty for `windowsml` until a
+    provider is found in Windows' catalogue.
+    """
     memory: str
-    """Name of the device's memory in `OrtValue` and `IOBinding`."""
+    """ONNX Runtime's name of the device's memory, for `OrtValue` and `IOBinding`."""
     distribution: str
-    """Name of the package that contains the provider. Install only one such package; each can run on the
-    CPU too.
+    """Name of the pip package that contains the provider. Only one such package may be installed; each also
+    supports the CPU.
     """
     variant: VariantName
-    """Name of the graph variant that it runs."""
+    """Name of the graph variant that the provider runs: fused or portable."""
     dtypes: tuple[Dtype, ...]
-    """Number formats that the provider's graphs can compute in; the first is the default."""
+    """Number formats in which the provider can compute; the first is the default."""
     hardware: Hardware | None = None
-    """Kind of device of a provider registered at run time; None if the provider is part of the flavour."""
+    """Kind of hardware of a provider that is registered at run time; None if the provider is built into ONNX
+    Runtime.
+    """
 
     @property
     def is_device(self) -> bool:
-        """True unless this is the CPU, whose logits are the reference for the others."""
+        """True for all devices except the CPU, whose logits are the reference for the other devices."""
         return self.name != "cpu"
 
 
@@ -79,4 +85,4 @@ _ALL = (
     ),
 )
 PROVIDERS: dict[DeviceName, Provider] = {provider.name: provider for provider in _ALL}
-"""Providers by name, in the order in which `--device auto` tries them."""
+"""Execution providers by device name, in the order in which `--device auto` tries them."""

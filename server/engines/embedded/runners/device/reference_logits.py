@@ -1,9 +1,10 @@
-"""The CPU's logits, with which a device's are compared. Computed when first needed, kept beside the graph.
+"""Reference logits: those that the CPU computes, with which a device's logits are compared. They are computed
+when first needed and saved next to the graph.
 
 The CPU runs the device's own graph, with the same rounded weights. So a difference comes from the device's
 arithmetic, not from the precision of the weights. Missing logits are computed in a temporary session on the
-CPU (`reference_runner`), which is closed before the device's session is opened at start. The comparison
-therefore needs the memory of that session at most, and almost none once the logits are on disk.
+CPU (`reference_runner`), which is closed before the device's session is opened at start. So the comparison
+needs memory for that session at most, and almost none once the logits are on disk.
 """
 
 from __future__ import annotations
@@ -36,20 +37,24 @@ from server.engines.embedded.runners.device.selftest import (
 from server.engines.embedded.runners.protocol import Runner
 
 BASE = ""
-"""Used in place of an adapter's digest for the base alone."""
+"""Key that stands for the base model without an adapter, instead of an adapter's digest."""
 FOLDER = "golden"
 KEPT = 64
-"""Maximum number of files; each has about 1.3 MiB if the vocabulary has 32,000 tokens."""
+"""Maximum number of saved files of reference logits. Each takes about 1.3 MiB for a vocabulary of 32,000
+tokens.
+"""
 NAMED = 24
-"""Characters of a digest used in a file's name, since Windows limits whole paths to 260."""
+"""Number of characters of an adapter's digest in a file name. Not the whole digest, since Windows limits
+paths to 260 characters.
+"""
 ROOM = 256 << 20
-"""Bytes that a session on the CPU needs in addition to its largest matrix."""
+"""Bytes that the CPU session for reference logits needs in addition to the graph's largest matrix."""
 
 logger = logging.getLogger(__name__)
 
 
 class DeviceCheck:
-    """Compares one device's logits with the CPU's.
+    """Compares one device's logits with the CPU's, for the base model and for each adapter.
 
     Call `prepare` first, in any thread, then `examine` in the runner's thread.
     """
@@ -63,10 +68,11 @@ class DeviceCheck:
         self._references: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, wanted: Mapping[str, AdapterWeights | None]) -> None:
-        """Load or compute the CPU's logits for each digest. The weights of `BASE` are None.
+        """Load or compute the CPU's logits for each digest in `wanted`. The key `BASE` (the base model) has
+        None as weights.
 
-        Raises `DeviceError` if there is not enough memory to compute them, and `ValueError` if an adapter
-        does not fit the graph.
+        Raises `DeviceError` if memory is too small to compute them, and `ValueError` if an adapter does not
+        fit the base model.
         """
         missing: dict[str, AdapterWeights | None] = {}
         for digest, weights in wanted.items():
@@ -79,7 +85,8 @@ class DeviceCheck:
             self._compute(missing)
 
     def examine(self, runner: Runner, rows: Sequence[int], digest: str) -> SelfTest:
-        """Run the self-test (`exercise`) on the device, in the first one or two of `rows`.
+        """Run the self-test for the adapter `digest` (or `BASE`) on the device, in the first one or two KV
+        cache slots of `rows`.
 
         Raises `DeviceError` if the device fails, or if its logits differ too much from the CPU's.
         """
@@ -105,8 +112,8 @@ class DeviceCheck:
         if needed > free:
             raise DeviceError(
                 "memory",
-                f"the self-test of {self._device} needs {needed >> 20} MiB of memory for a moment, but only "
-                f"{free >> 20} MiB are free",
+                f"the self-test of device {self._device} needs {needed >> 20} MiB of main memory for a "
+                f"moment, but only {free >> 20} MiB are free; free some memory, or use --device cpu",
             )
         runner = ReferenceRunner(self._graph, 1, self._context, self._threads)
         try:
@@ -122,13 +129,18 @@ class DeviceCheck:
             runner.close()
 
     def _file(self, digest: str) -> Path:
-        """Return the path of a digest's logits. Its name and folder hold all that the logits depend on."""
+        """Return the path at which an adapter's reference logits are saved.
+
+        Folder and name contain everything that the logits depend on.
+        """
         subject = digest.removeprefix("sha256:")[:NAMED] or "base"
         shape = f"{EXERCISE}-{self._rows}x{self._context}"
         return self._graph.folder / FOLDER / f"{subject}-{shape}-{ort.__version__}.npy"
 
     def _read(self, digest: str) -> NDArray[np.float32] | None:
-        """Read logits from disk; None if the file is missing or does not hold logits of this graph."""
+        """Read an adapter's reference logits from disk; None if the file is missing or does not hold logits
+        of this graph.
+        """
         try:
             found = np.load(self._file(digest), allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -142,7 +154,10 @@ class DeviceCheck:
         return found if whole else None
 
     def _write(self, digest: str, logits: NDArray[np.float32]) -> None:
-        """Write logits to disk. If that fails, log a warning: they will be computed again."""
+        """Save an adapter's reference logits to disk.
+
+        If that fails, log a warning; the next start computes them again.
+        """
         target = self._file(digest)
         try:
             with staged_file(target) as temporary, temporary.open("wb") as file:
@@ -157,7 +172,9 @@ class DeviceCheck:
 
 
 def truth_bytes(config: ModelConfig) -> int:
-    """Return the maximum bytes for computing the CPU's logits, without pages that the system can reclaim."""
+    """Return the maximum bytes needed to compute reference logits on the CPU, without memory that the system
+    can reclaim.
+    """
     shapes = config.shapes
     largest = max(
         sum(shapes[name][0] * shapes[name][1] for name in modules) for modules in config.groups.values()
@@ -166,7 +183,7 @@ def truth_bytes(config: ModelConfig) -> int:
 
 
 def _prune(folder: Path) -> None:
-    """Remove the oldest files, so that `KEPT` remain."""
+    """Remove the oldest files of reference logits, so that at most `KEPT` remain in `folder`."""
     with suppress(OSError):
         ages = {path: path.stat().st_mtime for path in folder.iterdir()}
         for path in sorted(ages, key=lambda path: ages[path], reverse=True)[KEPT:]:

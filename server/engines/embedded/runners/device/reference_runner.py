@@ -1,8 +1,8 @@
-"""Runs a device's graph on the CPU, slowly and in little memory, to get reference logits for the device.
+"""Runs a device's graph on the CPU, slowly but in little memory, to compute reference logits for the device.
 
-The weights are read from the mapped file as they are; ONNX Runtime does not repack or fuse them. So it needs
-memory for about one matrix in float32, apart from pages that the system can reclaim. Activations are not
-rounded for quantised weights.
+ONNX Runtime reads the weights from the mapped file without repacking or fusing them. So it needs memory for
+about one matrix in float32, apart from pages that the system can reclaim. Activations are not rounded, even
+if weights are quantised.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from server.request import AdapterMix
 
 PROVIDER = "CPUExecutionProvider"
 HIDDEN = {"float32": -1e9, "float16": -1e4}
-"""Added to the attention scores of masked positions, by number format."""
+"""Value added to the attention scores of masked positions, by number format."""
 
 
 class ReferenceRunner:
@@ -35,7 +35,7 @@ class ReferenceRunner:
         if graph.variant is not PORTABLE:
             raise ValueError(
                 f"the graph was built as {graph.variant.name!r}, for the CPU only; "
-                "build it as 'portable', of standard ONNX operators, to run it on devices"
+                "build it as 'portable' to compute reference logits with it"
             )
         self._config, self._context = graph.config, context
         self._float = NUMPY[graph.dtype]
@@ -45,7 +45,7 @@ class ReferenceRunner:
 
     @property
     def rows(self) -> int:
-        """Number of rows in the KV memory."""
+        """Number of slots in the KV cache; each holds one sequence."""
         return len(self._rows)
 
     @property
@@ -56,8 +56,8 @@ class ReferenceRunner:
     def prefill(
         self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Compute `tokens` at positions `start`… of `row`; return logits [len(outputs), vocabulary]. See
-        `Runner.prefill`.
+        """Compute `tokens` in KV cache slot `row` from position `start` on; return logits [len(outputs),
+        vocabulary]. See `Runner.prefill`.
         """
         positions = np.arange(start, start + len(tokens), dtype=np.int64)[None]
         past = self._rows[row] or self._empty()
@@ -79,35 +79,34 @@ class ReferenceRunner:
         return np.asarray(logits)
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        """Compute one token for each of `rows` (ascending, distinct); return logits [len(rows), vocabulary].
-        See `Runner.decode`.
+        """Compute one token for each KV cache slot in `rows` (ascending, distinct); return logits [len(rows),
+        vocabulary]. See `Runner.decode`.
         """
         return np.concatenate(
             [self.prefill(entry.row, entry.position, [entry.token], entry.adapter_mix, [0]) for entry in rows]
         )
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy keys and values of positions [0, length) from row `source` to row `target`. See `Runner.copy`.
-        Positions past `length` are copied too, but never read.
+        """Copy the keys and values of KV cache slot `source` to slot `target`.
+
+        Positions past `length` are copied too, but never read. See `Runner.copy`.
         """
         self._rows[target] = dict(self._rows[source])
 
     def release(self, row: int) -> None:
-        """Drop a row's contents, and return its memory to the system if that is supported. See
-        `Runner.release`.
-        """
+        """Empty KV cache slot `row` and free its arrays. See `Runner.release`."""
         self._rows[row] = {}
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Make an adapter resident. See `Runner.load`."""
+        """Load an adapter's weights. See `Runner.load`."""
         self._store.load(digest, weights)
 
     def unload(self, digest: str) -> None:
-        """Remove an adapter that no row uses. See `Runner.unload`."""
+        """Unload an adapter. The caller makes sure that no running sequence uses it. See `Runner.unload`."""
         self._store.unload(digest)
 
     def close(self) -> None:
-        """Release the session. The runner cannot be used afterwards."""
+        """Release the session and the KV cache. The runner cannot be used afterwards."""
         self._rows.clear()
         del self._session, self._store
 
@@ -124,7 +123,10 @@ class ReferenceRunner:
         return {f"lora_mask.{group}": masks.get(group, empty) for group in self._config.groups}
 
     def _mask(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
-        """Compute the attention mask [1, 1, GS, T]. GS = (heads per KV head) x S, position fastest."""
+        """Compute the attention mask [1, 1, GS, T]: 0 if visible, very negative if not.
+
+        GS is (heads per KV head) x tokens, T the KV cache positions.
+        """
         keys = np.arange(self._context)[None]
         seen = keys <= positions[:, None]
         if self._config.sliding_window is not None:
@@ -133,7 +135,9 @@ class ReferenceRunner:
         return np.tile(mask, (self._config.heads // self._config.kv_heads, 1))[None, None]
 
     def _scatter(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Compute [1, KV heads, S, 3]: the row, KV head and position that each new key is written to."""
+        """Compute [1, KV heads, tokens, 3]: the slot, KV head and position in the KV cache to which each new
+        key is written.
+        """
         shape = (1, self._config.kv_heads, len(positions))
         rows, heads, _ = np.indices(shape)
         return np.stack([rows, heads, np.broadcast_to(positions, shape)], axis=-1)

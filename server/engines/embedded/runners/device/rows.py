@@ -1,10 +1,11 @@
-"""Keeps rows of keys and values on a device. Rows that decode together share a block of memory, and each
-other row has its own.
+"""Tracks where each sequence's keys and values are on a device. Sequences that decode together share a block
+of memory; each other sequence has its own block.
 
-A device runs fixed shapes and cannot use part of an array. So a row is either *parked* in its own block,
-where its prompt is computed, or *seated* in the one block whose rows decode together. Blocks have the sizes
-of `buckets`. When a row outgrows its block, the contents are copied to a larger one on the device. A run
-reads one block and writes another, the spare: the seated block has one, and the parked blocks share one.
+A device runs fixed shapes and cannot use part of an array. So a KV cache slot (row) is either *parked* in its
+own block, where its prompt is computed, or *seated* in the one block whose sequences decode together. Blocks
+have the sizes of `buckets`. When a sequence outgrows its block, its contents are copied to a larger block on
+the device. A run reads one block and writes another, the spare. The seated block has its own spare, and the
+parked blocks share one.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from server.engines.embedded.runners.device.buckets import memories, memory_for,
 from server.engines.embedded.runners.device.memory import Block, DeviceMemory
 
 SHRINK = 4
-"""The block of rows that decode together is made smaller once it has this many times the rows or positions
-that are needed.
+"""When the memory block for decoding has this many times the needed slots or positions, it is replaced by a
+smaller block.
 """
 
 
 class SeatedRows:
-    """The block of the rows that decode together, and the spare block that the next run writes."""
+    """The block of device memory whose sequences decode together, and the spare block that the next decode
+    run writes.
+    """
 
     def __init__(self, block: Block, spare: Block, rows: list[int | None]) -> None:
         self.block, self.spare = block, spare
         self.rows = rows
-        """Number of the row at each place of the block; None for a free place."""
+        """The KV cache slot at each position of the block; None for a free position."""
         self.bound: dict[Block, DeviceBinding] = {}
         """Maps each block that is read to the binding that reads this block and writes the other one."""
 
@@ -35,15 +38,20 @@ class SeatedRows:
         return row in self.rows
 
     def swap(self) -> None:
-        """Exchange block and spare after a run, so that the next run reads what this one wrote."""
+        """Swap the memory block for decoding and its spare after a run, so that the next run reads what this
+        run wrote.
+        """
         self.block, self.spare = self.spare, self.block
 
 
 class DeviceRows:
-    """Tracks which block holds each row's keys and values."""
+    """Tracks which block of device memory holds the keys and values of each KV cache slot."""
 
     def __init__(self, memory: DeviceMemory, lengths: Sequence[int], context: int) -> None:
-        """Keep a reference to `lengths`, the caller's current number of tokens in each row."""
+        """Start with empty KV cache slots.
+
+        `lengths` is the number of tokens in each slot, which the caller keeps up to date.
+        """
         self._memory, self._lengths, self._count = memory, lengths, len(lengths)
         self._sizes = memories(context)
         self._parked: dict[int, Block] = {}
@@ -51,9 +59,10 @@ class DeviceRows:
         self.seated: SeatedRows | None = None
 
     def park(self, row: int, tokens: int) -> tuple[Block, Block]:
-        """Move a row to a block of its own, with room for `tokens`.
+        """Move KV cache slot `row` to a memory block of its own with room for `tokens`, to compute a prompt
+        in it.
 
-        Return the block that the run reads and the block that it writes. Call `fill` after the run.
+        Returns the block that the run reads and the block that it writes. Call `fill` after the run.
         """
         positions = memory_for(self._sizes, tokens)
         block = self._leave(row, positions)
@@ -68,12 +77,15 @@ class DeviceRows:
         return block, self._spare
 
     def fill(self, row: int) -> None:
-        """Use the block that a run wrote as the row's block from now on."""
+        """After a prefill run, use the memory block that the run wrote for KV cache slot `row`."""
         assert self._spare is not None
         self._parked[row], self._spare = self._spare, self._parked[row]
 
     def seat(self, rows: Sequence[int], tokens: int) -> SeatedRows:
-        """Move `rows` to the block whose rows decode together. Each will hold at most `tokens`."""
+        """Move the KV cache slots `rows` into the memory block whose sequences decode together.
+
+        Each slot will hold at most `tokens`.
+        """
         seated = self._arranged(rows, memory_for(self._sizes, tokens))
         for row in rows:
             if row not in seated:
@@ -81,7 +93,9 @@ class DeviceRows:
         return seated
 
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first `tokens` positions of row `source` to row `target`, which gets its own block."""
+        """Copy the first `tokens` positions of KV cache slot `source` to slot `target`, which gets a memory
+        block of its own.
+        """
         self.release(target)
         positions = memory_for(self._sizes, tokens)
         if source in self._parked:
@@ -90,7 +104,7 @@ class DeviceRows:
             self._parked[target] = self._taken(self.seated, source, positions)
 
     def release(self, row: int) -> None:
-        """Drop a row, and release its block if no other row uses it."""
+        """Empty KV cache slot `row`, and free its memory block if no other slot uses this block."""
         self._parked.pop(row, None)
         if not self._parked:
             self._spare = None
@@ -100,13 +114,14 @@ class DeviceRows:
                 self.seated = None
 
     def close(self) -> None:
-        """Free the memory of every block."""
+        """Free all memory blocks on the device."""
         self._parked.clear()
         self._spare = self.seated = None
 
     def _leave(self, row: int, positions: int) -> Block | None:
-        """Return the block that holds only this row; None if the row is empty. If the row is in the block
-        that decodes, copy it to its own block first.
+        """Return the memory block that holds only KV cache slot `row`; None if the slot is empty.
+
+        If the slot is in the memory block for decoding, it is first copied to a block of its own.
         """
         if self.seated is not None and row in self.seated:
             block = self._taken(self.seated, row, positions)
@@ -118,8 +133,9 @@ class DeviceRows:
         return self._memory.take(seated.block, [seated.rows.index(row)], positions)
 
     def _arranged(self, rows: Sequence[int], positions: int) -> SeatedRows:
-        """Return the block whose rows decode together. Rebuild it if it is too small for `rows`, or much
-        larger than needed.
+        """Return the memory block whose sequences decode together.
+
+        It is rebuilt if it is too small for the slots `rows`, or much larger than needed.
         """
         seats, seated = seats_for(len(rows), self._count), self.seated
         if seated is not None:
@@ -137,7 +153,9 @@ class DeviceRows:
         return made
 
     def _made(self, seated: SeatedRows | None, rows: Sequence[int], seats: int, positions: int) -> SeatedRows:
-        """Create a block of this size for the rows that decode together, and move them to it."""
+        """Create the memory block for decoding in this size, and copy the previous block's sequences to
+        it.
+        """
         kept = [] if seated is None else [i for i, row in enumerate(seated.rows) if row is not None]
         if seated is not None and kept:
             filler = [0] * (seats - len(kept))
@@ -152,13 +170,14 @@ class DeviceRows:
         return SeatedRows(alone, self._memory.zeros(1, positions), [rows[0]])
 
     def _park(self, seated: SeatedRows, row: int) -> None:
-        """Move a row from the block that decodes to a block of its own."""
+        """Move a KV cache slot from the memory block for decoding to a block of its own."""
         self._parked[row] = self._taken(seated, row, memory_for(self._sizes, self._lengths[row]))
         seated.rows[seated.rows.index(row)] = None
 
     def _sit(self, seated: SeatedRows, row: int, rows: Collection[int]) -> None:
-        """Move a row to a free place in the block that decodes. If there is none, first move a row that is
-        not among `rows` to its own block.
+        """Move a KV cache slot to a free position in the memory block for decoding.
+
+        If no position is free, first move out a slot that is not in `rows`.
         """
         if None not in seated.rows:
             idle = (other for other in seated.rows if other is not None and other not in rows)

@@ -1,4 +1,7 @@
-"""The runner for device providers. Sessions have fixed shapes; keys and values stay on the device."""
+"""The runner for GPUs and NPUs.
+
+Its ONNX sessions have fixed shapes, and keys and values stay on the device.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ PACK_BYTES = 1 << 30
 
 
 class DeviceRunner:
-    """Runs a portable graph on a device.
+    """Runs a portable graph on a GPU or NPU.
 
-    Raises `ValueError` for calls that would read or write outside a row's contents.
+    Raises `ValueError` for a call that would read or write positions that a KV cache slot does not hold.
     """
 
     def __init__(
@@ -42,17 +45,19 @@ class DeviceRunner:
         *,
         pack_bytes: int = PACK_BYTES,
     ) -> None:
-        """Open the graph on the provider with `rows` rows of up to `context` positions.
+        """Open the graph on the device with `rows` KV cache slots of up to `context` positions.
 
         A prompt is computed in runs of at most `chunk` tokens. `pack_bytes` limits the memory of adapters
-        packed side by side for batches. Raises `RuntimeError` if the provider is missing.
+        packed side by side for batches. Raises `RuntimeError` if ONNX Runtime lacks the device's execution
+        provider.
         """
         if graph.variant is not PORTABLE:
             raise ValueError(
-                f"graph variant {graph.variant.name!r} is not for a device; prepare it as 'portable'"
+                f"the graph was built as {graph.variant.name!r}, for the CPU only; build it as 'portable' to "
+                "run it on a GPU or NPU"
             )
         if chunk < 1:
-            raise ValueError(f"chunk {chunk} must be at least 1")
+            raise ValueError(f"chunk (tokens per prefill run) is {chunk}, but must be at least 1")
         config = graph.config
         self._contents = RowLengths(rows, context, config.vocabulary, config.context)
         self._config, self._provider = config, provider
@@ -66,12 +71,12 @@ class DeviceRunner:
 
     @property
     def rows(self) -> int:
-        """Number of rows in the KV memory."""
+        """Number of slots in the KV cache; each holds one sequence."""
         return len(self._contents.lengths)
 
     @property
     def context(self) -> int:
-        """Number of positions that one row holds."""
+        """Number of positions in a KV cache slot."""
         return self._contents.context
 
     @property
@@ -82,9 +87,10 @@ class DeviceRunner:
     def prefill(
         self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Compute `tokens` at positions `start`… of `row`; return logits [len(outputs), vocabulary].
+        """Compute `tokens` in KV cache slot `row` from position `start` on; return logits [len(outputs),
+        vocabulary].
 
-        Contents of the row from `start` on are dropped.
+        Later positions of the slot are dropped.
         """
         wanted = np.array(outputs, dtype=np.int64)
         self._contents.check_prefill(row, start, tokens, wanted)
@@ -100,9 +106,10 @@ class DeviceRunner:
         return logits
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        """Compute one token for each of `rows` (ascending, distinct); return logits [len(rows), vocabulary].
+        """Compute one token for each KV cache slot in `rows` (ascending, distinct); return logits [len(rows),
+        vocabulary].
 
-        Other rows keep their contents.
+        Other slots keep their contents.
         """
         self._contents.check_decode(rows)
         adapters = self._adapters.use([entry.adapter_mix for entry in rows])
@@ -127,28 +134,31 @@ class DeviceRunner:
         return logits[seats]
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy keys and values of positions [0, length) from row `source` to row `target`."""
+        """Copy the keys and values of positions [0, length) from KV cache slot `source` to slot `target`."""
         self._contents.check_copy(source, target, length)
         if source != target:
             self._rows.copy(source, target, length)
         self._contents.lengths[target] = length
 
     def release(self, row: int) -> None:
-        """Drop a row's contents and free its memory on the device."""
+        """Empty KV cache slot `row` and free its memory on the device."""
         self._contents.check_row(row)
         self._rows.release(row)
         self._contents.lengths[row] = 0
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
-        """Make an adapter resident. Raises `ValueError` if it does not fit the graph."""
+        """Load an adapter's weights. Raises `ValueError` if the adapter does not fit the base model."""
         self._adapters.load(digest, weights)
 
     def unload(self, digest: str) -> None:
-        """Remove an adapter that no row uses."""
+        """Unload an adapter. The caller makes sure that no running sequence uses it."""
         self._adapters.unload(digest)
 
     def close(self) -> None:
-        """Release arrays, then the sessions that own them. The runner cannot be used afterwards."""
+        """Release all arrays on the device, then the sessions that own the arrays.
+
+        The runner cannot be used afterwards.
+        """
         self._rows.close()
         self._adapters.close()
         self._weights.clear()
@@ -164,7 +174,10 @@ class DeviceRunner:
         indices: NDArray[np.int64],
         adapters: UploadedPack,
     ) -> NDArray[np.float32]:
-        """Compute a part of a prompt; return logits of the tokens at `indices`."""
+        """Compute one chunk of a prompt on the device.
+
+        Return logits [len(indices), vocabulary] of the tokens at `indices`.
+        """
         length = chunk_for(self._chunks, len(tokens))
         block, target = self._rows.park(row, start + len(tokens))
         batch = InputBatch.idle_rows(1, length, block.positions)
@@ -190,7 +203,10 @@ class DeviceRunner:
         indices: NDArray[np.int64],
         adapters: UploadedPack,
     ) -> NDArray[np.float32]:
-        """Run a batch that reads one block and writes the other; return logits [len(indices), vocabulary]."""
+        """Run a batch that reads one block of KV cache and writes another.
+
+        Return logits [len(indices), vocabulary].
+        """
         host = host_inputs(self._config, self._memory.dtype, batch, positions)
         host |= adapters.masks(mixes) | {"indices": indices}
         logits = np.empty((len(indices), self.vocabulary), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""The self-test of a device: runs the same short exercise on the device and the CPU, and compares the logits.
+"""The self-test of a device: runs the same short prompts on the device and the CPU, and compares the logits.
 
-`exercise` computes a prompt in two chunks, a second row without adapter, and a few decodes of both together.
-Its tokens are fixed and do not depend on the logits. `reference_logits` provides the CPU's logits.
+`exercise` computes a prompt in two chunks, a second prompt without adapter, and a few decode steps of both
+together. Its tokens are fixed and do not depend on the logits. `reference_logits` provides the CPU's logits.
 """
 
 from __future__ import annotations
@@ -24,23 +24,29 @@ from server.request import AdapterMix
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 
 THRESHOLDS: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.15, "int4": 0.15}
-"""Largest allowed difference of a logit. Both sides have the same rounded weights, so a difference comes from
-arithmetic alone. In float32, devices differ by 2e-6 to 2e-5."""
+"""Largest difference between a device's logit and the CPU's that passes the self-test, by precision. Both
+compute with the same rounded weights, so a difference comes from arithmetic alone. In float32, devices differ
+from the CPU by 2e-6 to 2e-5.
+"""
 HALF_SHARE = 0.04
-"""For graphs in float16: allowed difference as a share of the largest logit, if that exceeds the threshold.
-The CPU sums in float32, but a device may sum in float16, with errors in proportion to the logits. Measured:
-0.7 % on the mini base, 1.1 % and 2.0 % on random bases of 28 and 152 million weights."""
+"""For float16 graphs: largest allowed difference as a fraction of the largest logit, if that is more than the
+value in `THRESHOLDS`. The CPU sums in float32, but a device may sum in float16, with errors proportional to
+the logits. Measured: 0.7 % on the mini base model, 1.1 % and 2.0 % on random base models of 28 and 152
+million weights.
+"""
 PROMPT = 14
-"""Tokens of the prompt; fewer if the context is shorter."""
+"""Number of tokens of the self-test's prompt; fewer if the context length is smaller."""
 BESIDE = 5
-"""Tokens of the second row's prompt."""
+"""Number of tokens of the self-test's second prompt, which runs without adapter."""
 DECODES = 3
 EXERCISE = 1
-"""Increase this with every change of `exercise`, so that logits on disk are computed again."""
+"""Version of the self-test. Increase it with every change of `exercise`, so that saved reference logits are
+computed again.
+"""
 
 
 class DeviceError(EngineError):
-    """A device cannot be used. `reason` is the cause in a word."""
+    """A device cannot be used. `reason` is the cause in one word: absent, failed, memory or logits."""
 
     def __init__(self, reason: FallbackReason, message: str) -> None:
         super().__init__(message)
@@ -49,23 +55,25 @@ class DeviceError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """Result of comparing a device's logits with the CPU's."""
+    """Result of the self-test: how much a device's logits differ from the CPU's."""
 
     subject: str
-    """`the base`, or an adapter's digest."""
+    """What was tested: the string `the base` for the base model, or `the adapter`."""
     device: str
     precision: Precision
     threshold: float
     """Largest difference between the logits that passes the self-test."""
     difference: float
-    """Largest absolute difference of a logit; infinite if a logit is not finite."""
+    """Largest absolute difference between a logit of the device and of the CPU; infinite if one is not
+    finite.
+    """
     agreed: int
-    """Number of positions at which device and CPU have the same likeliest token."""
+    """Number of positions at which device and CPU have the same most likely token."""
     positions: int
 
     @property
     def passed(self) -> bool:
-        """True if the difference is at most the threshold, so that the device may be used."""
+        """True if the logits differ by at most the threshold, so that the device may be used."""
         return self.difference <= self.threshold
 
     def __str__(self) -> str:
@@ -79,7 +87,9 @@ class SelfTest:
 
 
 def precision_of(dtype: Dtype, quantize: Quantize) -> Precision:
-    """Return the key of a graph's threshold: its quantisation, or its number format if not quantised."""
+    """Return the key in `THRESHOLDS` for a graph: its quantisation, or its number format if it is not
+    quantised.
+    """
     if quantize == "none":
         return dtype
     return cast("Precision", "int4" if quantize == "int4" else "int8")
@@ -88,10 +98,10 @@ def precision_of(dtype: Dtype, quantize: Quantize) -> Precision:
 def exercise(
     runner: Runner, rows: Sequence[int], context: int, adapter_mix: AdapterMix
 ) -> NDArray[np.float32]:
-    """Run the exercise in one or two free `rows`, ascending, and release them.
+    """Run the self-test in one or two free KV cache slots `rows` (ascending), and empty them.
 
-    Returns logits [positions, vocabulary]. The second row runs without adapters; it is skipped if only one
-    row is given.
+    Returns logits [positions, vocabulary]. The second slot runs without adapters; it is skipped if only one
+    slot is given.
     """
     prompt, decodes, cut = _script(runner.vocabulary, context)
     first, beside = rows[0], rows[1] if len(rows) > 1 else None
@@ -118,7 +128,9 @@ def exercise(
 
 
 def foretell(runner: Runner, rows: int, context: int, adapter_mix: AdapterMix) -> NDArray[np.float32]:
-    """Compute the same logits as `exercise`, but in a single prefill for each of its one or two rows."""
+    """Compute the logits that `exercise` should return, but with a single prefill for each of its one or two
+    slots.
+    """
     prompt, decodes, cut = _script(runner.vocabulary, context)
     at = [*(sorted({cut // 2, cut - 1}) if cut else []), *range(len(prompt) - 1, len(prompt) + len(decodes))]
     found = runner.prefill(0, 0, [*prompt, *decodes], adapter_mix, at).copy()
@@ -137,7 +149,7 @@ def foretell(runner: Runner, rows: int, context: int, adapter_mix: AdapterMix) -
 
 
 def threshold_of(dtype: Dtype, quantize: Quantize, reference: NDArray[np.float32]) -> float:
-    """Return the largest allowed difference from `reference`, the CPU's logits."""
+    """Return the largest difference from the CPU's logits (`reference`) that passes the self-test."""
     least = THRESHOLDS[precision_of(dtype, quantize)]
     halves = dtype == "fp16" and quantize == "none"
     return max(least, HALF_SHARE * float(np.abs(reference).max())) if halves else least
@@ -151,14 +163,20 @@ def judge_logits(
     found: NDArray[np.float32],
     reference: NDArray[np.float32],
 ) -> SelfTest:
-    """Compare a device's logits [positions, vocabulary] with the CPU's.
+    """Compare a device's logits [positions, vocabulary] (`found`) with the CPU's (`reference`).
 
     Raises `ValueError` if the shapes differ or the CPU's logits are not finite.
     """
     if found.shape != reference.shape:
-        raise ValueError(f"logits {found.shape} cannot be compared with {reference.shape}")
+        raise ValueError(
+            f"the device's logits of shape {found.shape} cannot be compared with the CPU's of shape "
+            f"{reference.shape}"
+        )
     if not np.isfinite(reference).all():
-        raise ValueError(f"the CPU computes logits that are not numbers for {subject}")
+        raise ValueError(
+            f"the CPU computes logits that are not finite numbers for {subject}, so the device cannot be "
+            "tested; check the weights"
+        )
     difference = float(np.abs(found - reference).max()) if np.isfinite(found).all() else math.inf
     agreed = int((found.argmax(axis=1) == reference.argmax(axis=1)).sum())
     precision, threshold = precision_of(dtype, quantize), threshold_of(dtype, quantize, reference)
@@ -166,12 +184,14 @@ def judge_logits(
 
 
 def _script(vocabulary: int, context: int) -> tuple[list[int], list[int], int]:
-    """Return the prompt, the tokens decoded after it, and the index at which the prompt is cut in two."""
+    """Return the self-test's prompt, the tokens that are decoded after it, and the index at which the prompt
+    is split into chunks.
+    """
     prompt = _tokens(vocabulary, max(1, min(PROMPT, context - DECODES)))
     decodes = [prompt[step % len(prompt)] for step in range(min(DECODES, context - len(prompt)))]
     return prompt, decodes, 2 * len(prompt) // 3
 
 
 def _tokens(vocabulary: int, count: int) -> list[int]:
-    """Return a fixed sequence of tokens spread over the vocabulary (multiplicative hashing)."""
+    """Return `count` fixed token ids that are spread over the vocabulary (multiplicative hashing)."""
     return [(index * 2654435761 + 97) % vocabulary for index in range(1, count + 1)]

@@ -1,8 +1,8 @@
-"""Opens ONNX Runtime sessions of fixed shapes on a device, which share one copy of the weights.
+"""Opens ONNX Runtime sessions of fixed shapes on a device; all of them share one copy of the weights.
 
-An execution provider copies the weights of a graph into its own memory for each session. To avoid that, the
-weights are inputs of the graph here: they are uploaded once and bound by every session. So a session for a
-new shape needs memory for its compiled operators only.
+An execution provider would copy a graph's weights into its own memory for each session. To avoid that, the
+weights are turned into inputs of the graph: they are uploaded once, and every session is bound to them. So a
+session for a new shape needs memory for its compiled operators only.
 """
 
 from __future__ import annotations
@@ -25,27 +25,29 @@ from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.runners.device.providers import PROVIDERS, Hardware, Provider
 
 MAX_SESSIONS = 48
-"""Maximum number of open sessions, each for one shape."""
+"""Maximum number of open sessions on a device; each is for one shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionShape:
-    """The sizes that a session is created for."""
+    """The sizes for which an ONNX session on a device is created."""
 
     rows: int
-    """B: rows of the batch."""
+    """B: number of slots in the batch."""
     length: int
-    """S: number of tokens in each row."""
+    """S: number of tokens in each batch slot."""
     positions: int
-    """T: number of positions of the KV memory."""
+    """T: number of KV cache positions in each slot."""
     outputs: int
     """M: number of positions whose logits are computed."""
     rank: int
-    """Number of rank columns of each target module."""
+    """Number of LoRA rank columns of each linear module."""
 
 
 def find_devices(name: str, hardware: Hardware) -> list[Any]:
-    """Return the `OrtEpDevice`s of this kind of hardware that a registered provider has."""
+    """Return ONNX Runtime's devices (`OrtEpDevice`) of this kind of hardware, for the provider with this
+    `name`.
+    """
     return [
         device
         for device in ort.get_ep_devices()
@@ -54,7 +56,9 @@ def find_devices(name: str, hardware: Hardware) -> list[Any]:
 
 
 def own_memory(provider: Provider) -> Any:
-    """Return the `OrtMemoryInfo` of a registered provider's device; None if it uses the host's memory."""
+    """Return the memory (`OrtMemoryInfo`) of a device whose provider is registered at run time; None if it
+    uses host memory.
+    """
     if provider.hardware is None:
         return None
     device = find_devices(provider.ort, provider.hardware)[0]
@@ -62,17 +66,19 @@ def own_memory(provider: Provider) -> Any:
 
 
 def rank_columns(config: ModelConfig, rank: int) -> dict[str, int]:
-    """Return the rank columns of each group, if each of its modules has `rank` columns."""
+    """Return the number of LoRA rank columns of each matrix product, if each of its linear modules has `rank`
+    columns.
+    """
     return {group: rank * len(modules) for group, modules in config.groups.items()}
 
 
 def open_session(
     model: bytes, provider: Provider, sizes: Mapping[str, int], *, strict: bool = True
 ) -> ort.InferenceSession:
-    """Open a session on the provider, with `sizes` for its named dimensions.
+    """Open an ONNX session on the provider's device, with `sizes` for the graph's named dimensions.
 
-    With `strict`, every node must run on the provider. Raises `RuntimeError` if the session runs elsewhere,
-    and ONNX Runtime's error if a node cannot run on the provider.
+    With `strict`, every node must run on the device. Raises `RuntimeError` if the session runs elsewhere, and
+    ONNX Runtime's error if a node cannot run on the device.
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -87,14 +93,16 @@ def open_session(
     session = _opened(model, options, provider)
     if session.get_providers()[0] != provider.ort:
         raise RuntimeError(
-            f"the session runs on {', '.join(session.get_providers())}, not on {provider.ort}; "
-            f"is {provider.distribution} installed, and a device there?"
+            f"the ONNX Runtime session runs on {', '.join(session.get_providers())}, not on {provider.ort}; "
+            f"check that {provider.distribution} is installed and that the machine has such a device"
         )
     return session
 
 
 def _opened(model: bytes, options: Any, provider: Provider) -> ort.InferenceSession:
-    """Open a session on a provider built into ONNX Runtime, or on the first device of a registered one."""
+    """Open an ONNX session on a provider built into ONNX Runtime, or on the first device of a provider
+    registered at run time.
+    """
     if provider.hardware is None:
         return ort.InferenceSession(model, options, providers=[provider.ort])
     devices = find_devices(provider.ort, provider.hardware)
@@ -103,14 +111,20 @@ def _opened(model: bytes, options: Any, provider: Provider) -> ort.InferenceSess
 
 
 def _provider_options(name: str, hardware: Hardware) -> dict[str, str]:
-    """Make OpenVINO compute float32 exactly: by default it uses bfloat16 if the hardware supports it."""
+    """Return options that make OpenVINO compute float32 exactly.
+
+    By default it uses bfloat16 if the hardware supports it.
+    """
     if name != "OpenVINOExecutionProvider":
         return {}
     return {"load_config": json.dumps({hardware.upper(): {"EXECUTION_MODE_HINT": "ACCURACY"}})}
 
 
 def detach_weights(graph: BuiltGraph) -> tuple[bytes, dict[str, NDArray[np.generic]]]:
-    """Turn a graph's weights into inputs. Return the new graph and the weights, mapped from the file."""
+    """Turn a graph's weights into graph inputs.
+
+    Return the new graph, and the weights mapped from their file.
+    """
     model = onnx.load(str(graph.path), load_external_data=False)
     kept: list[onnx.TensorProto] = []
     weights: dict[str, NDArray[np.generic]] = {}
@@ -130,7 +144,7 @@ def detach_weights(graph: BuiltGraph) -> tuple[bytes, dict[str, NDArray[np.gener
 
 
 class Sessions:
-    """The sessions of one graph, each created at its first use."""
+    """The ONNX sessions of one graph on a device, each opened when its shape is first used."""
 
     def __init__(self, model: bytes, graph: BuiltGraph, provider: Provider) -> None:
         self._model, self._provider = model, provider
@@ -138,7 +152,7 @@ class Sessions:
         self._open: OrderedDict[SessionShape, ort.InferenceSession] = OrderedDict()
 
     def get(self, shape: SessionShape) -> ort.InferenceSession:
-        """Return the session for a shape, and open it if needed."""
+        """Return the ONNX session for a shape; open it if it is not open."""
         if shape in self._open:
             self._open.move_to_end(shape)
             return self._open[shape]
@@ -153,5 +167,5 @@ class Sessions:
         return session
 
     def close(self) -> None:
-        """Release all sessions."""
+        """Close all sessions."""
         self._open.clear()

@@ -1,1 +1,3 @@
-"""Windows ML's catalogue: listing, fetching and registering providers; the embedded engine imports it."""
+"""Windows ML's catalogue of execution providers: lists, installs and registers them; the embedded engine
+imports it.
+"""

@@ -1,7 +1,8 @@
 """Windows ML's catalogue of execution providers: lists those for this machine, and installs one on demand.
 
-The protocols describe the part of the package `windowsml` that is used here. Only `install` downloads
-anything: Windows downloads a missing provider when it is made ready. Does not import ONNX Runtime.
+The protocols describe the parts of the Python package `windowsml` that are used here. Only `install`
+downloads anything: Windows downloads a missing provider when it is made ready. This module does not import
+ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -19,149 +20,181 @@ from server.errors import EngineError, first_line
 logger = logging.getLogger(__name__)
 PACKAGE = "windowsml"
 PINNED = "2.5.96"
-"""Version of `windowsml` in pyproject.toml. It works with one version of `onnxruntime-windowsml` only."""
+"""Version of the package `windowsml` in pyproject.toml. It works with one version of `onnxruntime-windowsml`
+only.
+"""
 
 ProviderState = Literal["ready", "installed", "absent"]
-"""`ready`: usable by this process. `installed`: on this machine, but not yet ready. `absent`: missing."""
+"""State of an execution provider. `ready`: usable by this process. `installed`: on this machine, but not yet
+ready. `absent`: not installed.
+"""
 _STATES: dict[str, ProviderState] = {"Ready": "ready", "NotReady": "installed", "NotPresent": "absent"}
-"""Member of `windowsml.EpReadyState` (2.5.96) → state."""
+"""Maps each member of `windowsml.EpReadyState` (version 2.5.96) to a provider state."""
 
 
 class CatalogueError(EngineError):
-    """The catalogue or one of its providers cannot be used. The message says what to do."""
+    """Windows ML's catalogue or one of its execution providers cannot be used.
+
+    The message says what to do.
+    """
 
 
 class EnumMember(Protocol):
-    """A member of an enumeration of `windowsml`."""
+    """A member of an enumeration in the Python package `windowsml`."""
 
     @property
     def name(self) -> str:
-        """Name of the enumeration's member."""
+        """Name of this member of a `windowsml` enumeration."""
         ...
 
 
 class CatalogueEntry(Protocol):
-    """`windowsml.ExecutionProvider`. Each property queries Windows again."""
+    """An execution provider in Windows ML's catalogue (`windowsml.ExecutionProvider`).
+
+    Each property queries Windows again.
+    """
 
     @property
     def name(self) -> str:
-        """Name of the provider in ONNX Runtime."""
+        """Name of the execution provider in ONNX Runtime."""
         ...
 
     @property
     def version(self) -> str:
-        """Version of the provider's package; empty until it is installed."""
+        """Version of the execution provider's package; empty until it is installed."""
         ...
 
     @property
     def library_path(self) -> str:
-        """Path of the library to register; empty until the provider is ready."""
+        """Path of the library to register with ONNX Runtime; empty until the execution provider is ready."""
         ...
 
     @property
     def ready_state(self) -> EnumMember:
-        """Whether the provider is installed and ready: the name of a member of `windowsml.EpReadyState`."""
+        """Tells if the execution provider is installed and ready; its name is a member of
+        `windowsml.EpReadyState`.
+        """
         ...
 
     @property
     def certification(self) -> EnumMember:
-        """Whether Microsoft certified the provider: the name of a member of `windowsml.EpCertification`."""
+        """Tells if Microsoft certified the execution provider; its name is a member of
+        `windowsml.EpCertification`.
+        """
         ...
 
     def ensure_ready(self) -> None:
-        """Make the provider usable by this process; download it if it is absent. Raises `OSError`."""
+        """Make the execution provider usable by this process, and download it if it is absent.
+
+        Raises `OSError` if that fails.
+        """
         ...
 
 
 class ProviderCatalogue(Protocol):
-    """The parts of `windowsml.EpCatalog` that are used here."""
+    """The parts of `windowsml.EpCatalog`, Windows ML's catalogue of execution providers, that are used
+    here.
+    """
 
     def find_all_providers(self) -> Sequence[CatalogueEntry]:
-        """The providers for this machine's hardware, installed or not. Raises `OSError`."""
+        """Return the execution providers for this machine's hardware, installed or not.
+
+        Raises `OSError` if Windows does not answer.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A provider that Windows ML offers this machine."""
+    """An execution provider that Windows ML offers for this machine, installed or not."""
 
     name: str
     version: str
     state: ProviderState
     certified: bool
-    """True if Microsoft has certified it for this machine."""
+    """True if Microsoft has certified the provider for this machine."""
 
 
 @cache
 def open_catalogue(platform: str = sys.platform) -> ProviderCatalogue:
-    """Open this machine's catalogue until the process ends, since its entries must not outlive it.
+    """Open this machine's Windows ML catalogue. It stays open until the process ends, since its entries must
+    not outlive it.
 
-    Raises `CatalogueError` if the package is not installed, or Windows has no catalogue.
+    Raises `CatalogueError` if the package `windowsml` is not installed, or Windows has no catalogue.
     """
     try:
         package = cast("Any", importlib.import_module(PACKAGE))
         return cast("ProviderCatalogue", package.EpCatalog())
     except ImportError:
         if platform != "win32":
-            problem = f"device {PACKAGE} is for Windows alone; use --device webgpu or --device cpu"
+            problem = f"device {PACKAGE} works on Windows only; use --device webgpu or --device cpu"
         else:
-            problem = f"device {PACKAGE} needs a package; run: pip install {PACKAGE}=={PINNED}"
+            problem = f"device {PACKAGE} needs a missing package; run: pip install {PACKAGE}=={PINNED}"
         raise CatalogueError(problem) from None
     except OSError as error:
         raise CatalogueError(
-            f"device {PACKAGE} needs Windows 11 24H2 or later, and there is no catalogue here: "
-            f"{first_line(error)}; use --device directml"
+            f"device {PACKAGE} needs the Windows ML catalogue of Windows 11 24H2 or later, which cannot be "
+            f"opened: {first_line(error)}; use --device directml"
         ) from error
 
 
 def list_offers(catalogue: ProviderCatalogue) -> tuple[Offer, ...]:
-    """List the catalogue's providers by name. Raises `CatalogueError` if Windows does not answer."""
+    """List the execution providers in Windows ML's catalogue, sorted by name.
+
+    Raises `CatalogueError` if Windows does not answer.
+    """
     return tuple(sorted((offer for _, offer in _look(catalogue)), key=lambda offer: offer.name))
 
 
 def ready_entries(catalogue: ProviderCatalogue) -> list[CatalogueEntry]:
-    """Make all installed providers usable by this process, without downloads. Return their entries.
+    """Make all installed execution providers usable by this process, without downloads. Return their
+    catalogue entries.
 
-    Leaves out providers that Windows cannot make ready. Raises `CatalogueError` if Windows does not answer.
+    Providers that Windows cannot make ready are left out. Raises `CatalogueError` if Windows does not answer.
     """
     present = [entry for entry, offer in _look(catalogue) if offer.state != "absent"]
     return [entry for entry in present if _is_made_ready(entry)]
 
 
 def install(catalogue: ProviderCatalogue, name: str) -> Offer:
-    """Let Windows download the provider `name`, which may take minutes. Does nothing if it is installed.
+    """Let Windows download and install the execution provider `name`, which may take minutes. Does nothing if
+    it is installed.
 
-    `name` is case-insensitive. Raises `CatalogueError` if it is not offered or cannot be downloaded.
+    `name` is case-insensitive. Raises `CatalogueError` if Windows does not offer the provider or cannot
+    download it.
     """
     found = _look(catalogue)
     entries = [entry for entry, offer in found if offer.name.lower() == name.lower()]
     if not entries:
         offered = ", ".join(sorted(offer.name for _, offer in found)) or "none"
-        raise CatalogueError(f"Windows ML has no provider {name!r} for this machine; it offers: {offered}")
+        raise CatalogueError(
+            f"Windows ML has no execution provider {name!r} for this machine; it offers: {offered}"
+        )
     try:
         entries[0].ensure_ready()
     except OSError as error:
         raise CatalogueError(
-            f"Windows could not install {entries[0].name}: {first_line(error)}; "
+            f"Windows could not install the execution provider {entries[0].name}: {first_line(error)}; "
             "check the network and Windows Update, and try again"
         ) from error
     return _offer(entries[0])
 
 
 def missing(offers: Iterable[Offer]) -> list[Offer]:
-    """Return the certified providers that are not installed on this machine yet."""
+    """Return the certified execution providers that are not installed on this machine yet."""
     return [offer for offer in offers if offer.certified and offer.state == "absent"]
 
 
 def _look(catalogue: ProviderCatalogue) -> list[tuple[CatalogueEntry, Offer]]:
-    """Return each provider in Windows' catalogue. Raises `CatalogueError` if the catalogue does not
-    answer.
+    """Return all execution providers in Windows ML's catalogue.
+
+    Raises `CatalogueError` if the catalogue does not answer.
     """
     try:
         return [(entry, _offer(entry)) for entry in catalogue.find_all_providers()]
     except OSError as error:
         raise CatalogueError(
-            f"Windows ML's catalogue does not answer: {first_line(error)}; try again"
+            f"Windows ML's catalogue of execution providers does not answer: {first_line(error)}; try again"
         ) from error
 
 

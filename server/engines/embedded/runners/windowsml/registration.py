@@ -1,4 +1,6 @@
-"""Registers the catalogue's providers with ONNX Runtime, and lists the devices of each provider."""
+"""Registers the execution providers of Windows ML's catalogue with ONNX Runtime, and lists the devices of
+each.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,19 @@ from server.errors import first_line
 
 logger = logging.getLogger(__name__)
 _ORDER: tuple[Hardware, ...] = ("gpu", "npu", "cpu")
-"""Kinds of hardware, in order of preference."""
+"""Kinds of hardware in order of preference, for providers of Windows ML."""
 
 
 def register_present(catalogue: ProviderCatalogue) -> list[Provider]:
-    """Register every installed provider, and return their devices in order of preference.
+    """Register every installed execution provider of Windows ML with ONNX Runtime. Return their devices in
+    order of preference.
 
-    Raises `CatalogueError` if no provider is installed, or none of them has a device on this machine.
+    Raises `CatalogueError` if no provider is installed, or no provider has a device on this machine.
     """
     entries = ready_entries(catalogue)
     if not entries:
         raise CatalogueError(
-            "device windowsml needs a provider of Windows ML, and none is installed and ready; "
+            "device windowsml needs an execution provider of Windows ML, but none is installed and ready; "
             "run: oneseek devices install, or use --device directml"
         )
     names = [entry.name for entry in entries if _register(entry)]
@@ -43,13 +46,17 @@ def register_present(catalogue: ProviderCatalogue) -> list[Provider]:
     if not found:
         listed = ", ".join(entry.name for entry in entries)
         raise CatalogueError(
-            f"device windowsml: {listed} has no device here; update the driver, or use --device directml"
+            f"device windowsml: {listed} finds no hardware on this machine; update the hardware's driver, or "
+            "use --device directml"
         )
     return found
 
 
 def _register(entry: CatalogueEntry) -> bool:
-    """Register a provider's library, once per process. Return False if it cannot be loaded."""
+    """Register an execution provider's library with ONNX Runtime, once per process.
+
+    Return False if the library cannot be loaded.
+    """
     if any(device.ep_name == entry.name for device in ort.get_ep_devices()):
         return True
     try:

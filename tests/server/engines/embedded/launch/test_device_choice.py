@@ -169,9 +169,9 @@ def test_a_driver_that_fails_leads_auto_to_the_cpu(placed: Placed, monkeypatch: 
     monkeypatch.setattr(DeviceRunner, "prefill", fail)
     assert reason(opened(placed, DEVICE, CPU)) == "failed: webgpu fails at the base: RuntimeError"
     monkeypatch.setattr(DeviceRunner, "__init__", fail)
-    assert reason(opened(placed, DEVICE, CPU)) == (
-        "failed: device webgpu cannot be opened: DXGI_ERROR_DEVICE_HUNG"
-    )
+    found = reason(opened(placed, DEVICE, CPU))
+    assert found.startswith("failed: device webgpu ")
+    assert "DXGI_ERROR_DEVICE_HUNG;" in found
 
 
 def test_auto_tries_what_there_is_and_a_name_what_it_names() -> None:
