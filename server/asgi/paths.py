@@ -1,4 +1,4 @@
-"""Treat a path with one trailing slash like the path without it, without a redirect."""
+"""Treats a request path with one trailing slash like the path without it, instead of redirecting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class TrailingSlash:
-    """Removes a trailing slash before any other layer reads the path."""
+    """Removes a trailing slash from a request's path, before any other middleware reads it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

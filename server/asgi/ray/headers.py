@@ -1,4 +1,4 @@
-"""Avoid a second `X-Request-ID` on answers: Ray Serve adds the same one as this server."""
+"""Keeps answers from having two `X-Request-ID` headers: Ray Serve adds the same one as this server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NAME = b"x-request-id"
 
 
 class OneRequestId:
-    """Removes the header, which Ray Serve adds from the request like this server does."""
+    """Removes this server's `X-Request-ID` header from answers, because Ray Serve adds the same one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Runs in a replica: holds one engine with its adapters, and answers the remote calls to it."""
+"""The part of OneSeek that runs in a replica on Ray: one engine with its adapters, called by the ingress."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ FRAME_SECONDS = 0.04
 
 
 class EngineHost:
-    """Runs an engine for an ingress in another process. Calls load adapters by digest as needed."""
+    """Runs an engine for an ingress in another process. Each call names its adapters; those that are not
+    loaded yet are loaded first.
+    """
 
     def __init__(self, replica: str, engine: Engine, residency: Residency, at_once: int) -> None:
         self._replica = replica
@@ -48,7 +50,7 @@ class EngineHost:
         self._at_once = at_once
 
     async def start(self) -> None:
-        """Start the engine and load the adapters with priority."""
+        """Start the engine, then load the adapters that have priority."""
         await self._engine.start()
         await self._residency.load_first()
 
@@ -124,7 +126,9 @@ class EngineHost:
     async def _begin(
         self, request: GenerationRequest, adapters: Sequence[Adapter]
     ) -> tuple[AsyncGenerator[Delta, None], Delta]:
-        """Start a generation and return its first delta. Retries once if an adapter was evicted."""
+        """Start a generation. Returns its deltas and the first of these. Retries once if an adapter was
+        evicted meanwhile.
+        """
         for last in (False, True):
             lease = await self._acquire(adapters)
             source = self._engine.generate(request)
@@ -156,8 +160,8 @@ class EngineHost:
 def check_gpus(settings: Settings, gpus: float, environ: Mapping[str, str]) -> None:
     """Raise `SettingsError` if vLLM would use a GPU that Ray has not reserved for this replica.
 
-    `gpus`: what is reserved. Ray hides GPUs from a process only if it reserves some of them for it, so
-    without a reservation all replicas of a machine would use its first GPU.
+    `gpus` is the number of GPUs reserved. Ray hides GPUs from a process only if it has reserved some for that
+    process, so without a reservation all replicas of a machine would use its first GPU.
     """
     kind = choose_engine(settings.engine.kind, environ).kind
     if gpus == 0 and kind.divides_gpu and count_gpus(environ):
@@ -167,9 +171,9 @@ def check_gpus(settings: Settings, gpus: float, environ: Mapping[str, str]) -> N
 
 
 def open_host(settings: Settings, replica: str, gpus: float) -> EngineHost:
-    """Open the host of the base in `settings`, without starting it. Blocks while a graph is built.
+    """Open the engine host for the base in `settings`, without starting it. Blocks while a graph is built.
 
-    Raises `SettingsError`, `EngineError` and what opening the catalogue does.
+    Raises `SettingsError`, `EngineError` and the errors of opening the catalogue.
     """
     if settings.bases:
         raise SettingsError(
