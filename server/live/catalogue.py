@@ -308,7 +308,7 @@ def open_base(settings: Settings, folder: Path | None = None, name: str | None =
         found = [own for own in bases if own.name is not None and own.name.lower() == name.lower()]
         if not found:
             listed = ", ".join(settings.bases) or "there are none, so remove it"
-            raise SettingsError("alias", f"{name!r} is not one of the bases: {listed}")
+            raise SettingsError("alias", f"no base is called {name!r}; the bases in the settings: {listed}")
         chosen = found[0]
     elif folder is not None and len(bases) > 1:
         fitting = [own for own in bases if _fits(folder, own.settings)]

@@ -229,12 +229,12 @@ def _check_aliases(bases: Sequence[tuple[str, Iterable[Adapter]]]) -> None:
         remedy = f"Give it another alias: list it under bases.{base}.adapters as NAME=PATH."
         if alias in names:
             raise AdapterRejectedError(
-                f"{adapter.full_name} in {adapter.path} on {base} has the name of the base "
-                f"{names[alias]}. {remedy}"
+                f"The adapter {adapter.full_name} in {adapter.path}, on the base {base}, has the same name as "
+                f"the base {names[alias]}. {remedy}"
             )
         other, before = seen.setdefault(alias, (base, adapter))
         if other != base:
             raise AdapterRejectedError(
-                f"The alias {adapter.alias} is on two bases: {before.full_name} in {before.path} on {other}, "
-                f"and {adapter.full_name} in {adapter.path} on {base}. {remedy}"
+                f"Two bases have adapters with the alias {adapter.alias}: {before.full_name} in {before.path} "
+                f"on {other}, and {adapter.full_name} in {adapter.path} on {base}. {remedy}"
             )

@@ -283,7 +283,7 @@ class RegistryFollower:
             log.warning("%s", problem)
 
     def _mark(self) -> str:
-        """Return a fingerprint of the registry, of adapters outside that it names, and of the ledger's size."""
+        """Return a text that changes with the registry, its adapters elsewhere, and the ledger's size."""
         ledger = self.options.home / "ledger" / LEDGER_FILE
         size = ledger.stat().st_size if ledger.is_file() else 0
         outside = [stamp(folder) for folder in sorted(self._pointed)]
@@ -354,7 +354,7 @@ class RegistryFollower:
         self._departures.look()
 
     def unload(self, adapter: Adapter) -> None:
-        """Unload `adapter` from the engine when no request uses it, unless an active version has its weights."""
+        """Unload `adapter` from the engine when unused, unless an active version has the same weights."""
         actives = (self._served.active(alias) for alias in self._served.aliases())
         if adapter.digest and adapter.digest not in {active.digest for active in actives}:
             self._drop(adapter.digest)

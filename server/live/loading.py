@@ -129,7 +129,7 @@ class LoraLoading:
             if other is not None and other.alias.lower() != alias.lower():
                 raise bad_field(
                     NAME,
-                    f"{alias} is already a short name of {other.alias}; choose another name.",
+                    f"{alias} is already a short name of the adapter {other.alias}; choose another name.",
                     code="adapter_exists",
                 )
             return None
@@ -154,7 +154,9 @@ class LoraLoading:
         if found:
             listed = " or ".join(one.full_name for one in found)
             raise bad_field(
-                NAME, f"{name} has several versions; use one of {listed}.", code="ambiguous_adapter"
+                NAME,
+                f"Several versions of the adapter {name} are loaded; name one of them: {listed}.",
+                code="ambiguous_adapter",
             )
         other = _find(self._served, name)
         if other is None:
@@ -305,7 +307,7 @@ def describe_engine_refusal(error: AdapterRefusedError, field: str | None) -> Ap
     """Return the error reply for an adapter that the engine cannot load. Its message has no paths of the
     host.
     """
-    return bad_field(field, f"The engine cannot load it: {error}.", code="adapter_refused")
+    return bad_field(field, f"The engine cannot load the adapter: {error}.", code="adapter_refused")
 
 
 def _find(served: ServedAdapters, name: str) -> Adapter | None:

@@ -168,7 +168,9 @@ class RegistryChanges:
         server.
         """
         if "@" not in name:
-            raise bad_field("name", "The version is missing; use alias@version.", code="version_needed")
+            raise bad_field(
+                "name", "The adapter's name has no version; use alias@version.", code="version_needed"
+            )
         async with self._follower.change_lock:
             listing = await self.listing()
             async with self.ready(self.find(listing, name)) as (adapter,):
@@ -200,7 +202,9 @@ class RegistryChanges:
     async def retire(self, name: str) -> ChangeResult:
         """Stop serving `alias@version`; its files stay."""
         if "@" not in name:
-            raise bad_field("name", "The version is missing; use alias@version.", code="version_needed")
+            raise bad_field(
+                "name", "The adapter's name has no version; use alias@version.", code="version_needed"
+            )
         async with self._follower.change_lock:
             self.find(await self.listing(), name)
             entry = await self.ask(lambda: self.registry.retire(name))
@@ -253,8 +257,8 @@ class RegistryChanges:
         adapter = await self.ask(entry.read)
         if adapter.base_digest not in (None, self._served.base_digest):
             raise conflict(
-                f"{adapter.full_name} was made for another base than {self._served.base_name}. Promote it on "
-                "a server of its own base."
+                f"The adapter {adapter.full_name} was made for another base than {self._served.base_name}. "
+                "Promote it on a server of its own base."
             )
         if self._options.provenance is not None:
             await require_known(self._options.provenance, adapter, "name")

@@ -80,23 +80,29 @@ def _check_files(folder: Path, roots: Collection[Path], blobs: Path | None) -> N
     roots.
     """
     if not folder.is_dir():
-        raise PathMissingError("the folder does not exist; use one that holds adapter_config.json")
+        raise PathMissingError("the folder does not exist; use a folder that holds adapter_config.json")
     for name in _READ:
         file = _followed(folder / name)
         if file is None or not (_is_beneath(file, roots) or file.parent == blobs):
             raise _outside()
         if file.exists() and not file.is_file():
-            raise PathRefusedError(f"the folder's {name} is not a regular file; replace it with one")
+            raise PathRefusedError(
+                f"the folder's {name} is not a regular file; replace it with a regular file"
+            )
 
 
 def _check(text: str) -> None:
     """Refuse a text that is not a plain path on this machine."""
     if not text.strip() or len(text) > MAX_PATH or not text.isprintable():
-        raise PathRefusedError(f"the value is not a path; use up to {MAX_PATH} printable characters")
+        raise PathRefusedError(
+            f"the path is empty, too long or not printable; use up to {MAX_PATH} printable characters"
+        )
     if _URL.match(text):
-        raise PathRefusedError("the value is a URL, but must be a path; name a folder on the server")
+        raise PathRefusedError(
+            "the value is a URL, but must be a path; use the path of a folder on the server"
+        )
     if ".." in re.split(r"[/\\]", text):
-        raise PathRefusedError("the path contains '..'; use the folder's own path")
+        raise PathRefusedError("the path contains '..'; write the folder's path without it")
 
 
 def _outside() -> PathRefusedError:

@@ -88,7 +88,9 @@ class EngineReplica:
 
     def _check_meant(self, call: ReplicaCall) -> None:
         if call.replica != self._name:
-            raise ReplicaLostError(f"replica {call.replica} no longer exists; this is {self._name}")
+            raise ReplicaLostError(
+                f"the call is for replica {call.replica}, which no longer exists; {self._name} got it instead"
+            )
 
 
 @serve.ingress()

@@ -54,11 +54,11 @@ class Arguments:
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise SettingsError(
                 "min_replicas",
-                f"{self.min_replicas} is out of range; use 1 to max_replicas ({self.max_replicas})",
+                f"{self.min_replicas} is out of range; use 1 to max_replicas, which is {self.max_replicas}",
             )
         for name in ("cpus", "gpus", "upscale_seconds", "downscale_seconds"):
             if getattr(self, name) < 0:
-                raise SettingsError(name, f"{getattr(self, name):g} is below 0; use 0 or more")
+                raise SettingsError(name, f"{getattr(self, name):g} is negative; use 0 or more")
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Arguments:
@@ -69,7 +69,9 @@ class Arguments:
         values: dict[str, Any] = {}
         for name, value in given.items():
             if name not in kinds:
-                raise SettingsError(name, f"is not an argument of this application{closest(name, kinds)}")
+                raise SettingsError(
+                    name, f"OneSeek's application on Ray has no such argument{closest(name, kinds)}"
+                )
             values[name] = _read(name, value, str(kinds[name]))
         return cls(**values)
 
@@ -113,7 +115,9 @@ def batch_size(settings: Settings, given: Arguments, gpus: float) -> int:
         return DEFAULT_BATCH
     if given.min_replicas != given.max_replicas:
         raise SettingsError(
-            "max_num_seqs", "is needed to scale replicas of vLLM: Ray adds one when their batches are full"
+            "max_num_seqs",
+            "the setting is missing, but min_replicas and max_replicas differ; set it, so that Ray knows "
+            "when the batches of vLLM's replicas are full",
         )
     return LARGEST_BATCH
 
@@ -143,7 +147,7 @@ def engine_resources(settings: Settings, given: Arguments) -> dict[str, Any]:
     if _option(options, "distributed_executor_backend", None) != "ray":
         raise SettingsError(
             "engine.distributed_executor_backend",
-            f"a replica spans {spans} GPUs; set it to ray, so that Ray places the workers",
+            f"a replica spans {spans} GPUs; set this option to ray, so that Ray places vLLM's workers",
         )
     bundle = {"CPU": max(1.0, given.cpus), "GPU": 1.0}
     return {

@@ -71,7 +71,7 @@ class EngineHost:
         """Raise `EngineDeadError` if the engine is dead for good, so that this replica is replaced."""
         state = self._engine.state()
         if not (state.alive or state.restarting):
-            raise EngineDeadError("the engine of this replica has died")
+            raise EngineDeadError("the engine of this replica has died; Ray replaces the replica")
 
     async def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
         """Generate, and yield the answer as encoded frames. See `ReplicaHost.stream`."""
@@ -142,7 +142,9 @@ class EngineHost:
                 raise
             finally:
                 lease.close()
-        raise AssertionError("unreachable: the second try always returns or raises")
+        raise AssertionError(
+            "unreachable: the second attempt to start the generation always returns or raises"
+        )
 
     async def _acquire(self, adapters: Sequence[Adapter]) -> Lease:
         if not adapters:
@@ -150,8 +152,8 @@ class EngineHost:
         most = self._engine.info.max_adapters
         if len(adapters) > most:
             raise UnsupportedRequestError(
-                f"A blend of {len(adapters)} adapters needs as many slots; a replica has {most}. Use fewer "
-                "adapters, or raise max_adapters.",
+                f"A blend of {len(adapters)} adapters needs as many adapter slots, but a replica has {most}. "
+                "Use fewer adapters, or raise max_adapters.",
                 "model",
             )
         return await self._residency.acquire(adapters)
@@ -166,7 +168,8 @@ def check_gpus(settings: Settings, gpus: float, environ: Mapping[str, str]) -> N
     kind = choose_engine(settings.engine.kind, environ).kind
     if gpus == 0 and kind.divides_gpu and count_gpus(environ):
         raise SettingsError(
-            "gpus", "is 0, but vLLM would use a GPU of this node; set gpus to 1, so that Ray reserves one"
+            "gpus",
+            "the value is 0, but vLLM would use a GPU of this node; set gpus to 1, so that Ray reserves it",
         )
 
 
@@ -177,7 +180,9 @@ def open_host(settings: Settings, replica: str, gpus: float) -> EngineHost:
     """
     if settings.bases:
         raise SettingsError(
-            "bases", "an application on Ray serves one base; make an application for each base"
+            "bases",
+            "an application on Ray serves only one base; remove this setting, and deploy an application for "
+            "each base",
         )
     environ = process_environment()
     check_gpus(settings, gpus, environ)

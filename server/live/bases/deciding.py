@@ -74,7 +74,7 @@ def asked_base(asked: str, field: str, known: ServedNames) -> int | None:
             if place is not None
         )
         raise SelectionError(
-            asked, f"all adapters of a blend must be on one base, but these are {listed}", field
+            asked, f"all adapters of a blend must be on one base, but this blend has {listed}", field
         )
     return next(iter(places))
 

@@ -142,7 +142,9 @@ class LanguageRouting:
         for code in self._options.weights:
             if code not in spoken:
                 known = ", ".join(sorted(spoken)) or "none"
-                raise SettingsError("routing.weights", f"no adapter speaks {code!r}; languages here: {known}")
+                raise SettingsError(
+                    "routing.weights", f"no adapter answers the language {code!r}; use one of these: {known}"
+                )
 
     def describe_contested(self) -> list[str]:
         """Return a note for each language that adapters on several bases have and that is not configured."""
@@ -214,7 +216,10 @@ def routing_settings(
 
     for code in options.languages:
         if not _detectable(code):
-            raise SettingsError("routing.languages", f"{code!r} is not a language that detection supports")
+            raise SettingsError(
+                "routing.languages",
+                f"the language {code!r} cannot be detected; remove it (requests can still name its adapter)",
+            )
     rows = tuple(
         LanguageRow(code, name, options.weight(code)) for code, name in spoken.items() if _detectable(code)
     )
@@ -254,7 +259,7 @@ def _placed(setting: str, name: str, bases: Sequence[ServedAdapters]) -> tuple[i
     if not looked:
         others = ", ".join(one.base_name for one in bases)
         raise SettingsError(
-            setting, f"{name!r} names the base {base!r}, which is not served here; use {others}"
+            setting, f"{name!r} names the base {base!r}, which is not served here; use one of: {others}"
         )
     for index, served in looked:
         if served.is_adapter(alias):

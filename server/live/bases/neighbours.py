@@ -82,5 +82,5 @@ class Neighbours:
             name = other.served.base_name
             if alias.lower() in other.served.snapshot.by_alias or alias.lower() == name.lower():
                 raise AdapterRejectedError(
-                    f"the alias {format_value(alias)} is in use on the base {name}; choose another"
+                    f"the alias {format_value(alias)} is in use on the base {name}; choose another alias"
                 )

@@ -36,15 +36,16 @@ class Priorities:
         for name in self.pinned:
             if not names.is_adapter(name):
                 raise SettingsError(
-                    "pinned_adapters", f"adapter {name!r} is not served here; see: oneseek adapters list"
+                    "pinned_adapters",
+                    f"adapter {name!r} is not served here; to see the names, run: oneseek adapters list",
                 )
         pinned = {adapter.digest for adapter in self.pinned_adapters()}
         others = {adapter.digest for adapter in names.adapters() if adapter.problem is None} - pinned
         if len(pinned) > slots or (pinned and others and len(pinned) >= slots):
             raise SettingsError(
                 "pinned_adapters",
-                f"{len(pinned)} adapters are pinned, but the engine has only {slots} slots and the others "
-                "need one; pin fewer, or raise max_adapters",
+                f"{len(pinned)} adapters are pinned, but the engine has only {slots} slots, and adapters "
+                "that are not pinned need a slot too; pin fewer, or raise max_adapters",
             )
 
     def pinned_adapters(self) -> list[Adapter]:

@@ -109,7 +109,7 @@ class Residency:
         """
         if not self._slots.spare(adapter.digest):
             raise AdaptersBusyError(
-                f"pinned adapters and versions on trial hold all {self._slots.count} slots; raise "
+                f"pinned adapters, canaries and shadows hold all {self._slots.count} adapter slots; raise "
                 f"max_adapters to load {adapter.full_name} as well"
             )
 
@@ -160,12 +160,14 @@ class Residency:
         too many adapters.
         """
         if not self._slots.count:
-            raise NoSlotError("this engine was started without slots for adapters")
+            raise NoSlotError(
+                "this engine has no slots for adapters; restart the server with max_adapters above 0"
+            )
         most = self._slots.most_with(digests)
         if len(digests) > most:
             raise UnsupportedRequestError(
-                f"A blend of {len(digests)} adapters needs as many slots, but only {most} are available "
-                "(max_adapters, minus pinned adapters). Use fewer adapters.",
+                f"A blend of {len(digests)} adapters needs as many adapter slots, but only {most} are "
+                "available (max_adapters, minus pinned adapters). Use fewer adapters.",
                 "model",
             )
 
@@ -179,10 +181,12 @@ class Residency:
         missing = [one for digest, one in ticket.adapters.items() if not self._slots.available(digest)]
         names = ", ".join(adapter.full_name for adapter in missing)
         if self._loading in ticket.adapters or any(self._slots.leaving(one.digest) for one in missing):
-            raise AdapterNotLoadedError(f"adapter {names} is not loaded yet")
+            raise AdapterNotLoadedError(
+                f"adapter {names} is not loaded into the engine yet; loading continues"
+            )
         raise AdaptersBusyError(
             f"All {self._slots.count} adapter slots are in use, and none became free for {names} within "
-            f"{PATIENCE:g} seconds."
+            f"{PATIENCE:g} seconds. Raise max_adapters if this happens often."
         )
 
     def _leave(self, ticket: SlotTicket) -> None:
