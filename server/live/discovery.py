@@ -226,15 +226,15 @@ def _check_aliases(bases: Sequence[tuple[str, Iterable[Adapter]]]) -> None:
     seen: dict[str, tuple[str, Adapter]] = {}
     for base, adapter in listed:
         alias = adapter.alias.lower()
-        remedy = f"Give it another alias: list it under bases.{base}.adapters as NAME=PATH."
+        remedy = f"Give this adapter another alias: list it under bases.{base}.adapters as NAME=PATH."
         if alias in names:
             raise AdapterRejectedError(
-                f"The adapter {adapter.full_name} in {adapter.path}, on the base {base}, has the same name as "
-                f"the base {names[alias]}. {remedy}"
+                f"The adapter {adapter.full_name} in {adapter.path}, on the base {base}, has the same name "
+                f"as the base {names[alias]}. {remedy}"
             )
         other, before = seen.setdefault(alias, (base, adapter))
         if other != base:
             raise AdapterRejectedError(
-                f"Two bases have adapters with the alias {adapter.alias}: {before.full_name} in {before.path} "
-                f"on {other}, and {adapter.full_name} in {adapter.path} on {base}. {remedy}"
+                f"Two bases have adapters with the alias {adapter.alias}: {before.full_name} in "
+                f"{before.path} on {other}, and {adapter.full_name} in {adapter.path} on {base}. {remedy}"
             )
