@@ -25,7 +25,9 @@ class Cancellation:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request. Raises the errors of `CancelScope` if the request is cancelled."""
+        """Handle one request. If it is cancelled, raises `ClientDisconnect`, `TimeoutError`, or `ApiError`
+        (408) if its body did not arrive in time.
+        """
         if scope["type"] != "http" or is_admin_path(scope["path"]):
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Start simultaneous requests one after another, so that they do not delay running streams."""
+"""Starts simultaneous requests one after another, so that they do not delay running streams."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Catalogue:
 
     def make_router(self) -> Router:
         """Make the routers again for the registry's current languages, which takes a moment. Returns this
-        base's.
+        base's router.
 
         Raises `SettingsError` for a configured language that cannot be detected.
         """
@@ -224,7 +224,9 @@ def without_provenance(adapter: Adapter) -> Adapter:
 def _check_fit(
     found: Iterable[Adapter], named: Iterable[Adapter], digest: str, base: str
 ) -> tuple[list[Adapter], list[str]]:
-    """Return the adapters of one base that do not conflict, and a note for each found adapter that does."""
+    """Return the adapters that one base can serve together, and a note for each that conflicts with
+    others.
+    """
     trial = ServedAdapters(named, base_digest=digest, base_name=base)
     refused: list[str] = []
     for adapter in found:
@@ -245,7 +247,7 @@ def versions_outside(adapters: Iterable[Adapter], base: str) -> tuple[VersionFol
 
 
 def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
-    """Return warnings about adapters without a recorded base digest, and about a home that is not
+    """Return warnings about adapters without a recorded base digest, and about a home folder that is not
     writable.
     """
     warnings: list[str] = []
@@ -262,7 +264,7 @@ def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
 
 
 def describe_contested(served: ServedAdapters) -> list[str]:
-    """Return a note for each language that several adapters have and that is not configured."""
+    """Return a note for each language with several adapters, if the settings choose none of them."""
     return [
         f"several adapters are for the language {code} ({', '.join(aliases)}), so none gets it; choose one, "
         f"such as --routing-languages {code}={aliases[0]}"
@@ -271,7 +273,7 @@ def describe_contested(served: ServedAdapters) -> list[str]:
 
 
 def open_registry(settings: Settings) -> Registry:
-    """Open the registry in the settings' home. It records each change in the ledger. Raises `HomeError`.
+    """Open the registry in the home folder. It records each change in the ledger. Raises `HomeError`.
 
     The registry also knows the adapters that a server would serve from other folders.
     """
@@ -285,7 +287,7 @@ def open_registry(settings: Settings) -> Registry:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """Open the ledger in the settings' home for reading. Raises `HomeError`."""
+    """Open the ledger in the home folder for reading. Raises `HomeError`."""
     from adapters.ledger import Ledger
 
     check_home(settings.home)

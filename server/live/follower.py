@@ -53,13 +53,15 @@ class FollowOptions:
     seconds: float
     """Seconds between checks of the registry. 0: check it only after a change by this server."""
     provenance: Callable[[], Provenance | None] | None
-    """Reads the ledger, which must record each adapter. None: no such check. Raises `LedgerError`."""
+    """Reads which adapters the ledger records; others are not served. None: no check. Raises
+    `LedgerError`.
+    """
     router: Callable[[], Router]
     """Makes a router for the registry's current languages. Raises `SettingsError`."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     """The other bases of this server."""
     contested: Callable[[], list[str]] = list
-    """Returns a note for each language that adapters on several bases have and that is not configured."""
+    """Returns a note for each language with adapters on several bases, if the settings choose none."""
 
 
 class PointersObserver(Protocol):
@@ -68,7 +70,7 @@ class PointersObserver(Protocol):
     async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
         """Apply the splits (canaries) and shadows in `pointers`, and add what prevents this to `problems`.
 
-        Returns False if it should be tried again.
+        Returns False if this should be tried again.
         """
         ...
 
@@ -93,9 +95,11 @@ class RegistryFollower:
         self.change_lock = asyncio.Lock()
         """Lock for changes to this server's adapters."""
         self.loaded: dict[str, Adapter] = {}
-        """Maps each lower-case full name to adapter that was loaded over HTTP and is not in the registry."""
+        """Maps each lower-case full name to the adapter that was loaded over HTTP and is not in the
+        registry.
+        """
         self.damaged: dict[str, str] = {}
-        """Maps each lower-case full name to problem on disk of a version that is served from memory."""
+        """Maps each lower-case full name to the problem on disk of a version that is served from memory."""
         runtime.residency.on_damage = self._note_damage
         self._refusals = EngineRefusals(runtime, options.home, self.reroute)
         self._stamps = {path: stamp(path) for path in self._kept()}
@@ -283,7 +287,7 @@ class RegistryFollower:
             log.warning("%s", problem)
 
     def _mark(self) -> str:
-        """Return a text that changes with the registry, its adapters elsewhere, and the ledger's size."""
+        """Return a text that changes with the registry, its adapters in other folders, and the ledger."""
         ledger = self.options.home / "ledger" / LEDGER_FILE
         size = ledger.stat().st_size if ledger.is_file() else 0
         outside = [stamp(folder) for folder in sorted(self._pointed)]
@@ -299,7 +303,7 @@ class RegistryFollower:
         return kept and adapter.path not in found.served_folders
 
     async def _activate(self, found: RegistryListing, problems: set[str]) -> bool:
-        """Load newly promoted versions and move their aliases. Returns False if it must be tried again."""
+        """Load newly promoted versions and move their aliases. Returns False if this must be tried again."""
         held = [one for one in self._served.adapters() if not self.is_loaded(one)]
         staying = [one for one in held if not self._leaves(one, found)]
         wanted, notes = active_versions(staying, found.pointers)

@@ -119,8 +119,8 @@ class Inventory:
         }
 
     def _lineage(self, digest: str) -> dict[str, Any] | None:
-        """Return a summary of the ledger's entries about a digest; None if there are none, or it cannot be
-        read.
+        """Return a summary of the ledger's entries about a digest; None if there are none, or the ledger
+        cannot be read.
         """
         try:
             found = Ledger.open(self._options.home / "ledger").lineage(digest)

@@ -223,7 +223,9 @@ class RegistryChanges:
         return [await asyncio.to_thread(verify_version, entry, base) for entry in wanted]
 
     def find(self, listing: RegistryListing, name: str) -> VersionFolder:
-        """Return the registry's version called `name`. Raises `ApiError` (404, 409)."""
+        """Return the registry's version called `name`. Raises `ApiError`: 404 for an unknown name, 409 for a
+        version outside the registry.
+        """
         try:
             return listing.find(name)
         except RegistryError as error:

@@ -14,7 +14,7 @@ from server.metrics.families import HistogramFamily, HistogramSeries, MetricFami
 from server.request import FinishReason, Timing
 
 REASONS = ("stop", "length", "abort", "error")
-"""Finish reasons in vLLM's terms: `abort` if the client disconnected or the request timed out."""
+"""Finish reasons in vLLM's terms. `abort`: the client disconnected or the request timed out."""
 _LABELS = ("model_name",)
 _HISTOGRAMS = {
     "vllm:e2e_request_latency_seconds": ("From a generation's arrival to its last token", SECONDS),

@@ -58,7 +58,7 @@ class MetricSource(Protocol):
 
     @property
     def plain(self) -> Collector:
-        """The registry with the metrics that prometheus-client writes."""
+        """The registry with the metrics that prometheus-client renders."""
         ...
 
     def families(self) -> Sequence[MetricFamily]:
@@ -67,7 +67,7 @@ class MetricSource(Protocol):
 
 
 class VllmCollector(Collector):
-    """The registry with the metrics that prometheus-client renders."""
+    """vLLM's own metrics, which it registers in prometheus-client's default registry."""
 
     def describe(self) -> Iterable[Metric]:
         """Return no metrics in advance, since vLLM creates its metrics when it starts."""

@@ -141,7 +141,7 @@ class CounterSeries:
     def __init__(self) -> None:
         self.total = 0.0
         self.prefix: tuple[str | None, str] | None = None
-        """The base, and the start of the line that says so."""
+        """The base, and the text of a line before the value, which depends on the base."""
 
     def inc(self, amount: float = 1) -> None:
         """Add `amount` to the counter."""
@@ -204,10 +204,10 @@ class HistogramSeries:
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Observations by the first bound that is not below them; the last: above all bounds."""
+        """Number of observations in each bucket; the last bucket is for those above all bounds."""
         self.total = 0.0
         self.prefixes: tuple[str | None, list[str]] | None = None
-        """The base, and the starts of the lines: every bucket's, the count's and the sum's."""
+        """The base, and the text before the value in each line: every bucket's, the count's and the sum's."""
 
     def observe(self, value: float) -> None:
         """Record one observation."""

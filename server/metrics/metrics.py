@@ -64,14 +64,16 @@ class Metrics:
         self.board = Board(self.plain, self.registry)
         self._served = MeasuredBases()
         self._serving: dict[int, tuple[str, str]] = {}
-        """Maps each exchange to alias and version that answers it."""
+        """Maps each request (by the id of its `Exchange`) to the alias and version that answers it."""
         self._in_use = Counts[tuple[str, str]]()
         self.shown = ShownAdapters(self._served, self.in_use, self._forget)
         self._make_adapter_metrics()
         self._make_request_metrics()
         self._make_engine_metrics()
         self.flows: dict[str, TokenFlow] = {}
-        """Maps each adapter label to tokens generated so far, including running answers."""
+        """Maps each value of the label `adapter` to the tokens generated so far, including running
+        answers.
+        """
 
     def _make_adapter_metrics(self) -> None:
         series = self._of_adapters = make_adapter_series(self.registry, self.shown)
@@ -236,7 +238,7 @@ class Metrics:
 
     @contextmanager
     def using(self, adapter: Adapter) -> Generator[None]:
-        """Keep the adapter's series during the block, whose work is counted. For the event loop only."""
+        """Keep the adapter's series while the block's work is counted for it. For the event loop only."""
         name = adapter.alias, adapter.version
         self._in_use[name] += 1
         try:

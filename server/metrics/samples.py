@@ -111,8 +111,8 @@ class _Peak:
 
 
 class Samples:
-    """Takes a sample every few seconds, and keeps the newest ones. Threads take them, since all metrics are
-    read.
+    """Takes a sample every few seconds, and keeps the newest ones. This is done in a thread, since it reads
+    all metrics.
     """
 
     def __init__(self, bases: Sequence[SampledBase]) -> None:

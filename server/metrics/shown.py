@@ -45,7 +45,7 @@ class ShownAdapters:
         self._in_use = in_use
         self._forget = forget
         self._shown: dict[str, set[str]] = {}
-        """Maps each alias to versions."""
+        """Maps each alias to its versions that have series of their own."""
         self._count = 0
         self._uses: dict[VersionName, float] = {}
         self._halved = self._looked = time.monotonic()
@@ -77,8 +77,8 @@ class ShownAdapters:
         self._hide(alias, version)
 
     def _admit(self, alias: str, version: str) -> bool:
-        """Give the adapter series of its own if there is room, or if it is used more than another one that
-        has some. Returns True if it has them now.
+        """Give the adapter series of its own if there is room, or if it is used more than an adapter that has
+        its own series. Returns True if it has its own series now.
         """
         if self._count >= MOST_USED + self._served.slots:
             now = time.monotonic()
@@ -96,7 +96,7 @@ class ShownAdapters:
         return True
 
     def _hide(self, alias: str, version: str) -> bool:
-        """Let a version no longer have series of its own. Returns True if no version of its alias has any
+        """Stop showing a version by its own name. Returns True if no version of its alias is shown any
         more.
         """
         versions = self._shown.get(alias, set())

@@ -29,7 +29,7 @@ class AnswerOutcome(NamedTuple):
     at: float
     """When the request ended, in seconds of `time.monotonic()`."""
     failed: bool
-    """True if the server failed. Clients' mistakes and disconnects are not counted."""
+    """True if the server failed to answer. Errors of clients and disconnects are not recorded."""
     first: float | None = None
     """Seconds from the call of the engine to the first token; None without a token."""
     between: float | None = None
@@ -101,8 +101,8 @@ def judge_trial(
 ) -> TrialVerdict:
     """Judge if `candidate` is worse than `active` beyond `limits`, over the time that both windows cover.
 
-    It counts as worse only if confidence intervals show this: for failure rates, Newcombe's interval for
-    their difference; for latency, the intervals of both medians, compared at their nearest ends.
+    The candidate counts as worse only if confidence intervals show this: for failure rates, Newcombe's
+    interval for their difference; for latency, the intervals of both medians, compared at their nearest ends.
     """
     full = [outcomes[0].at for outcomes in (candidate, active) if len(outcomes) == MOST]
     start = max([now - limits.window_seconds, *full])

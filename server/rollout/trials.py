@@ -55,7 +55,7 @@ class ChosenVersion:
     adapter: Adapter
     canary: bool = False
     windows: tuple[Window, ...] = ()
-    """Windows of the trials that record the outcome."""
+    """Windows (recent outcomes) of the trials that record this answer's outcome."""
     shadow: ShadowRequest | None = None
 
     def record_answer(self, pace: Pace) -> None:

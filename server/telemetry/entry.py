@@ -20,7 +20,7 @@ keys.
 ASKED_CHARACTERS = 100
 """Maximum length, as logged, of a requested name that is not served."""
 _DIGITS = 4
-"""Decimals of seconds and probabilities."""
+"""Number of decimals of seconds and probabilities in a log entry."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

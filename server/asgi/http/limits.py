@@ -1,4 +1,6 @@
-"""Limits on what a client may send over one connection, and on how long that may take. Each has a test."""
+"""Limits on what a client may send over one connection, and on how long that may take. Each limit is
+tested.
+"""
 
 from __future__ import annotations
 

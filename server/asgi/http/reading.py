@@ -26,7 +26,7 @@ def head_without_upgrade(
 
 def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     """Return the body's size in bytes by Content-Length; None for a chunked body. The parser has already
-    checked both headers.
+    checked Content-Length and Transfer-Encoding.
     """
     named = dict(headers)
     if b"transfer-encoding" in named:

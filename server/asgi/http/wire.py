@@ -24,9 +24,9 @@ body needs it.
 """
 
 RESERVE = 64
-"""Number of connections beyond `max_connections` that are still read, so that probes are answered and other
-clients get an error reply. If there are even more, the oldest of these without a request is refused; if all
-of these have requests, the new one is.
+"""Number of extra connections beyond `max_connections`, on which probes are answered and other requests get
+an error reply. If these are used up too, the oldest one that has sent no request yet is refused, else the new
+one.
 """
 
 
@@ -68,7 +68,7 @@ class Connections:
         """Maps each idle connection to the time since which it is idle; the longest idle first."""
 
     def admit(self, connection: Connection) -> Place:
-        """Count a new connection and return its state."""
+        """Count a new connection. Returns how it is treated."""
         if len(self._open) < self.limit or self._make_room():
             self._open.add(connection)
             self.rest(connection)
@@ -113,7 +113,7 @@ class Bodies:
     """Counts the bytes of all request bodies that wait for an answer, up to `limit` bytes.
 
     The first `SMALL_BODY` bytes of each body are not counted, so that small requests are accepted even at the
-    limit. Then a body whose client has stopped sending is given up for one that makes progress.
+    limit. At the limit, a body whose client has stopped sending is given up for one that makes progress.
     """
 
     def __init__(self, limit: int) -> None:

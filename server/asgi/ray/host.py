@@ -74,7 +74,7 @@ class EngineHost:
             raise EngineDeadError("the engine of this replica has died; Ray replaces the replica")
 
     async def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
-        """Generate, and yield the answer as encoded frames. See `ReplicaHost.stream`."""
+        """Run a generation, and yield its answer as encoded frames. See `ReplicaHost.stream`."""
         yield encode_frame(Frame(self._replica))
         try:
             async with aclosing(batch_deltas(self._deltas(call), FRAME_SECONDS)) as batches:

@@ -118,7 +118,8 @@ class LanguageRouting:
         return self._made()[1][index]
 
     def renew(self, index: int) -> Router:
-        """Make all routers again for the current languages, which takes a moment. Returns that of one base.
+        """Make all routers again for the current languages, which takes a moment. Returns the router of one
+        base.
 
         Raises `SettingsError`.
         """
@@ -147,7 +148,7 @@ class LanguageRouting:
                 )
 
     def describe_contested(self) -> list[str]:
-        """Return a note for each language that adapters on several bases have and that is not configured."""
+        """Return a note for each language with adapters on several bases, if the settings choose none."""
         contested = _contested(self._served, self._configured).items()
         return [
             f"several bases have adapters for {code} ({', '.join(found)}), so none gets it; choose one, "
@@ -286,8 +287,8 @@ def _spoken(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -> d
 
 
 def _contested(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the languages that several bases have adapters for and that are not configured: code → one alias
-    on each base.
+    """Return the languages with adapters on several bases for which the settings choose none: code → one
+    alias on each base.
     """
     if len(bases) == 1:
         return {}

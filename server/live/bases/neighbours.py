@@ -38,7 +38,7 @@ class Neighbour:
 
 
 class Neighbours:
-    """All bases of a server except the one that is being changed."""
+    """All bases of a server except the one whose adapters are being changed."""
 
     def __init__(self, others: Sequence[Neighbour] = ()) -> None:
         self._others = tuple(others)

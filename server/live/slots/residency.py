@@ -61,7 +61,9 @@ class Residency:
         self.on_damage: Callable[[Adapter, str], None] | None = None
         """Called with an adapter whose files have changed since they were accepted, and the reason."""
         self.on_refusal: Callable[[Adapter], Awaitable[bool]] | None = None
-        """Called with an adapter that the engine refuses and never held. True if it has lost its name."""
+        """Called with an adapter that the engine refuses and never held. Returns True if it is no longer
+        served.
+        """
         self._accepted: set[str] = set()
         """Digests that the engine has held."""
 
@@ -242,8 +244,8 @@ class Residency:
             ticket.done.set_result(None)
 
     def _next(self) -> SlotTicket | None:
-        """Return the first ticket that can make progress: none of its adapters is being unloaded. None if
-        there is none.
+        """Return the first ticket that can make progress: none of its adapters is being unloaded. None if no
+        ticket can.
         """
         for ticket in self._line:
             if not any(map(self._slots.leaving, ticket.adapters)):
