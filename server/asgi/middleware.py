@@ -172,7 +172,8 @@ class HeaderLimits:
             size = sum(len(name) + len(value) for name, value in headers)
             if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
                 message = (
-                    f"Headers are too large: at most {MAX_HEADERS} with {MAX_HEADER_BYTES} bytes in all."
+                    f"The request's headers are too large; send at most {MAX_HEADERS} with "
+                    f"{MAX_HEADER_BYTES} bytes in all."
                 )
                 raise ApiError(ErrorReply(431, message, code="headers_too_large"))
         await self.app(scope, receive, send)

@@ -252,7 +252,9 @@ def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
     """
     warnings: list[str] = []
     if home is not None and home.exists() and not os.access(home, os.W_OK):
-        warnings.append(f"{home} is not writable: adapters are served, but changes to them fail")
+        warnings.append(
+            f"the home folder {home} is not writable: adapters are served, but changes to them fail"
+        )
     found = [one.full_name for one in kept if one.base_digest is None and one.problem is None]
     if not found:
         return tuple(warnings)
@@ -266,8 +268,8 @@ def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
 def describe_contested(served: ServedAdapters) -> list[str]:
     """Return a note for each language with several adapters, if the settings choose none of them."""
     return [
-        f"several adapters are for the language {code} ({', '.join(aliases)}), so none gets it; choose one, "
-        f"such as --routing-languages {code}={aliases[0]}"
+        f"several adapters are for the language {code} ({', '.join(aliases)}), so none answers it; choose "
+        f"one, such as --routing-languages {code}={aliases[0]}"
         for code, aliases in served.contested_languages().items()
     ]
 
@@ -309,8 +311,8 @@ def open_base(settings: Settings, folder: Path | None = None, name: str | None =
     if name is not None:
         found = [own for own in bases if own.name is not None and own.name.lower() == name.lower()]
         if not found:
-            listed = ", ".join(settings.bases) or "there are none, so remove it"
-            raise SettingsError("alias", f"no base is called {name!r}; the bases in the settings: {listed}")
+            listed = ", ".join(settings.bases) or "none, so use an alias without a base"
+            raise SettingsError("alias", f"no base is called {name!r}; bases in the settings: {listed}")
         chosen = found[0]
     elif folder is not None and len(bases) > 1:
         fitting = [own for own in bases if _fits(folder, own.settings)]

@@ -130,12 +130,12 @@ def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:
         raise problem
     if len(fitting) > 1:
         names = [bases[index].found.name for index in fitting]
-        raise SettingsError("adapters", f"{entry} {_ambiguous(names)}")
+        raise SettingsError("adapters", f"the adapter {entry} {_ambiguous(names)}")
     return fitting[0]
 
 
 def _ambiguous(names: Sequence[str]) -> str:
-    return f"fits several bases ({', '.join(names)}); list it under bases.{names[0]}.adapters, or another's"
+    return f"fits several bases ({', '.join(names)}); list it under one, such as bases.{names[0]}.adapters"
 
 
 def _divide(
@@ -154,7 +154,10 @@ def _divide(
         whole = [(index, adapter) for index, adapter in candidates if adapter.problem is None]
         if len(whole) > 1:
             fitting = [finds[index].base.name for index, _ in whole]
-            notes.append(f"{whole[0][1].full_name} in {whole[0][1].path} {_ambiguous(fitting)}")
+            notes.append(
+                f"adapter {whole[0][1].full_name} in {whole[0][1].path} is not served: it "
+                f"{_ambiguous(fitting)}"
+            )
             continue
         index, adapter = (whole or candidates)[0]
         kept[index].append(adapter)

@@ -316,7 +316,7 @@ class RegistryFollower:
                 continue
             if after.problem is not None and before.problem is None:
                 problems.add(
-                    f"{after.full_name} was promoted but is damaged, so {before.full_name} stays active here"
+                    f"adapter {after.full_name} was promoted but is damaged; {before.full_name} stays active"
                 )
                 continue
             try:
@@ -325,10 +325,12 @@ class RegistryFollower:
                 self._served.activate(alias, version)  # of two that are damaged, the promoted one
                 continue
             except AdapterRefusedError as error:
-                problems.add(f"{after.full_name} was promoted, but the engine cannot load it: {error}")
+                problems.add(
+                    f"adapter {after.full_name} was promoted, but the engine cannot load it: {error}"
+                )
                 continue
             except (AdapterNotLoadedError, EngineError) as error:
-                problems.add(f"{after.full_name} was promoted and is not loaded yet: {error}")
+                problems.add(f"adapter {after.full_name} was promoted, but is not loaded yet: {error}")
                 done = False
                 continue
             self._served.activate(alias, version)

@@ -185,7 +185,11 @@ class LoraLoading:
         adapter = intake.source
         other = _find(self._served, adapter.full_name)
         if version is None and other is not None:
-            raise bad_field(NAME, f"{adapter.full_name} is already served.", code="adapter_exists")
+            raise bad_field(
+                NAME,
+                f"The adapter {adapter.full_name} is already served; choose another name.",
+                code="adapter_exists",
+            )
         if self._options.provenance is not None:
             await require_known(self._options.provenance, adapter, PATH)
         return self._modest(replace(adapter, place="loaded"))

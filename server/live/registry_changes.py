@@ -122,7 +122,7 @@ class RegistryChanges:
                     found.folder,
                 )
         if digest is not None:
-            message = "digest is for a URL only; remove it, or give a URL."
+            message = "digest is for a URL only; remove the digest, or give a URL as path."
             raise bad_field("digest", message, code="invalid_value")
         folder = await open_folder(self._roots, path, field)
         return await self._add(

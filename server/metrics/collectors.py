@@ -190,7 +190,7 @@ class EngineCollector(Collector):
         state, names = self._engine.state(), self._served.snapshot
         adapters = names.adapters()
         aliases = {adapter.digest: adapter.alias for adapter in adapters} | {"": "base"}
-        loaded = GaugeMetricFamily("oneseek_base_loaded", "Whether a base is in memory", labels=("base",))
+        loaded = GaugeMetricFamily("oneseek_base_loaded", "1 if a base is in memory", labels=("base",))
         loaded.add_metric((self._base,), float(state.loaded))
         yield loaded
         yield from self._queues(state, aliases)

@@ -93,7 +93,7 @@ class GatewayView:
             "max_gpu_lora_adapters": ("Slots for adapters", self.info.device_adapters),
         }
         if "host" in self.info.tiers:
-            text = "Adapters kept in host memory alone"
+            text = "Adapters that are only in host memory"
             counted["num_cpu_loaded_lora_adapters"] = text, self._count("host")
         for name, (text, value) in counted.items():
             gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=("model_name",))

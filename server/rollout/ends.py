@@ -80,7 +80,9 @@ class TrialEnds:
         registry.
         """
         self._latest.append(
-            EndedTrial(trial, adapter, "the engine cannot load it; the log has the reason", {}, None)
+            EndedTrial(
+                trial, adapter, "the engine cannot load this version; the log has the reason", {}, None
+            )
         )
 
     def rolled_back(self, trial: Trial, adapter: Adapter, reason: str, figures: Mapping[str, float]) -> None:

@@ -116,13 +116,13 @@ class Rollouts:
         held, active = self._served.snapshot.by_alias[alias], self._served.snapshot.active_versions[alias]
         if split is not None and split.active != active:
             problems.add(
-                f"the split of {alias} waits: it was made for {split.active}, and {active} is active"
+                f"the canary of {alias} is off: it was set while {split.active} was active, now {active} is"
             )
             split = None
         if split is not None:
             missing = {version for version, _ in split.canaries if version not in held}
             problems |= {
-                f"{alias}@{version} has a share of the requests but is not served here" for version in missing
+                f"{alias}@{version} is set as a canary but is not served here" for version in missing
             }
             split = replace(split, ended=self._refused.get((alias, split.since), frozenset()) | missing)
         if shadow is not None and shadow.version not in held:

@@ -20,7 +20,9 @@ MALFORMED = ErrorReply(400, "The request is not valid HTTP/1.1.", code="malforme
 NO_TUNNELS = ErrorReply(
     405, "CONNECT is not supported: this server is not a proxy.", code="method_not_allowed", headers=_CLOSE
 )
-BODY_TOO_LATE = ErrorReply(408, "The body did not arrive in time.", code="request_timeout", headers=_CLOSE)
+BODY_TOO_LATE = ErrorReply(
+    408, "The request's body did not arrive in time.", code="request_timeout", headers=_CLOSE
+)
 TOO_MANY_AT_ONCE = ErrorReply(
     400,
     "Too many pipelined requests on this connection. Wait for an answer before sending the next one.",
@@ -40,7 +42,7 @@ SHUTTING_DOWN = _busy("shutting_down", "The server is shutting down. Retry short
 def url_too_long(limit: int) -> ErrorReply:
     """Return the error reply to a request whose URL exceeds `limit` bytes."""
     return ErrorReply(
-        414, f"The URL is longer than {limit} bytes. Send a shorter one.", code="uri_too_long", headers=_CLOSE
+        414, f"The URL is longer than {limit} bytes. Send a shorter URL.", code="uri_too_long", headers=_CLOSE
     )
 
 

@@ -171,7 +171,7 @@ def _read(name: str, value: object, kind: str) -> object:
     if kind.startswith("str"):
         if value is None or isinstance(value, str):
             return value
-        raise SettingsError(name, f"{value!r} is not text")
+        raise SettingsError(name, f"{value!r} is not text; use text")
     read = float if kind == "float" else int
     try:
         if isinstance(value, str):
