@@ -70,7 +70,7 @@ class Receipts:
         self.early = [one for one in observers or () if one.looks_early] or None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on with its `Exchange`, and add request ID and receipt to its answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -121,7 +121,7 @@ class Errors:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on, and answer an exception with an error reply."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -166,7 +166,7 @@ class HeaderLimits:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on. Raises `ApiError` (431) if its headers are too many or too large."""
         if scope["type"] == "http":
             headers = scope["headers"]
             size = sum(len(name) + len(value) for name, value in headers)

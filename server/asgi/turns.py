@@ -26,7 +26,7 @@ class Turns:
         """True if a request has started in this turn."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Wait until the request may start, then pass it on."""
         if scope["type"] == "http":
             await self._turn(scope[EXCHANGE])
         await self.app(scope, receive, send)

@@ -68,7 +68,8 @@ class PointersObserver(Protocol):
     """Applies the registry's canaries and shadows, which divide requests between versions."""
 
     async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
-        """Apply the splits (canaries) and shadows in `pointers`, and add what prevents this to `problems`.
+        """Apply the canary splits and shadows in the registry's `pointers`, and add what prevents this to
+        `problems`.
 
         Returns False if this should be tried again.
         """

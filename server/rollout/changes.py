@@ -43,8 +43,8 @@ class RolloutChanges:
         self._registry_changes = registry_changes
 
     async def canary(self, alias: str, shares: Mapping[str, float]) -> AliasShares:
-        """Divide the requests for `alias`: `shares` maps versions to percent, with the active one, 100 in
-        total.
+        """Divide the requests for `alias`: `shares` maps versions, including the active one, to percent, 100
+        in total.
         """
 
         def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:

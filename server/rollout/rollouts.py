@@ -76,7 +76,7 @@ class Rollouts:
         await self._ends.close()
 
     async def start(self, home: Path) -> None:
-        """Apply the splits (canaries) and shadows of the registry in `home`."""
+        """Apply the canary splits and shadows of the registry in `home`."""
         problems: set[str] = set()
         try:
             await self.follow(await asyncio.to_thread(AliasPointers.read, home / "registry"), problems)
@@ -86,8 +86,8 @@ class Rollouts:
             log.warning("%s", problem)
 
     async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
-        """Divide requests between versions as `pointers` say, and add what prevents this to `problems`.
-        Returns False if a version should be tried again.
+        """Divide requests between versions as the registry's `pointers` say, and add what prevents this to
+        `problems`. Returns False if a version should be tried again.
         """
         done = True
         for alias in self._served.snapshot.by_alias:
@@ -110,7 +110,7 @@ class Rollouts:
     def _wanted(
         self, alias: str, split: TrafficSplit | None, shadow: Shadow | None, problems: set[str]
     ) -> tuple[TrafficSplit | None, Shadow | None]:
-        """Return the parts of a split and a shadow that can be served: no missing versions, no ended
+        """Return the parts of a canary split and a shadow that can be served: no missing versions, no ended
         trials.
         """
         held, active = self._served.snapshot.by_alias[alias], self._served.snapshot.active_versions[alias]
@@ -137,8 +137,8 @@ class Rollouts:
     async def _loaded(
         self, alias: str, split: TrafficSplit | None, shadow: Shadow | None
     ) -> tuple[TrafficSplit | None, Shadow | None]:
-        """Load the versions of a split and a shadow. Returns both without the versions that the engine cannot
-        load.
+        """Load the versions of a canary split and a shadow. Returns both without the versions that the engine
+        cannot load.
         """
         if split is not None:
             for version in tuple(split.shares)[1:]:

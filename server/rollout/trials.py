@@ -86,7 +86,7 @@ class Trials:
         return self._trials[key]
 
     def keep(self, names: Snapshot) -> None:
-        """Remove the trials whose split or shadow is no longer set in `names`."""
+        """Remove the trials whose canary split or shadow is no longer set in `names`."""
         live = {("canary", alias, split.since) for alias, split in names.splits.items()}
         live |= {("shadow", alias, shadow.since) for alias, shadow in names.shadows.items()}
         self._trials = {key: trial for key, trial in self._trials.items() if key in live}

@@ -37,7 +37,7 @@ class CrossOrigin:
         self.origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on, and add the CORS headers to its answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -74,7 +74,7 @@ class Preflights:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Answer a preflight request; pass any other request on."""
         if scope["type"] != "http" or not _is_preflight(scope):
             await self.app(scope, receive, send)
             return

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 SPARE = 200
-"""Number of file descriptors to keep for other uses than connections: adapters, graphs, the log, child
+"""Number of file descriptors to keep for other uses than connections: adapters, model graphs, the log, child
 processes.
 """
 

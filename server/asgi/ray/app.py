@@ -55,7 +55,7 @@ class EngineReplica:
         await self._host.start()
 
     def check_health(self) -> None:
-        """Raise if the engine is dead, so that Ray replaces this replica."""
+        """Raise `EngineDeadError` if the engine is dead, so that Ray replaces this replica."""
         self._host.check()
 
     async def describe(self) -> Description:

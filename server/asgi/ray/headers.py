@@ -14,7 +14,7 @@ class OneRequestId:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on, and remove `X-Request-ID` from its answer."""
 
         async def send_without(message: Message) -> None:
             if message["type"] == "http.response.start":

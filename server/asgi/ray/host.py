@@ -174,7 +174,8 @@ def check_gpus(settings: Settings, gpus: float, environ: Mapping[str, str]) -> N
 
 
 def open_host(settings: Settings, replica: str, gpus: float) -> EngineHost:
-    """Open the engine host for the base in `settings`, without starting it. Blocks while a graph is built.
+    """Open the engine host for the base in `settings`, without starting it. Blocks while an ONNX graph is
+    built.
 
     Raises `SettingsError`, `EngineError` and the errors of opening the catalogue.
     """

@@ -19,7 +19,7 @@ from adapters.registry.served import ServedAdapters
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another base of the same server."""
+    """Another base of the same server, with its adapters."""
 
     base: FoundBase
     served: ServedAdapters
