@@ -126,8 +126,8 @@ class EngineHost:
     async def _begin(
         self, request: GenerationRequest, adapters: Sequence[Adapter]
     ) -> tuple[AsyncGenerator[Delta, None], Delta]:
-        """Start a generation. Returns its deltas and the first of these. Retries once if an adapter was
-        evicted meanwhile.
+        """Start a generation. Returns the iterator of its deltas, and the first delta. Retries once if an
+        adapter was evicted meanwhile.
         """
         for last in (False, True):
             lease = await self._acquire(adapters)
