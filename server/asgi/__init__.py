@@ -1,1 +1,3 @@
-"""The ASGI application (composition, middleware, listening), without endpoints; `cli` imports it."""
+"""The ASGI application: its composition, middleware and listening sockets, but not its endpoints; `cli`
+imports this package.
+"""

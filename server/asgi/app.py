@@ -1,4 +1,4 @@
-"""The composition root: one visible list of routes and middleware, and their startup and shutdown."""
+"""Builds the ASGI application: its routes and middleware, and everything that starts and stops with it."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def create_app(
     routing: LanguageRouting | None = None,
     observers: Sequence[RequestObserver] = (),
 ) -> Starlette:
-    """Build the application around services that have not started. Its lifespan starts and stops them.
+    """Build the ASGI application for `services` (one for each base), which its lifespan starts and stops.
 
-    `aside` is the worker thread that the services were opened with. `routing` covers the languages of all
-    bases if there are several. `observers` see every request. If a service follows the registry on disk, the
-    application also has the endpoints that change adapters.
+    `aside` is the worker thread that the services share. `routing` chooses among the languages of all bases.
+    `observers` are called for every request. If a service follows the registry on disk, the application also
+    has the endpoints that change adapters.
     """
     externals = open_external_models(settings.external, process_environment())
     context = Context(tuple(services), settings, metrics, aside, externals, routing)
@@ -207,7 +207,9 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 def _ledger_watch(
     services: Sequence[BaseService], settings: Settings, metrics: Metrics
 ) -> LedgerWatch | None:
-    """The watcher of the ledger that belongs to the followed registry."""
+    """Return the watcher that verifies the ledger of the followed registry; None if no service follows
+    one.
+    """
     for service in services:
         if service.changes is not None:
             home = service.changes.follower.options.home
@@ -240,7 +242,7 @@ def _lifespan(
 
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Run `work` in the background until the block ends."""
+    """Run the coroutine `work` in the background until the `with` block ends, then cancel it."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -250,9 +252,9 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
 
 
 def uvicorn_config(app: Starlette, settings: Settings, wire: Wire | None = None) -> uvicorn.Config:
-    """Uvicorn's configuration for `app`: bounded connections, no Server header.
+    """Return uvicorn's configuration for `app`: bounded connections, no Server header.
 
-    `wire` is the state that connections share. Default: made from the settings.
+    `wire` is the state that all connections share. Default: made from the settings.
     """
     wire = wire or Wire(settings.max_connections, settings.body_memory)
     return uvicorn.Config(

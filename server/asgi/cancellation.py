@@ -1,4 +1,6 @@
-"""Cancels requests whose client has left or whose time is up, in any phase and for all endpoints."""
+"""Cancels requests whose client has disconnected or whose time is up, whatever they are doing at that
+moment.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from server.metrics.metrics import Metrics
 class Cancellation:
     """Cancels a request when its client disconnects, or `limit` seconds after its headers arrived.
 
-    Changes to adapters are not cancelled, so that each is either made or not made.
+    Requests that change adapters are never cancelled, so that no change is half made.
     """
 
     def __init__(self, app: ASGIApp, limit: float | None, metrics: Metrics) -> None:
@@ -23,7 +25,9 @@ class Cancellation:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request. Raises `CancelScope`'s errors."""
+        """Handle one request. If it is cancelled, raises `ClientDisconnect`, `TimeoutError`, or `ApiError`
+        (408) if its body did not arrive in time.
+        """
         if scope["type"] != "http" or is_admin_path(scope["path"]):
             await self.app(scope, receive, send)
             return
@@ -40,7 +44,7 @@ class Cancellation:
 
 
 def _closing(cancel_scope: CancelScope, send: Send) -> Send:
-    """Wrap `send` to close the scope with the answer's last part: a complete answer is not cut off."""
+    """Wrap `send` so that the request can no longer be cancelled once the last part of its answer is sent."""
 
     async def send_and_close(message: Message) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body", False):

@@ -1,4 +1,4 @@
-"""Start the server. Each step prints what it does; the last one prints the server's address."""
+"""Starts the server: builds its parts from the settings, listens, and prints a line about each step."""
 
 from __future__ import annotations
 
@@ -52,17 +52,20 @@ from server.telemetry.start import open_observers
 from server.text.tokenizer import Tokenizer
 
 MOST_LISTED = 32
-"""Maximum number of adapters to list at the start."""
+"""Maximum number of adapters to name in the line about adapters that the server prints at its start."""
 OpenedEngine = tuple[Engine, Sequence[Collector]]
-"""An engine that has not started, and its own metric collectors."""
+"""An engine that is open but not started, and the collectors of its own metrics."""
 SWITCH_SECONDS = 0.0005
-"""Python's thread switch interval in seconds."""
+"""Python's thread switch interval in seconds: short, so that the engine's thread soon gets the
+interpreter.
+"""
 
 
 def run_server(settings: Settings, guard: StartGuard) -> int:
-    """Serve until a signal. Returns the exit code. Raises configuration errors before listening.
+    """Run the server until a signal stops it. Returns the exit code.
 
-    `guard` aborts the start if a signal arrives before the event loop runs.
+    Errors in the configuration are raised before the server listens. `guard` aborts the start if a signal
+    arrives before the event loop runs.
     """
     # The engine's thread must not wait long for a busy event loop to let go of the interpreter.
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -114,13 +117,14 @@ def compose(
     observers: Sequence[RequestObserver] = (),
     remote: OpenedEngine | None = None,
 ) -> tuple[Starlette, list[BaseService]]:
-    """Build the application and its services from the settings, without starting them.
+    """Build the application and its services (one for each base) from the settings, without starting them.
 
-    `remote` is an engine elsewhere that runs the only base instead of an engine in this process.
+    `remote` is an engine in other processes; it runs the only base, and no engine is opened in this process.
 
-    `environ` (default: the process's) is used to choose the engine if the settings do not, and is changed for
-    vLLM, which reads it. Adapters are searched under `root` (default: the working directory). `observers` see
-    every request. Raises what opening the catalogue and the engine raises.
+    `environ` (default: the process's environment) is used to choose the engine if the settings do not name
+    one, and is changed for vLLM, which reads it. Adapters are searched under `root` (default: the working
+    directory). `observers` are called for every request. Raises the errors of opening the catalogue and the
+    engine.
     """
     metrics, aside = Metrics(), OneThread()
     environ = process_environment() if environ is None else environ
@@ -148,7 +152,7 @@ def compose(
 
 
 def _fetch(settings: Settings, narrator: Narrator) -> None:
-    """Fetch adapters that the settings give by URL and that are not in the registry."""
+    """Download the adapters that the settings name by URL and that are not in the registry yet."""
     for own in each_base(settings):
         with _named(own.name):
             if missing := unfetched(own.settings):
@@ -158,7 +162,7 @@ def _fetch(settings: Settings, narrator: Narrator) -> None:
 
 @contextmanager
 def _named(base: str | None) -> Generator[None]:
-    """Add the base's name to errors raised in the block, if the settings name it."""
+    """Add the name `base` to errors raised in the block; None if the settings do not name their base."""
     try:
         yield
     except SettingsError as error:
@@ -193,7 +197,10 @@ def open_base_service(
     neighbours: Neighbours,
     remote: OpenedEngine | None = None,
 ) -> BaseService:
-    """Open a base's service. `remote` runs the base if given. Raises `SettingsError` and `EngineError`."""
+    """Open the service of one base, with its engine. If `remote` is given, that engine runs the base.
+
+    Raises `SettingsError` and `EngineError`.
+    """
     settings, base, served = catalogue.own.settings, catalogue.base, catalogue.served
     narrator(f"base {base.name}: {base.reason}")
     for note in catalogue.notes:
@@ -239,14 +246,16 @@ def open_base_service(
 
 
 def _pinned(catalogue: Catalogue) -> tuple[str, ...]:
-    """Entries of `pinned_adapters` for this base. The default base also gets names that no base knows."""
+    """Return this base's entries of `pinned_adapters`. The default base also gets names that no base
+    knows.
+    """
     names = catalogue.routing.names()
     owned = ((names.index_of(name), name) for name in catalogue.own.settings.pinned_adapters)
     return tuple(name.rpartition(":")[2] for place, name in owned if (place or 0) == catalogue.index)
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The names as text; for a long list, the first ones and the number of others."""
+    """Join the names with commas. Of a long list, name the first `MOST_LISTED` and count the others."""
     more = len(names) - MOST_LISTED
     return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
@@ -261,7 +270,9 @@ def open_on_demand(
     priorities: Priorities,
     info: EngineInfo,
 ) -> OnDemandEngine:
-    """An on-demand engine with the given `info`, which is opened each time that it is needed."""
+    """Return an engine with the properties `info` that loads its base at a request and unloads it when
+    idle.
+    """
     quiet = Narrator(StringIO())
 
     def reopen() -> Engine:
@@ -298,7 +309,7 @@ def open_engine(
     environ: MutableMapping[str, str],
     priorities: Priorities,
 ) -> OpenedEngine:
-    """Open the engine that the settings choose, without starting it, with its metric collectors.
+    """Open the engine that the settings choose, without starting it. Returns it with its metric collectors.
 
     Raises `SettingsError` and `EngineError`.
     """
@@ -329,7 +340,7 @@ def open_engine(
 
 
 class Narrator:
-    """Prints a line for each step with the seconds since the start, and progress on one terminal line."""
+    """Prints the steps of the server's start, each with the seconds since the start, and progress bars."""
 
     def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
         self._stream = stream
@@ -337,14 +348,14 @@ class Narrator:
         self._began = time.perf_counter()
 
     def __call__(self, line: str) -> None:
-        """Print a message about a step of the start."""
+        """Print one line, with the seconds since the start."""
         seconds = time.perf_counter() - self._began
         shown = start_line(line, seconds) if self._as_json else f"oneseek {seconds:6.2f}s  {line}"
         print(shown, file=self._stream, flush=True)
 
     def progress(self, what: str) -> Callable[[int, int], None]:
-        """A callback (done, total) that shows a percentage on a terminal, or a line for each quarter
-        elsewhere.
+        """Return a callback (done, total) that shows how far `what` is: a bar on a terminal, or a line for
+        each quarter elsewhere.
         """
         shown = -1
         live = self._stream.isatty() and not self._as_json

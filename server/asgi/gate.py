@@ -1,4 +1,6 @@
-"""First check of the queue: after headers and key, before the body is read."""
+"""Middleware that refuses requests while the queue is full: after headers and key, before the body is
+read.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,16 @@ GATED = frozenset(
         "/inference/llama",
     }
 )
-"""Endpoints whose requests take a place in the queue."""
+"""Paths of the endpoints that run a model, so that their requests take places in an engine's queue."""
 
 SMALL_BODY = 16 * 1024
-"""Size in bytes up to which an unread body of a refused request is skipped to keep the connection open."""
+"""Maximum size in bytes of a refused request's body that is read and dropped, to keep the connection open."""
 
 
 class Gates:
-    """Refuses requests if the queue is full, and gives back the places of requests that have ended."""
+    """Refuses requests while the queue is full, and frees the queue places and adapters of requests that have
+    ended.
+    """
 
     def __init__(
         self, app: ASGIApp, queues: Sequence[QueuePlaces], check: Callable[[Exchange], None]
@@ -40,7 +44,7 @@ class Gates:
         self.check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or raise `EngineBusyError`."""
+        """Handle one request. Raises `EngineBusyError` if the queue is full."""
         if scope["type"] != "http" or scope["path"] not in GATED or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
@@ -67,11 +71,13 @@ class Gates:
 
     @property
     def _scarcest(self) -> QueuePlaces:
-        """The queue with the fewest free places among those of all bases."""
+        """The queue that has the fewest free places, among the queues of all bases."""
         return min(self.queues, key=lambda queue: queue.free)
 
     def _counting(self, send: Send) -> Send:
-        """Wrap `send` to add OpenAI's rate-limit headers: the queue's size and its free places."""
+        """Wrap `send` to add OpenAI's rate-limit headers: the size of the queue, and its number of free
+        places.
+        """
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,6 @@
-"""Listening sockets, and shutdown: the server drains, then fails requests that still run, then exits."""
+"""Opens the listening sockets, and shuts the server down: no new requests are accepted, running ones may
+finish for a while, the rest fail, and the process exits.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,23 @@ from server.engines.base import Engine
 from server.errors import EngineError
 
 LAST_WORDS = 5
-"""Seconds for streams to send their last event after `drain_seconds`."""
+"""Seconds for which streams that are still running after `drain_seconds` can send a last event."""
 LOOK_TICKS = 10
 """Ticks (0.1 s each) between checks of memory and file descriptors."""
 LAST_SECONDS = 1.0
-"""Seconds for streams to send their last event after a second signal."""
+"""Seconds for which running streams can send a last event after a second signal."""
 DEAD_SECONDS = 5.0
-"""Seconds that a server with a dead engine keeps answering, so that probes and clients notice."""
+"""Seconds for which a server whose engine has died still answers as not ready, so that probes and clients
+notice.
+"""
 
 log = logging.getLogger("oneseek.server")
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of `host`, not yet listening; port 0 takes any free one.
+    """Return sockets bound to every address of `host`, not yet listening. Port 0 takes any free port.
 
-    Raises `OSError` with a complete message if the address cannot be bound.
+    Raises `OSError` with a complete message if an address cannot be bound.
     """
     sockets: list[socket.socket] = []
     missing: OSError | None = None
@@ -86,8 +90,8 @@ def _remedy(error: OSError) -> str:
 class AnnouncingServer(uvicorn.Server):
     """uvicorn's server, which also prints its address when it is ready, and shuts down gracefully.
 
-    A signal starts draining. For `drain_delay` seconds the server keeps listening but refuses new work. Then
-    it closes the listener and gives running requests `drain_seconds`. After that, or at a second signal, the
+    At a signal, the server keeps listening for `drain_delay` seconds, but refuses new work. Then it closes
+    the listening sockets and gives running requests `drain_seconds`. After that, or at a second signal, the
     engines are closed, and requests that still run get an error. A signal during startup aborts it. If an
     engine dies, the server logs this, is not ready for `DEAD_SECONDS`, and exits.
     """
@@ -146,7 +150,9 @@ class AnnouncingServer(uvicorn.Server):
         self._notifier.ready(f"ready on {', '.join(urls)}")
 
     async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second. Returns True to stop."""
+        """Called by uvicorn ten times a second: check the engines and the deadlines. Returns True to stop the
+        server.
+        """
         if self._died_at is None and not self.should_exit and not self._are_alive():
             self._died_at = time.monotonic()
             log.critical(
@@ -164,7 +170,11 @@ class AnnouncingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal, hurry at the second. Unlike uvicorn, do not raise the signal again."""
+        """Handle a signal: the first one starts draining, the second one fails running requests, the third
+        one exits.
+
+        Unlike uvicorn, the server does not raise the signal again when it stops.
+        """
         if not self.stopped:
             self._stop_at = time.monotonic() + self._delay
             self._wire.draining = True
@@ -232,7 +242,7 @@ _OURS = f"{EngineError.__module__}.{EngineError.__qualname__}: "
 
 
 def _in_brief(record: logging.LogRecord) -> bool:
-    """Log filter for uvicorn: shorten the traceback of a failed start to its last line."""
+    """Log filter for uvicorn that shortens the traceback of a failed start to its last line."""
     text = record.getMessage()
     if text.startswith("Traceback "):
         record.msg, record.args = text.rstrip().rpartition("\n")[2].removeprefix(_OURS), ()

@@ -1,4 +1,4 @@
-"""Return free memory to the system. glibc keeps it after a burst of large requests."""
+"""Gives memory back to the operating system that glibc would keep after a burst of large requests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import suppress
 import psutil
 
 GROWTH = 8 * 1024 * 1024
-"""Growth of the process in bytes after which free memory is returned."""
+"""Growth of the process's memory, in bytes, after which free memory is given back."""
 AGAIN = (5, 20, 60)
-"""Number of further checks after a growth. They return memory that has become free since then."""
+"""Numbers of checks after a growth at which memory is given back again, because more has become free."""
 
 
 class Trimmer:
-    """Returns free memory after a growth of `GROWTH` bytes. Call `await trimmer.look()` regularly. It repeats
-    this later, because a burst's memory may be in use until its slowest client has gone.
+    """Gives free memory back to the operating system when the process has grown by `GROWTH` bytes.
 
-    It does nothing if the C library is not glibc.
+    Call `await trimmer.look()` regularly. Memory is given back again after some more checks (`AGAIN`),
+    because a burst's memory may be in use until its slowest client has gone. Without glibc, nothing happens.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Trimmer:
         self._low = self._rss()
 
     async def look(self) -> None:
-        """Return free memory if the process has grown."""
+        """Check the process's memory, and give free memory back to the operating system if it has grown."""
         self._since += 1
         if self._rss() > self._low + GROWTH:
             self._since = 0
@@ -42,8 +42,8 @@ class Trimmer:
         self._low = min(self._low + GROWTH, self._rss())
 
     def _rss(self) -> int:
-        """Resident memory in bytes; the previous value if it cannot be read, as without free file
-        descriptors.
+        """Return the process's resident memory in bytes; the previous value if it cannot be read, such as
+        when no file descriptor is free.
         """
         with suppress(OSError, psutil.Error):
             self._last = self._process.memory_info().rss

@@ -1,4 +1,4 @@
-"""The layers around every endpoint, pure ASGI: `Receipts`, `Errors`, `HeaderLimits`, `ApiKeys`.
+"""ASGI middleware around every endpoint: `Receipts`, `Errors`, `HeaderLimits` and `ApiKeys`.
 
 Decisions use `scope["path"]`, the path that is routed, never a URL that a Host header can change.
 """
@@ -26,16 +26,20 @@ from server.telemetry.observer import RequestObserver, begin_all, end_all
 log = logging.getLogger("oneseek.api")
 
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/ping"})
-"""Paths that need no key, because probes cannot send one. `/health` then returns only its status."""
+"""Paths of health checks, which need no key, because probes cannot send one. Without a key, `/health` returns
+only its status.
+"""
 
 KEYLESS_PATHS = OPEN_PATHS | {"/openapi.json", "/docs"}
-"""Paths that need no key because they describe the API, not this server; browsers open them directly."""
+"""Paths that need no key: health checks, and pages that describe the API, not this server."""
 
 METRICS_PATHS = frozenset({"/metrics", "/metrics/recent"})
-"""Paths with usage figures of all tenants."""
+"""Paths with usage figures of all tenants, which need a metrics key or an admin key."""
 PAGE = "/"
 PAGE_PREFIX = "/page/"
-"""Paths of the web page. Its files hold no data of this server, and it asks for a key itself."""
+"""Prefix of the web page's files, which need no key: they hold no data of this server. The page asks its user
+for a key.
+"""
 ADMIN_PREFIX = "/admin"
 ADMIN_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 """Paths that need an admin key, besides every path at or below `ADMIN_PREFIX`."""
@@ -46,13 +50,15 @@ MAX_HEADER_BYTES = 32 * 1024
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 CLIENT_CLOSED = 499
-"""Status in logs and metrics of a request whose client disconnected; never sent."""
+"""Status in logs and metrics of a request whose client disconnected before the answer; never sent."""
 
 
 class Receipts:
-    """Gives each request its exchange, adds request ID and receipt to every answer, and counts the request.
+    """Creates each request's state (`Exchange`), adds request ID and receipt to its answer, and counts the
+    request.
 
-    `observers` are called when it arrives and when it has been answered.
+    The receipt is the `X-OneSeek-*` headers, which say what answered and why. `observers` are called when a
+    request arrives and when it has been answered.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class Receipts:
         self.early = [one for one in observers or () if one.looks_early] or None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on with its `Exchange`, and add request ID and receipt to its answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -89,7 +95,7 @@ class Receipts:
 
 
 def open_exchange(scope: Scope, send: Send) -> Exchange:
-    """Create the exchange of a new request and put it into its scope."""
+    """Create the state of a new request (its `Exchange`), and store it in the ASGI scope."""
     headers = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
     theirs = headers.get(b"x-request-id", "")
     own = theirs if _SANE_ID.fullmatch(theirs) else uuid.uuid4().hex
@@ -106,14 +112,16 @@ def open_exchange(scope: Scope, send: Send) -> Exchange:
 
 
 class Errors:
-    """Turns exceptions into error replies. An unexpected error is logged; its client gets a plain 500."""
+    """Turns exceptions into error replies. An unexpected exception is logged, and its client gets a 500
+    without details.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on, and answer an exception with an error reply."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -158,13 +166,14 @@ class HeaderLimits:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on. Raises `ApiError` (431) if its headers are too many or too large."""
         if scope["type"] == "http":
             headers = scope["headers"]
             size = sum(len(name) + len(value) for name, value in headers)
             if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
                 message = (
-                    f"Headers are too large: at most {MAX_HEADERS} with {MAX_HEADER_BYTES} bytes in all."
+                    f"The request's headers are too large; send at most {MAX_HEADERS} with "
+                    f"{MAX_HEADER_BYTES} bytes in all."
                 )
                 raise ApiError(ErrorReply(431, message, code="headers_too_large"))
         await self.app(scope, receive, send)
@@ -182,28 +191,29 @@ def is_admin_path(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """The kind of key that a request presents."""
+    """Which of the server's keys a request presents, if any."""
 
     given: bool
-    """True if a key was sent."""
+    """True if the request has a key, valid or not."""
     ordinary: bool
     admin: bool
     metrics: bool
     tenant: str
-    """Digest of the API key."""
+    """First 32 hexadecimal digits of the presented key's SHA-256, which stand for the client."""
 
     @property
     def ours(self) -> bool:
-        """True if the key is valid, for requests, admin endpoints or metrics."""
+        """True if the key is one of the server's API keys, admin keys or metrics keys."""
         return self.ordinary or self.admin or self.metrics
 
 
 class ApiKeys:
-    """Requires one of the keys as a bearer token. Without configured keys, every request passes.
+    """Requires one of the server's keys as a bearer token. Without configured keys, every request passes.
 
-    Admin paths (`is_admin_path`) need an admin key, and are disabled if there are none. An admin key also
-    gives access to everything else. If there are API keys, `METRICS_PATHS` need a metrics key or an admin
-    key, because they show all tenants. A metrics key gives access to nothing else.
+    Admin paths (`is_admin_path`) need an admin key, and are disabled if none is configured. An admin key also
+    gives access to everything else. `METRICS_PATHS` need a metrics key or an admin key, because they show all
+    tenants, unless neither API keys nor metrics keys are configured. A metrics key gives access to nothing
+    else.
     """
 
     def __init__(
@@ -221,7 +231,9 @@ class ApiKeys:
         self.wrong = wrong or WrongKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or raise `ApiError` (401, 403, 429)."""
+        """Handle one request. Raises `ApiError`: 401 without a valid key, 403 for a key without access to the
+        path, 429 after many wrong keys.
+        """
         if scope["type"] == "http":
             exchange: Exchange = scope[EXCHANGE]
             found = self._identify(exchange.headers.get(b"authorization", ""))
@@ -260,7 +272,7 @@ class ApiKeys:
         raise ApiError(ErrorReply(403, message, type="permission_error", code="admin_key_needed"))
 
     def _refusal(self, found: Presented, exchange: Exchange, needed: str) -> ApiError:
-        """401 for a missing or wrong key; 429 for a wrong key after too many others."""
+        """Return the error for a missing or wrong key: 401, or 429 for a wrong key after too many others."""
         wait = self.wrong.record(exchange.address) if found.given and not found.ours else 0
         if not wait:
             return _unauthorized(

@@ -1,7 +1,7 @@
-"""Report state to systemd by sd_notify(3): started, draining, and still alive.
+"""Reports the server's state to systemd by sd_notify(3): started, draining, and still alive.
 
-A unit of `Type=notify` counts as started once the server answers. `WatchdogSec=` restarts a server whose
-event loop hangs. Nothing is sent without `NOTIFY_SOCKET`, which systemd sets.
+A unit of `Type=notify` counts as started once the server answers. With `WatchdogSec=`, systemd restarts a
+server whose event loop hangs. Nothing is sent without `NOTIFY_SOCKET`, which systemd sets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger("oneseek.server")
 class ServiceNotifier:
     """Sends this server's state to the service manager that started it, if any.
 
-    A datagram that cannot be sent is dropped, so that the server keeps running.
+    A message that cannot be sent is dropped, so that the server keeps running.
     """
 
     def __init__(
@@ -41,9 +41,10 @@ class ServiceNotifier:
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str] | None = None) -> ServiceNotifier:
-        """The notifier that `environ` describes, by default the process's own environment.
+        """Return the notifier that systemd's variables in `environ` describe (default: the process's
+        environment).
 
-        Removes the variables, so that child processes do not report for this one.
+        Removes these variables, so that child processes do not report in this process's name.
         """
         environ = process_environment() if environ is None else environ
         address = environ.pop(SOCKET, "")

@@ -1,4 +1,6 @@
-"""Raise a connection's refusals inside the application, where errors become replies."""
+"""Middleware that raises a connection's errors (such as a body that is too large) where they become
+replies.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from server.errors import ApiError
 
 
 class Refusals:
-    """Raises the connection's refusal of a request, or of the rest of its body."""
+    """Raises the error with which the connection refuses a request, or the unread part of its body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or raise `ApiError`."""
+        """Handle one request. Raises `ApiError` if the connection has refused it."""
         arrival: Arrival | None = scope.get(ARRIVAL)
         if arrival is not None and arrival.refusal is not None:
             raise ApiError(arrival.refusal)

@@ -1,6 +1,6 @@
-"""Interruptible startup: SIGTERM and Ctrl-C stop it within `FORCE_SECONDS`, with exit code 0.
+"""Makes the startup interruptible: SIGTERM and Ctrl-C stop it within `FORCE_SECONDS`, with exit code 0.
 
-Imports only light modules, because `oneseek serve` uses it first.
+Imports only light modules, because `oneseek serve` imports this module first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import psutil
 from adapters.files.atomic import discard_unfinished
 
 FORCE_SECONDS = 1.5
-"""Seconds for the startup to unwind; after that the process exits at once."""
+"""Seconds that the startup has to stop after a signal; after that the process exits at once."""
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
@@ -40,16 +40,16 @@ def kill_children() -> None:
 
 
 def end_after(seconds: float) -> None:
-    """Exit the process after the delay, unless it has ended before."""
+    """Exit the process after `seconds` (see `end_now`), unless it has ended before."""
     timer = threading.Timer(seconds, end_now)
     timer.daemon = True
     timer.start()
 
 
 class StartGuard:
-    """`with StartGuard() as guard:` ends its block cleanly if a signal arrives, without raising.
+    """A context manager that ends its block if SIGINT or SIGTERM arrives, without raising.
 
-    If the block is in native code and does not unwind in time, another thread ends the process. Call
+    If the block is in native code and does not end in time, another thread ends the process. Call
     `guard.hand_over` before an event loop handles the signals.
     """
 
@@ -80,14 +80,14 @@ class StartGuard:
         return self.stopped
 
     def hand_over(self) -> None:
-        """Stop catching signals, since the event loop handles them from now on. Idempotent."""
+        """Stop watching for signals, since the event loop handles them from now on. Idempotent."""
         if self._previous and self._wakeup is not None:
             signal.set_wakeup_fd(self._wakeup)
             self._wakeup = None
             self._theirs.close()
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
-        """Interrupt the main thread, so that the start ends."""
+        """Signal handler: interrupt the main thread, so that the startup ends."""
         self.stopped = True
         raise SystemExit(0)
 

@@ -1,4 +1,4 @@
-"""Start simultaneous requests one after another, so that they do not delay running streams."""
+"""Starts simultaneous requests one after another, so that they do not delay running streams."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from server.exchange import EXCHANGE, Exchange
 
 
 class Turns:
-    """Starts one request in each turn of the event loop; in between, tokens of other requests are sent.
+    """Starts one request in each iteration of the event loop; in between, tokens of other requests are sent.
 
     Most of a request's own CPU work happens at its start. Without this class, sixty simultaneous requests
-    would all be parsed and routed before the first token of any is sent. Clients (keys, or addresses without
-    a key) take turns: a client with one request waits for at most one request of each other client.
+    would all be parsed and routed before the first token of any is sent. Clients (API keys, or addresses
+    without a key) take turns: a client with one request waits for at most one request of each other client.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -26,7 +26,7 @@ class Turns:
         """True if a request has started in this turn."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Wait until the request may start, then pass it on."""
         if scope["type"] == "http":
             await self._turn(scope[EXCHANGE])
         await self.app(scope, receive, send)

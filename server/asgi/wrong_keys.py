@@ -1,4 +1,6 @@
-"""Rate limit for wrong keys: 401 at first, then 429, so that guessing is slow and visible."""
+"""Limits how often clients can try wrong API keys: 401 at first, then 429, so that guessing is slow and
+visible.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 MOST = 1024
-"""Maximum number of addresses to remember; the one that failed longest ago is dropped."""
+"""Maximum number of client addresses with wrong keys to remember; the one that failed longest ago is
+dropped.
+"""
 BURST, PER_SECOND = 32, 0.2
-"""Limit of wrong keys from one address."""
+"""Wrong keys that one address may send at once, and how many more per second."""
 BURST_IN_ALL, PER_SECOND_IN_ALL = 200, 10.0
 
 
 class Bucket:
-    """Token bucket: a burst, then a rate per second."""
+    """A token bucket: allows `burst` events at once, then `rate` events per second."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")
 
@@ -24,7 +28,7 @@ class Bucket:
         self._left, self._at = float(burst), now
 
     def take(self, now: float) -> float:
-        """Take one. Returns the seconds to wait until one is available; 0 if it was taken."""
+        """Take a token. Returns 0, or the seconds to wait until one is available."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         if self._left < 1:
@@ -34,9 +38,9 @@ class Bucket:
 
 
 class WrongKeys:
-    """Counts wrong keys per address and in total. A valid key is never counted and always passes.
+    """Counts wrong API keys per address and in total. A valid key is never counted and always passes.
 
-    An address is never locked out, because a customer and an attacker may share it.
+    No address is ever blocked completely, because a customer and an attacker may share it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +49,9 @@ class WrongKeys:
         self._addresses: OrderedDict[str, Bucket] = OrderedDict()
 
     def record(self, address: str) -> int:
-        """Count a wrong key. Returns the whole seconds after which `address` may retry; 0 for now."""
+        """Count a wrong key from `address`. Returns 0, or the whole seconds to wait before the next
+        attempt.
+        """
         now = self._clock()
         bucket = self._addresses.pop(address, None) or Bucket(BURST, PER_SECOND, now)
         self._addresses[address] = bucket

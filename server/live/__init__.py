@@ -1,3 +1,3 @@
-"""State that changes while a server runs (adapters, residency, the registry), without HTTP; `rollout` and
-above import it.
+"""State that changes while a server runs (its adapters, which of them are in the engine, the registry),
+without HTTP; `rollout` and above import this package.
 """

@@ -1,6 +1,8 @@
-"""The catalogue that results from the settings: the base, its adapters and the router.
+"""Finds the bases and adapters that the settings describe, and makes a catalogue of each base with its
+adapters.
 
-`serve`, `route` and `adapters list` share it. It reads files and hashes them; it starts no engine.
+The commands `serve`, `route` and `adapters list` use this module. It reads and hashes files, but starts no
+engine.
 """
 
 from __future__ import annotations
@@ -37,23 +39,23 @@ if TYPE_CHECKING:
 
 
 _LISTED = 8
-"""Maximum number of names in one note."""
+"""Maximum number of adapters to name in one warning."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A base with its adapters and its routing."""
+    """A base with its adapters and its routing, as the settings describe them."""
 
     own: BaseSettings
-    """The base, with the settings that apply to it."""
+    """The base's entry in the settings, with the settings that apply to this base."""
     base: FoundBase
     served: ServedAdapters
     routing: LanguageRouting
-    """Routing over the languages of all bases."""
+    """The routers over the languages of all bases."""
     index: int = 0
     """The base's index among all bases; 0 is the default base."""
     configured: tuple[str, ...] = field(default=())
-    """Full names of the adapters in the settings."""
+    """Full names (`alias@version`) of the adapters that the settings list."""
     notes: tuple[str, ...] = field(default=())
     """Log lines about adapters that were found but are not served, with the reason."""
     warnings: tuple[str, ...] = field(default=())
@@ -63,7 +65,7 @@ class Catalogue:
 
     @property
     def outside(self) -> tuple[VersionFolder, ...]:
-        """Versions found outside the registry, served or retired."""
+        """The versions that were found outside the registry's folder, served or retired."""
         return versions_outside((*self.served.adapters(), *self.retired), self.served.base_digest)
 
     @property
@@ -72,7 +74,8 @@ class Catalogue:
         return self.routing.own(self.index)
 
     def make_router(self) -> Router:
-        """Make a router for the registry's current languages. Reading their profiles takes a moment.
+        """Make the routers again for the registry's current languages, which takes a moment. Returns this
+        base's router.
 
         Raises `SettingsError` for a configured language that cannot be detected.
         """
@@ -80,7 +83,7 @@ class Catalogue:
 
 
 def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
-    """The default base and its adapters, as `open_catalogues` finds them."""
+    """Return the default base with its adapters, as `open_catalogues` finds them."""
     return open_catalogues(settings, root)[0]
 
 
@@ -88,8 +91,8 @@ def open_catalogues(settings: Settings, root: Path | None = None) -> tuple[Catal
     """Find all bases and their adapters under `root` (default: the working directory), the default base
     first.
 
-    Bases and adapters in the settings must exist and fit. Others that are found but do not fit become notes.
-    Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
+    Bases and adapters in the settings must exist and fit. Other adapters that do not fit are not served, with
+    a note. Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
     """
     root = root or Path.cwd()
     mark_home(settings.home)
@@ -152,7 +155,7 @@ def _served(
 
 
 def provenance(settings: Settings) -> Provenance | None:
-    """The check of adapters against the ledger; None unless `require_provenance` is set.
+    """Return the check that adapters are recorded in the ledger; None unless `require_provenance` is set.
 
     Reads and verifies the whole ledger, which takes about 0.2 ms per entry. Call it again for adapters that
     are added later. Raises `adapters.errors.LedgerError`.
@@ -165,7 +168,7 @@ def provenance(settings: Settings) -> Provenance | None:
 
 
 def read_pointers(registry: Path) -> AliasPointers:
-    """The active versions; none if their file is damaged, which `find_adapters` reports."""
+    """Return the registry's active versions; none if their file is damaged, which `find_adapters` reports."""
     try:
         return AliasPointers.read(registry)
     except PointersError:
@@ -178,9 +181,11 @@ def _check_provenance(
     found: Iterable[Adapter],
     pointers: AliasPointers,
 ) -> tuple[list[Adapter], list[str]]:
-    """Filter adapters by the ledger, with a note for each refused one. Raises for one in the settings.
+    """Return the adapters that the ledger records, and a note for each other adapter. Raises
+    `AdapterRejectedError` if the settings list one that it does not record.
 
-    A promoted version that is refused stays, marked with its problem, so that no other version replaces it.
+    A promoted version that the ledger does not record is kept, marked with this problem, so that no other
+    version replaces it.
     """
     if known is None:
         return list(found), []
@@ -201,7 +206,7 @@ def _check_provenance(
 
 
 def without_provenance(adapter: Adapter) -> Adapter:
-    """Return `adapter` with a problem: the ledger does not know it."""
+    """Return `adapter` marked as damaged, because the ledger does not record it."""
     problem = (
         "its digest is not in the ledger, and require_provenance is on; add it with oneseek adapters add"
     )
@@ -219,7 +224,9 @@ def without_provenance(adapter: Adapter) -> Adapter:
 def _check_fit(
     found: Iterable[Adapter], named: Iterable[Adapter], digest: str, base: str
 ) -> tuple[list[Adapter], list[str]]:
-    """Adapters without conflicts on one base, with a note for each found one that conflicts."""
+    """Return the adapters that one base can serve together, and a note for each that conflicts with
+    others.
+    """
     trial = ServedAdapters(named, base_digest=digest, base_name=base)
     refused: list[str] = []
     for adapter in found:
@@ -231,7 +238,7 @@ def _check_fit(
 
 
 def versions_outside(adapters: Iterable[Adapter], base: str) -> tuple[VersionFolder, ...]:
-    """Return the adapters outside the registry that the registry can record as active or retired."""
+    """Return the versions outside the registry's folder that the registry can record as active or retired."""
     return tuple(
         VersionFolder.recorded(FolderRecord.of(adapter, base))
         for adapter in adapters
@@ -240,10 +247,14 @@ def versions_outside(adapters: Iterable[Adapter], base: str) -> tuple[VersionFol
 
 
 def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
-    """Warnings about adapters without a recorded base digest, and about a read-only home."""
+    """Return warnings about adapters without a recorded base digest, and about a home folder that is not
+    writable.
+    """
     warnings: list[str] = []
     if home is not None and home.exists() and not os.access(home, os.W_OK):
-        warnings.append(f"{home} is not writable: adapters are served, but changes to them fail")
+        warnings.append(
+            f"the home folder {home} is not writable: adapters are served, but changes to them fail"
+        )
     found = [one.full_name for one in kept if one.base_digest is None and one.problem is None]
     if not found:
         return tuple(warnings)
@@ -255,18 +266,18 @@ def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
 
 
 def describe_contested(served: ServedAdapters) -> list[str]:
-    """A note for each language with several adapters and no configured choice."""
+    """Return a note for each language with several adapters, if the settings choose none of them."""
     return [
-        f"several adapters are for the language {code} ({', '.join(aliases)}), so none gets it; choose one, "
-        f"such as --routing-languages {code}={aliases[0]}"
+        f"several adapters are for the language {code} ({', '.join(aliases)}), so none answers it; choose "
+        f"one, such as --routing-languages {code}={aliases[0]}"
         for code, aliases in served.contested_languages().items()
     ]
 
 
 def open_registry(settings: Settings) -> Registry:
-    """Open the registry in the settings' home, which records each change in its ledger. Raises `HomeError`.
+    """Open the registry in the home folder. It records each change in the ledger. Raises `HomeError`.
 
-    It also knows the adapters that a server would serve from other folders.
+    The registry also knows the adapters that a server would serve from other folders.
     """
     from adapters.registry.registry import Registry
 
@@ -278,7 +289,7 @@ def open_registry(settings: Settings) -> Registry:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """Open the ledger in the settings' home for reading. Raises `HomeError`."""
+    """Open the ledger in the home folder for reading. Raises `HomeError`."""
     from adapters.ledger import Ledger
 
     check_home(settings.home)
@@ -286,10 +297,10 @@ def open_ledger(settings: Settings) -> Ledger:
 
 
 def open_base(settings: Settings, folder: Path | None = None, name: str | None = None) -> Base:
-    """The base to check the adapter in `folder` against: the one that a server would use.
+    """Return the base to check the adapter in `folder` against: the one that a server would use for it.
 
-    With several bases: the one called `name`, else the only one that the adapter fits, else the default one.
-    Raises `BaseModelError`, `HomeError`, and `SettingsError` for a name that no base has.
+    With several bases, that is the base called `name`, else the only base that the adapter fits, else the
+    default base. Raises `BaseModelError`, `HomeError`, and `SettingsError` if no base is called `name`.
     """
     from adapters.bases import find_base
     from adapters.registry.intake import Base
@@ -300,8 +311,8 @@ def open_base(settings: Settings, folder: Path | None = None, name: str | None =
     if name is not None:
         found = [own for own in bases if own.name is not None and own.name.lower() == name.lower()]
         if not found:
-            listed = ", ".join(settings.bases) or "there are none, so remove it"
-            raise SettingsError("alias", f"{name!r} is not one of the bases: {listed}")
+            listed = ", ".join(settings.bases) or "none, so use an alias without a base"
+            raise SettingsError("alias", f"no base is called {name!r}; bases in the settings: {listed}")
         chosen = found[0]
     elif folder is not None and len(bases) > 1:
         fitting = [own for own in bases if _fits(folder, own.settings)]

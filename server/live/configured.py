@@ -24,8 +24,8 @@ def fetch_configured(
     say: Callable[[str], None],
     progress: Callable[[str], Callable[[int, int], None]],
 ) -> None:
-    """Fetch the `missing` adapters into the registry. Raises the first failure's error, so that no server
-    starts without an adapter in its settings. See `add_from_url`.
+    """Fetch the `missing` adapters into the registry. Raises the error of the first one that fails, so that
+    no server starts without an adapter that its settings list. See `add_from_url`.
     """
     from adapters.remote.fetch import Fetch, add_from_url
 
@@ -49,24 +49,28 @@ def fetch_configured(
 
 
 def _known(progress: Callable[[int, int], None]) -> Progress:
-    """Return a callback that calls `progress`, if the file's size is known."""
+    """Return a callback that calls `progress` if the file's size is known, and otherwise does nothing."""
     return lambda done, total: progress(done, total) if total else None
 
 
 def fetch_limits(settings: Settings) -> FetchLimits:
-    """Limits of a fetch, from the settings."""
+    """Return the limits of size and time for fetching an adapter, from the settings."""
     from adapters.remote.fetch import FetchLimits
 
     return FetchLimits(max_bytes=settings.max_fetch_size, seconds=settings.fetch_timeout)
 
 
 def unfetched(settings: Settings) -> list[PinnedURL]:
-    """Adapters with a URL in the settings that are not in the registry, not even retired."""
+    """Return the adapters that the settings list by URL and that are not in the registry, not even
+    retired.
+    """
     return [pin for pin, held in _held(settings) if not held]
 
 
 def describe_configured(settings: Settings) -> list[str]:
-    """A note for each adapter that a server would fetch first, and for each retired one."""
+    """Return a note for each adapter listed by URL that is retired, or that a server would fetch at its
+    start.
+    """
     notes: list[str] = []
     retired = _retired(settings) if any(map(names_url, settings.adapters)) else frozenset[str]()
     for pin, held in _held(settings):
@@ -79,7 +83,7 @@ def describe_configured(settings: Settings) -> list[str]:
 
 
 def _held(settings: Settings) -> list[tuple[PinnedURL, list[VersionFolder]]]:
-    """Adapters with a URL in the settings, each with its versions in the registry."""
+    """Return the adapters that the settings list by URL, each with its versions in the registry."""
     pins = [PinnedURL.parse(entry) for entry in settings.adapters if names_url(entry)]
     return held_versions(settings, pins) if pins else []
 
@@ -87,14 +91,14 @@ def _held(settings: Settings) -> list[tuple[PinnedURL, list[VersionFolder]]]:
 def held_versions(
     settings: Settings, pins: Iterable[PinnedURL]
 ) -> list[tuple[PinnedURL, list[VersionFolder]]]:
-    """Each pin with its versions in the registry under the requested name."""
+    """Return each URL in `pins` with the registry's versions of its adapter that have the requested name."""
     entries, pins = RegistryListing.without_pointers(settings.home / "registry").entries, list(pins)
     commits = dict(_commits(settings)) if any(pin.digest is None for pin in pins) else {}
     return [(pin, list(_holding(pin, entries, pin.digest or commits.get(str(pin.url))))) for pin in pins]
 
 
 def _holding(pin: PinnedURL, entries: Iterable[VersionFolder], digest: str | None) -> Iterator[VersionFolder]:
-    """Versions in `entries` with this digest and the name of `pin`."""
+    """Yield the versions in `entries` that have this digest and the name that `pin` asks for."""
     for entry in entries if digest is not None else ():
         named = entry.is_named(pin.alias or entry.alias, pin.version or entry.version)
         if named and entry.recorded_digest == digest:
@@ -110,7 +114,7 @@ def _retired(settings: Settings) -> frozenset[str]:
 
 
 def _commits(settings: Settings) -> Iterator[tuple[str, str]]:
-    """URL and digest, from the ledger, of an adapter that was added from a repository's commit."""
+    """Yield the URL and digest of each adapter that the ledger records as added from a URL."""
     from adapters.ledger import Ledger
 
     try:

@@ -1,4 +1,4 @@
-"""Remove metrics of adapters that are no longer served, once their last request has ended."""
+"""Removes the metrics of adapters that are no longer served, once their last request has ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from server.live.runtime import Runtime
 
 
 class Departures:
-    """Tracks versions that leave a base. Use it on the event loop only."""
+    """Finds versions that one base no longer serves, and removes their metrics. Use it on the event loop
+    only.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._served = runtime.served
@@ -15,7 +17,7 @@ class Departures:
         self._gone: set[tuple[str, str]] = set()
 
     def look(self) -> None:
-        """Remove metrics of versions that have left since the last call, or earlier with requests running."""
+        """Remove the metrics of versions that are no longer served and have no running requests."""
         present = self._present()
         self._gone = (self._gone | self._known) - present
         self._known = present

@@ -1,4 +1,4 @@
-"""Assign adapters to bases if a server has several: by digest, shapes and settings."""
+"""Finds bases and adapters, and assigns each adapter to the base that it fits by digest and shapes."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class BaseFinds:
     base: FoundBase
     digest: str
     named: tuple[Adapter, ...]
-    """The adapters that the settings name."""
+    """The adapters that the settings list for this base."""
     found: tuple[Adapter, ...]
-    """Other adapters, from the standard locations."""
+    """Other adapters, which were found in the standard folders."""
     retired: tuple[Adapter, ...] = ()
-    """Retired adapters outside the registry."""
+    """Retired adapters that were found outside the registry."""
     notes: tuple[str, ...] = ()
-    """Notes about adapters that are not served."""
+    """Notes about adapters that are not served, with the reason."""
 
 
 def discover(settings: Settings, root: Path) -> list[BaseFinds]:
-    """All bases of `settings`, the default base first, each with its adapters.
+    """Find all bases of `settings`, the default base first, each with its adapters.
 
     Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
     """
@@ -80,12 +80,12 @@ def discover(settings: Settings, root: Path) -> list[BaseFinds]:
 
 
 def _folders_named(settings: Settings) -> list[str]:
-    """Adapters in the settings that are folders, not URLs."""
+    """Return the adapters that the settings list as folders, not as URLs."""
     return [expand_entry(entry) for entry in settings.adapters if not names_url(entry)]
 
 
 def expand_entry(entry: str) -> str:
-    """PATH or NAME=PATH with `~` expanded."""
+    """Return an entry of the setting `adapters`, PATH or NAME=PATH, with `~` expanded."""
     name, equals, path = entry.partition("=")
     return f"{name}={expand_home(path)}" if equals and path.startswith("~") else str(expand_home(entry))
 
@@ -113,7 +113,9 @@ def _look(
 
 
 def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:
-    """The only base that an adapter from the top-level setting fits. Raises if there is none or several."""
+    """Return the index of the only base that fits an adapter in the top-level setting `adapters`. Raises if
+    no base fits, or several do.
+    """
     fitting: list[int] = []
     problem: FileRefusedError | None = None
     for index, base in enumerate(bases):
@@ -128,18 +130,18 @@ def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:
         raise problem
     if len(fitting) > 1:
         names = [bases[index].found.name for index in fitting]
-        raise SettingsError("adapters", f"{entry} {_ambiguous(names)}")
+        raise SettingsError("adapters", f"the adapter {entry} {_ambiguous(names)}")
     return fitting[0]
 
 
 def _ambiguous(names: Sequence[str]) -> str:
-    return f"fits several bases ({', '.join(names)}); list it under bases.{names[0]}.adapters, or another's"
+    return f"fits several bases ({', '.join(names)}); list it under one, such as bases.{names[0]}.adapters"
 
 
 def _divide(
     finds: Sequence[BaseFinds], refused: Sequence[Iterable[FileRefusedError]], pickles: Iterable[str]
 ) -> list[BaseFinds]:
-    """Assign each adapter to one base, with a note for each that fits none or several."""
+    """Assign each adapter to one base. An adapter that fits none or several is not served, with a note."""
     named = {adapter.path.resolve() for one in finds for adapter in one.named}
     places: dict[Path, list[tuple[int, Adapter]]] = {}
     for index, one in enumerate(finds):
@@ -152,7 +154,10 @@ def _divide(
         whole = [(index, adapter) for index, adapter in candidates if adapter.problem is None]
         if len(whole) > 1:
             fitting = [finds[index].base.name for index, _ in whole]
-            notes.append(f"{whole[0][1].full_name} in {whole[0][1].path} {_ambiguous(fitting)}")
+            notes.append(
+                f"adapter {whole[0][1].full_name} in {whole[0][1].path} is not served: it "
+                f"{_ambiguous(fitting)}"
+            )
             continue
         index, adapter = (whole or candidates)[0]
         kept[index].append(adapter)
@@ -172,7 +177,9 @@ def _divide(
 
 
 def _retired_once(finds: Sequence[BaseFinds]) -> list[list[Adapter]]:
-    """Retired adapters by base; one that fits several bases goes to the first."""
+    """Return the retired adapters of each base. An adapter that fits several bases goes to the first of
+    them.
+    """
     seen: set[Path] = set()
     retired: list[list[Adapter]] = []
     for one in finds:
@@ -189,7 +196,9 @@ def _describe_retired(retired: Iterable[Adapter]) -> Iterator[str]:
 
 
 def describe_unconverted(found: Iterable[UnconvertedPickle]) -> list[str]:
-    """A note for each folder with pickles that are not imported, with the command to import them."""
+    """Return a note for each folder with pickle files, which are not served, with the command to convert
+    them.
+    """
     notes: list[str] = []
     for place, group in groupby(found, key=lambda pickle: pickle.place):
         held = list(group)
@@ -204,7 +213,7 @@ def describe_unconverted(found: Iterable[UnconvertedPickle]) -> list[str]:
 
 
 def _once(refused: Iterable[Iterable[FileRefusedError]], known: set[Path]) -> Iterator[str]:
-    """Adapters that no base serves, each folder once."""
+    """Yield a note for each adapter that no base can serve, once for each folder."""
     seen: set[Path] = set()
     for error in (error for errors in refused for error in errors):
         folder = error.path.resolve()
@@ -220,15 +229,15 @@ def _check_aliases(bases: Sequence[tuple[str, Iterable[Adapter]]]) -> None:
     seen: dict[str, tuple[str, Adapter]] = {}
     for base, adapter in listed:
         alias = adapter.alias.lower()
-        remedy = f"Give it another alias: list it under bases.{base}.adapters as NAME=PATH."
+        remedy = f"Give this adapter another alias: list it under bases.{base}.adapters as NAME=PATH."
         if alias in names:
             raise AdapterRejectedError(
-                f"{adapter.full_name} in {adapter.path} on {base} has the name of the base "
-                f"{names[alias]}. {remedy}"
+                f"The adapter {adapter.full_name} in {adapter.path}, on the base {base}, has the same name "
+                f"as the base {names[alias]}. {remedy}"
             )
         other, before = seen.setdefault(alias, (base, adapter))
         if other != base:
             raise AdapterRejectedError(
-                f"The alias {adapter.alias} is on two bases: {before.full_name} in {before.path} on {other}, "
-                f"and {adapter.full_name} in {adapter.path} on {base}. {remedy}"
+                f"Two bases have adapters with the alias {adapter.alias}: {before.full_name} in "
+                f"{before.path} on {other}, and {adapter.full_name} in {adapter.path} on {base}. {remedy}"
             )

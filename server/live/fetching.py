@@ -1,6 +1,6 @@
-"""Fetch adapters from clients' URLs: below the operator's prefixes, one at a time, within limits.
+"""Fetches adapters from URLs that clients send: below the operator's prefixes, one at a time, within limits.
 
-An operator who allows a prefix trusts its server, so addresses are not checked after name resolution.
+An operator who allows a URL prefix trusts its server. So the IP addresses of its name are not checked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from server.errors import ApiError, ErrorReply, bad_field
 from server.live.loading import describe_refusal, unwritable
 
 Gone: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""Waits until the client has disconnected, and then raises."""
+"""A function that waits until the client has disconnected, and then raises an error."""
 
 _GRACE = 30.0
 """Seconds beyond `fetch_timeout` after which a hanging fetch is abandoned."""
@@ -39,7 +39,7 @@ _STATUS: Mapping[FetchFailure, tuple[int, str]] = {
 
 
 class AdapterFetching:
-    """Fetches adapters for the clients of one server."""
+    """Fetches adapters from URLs for the clients of one server."""
 
     def __init__(self, prefixes: URLPrefixes, limits: FetchLimits, home: Path) -> None:
         self._prefixes = prefixes
@@ -51,10 +51,11 @@ class AdapterFetching:
     async def fetch(
         self, text: str, digest: str | None, field: str, gone: Gone
     ) -> AsyncGenerator[FetchedAdapter]:
-        """Fetch the adapter at the URL `text` into a temporary folder, which exists during the block.
+        """Fetch the adapter at the URL `text` into a temporary folder, which exists during the `with` block.
 
-        The fetch is cancelled if the client has `gone`, but the block is not. Raises `ApiError`, which names
-        the `field`, and what `gone` raises. After an error, no files are left.
+        `gone` waits for the client's disconnect, which cancels the fetch, but not the block. Raises
+        `ApiError`, which names the request's `field`, and what `gone` raises. After an error, no files are
+        left.
         """
         fetch = Fetch(url=self._open(text, field), digest=_pin(digest), limits=self._limits)
         stack = ExitStack()
@@ -85,7 +86,9 @@ class AdapterFetching:
             raise bad_field(field, f"{field}: {error}.", code="path_refused") from None
 
     async def _fetch(self, fetch: Fetch, stack: ExitStack) -> FetchedAdapter:
-        """Run `fetch` in a thread. A thread that is abandoned keeps the turn until it ends."""
+        """Run `fetch` in a thread, after earlier fetches. A thread that hangs delays all later fetches until
+        it ends.
+        """
         await self._turn.acquire()
         loop = asyncio.get_running_loop()
         done = _in_thread(lambda: stack.enter_context(fetched(fetch, self._home)))
@@ -101,7 +104,7 @@ class AdapterFetching:
 
 
 async def _described(work: asyncio.Task[FetchedAdapter], url: AdapterURL, field: str) -> FetchedAdapter:
-    """The result of `work`, with its errors converted for the client."""
+    """Return the fetched adapter when `work` is done. Its errors become an `ApiError` for the client."""
     try:
         if not work.done():
             remedy = "Retry later, use a faster host, or raise the server's fetch_timeout."
@@ -128,7 +131,7 @@ def _pin(digest: str | None) -> str | None:
 
 
 def _in_thread(work: Callable[[], FetchedAdapter]) -> asyncio.Future[FetchedAdapter]:
-    """Run `work` in a daemon thread, which does not keep the process from exiting."""
+    """Run `work` in a daemon thread, so that a fetch that hangs does not keep the process from exiting."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[FetchedAdapter] = loop.create_future()
 

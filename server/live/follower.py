@@ -1,7 +1,7 @@
-"""Follow the registry on disk, so that changes by other processes reach the running server.
+"""Follows the registry on disk, so that changes by other processes reach the running server.
 
 A promoted version is loaded before its alias moves, and the previous one is unloaded once nothing uses it, so
-no request is dropped. A check reads only names and times; only new versions are read in full.
+no request is dropped. A check reads only file names and times; only changed versions are read in full.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from server.live.refusals import EngineRefusals
 from server.live.runtime import Runtime
 
 SWEEP_SECONDS = 10.0
-"""Seconds between checks of the engine's adapters if the registry is not followed."""
+"""Seconds between checks for unused adapters in the engine, if the registry is not followed."""
 
 log = logging.getLogger("oneseek.registry")
 
@@ -48,34 +48,38 @@ class FollowOptions:
     """Which registry a server follows, and how often it looks for changes."""
 
     home: Path
-    """The folder that holds `registry`."""
+    """The home folder, which holds the folder `registry`."""
     base: FoundBase
     seconds: float
-    """Seconds between checks. 0: check only after a change by this server."""
+    """Seconds between checks of the registry. 0: check it only after a change by this server."""
     provenance: Callable[[], Provenance | None] | None
-    """Reads the ledger's check of adapters. None: no check. Raises `LedgerError`."""
+    """Reads which adapters the ledger records; others are not served. None: no check. Raises
+    `LedgerError`.
+    """
     router: Callable[[], Router]
     """Makes a router for the registry's current languages. Raises `SettingsError`."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     """The other bases of this server."""
     contested: Callable[[], list[str]] = list
-    """Notes on languages with adapters on several bases and no configured choice."""
+    """Returns a note for each language with adapters on several bases, if the settings choose none."""
 
 
 class PointersObserver(Protocol):
-    """Divides requests among versions as the registry's pointers require."""
+    """Applies the registry's canaries and shadows, which divide requests between versions."""
 
     async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
-        """Apply the splits and shadows in `pointers`, and add obstacles to `problems`.
+        """Apply the canary splits and shadows in the registry's `pointers`, and add what prevents this to
+        `problems`.
 
-        Returns False if it should be retried.
+        Returns False if this should be tried again.
         """
         ...
 
 
 class RegistryFollower:
-    """Keeps a runtime's adapters equal to those in the registry's folder. `shares` is called with changes to
-    how requests are divided between versions.
+    """Keeps the adapters that one base serves the same as those in the registry's folder.
+
+    `shares` applies changes to how requests are divided between versions.
     """
 
     def __init__(self, runtime: Runtime, options: FollowOptions, shares: PointersObserver) -> None:
@@ -92,9 +96,11 @@ class RegistryFollower:
         self.change_lock = asyncio.Lock()
         """Lock for changes to this server's adapters."""
         self.loaded: dict[str, Adapter] = {}
-        """Maps each lower-case full name to adapter that was loaded over HTTP and is not in the registry."""
+        """Maps each lower-case full name to the adapter that was loaded over HTTP and is not in the
+        registry.
+        """
         self.damaged: dict[str, str] = {}
-        """Maps each lower-case full name to problem on disk of a version that is served from memory."""
+        """Maps each lower-case full name to the problem on disk of a version that is served from memory."""
         runtime.residency.on_damage = self._note_damage
         self._refusals = EngineRefusals(runtime, options.home, self.reroute)
         self._stamps = {path: stamp(path) for path in self._kept()}
@@ -102,7 +108,7 @@ class RegistryFollower:
         """Folders outside the registry that its pointers use."""
 
     async def run(self) -> None:
-        """Check repeatedly until cancelled. Without an interval, check only the engine."""
+        """Check repeatedly until cancelled. If the registry is not followed, only unload unused adapters."""
         try:
             while True:
                 await asyncio.sleep(self.options.seconds or SWEEP_SECONDS)
@@ -115,7 +121,7 @@ class RegistryFollower:
                 task.cancel()
 
     async def look(self) -> None:
-        """Apply changes since the last check, if there are any.
+        """Apply the registry's changes since the last check, if there are any.
 
         Raises `OSError` and `FileRefusedError` if the registry cannot be read; then nothing has changed.
         """
@@ -125,7 +131,7 @@ class RegistryFollower:
                 await self.sync()
 
     async def sync(self) -> None:
-        """Apply changes of the registry now. The caller holds `change_lock`. Raises the errors of `look`."""
+        """Apply the registry's changes now. The caller holds `change_lock`. Raises the errors of `look`."""
         place = self.options.home / "registry"
         mark = await asyncio.to_thread(self._mark)
         if mark == self._seen:
@@ -148,7 +154,7 @@ class RegistryFollower:
             self._seen = mark
 
     async def _take_in(self, found: RegistryListing, folders: Collection[Path]) -> set[str]:
-        """Serve the versions in new `folders`. Returns why some are not served."""
+        """Serve the versions in the new `folders`. Returns a problem for each version that is not served."""
         options = self.options
         adapters, refused = await self._read(found, folders)
         recorded = await asyncio.to_thread(options.provenance) if adapters and options.provenance else None
@@ -177,7 +183,7 @@ class RegistryFollower:
         return problems
 
     def _is_served_elsewhere(self, adapter: Adapter) -> bool:
-        """True if the same version with the same contents is served from another folder."""
+        """True if the same version with the same contents is already served from another folder."""
         if adapter.problem is not None or not self._served.is_adapter(adapter.full_name):
             return False
         held = self._served.resolve(adapter.full_name)
@@ -186,7 +192,10 @@ class RegistryFollower:
     async def _read(
         self, found: RegistryListing, folders: Collection[Path]
     ) -> tuple[list[Adapter], list[FileRefusedError]]:
-        """Read the versions in `folders`, and why some are not served. Stamps are taken before reading."""
+        """Read the versions in `folders`. Returns those that can be served, and the errors of the others.
+
+        The files' times are recorded before the files are read, so that a later change is noticed.
+        """
         self._stamps |= {folder: stamp(folder) for folder in folders}
         options = self.options
         if self._base is None:
@@ -195,10 +204,10 @@ class RegistryFollower:
         return await asyncio.to_thread(read_versions, found, options.home / "registry", self._base, folders)
 
     async def _look_again(self, found: RegistryListing, known: Mapping[Path, Adapter]) -> set[str]:
-        """Read versions again whose files have changed. Returns their problems.
+        """Read versions again whose files have changed. Returns the problems of damaged versions.
 
-        A damaged version that is in the engine is still served from memory. Others are unavailable until
-        repaired.
+        A damaged version that is in the engine is still served from memory. Other damaged versions are
+        unavailable until their files are repaired.
         """
         kept = {path: known[path] for path in found.served_folders if path in known}
         changed = {path for path, one in kept.items() if one.problem or stamp(path) != self._stamps.get(path)}
@@ -212,7 +221,7 @@ class RegistryFollower:
         return set(self.damaged.values())
 
     def _found_again(self, before: Adapter, now: Adapter) -> None:
-        """Serve a version with its new files, or from memory if they are damaged."""
+        """Serve a version with its new files. If these are damaged, serve it from memory if possible."""
         name = before.full_name.lower()
         self.damaged.pop(name, None)
         in_memory_only = self._runtime.residency.priorities.in_memory_only
@@ -248,7 +257,7 @@ class RegistryFollower:
             log.error("adapter %s is damaged and not served: %s", now.full_name, now.problem)
 
     def _note_damage(self, adapter: Adapter, problem: str) -> None:
-        """Mark a version of the registry as damaged after loading its files has failed."""
+        """Mark a version of the registry as damaged, because loading its files has failed."""
         if not adapter.path.is_relative_to(self.options.home / "registry"):
             return
         with suppress(UnknownAdapterError):
@@ -266,7 +275,7 @@ class RegistryFollower:
             log.error("adapter %s is damaged and not served: %s", damaged.full_name, damaged.problem)
 
     def _kept(self) -> dict[Path, Adapter]:
-        """This server's adapters from folders, not loaded over HTTP."""
+        """Return this base's adapters by folder, without those that were loaded over HTTP."""
         return {adapter.path: adapter for adapter in self._served.adapters() if not self.is_loaded(adapter)}
 
     def is_loaded(self, adapter: Adapter) -> bool:
@@ -274,12 +283,12 @@ class RegistryFollower:
         return self.loaded.get(adapter.full_name.lower()) == adapter
 
     async def reroute(self) -> None:
-        """Update the router for the current languages."""
+        """Make the router again for the current languages, and log the problems."""
         for problem in await self._reroute():
             log.warning("%s", problem)
 
     def _mark(self) -> str:
-        """A fingerprint that changes with the registry, and with the ledger if provenance is checked."""
+        """Return a text that changes with the registry, its adapters in other folders, and the ledger."""
         ledger = self.options.home / "ledger" / LEDGER_FILE
         size = ledger.stat().st_size if ledger.is_file() else 0
         outside = [stamp(folder) for folder in sorted(self._pointed)]
@@ -295,7 +304,7 @@ class RegistryFollower:
         return kept and adapter.path not in found.served_folders
 
     async def _activate(self, found: RegistryListing, problems: set[str]) -> bool:
-        """Move aliases to newly promoted versions. Returns False if one should be retried."""
+        """Load newly promoted versions and move their aliases. Returns False if this must be tried again."""
         held = [one for one in self._served.adapters() if not self.is_loaded(one)]
         staying = [one for one in held if not self._leaves(one, found)]
         wanted, notes = active_versions(staying, found.pointers)
@@ -308,7 +317,7 @@ class RegistryFollower:
                 continue
             if after.problem is not None and before.problem is None:
                 problems.add(
-                    f"{after.full_name} was promoted but is damaged, so {before.full_name} stays active here"
+                    f"adapter {after.full_name} was promoted but is damaged; {before.full_name} stays active"
                 )
                 continue
             try:
@@ -317,10 +326,12 @@ class RegistryFollower:
                 self._served.activate(alias, version)  # of two that are damaged, the promoted one
                 continue
             except AdapterRefusedError as error:
-                problems.add(f"{after.full_name} was promoted, but the engine cannot load it: {error}")
+                problems.add(
+                    f"adapter {after.full_name} was promoted, but the engine cannot load it: {error}"
+                )
                 continue
             except (AdapterNotLoadedError, EngineError) as error:
-                problems.add(f"{after.full_name} was promoted and is not loaded yet: {error}")
+                problems.add(f"adapter {after.full_name} was promoted, but is not loaded yet: {error}")
                 done = False
                 continue
             self._served.activate(alias, version)
@@ -329,7 +340,7 @@ class RegistryFollower:
         return done
 
     def _remove(self, found: RegistryListing, problems: set[str]) -> None:
-        """Remove versions that are retired or gone; an active one after all others."""
+        """Stop serving versions that are retired or gone from the registry, each alias's active one last."""
         leaving = [one for one in self._served.adapters() if self._leaves(one, found)]
         for adapter in sorted(leaving, key=lambda one: self._served.active(one.alias) == one):
             try:
@@ -341,7 +352,7 @@ class RegistryFollower:
             self.unload(adapter)
 
     def _sweep(self) -> None:
-        """Unload adapters that no name uses, which a late request had loaded again."""
+        """Unload adapters that are not served any more, but that a late request has loaded again."""
         named = {adapter.digest for adapter in self._served.adapters() if adapter.digest}
         unnamed = frozenset(self._runtime.engine.state().resident.keys() - named)
         for digest in unnamed & self._unnamed - {*self._unloading.values()}:
@@ -350,7 +361,7 @@ class RegistryFollower:
         self._departures.look()
 
     def unload(self, adapter: Adapter) -> None:
-        """Unload it from the engine once no request uses it, unless an alias still names the same weights."""
+        """Unload `adapter` from the engine when unused, unless an active version has the same weights."""
         actives = (self._served.active(alias) for alias in self._served.aliases())
         if adapter.digest and adapter.digest not in {active.digest for active in actives}:
             self._drop(adapter.digest)
@@ -366,7 +377,7 @@ class RegistryFollower:
         task.add_done_callback(self._unloading.pop)
 
     async def _reroute(self) -> set[str]:
-        """Return why the change could not be applied, and which languages have too many adapters now."""
+        """Make the router again. Returns why that failed, and which languages have too many adapters."""
         problems = {*describe_contested(self._served), *self.options.contested()}
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)
@@ -375,7 +386,7 @@ class RegistryFollower:
         return problems
 
     def log_new(self, problems: set[str]) -> None:
-        """Log what is new among the problems, so that a lasting one is one line."""
+        """Log the problems that were not there at the last call, so that a lasting problem is logged once."""
         for problem in sorted(problems - self._said):
             log.warning("%s", problem)
         self._said = frozenset(problems)

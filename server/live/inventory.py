@@ -18,7 +18,7 @@ from server.live.runtime import Runtime
 
 
 class Inventory:
-    """Describes the adapters and their origin. It does not name any folder of the host."""
+    """Describes the adapters and their origin to clients. No description names a folder of the host."""
 
     def __init__(
         self, runtime: Runtime, follower: RegistryFollower, registry_changes: RegistryChanges
@@ -29,7 +29,7 @@ class Inventory:
         self._registry_changes = registry_changes
 
     async def all(self) -> list[dict[str, Any]]:
-        """Every version, by alias, then in natural order."""
+        """Return every version, sorted by alias, then by version in natural order."""
         listing = await self._registry_changes.listing()
         return [*(await self._entries(listing)).values()]
 
@@ -97,7 +97,9 @@ class Inventory:
         }
 
     def _kept(self, listing: RegistryListing, entry: VersionFolder, fields: dict[str, Any]) -> dict[str, Any]:
-        """A version on disk that is not served here: retired, for another base, or not followed yet."""
+        """Describe a version on disk that is not served here: retired, for another base, or not noticed
+        yet.
+        """
         return {
             "name": entry.full_name,
             "alias": entry.alias,
@@ -117,8 +119,8 @@ class Inventory:
         }
 
     def _lineage(self, digest: str) -> dict[str, Any] | None:
-        """Return a summary of the ledger's entries about a digest; None if there are none, or it cannot be
-        read.
+        """Return a summary of the ledger's entries about a digest; None if there are none, or the ledger
+        cannot be read.
         """
         try:
             found = Ledger.open(self._options.home / "ledger").lineage(digest)
@@ -128,8 +130,9 @@ class Inventory:
 
 
 def _is_kept(listing: RegistryListing, entry: VersionFolder) -> bool:
-    """True if a version is in the registry or a pointer names it. Other versions are listed if they are
-    served.
+    """True if a version is in the registry's folder, or if the registry records it as retired or once active.
+
+    Other versions are listed only if they are served.
     """
     state = listing.pointers.state(entry.alias)
     return entry.outside is None or entry.version.lower() in {*state.retired, *state.history}
@@ -141,8 +144,8 @@ def _order(item: tuple[str, dict[str, Any]]) -> tuple[str, Any]:
 
 
 def _fields(folder: Path) -> dict[str, Any]:
-    """Return the notes in oneseek.json; empty if the file is damaged, which `oneseek adapters verify`
-    reports.
+    """Return the fields of oneseek.json in the adapter's folder; empty if the file is damaged, which `oneseek
+    adapters verify` reports.
     """
     try:
         return read_fields(folder)

@@ -1,7 +1,7 @@
-"""Load and unload adapters while the server runs, in memory only: nothing is written to disk.
+"""Loads and unloads adapters while the server runs, in memory only: nothing is written to disk.
 
-An adapter is checked as for the registry, made resident and probed before requests can use it. An unloaded
-one is unavailable at once, and leaves the engine when its last request ends.
+An adapter is checked as for the registry, loaded into the engine and tested before requests can use it. An
+unloaded adapter is unavailable at once, and leaves the engine when its last request ends.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from server.live.runtime import Runtime
 log = logging.getLogger("oneseek.admin")
 
 PASSING_SECONDS = 5
-"""`Retry-After` in seconds if a limit of the system was reached."""
+"""Value of `Retry-After` in seconds if the server is out of file descriptors or memory."""
 _FOR_GOOD = {"x-should-retry": "false"}
 PATH = "lora_path"
 NAME = "lora_name"
 
 
 class LoraLoading:
-    """Loads and unloads adapters of one server for clients."""
+    """Loads and unloads adapters of one base for clients."""
 
     def __init__(self, runtime: Runtime, follower: RegistryFollower, roots: Roots) -> None:
         self._runtime = runtime
@@ -55,8 +55,8 @@ class LoraLoading:
     async def load(self, name: str, path: str, *, in_place: bool = False) -> Adapter:
         """Serve the adapter in the folder `path` under `name`: an alias, or `alias@version`.
 
-        With `in_place`, it replaces one that was loaded under that name. Raises `ApiError`,
-        `AdapterRefusedError` and `AdapterNotLoadedError`; then nothing has changed.
+        With `in_place`, the adapter replaces an earlier one that was loaded under that name. Raises
+        `ApiError`, `AdapterRefusedError` and `AdapterNotLoadedError`; then nothing has changed.
         """
         alias, version = self._names(name)
         async with self._follower.change_lock:
@@ -86,7 +86,7 @@ class LoraLoading:
             return adapter
 
     async def unload(self, name: str) -> Adapter:
-        """Unload the adapter that was loaded under `name`. Raises `ApiError`, as `load` does."""
+        """Unload the adapter that was loaded over HTTP under `name`. Raises `ApiError`, as `load` does."""
         async with self._follower.change_lock:
             adapter = self._find_loaded(name)
             others = [one for one in self._served.versions(adapter.alias) if one != adapter]
@@ -129,7 +129,7 @@ class LoraLoading:
             if other is not None and other.alias.lower() != alias.lower():
                 raise bad_field(
                     NAME,
-                    f"{alias} is already a short name of {other.alias}; choose another name.",
+                    f"{alias} is already a short name of the adapter {other.alias}; choose another name.",
                     code="adapter_exists",
                 )
             return None
@@ -144,7 +144,9 @@ class LoraLoading:
         return self._find_loaded(name)
 
     def _find_loaded(self, name: str) -> Adapter:
-        """The adapter that was loaded under `name`: its full name, or the only version of the alias."""
+        """Return the adapter that was loaded over HTTP under `name`: its full name, or an alias with only one
+        version.
+        """
         key = name.strip().lower()
         found = [one for full, one in self._follower.loaded.items() if key in (full, one.alias.lower())]
         if len(found) == 1:
@@ -152,7 +154,9 @@ class LoraLoading:
         if found:
             listed = " or ".join(one.full_name for one in found)
             raise bad_field(
-                NAME, f"{name} has several versions; use one of {listed}.", code="ambiguous_adapter"
+                NAME,
+                f"Several versions of the adapter {name} are loaded; name one of them: {listed}.",
+                code="ambiguous_adapter",
             )
         other = _find(self._served, name)
         if other is None:
@@ -181,7 +185,11 @@ class LoraLoading:
         adapter = intake.source
         other = _find(self._served, adapter.full_name)
         if version is None and other is not None:
-            raise bad_field(NAME, f"{adapter.full_name} is already served.", code="adapter_exists")
+            raise bad_field(
+                NAME,
+                f"The adapter {adapter.full_name} is already served; choose another name.",
+                code="adapter_exists",
+            )
         if self._options.provenance is not None:
             await require_known(self._options.provenance, adapter, PATH)
         return self._modest(replace(adapter, place="loaded"))
@@ -193,7 +201,9 @@ class LoraLoading:
             return []
 
     def _modest(self, adapter: Adapter) -> Adapter:
-        """`adapter` without its language if another alias has it, so that loading does not change routing."""
+        """Return `adapter`, without its language if another alias has it, so that loading does not change
+        routing.
+        """
         spoken, contested = self._served.languages(), self._served.contested_languages()
         code = adapter.language or ""
         aliases = {alias.lower() for alias in (*contested.get(code, ()), *filter(None, [spoken.get(code)]))}
@@ -208,7 +218,9 @@ class LoraLoading:
         return replace(adapter, language=None)
 
     async def _admit(self, adapter: Adapter) -> None:
-        """Load the adapter into the engine. If that takes too long, unload it later."""
+        """Load the adapter into the engine. If that takes too long, raise an error, and unload it once it is
+        loaded.
+        """
         try:
             await self._runtime.residency.ensure(adapter)
         except AdapterNotLoadedError:
@@ -219,7 +231,7 @@ class LoraLoading:
 
 
 async def open_folder(roots: Roots, path: str, field: str) -> Path:
-    """Resolve a client's `path` to a folder. Raises `ApiError`, which names the field."""
+    """Resolve a client's `path` to an adapter's folder. Raises `ApiError`, which names the `field`."""
     try:
         return await asyncio.to_thread(roots.open, path)
     except PathMissingError as error:
@@ -229,7 +241,7 @@ async def open_folder(roots: Roots, path: str, field: str) -> Path:
 
 
 async def serving_base(served: ServedAdapters, options: FollowOptions) -> Base:
-    """The base to check adapters against, with its digest from the start."""
+    """Return the base to check adapters against, with the digest that it had when the server started."""
     try:
         shape = await asyncio.to_thread(ModelShape.read, options.base.path)
     except FileRefusedError as error:
@@ -257,14 +269,14 @@ async def require_known(provenance: Callable[[], Provenance | None], adapter: Ad
 
 
 def describe_refusal(error: FileRefusedError, field: str | None) -> ApiError:
-    """The reply for an invalid adapter, without paths of the host."""
+    """Return the error reply for an invalid adapter, without paths of the host."""
     if (passing := passing_cause(error)) is not None:
         return unwritable(passing)
     return bad_field(field, error.public, code="adapter_rejected")
 
 
 def unusable(error: FileRefusedError) -> ApiError:
-    """The reply for a damaged registry or ledger, which has to be repaired before a retry."""
+    """Return the error reply for a damaged registry or ledger, which has to be repaired before a retry."""
     cause = passing_cause(error) or error.__cause__
     if isinstance(cause, OSError) and (cause.errno in STORAGE or passing_cause(cause) is not None):
         return unwritable(cause)
@@ -277,7 +289,7 @@ STORAGE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def unwritable(error: OSError) -> ApiError:
-    """The reply if a change cannot be written to disk. Paths of the host go to the log only."""
+    """Return the error reply if a change cannot be written to disk. Paths of the host go to the log only."""
     log.error("a change of adapters could not be written to disk: %s", error)
     if error.errno in FULL:
         message = "The server's disk is full. Nothing has changed. Free some space and retry."
@@ -296,8 +308,10 @@ def unwritable(error: OSError) -> ApiError:
 
 
 def describe_engine_refusal(error: AdapterRefusedError, field: str | None) -> ApiError:
-    """The reply for an adapter that the engine cannot load. Its message has no paths of the host."""
-    return bad_field(field, f"The engine cannot load it: {error}.", code="adapter_refused")
+    """Return the error reply for an adapter that the engine cannot load. Its message has no paths of the
+    host.
+    """
+    return bad_field(field, f"The engine cannot load the adapter: {error}.", code="adapter_refused")
 
 
 def _find(served: ServedAdapters, name: str) -> Adapter | None:

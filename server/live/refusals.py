@@ -1,8 +1,8 @@
 """Handles adapters that pass all checks on disk but that the engine cannot load.
 
-An adapter counts as accepted if it is in the registry, if the registry has recorded it, or if the engine has
-loaded it before. An accepted adapter keeps its name, and requests for it get 503 as long as the engine
-refuses it. Any other is not served.
+An adapter counts as accepted if the registry or the ledger has recorded it, if it was active once, or if the
+engine has loaded it before. An accepted adapter keeps its name, and requests for it get 503 as long as the
+engine refuses it. An adapter that is not accepted is no longer served.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class EngineRefusals:
         runtime.residency.on_refusal = self.take_name
 
     async def take_name(self, adapter: Adapter) -> bool:
-        """Stop serving an `adapter` that the engine refuses, unless it was served before. True if its name
-        is gone.
+        """Stop serving an adapter that the engine refuses, unless it was accepted before. Returns True if it
+        is no longer served.
         """
         pointers = await asyncio.to_thread(_pointers, self._home)
         if await asyncio.to_thread(was_accepted, self._home, adapter, pointers):
@@ -51,7 +51,7 @@ class EngineRefusals:
         return True
 
     async def admits(self, adapter: Adapter) -> bool:
-        """Return False if the engine refuses a new adapter. The engine tries it only if a slot is free."""
+        """Return False if the engine refuses a new adapter. If no slot is free to try it, return True."""
         if adapter.digest in self._digests:
             return False
         residency, slots = self._runtime.residency, self._runtime.info.max_adapters
@@ -77,7 +77,9 @@ class EngineRefusals:
         return True
 
     def _remove(self, adapter: Adapter, pointers: AliasPointers) -> bool:
-        """Remove one name. Return False if the settings need it, for a language or a short name."""
+        """Stop serving one version. Returns False if its name must stay, because the settings use it for a
+        language or a short name.
+        """
         served = self._runtime.served
         others = [one for one in served.versions(adapter.alias) if one != adapter]
         try:
@@ -98,8 +100,9 @@ class EngineRefusals:
 
 
 def was_accepted(home: Path, adapter: Adapter, pointers: AliasPointers | None) -> bool:
-    """True if the adapter is in the registry or a pointer names it. Also if the pointers cannot be read
-    (None).
+    """True if the registry or the ledger has recorded the adapter, or if it was active once.
+
+    Also True if `pointers` is None, because the active versions cannot be read.
     """
     if pointers is None or adapter.version.lower() in pointers.state(adapter.alias).history:
         return True

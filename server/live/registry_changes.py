@@ -1,7 +1,8 @@
-"""Changes that a server makes to its registry on disk. Each is live here when it is answered.
+"""Changes the registry on disk at a client's request. A change is in effect on this server when it is
+answered.
 
 A version that becomes active is loaded into the engine first. If that fails, the change is refused and
-nothing has changed. Other processes follow the registry.
+nothing has changed. Other servers on the same registry follow the change.
 """
 
 from __future__ import annotations
@@ -55,21 +56,23 @@ class ChangeResult:
     live: bool
     """True if this server has applied the change. If not, the log has the reason."""
     before: str | None = None
-    """Full name of the previously active version."""
+    """Full name of the version that was active before, if another one has become active."""
     new: bool | None = None
-    """True if the version is new."""
+    """True if the added version was not in the registry before; None for other changes."""
     active: bool | None = None
-    """True if the version is the active one of its alias."""
+    """True if the changed version is now the active one of its alias."""
     stands: str | None = None
-    """Full name of the active version, if an added version is not active."""
+    """Full name of the alias's active version, if the added version did not become active."""
     base_recorded: bool = True
-    """False if only shapes, not a base digest, show that an added version fits this base."""
+    """False if the added version records no base digest, so that only its shapes show that it fits this
+    base.
+    """
     contested: tuple[str, ...] = ()
-    """Aliases with its language, if there are several, so that routing uses none of them."""
+    """Aliases with the same language, if there are several; then routing by language uses none of them."""
 
 
 class RegistryChanges:
-    """Makes a server's changes to the registry on disk."""
+    """Changes the registry on disk at clients' requests, and applies each change to this server."""
 
     def __init__(
         self,
@@ -102,9 +105,11 @@ class RegistryChanges:
         field: str = "path",
         gone: Gone,
     ) -> ChangeResult:
-        """Add the folder or URL `path` as a version. Names: as given, else as recorded, else from the folder.
+        """Add the adapter in the folder or at the URL `path` to the registry, as a version.
 
-        `digest` pins the contents of a URL. The fetch is cancelled if the client has `gone`.
+        Alias and version: as given, else as the adapter records them, else from the folder's name. `digest`
+        is the expected digest of a URL's contents. The fetch is cancelled if the client disconnects (see
+        `gone`).
         """
         base = await serving_base(self._served, self._options)
         if is_url(path):
@@ -117,7 +122,7 @@ class RegistryChanges:
                     found.folder,
                 )
         if digest is not None:
-            message = "digest is for a URL only; remove it, or give a URL."
+            message = "digest is for a URL only; remove the digest, or give a URL as path."
             raise bad_field("digest", message, code="invalid_value")
         folder = await open_folder(self._roots, path, field)
         return await self._add(
@@ -159,16 +164,22 @@ class RegistryChanges:
         return await asyncio.to_thread(Neighbour(self._options.base, self._served).fits, folder)
 
     async def promote(self, name: str) -> ChangeResult:
-        """Make `alias@version` the active version of its alias, live when answered."""
+        """Make `alias@version` the active version of its alias. When this returns, it is in effect on this
+        server.
+        """
         if "@" not in name:
-            raise bad_field("name", "The version is missing; use alias@version.", code="version_needed")
+            raise bad_field(
+                "name", "The adapter's name has no version; use alias@version.", code="version_needed"
+            )
         async with self._follower.change_lock:
             listing = await self.listing()
             async with self.ready(self.find(listing, name)) as (adapter,):
                 return await self._move(adapter, lambda: self.registry.promote(name))
 
     async def rollback(self, alias: str) -> ChangeResult:
-        """Make the previously active version active again, live when answered."""
+        """Make the previously active version active again. When this returns, it is in effect on this
+        server.
+        """
         async with self._follower.change_lock:
             listing = await self.listing()
             async with self.ready(*self._earlier(listing, alias)) as adapters:
@@ -176,7 +187,9 @@ class RegistryChanges:
                 return await self._move(adapter, lambda: self.registry.rollback(alias))
 
     def _earlier(self, listing: RegistryListing, alias: str) -> tuple[VersionFolder, ...]:
-        """The version that `alias` would go back to; empty if there is none (the registry then says why)."""
+        """Return the version that a rollback of `alias` would make active; empty if there is none, which the
+        registry then explains.
+        """
         if "@" in alias:
             return ()
         entry = self.find(listing, alias)
@@ -189,7 +202,9 @@ class RegistryChanges:
     async def retire(self, name: str) -> ChangeResult:
         """Stop serving `alias@version`; its files stay."""
         if "@" not in name:
-            raise bad_field("name", "The version is missing; use alias@version.", code="version_needed")
+            raise bad_field(
+                "name", "The adapter's name has no version; use alias@version.", code="version_needed"
+            )
         async with self._follower.change_lock:
             self.find(await self.listing(), name)
             entry = await self.ask(lambda: self.registry.retire(name))
@@ -199,7 +214,7 @@ class RegistryChanges:
             return ChangeResult(name=entry.full_name, digest=digest, live=live, active=False)
 
     async def verify(self, name: str) -> list[VersionVerdict]:
-        """Read and hash all versions of an alias, or one version, again."""
+        """Check all versions of an alias, or one version, by reading and hashing their files again."""
         listing = await self.listing()
         alias, at, _ = name.partition("@")
         wanted = () if at else listing.versions(alias)
@@ -208,7 +223,9 @@ class RegistryChanges:
         return [await asyncio.to_thread(verify_version, entry, base) for entry in wanted]
 
     def find(self, listing: RegistryListing, name: str) -> VersionFolder:
-        """The registry's version called `name`. Raises `ApiError` (404, 409)."""
+        """Return the registry's version called `name`. Raises `ApiError`: 404 for an unknown name, 409 for a
+        version outside the registry.
+        """
         try:
             return listing.find(name)
         except RegistryError as error:
@@ -225,7 +242,8 @@ class RegistryChanges:
 
     @asynccontextmanager
     async def ready(self, *entries: VersionFolder) -> AsyncGenerator[tuple[Adapter, ...]]:
-        """Load and probe the versions for the block. If the block fails, unload them again.
+        """Load the versions into the engine and test them, before the block runs. If the block fails, unload
+        them.
 
         Raises `ApiError`.
         """
@@ -241,8 +259,8 @@ class RegistryChanges:
         adapter = await self.ask(entry.read)
         if adapter.base_digest not in (None, self._served.base_digest):
             raise conflict(
-                f"{adapter.full_name} was made for another base than {self._served.base_name}. Promote it on "
-                "a server of its own base."
+                f"The adapter {adapter.full_name} was made for another base than {self._served.base_name}. "
+                "Promote it on a server of its own base."
             )
         if self._options.provenance is not None:
             await require_known(self._options.provenance, adapter, "name")
@@ -270,7 +288,9 @@ class RegistryChanges:
         )
 
     async def follow_now(self) -> None:
-        """Apply the registry's state here. If that fails, the change is made but not live yet."""
+        """Apply the registry's state to this server. If that fails, the registry is changed, but this server
+        is not.
+        """
         try:
             await self._follower.sync()
         except (OSError, FileRefusedError) as error:
@@ -284,20 +304,24 @@ class RegistryChanges:
         return True
 
     def _serves(self, name: str, digest: str | None) -> bool:
-        """True if `name` has these contents on this server."""
+        """True if this server serves the contents with this digest under `name`."""
         try:
             return self._served.resolve(name).digest == digest
         except UnknownAdapterError:
             return False
 
     def _contested_aliases(self, alias: str) -> tuple[str, ...]:
-        """All aliases with the language of `alias`'s active version; empty if it is the only one."""
+        """Return all aliases with the language of `alias`'s active version; empty if no other alias has
+        it.
+        """
         snapshot = self._served.snapshot
         language = snapshot.active(alias).language if snapshot.is_adapter(alias) else None
         return snapshot.contested_languages().get(language or "", ())
 
     async def ask(self, work: Callable[[], ChangeT], folder: Path | None = None) -> ChangeT:
-        """Call the registry in a thread. Raises `ApiError` without paths in the message."""
+        """Call `work`, which uses the registry, in a thread. Raises `ApiError`, whose message has no paths of
+        the host.
+        """
         try:
             return await asyncio.to_thread(work)
         except AdapterError as error:
@@ -314,7 +338,7 @@ class RegistryChanges:
 
 
 def check_names(alias: str | None, version: str | None, language: str | None) -> None:
-    """Raise `ApiError`, which names the field, for an invalid name."""
+    """Raise `ApiError`, which names the field, for an invalid alias, version or language."""
     checks = (("alias", alias, names.alias), ("version", version, names.version))
     for field, value, check in (*checks, ("language", language, names.language)):
         if value is not None:
@@ -325,11 +349,11 @@ def check_names(alias: str | None, version: str | None, language: str | None) ->
 
 
 def conflict(message: str) -> ApiError:
-    """A 409: the registry's state does not allow the change, so a retry would fail too."""
+    """Return a 409 error: the registry's state does not allow the change, so a retry would fail too."""
     headers = {"x-should-retry": "false"}
     return ApiError(ErrorReply(409, message, param="name", code="adapter_conflict", headers=headers))
 
 
 def not_found(error: UnknownAdapterError) -> ApiError:
-    """Return the 404 for an unknown name."""
+    """Return the 404 error for an unknown adapter."""
     return bad_field("name", str(error), code="adapter_not_found", status=404)

@@ -1,4 +1,4 @@
-"""Folders from which clients may load adapters: below configured roots, with all links resolved.
+"""Limits the folders from which clients may load adapters to those below configured roots, links resolved.
 
 A path outside the roots is refused before any file system access. A link that leads outside is refused with
 the same message, so that answers reveal nothing about the host.
@@ -23,15 +23,15 @@ _READ = (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE, CARD_FILE)
 
 
 class PathRefusedError(ValueError):
-    """A path is refused. The message reveals nothing about the host."""
+    """A client's path is refused. The message reveals nothing about the host."""
 
 
 class PathMissingError(PathRefusedError):
-    """The folder does not exist below the roots."""
+    """The path is below a root, but there is no such folder."""
 
 
 class Roots:
-    """Folders from which clients may load adapters. Relative roots and paths are relative to `here`."""
+    """The folders from which clients may load adapters. Relative roots and paths are relative to `here`."""
 
     def __init__(self, roots: Iterable[Path], here: Path | None = None) -> None:
         self._here = (here or Path.cwd()).absolute()
@@ -40,7 +40,7 @@ class Roots:
     def open(self, text: str) -> Path:
         """Resolve `text` to an adapter's folder, following links. Does not read the folder's files.
 
-        Raises `PathRefusedError`, and `PathMissingError` if it is below a root but is not a folder.
+        Raises `PathRefusedError`, and `PathMissingError` if the path is below a root but is not a folder.
         """
         _check(text)
         asked = self._here / text
@@ -61,12 +61,13 @@ class Roots:
 
 
 def _blobs_of(folder: Path) -> Path | None:
-    """The folder where Hugging Face's cache keeps the files of `folder` (resolved); None outside a cache.
+    """Return the folder where Hugging Face's cache keeps the files of `folder` (resolved); None outside a
+    cache.
 
-    There a snapshot CACHE/models--OWNER--NAME/snapshots/COMMIT holds links to files in ../../blobs
-    (huggingface_hub, "Understand caching"). If a root is above the repository, so is it above the blobs; if a
-    root is the snapshot, they are the one place outside of it. A link in the place of blobs leads nowhere,
-    since what is followed then lies elsewhere.
+    In the cache, a snapshot's folder CACHE/models--OWNER--NAME/snapshots/COMMIT holds links to files in
+    CACHE/models--OWNER--NAME/blobs (huggingface_hub, "Understand caching"). If a root is the snapshot's
+    folder, blobs is the only folder outside the root that its links may lead to. If blobs is itself a link,
+    the files resolve to another folder and are refused.
     """
     for place in (folder, *folder.parents):
         if place.name == "snapshots" and place.parent.name.startswith("models--"):
@@ -75,25 +76,33 @@ def _blobs_of(folder: Path) -> Path | None:
 
 
 def _check_files(folder: Path, roots: Collection[Path], blobs: Path | None) -> None:
-    """Refuse a missing folder, and one with a special file or a link that leads outside."""
+    """Refuse a folder that does not exist, or that holds a special file or a link to a place outside the
+    roots.
+    """
     if not folder.is_dir():
-        raise PathMissingError("the folder does not exist; use one that holds adapter_config.json")
+        raise PathMissingError("the folder does not exist; use a folder that holds adapter_config.json")
     for name in _READ:
         file = _followed(folder / name)
         if file is None or not (_is_beneath(file, roots) or file.parent == blobs):
             raise _outside()
         if file.exists() and not file.is_file():
-            raise PathRefusedError(f"the folder's {name} is not a regular file; replace it with one")
+            raise PathRefusedError(
+                f"the folder's {name} is not a regular file; replace it with a regular file"
+            )
 
 
 def _check(text: str) -> None:
-    """Refuse anything that is not a plain path on this machine."""
+    """Refuse a text that is not a plain path on this machine."""
     if not text.strip() or len(text) > MAX_PATH or not text.isprintable():
-        raise PathRefusedError(f"the value is not a path; use up to {MAX_PATH} printable characters")
+        raise PathRefusedError(
+            f"the path is empty, too long or not printable; use up to {MAX_PATH} printable characters"
+        )
     if _URL.match(text):
-        raise PathRefusedError("the value is a URL, but must be a path; name a folder on the server")
+        raise PathRefusedError(
+            "the value is a URL, but must be a path; use the path of a folder on the server"
+        )
     if ".." in re.split(r"[/\\]", text):
-        raise PathRefusedError("the path contains '..'; use the folder's own path")
+        raise PathRefusedError("the path contains '..'; write the folder's path without it")
 
 
 def _outside() -> PathRefusedError:
@@ -103,7 +112,7 @@ def _outside() -> PathRefusedError:
 
 
 def _followed(path: Path) -> Path | None:
-    """`path` with all existing links resolved; None for a link loop."""
+    """Return `path` with all existing links resolved; None if the links form a loop."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):

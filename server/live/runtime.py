@@ -1,4 +1,6 @@
-"""One base with everything that serves it, as `live`, `rollout` and the endpoints use it."""
+"""One base with everything that serves it (engine, adapters, router), as `live`, `rollout` and endpoints use
+it.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,20 @@ from server.text.tokenizer import Tokenizer
 
 @dataclass(slots=True, kw_only=True)
 class Runtime:
-    """The runtime of one base. A server has one for each base."""
+    """Everything that serves one base. A server has one runtime for each base."""
 
     name: str
     """The base's public name."""
     engine: Engine
     served: ServedAdapters
     router: Router
-    """Router over `served`; replaced when the languages change."""
+    """Chooses among the adapters in `served` by language. Replaced when the languages change."""
     tokenizer: Tokenizer
     metrics: Metrics
     priorities: Priorities | None = None
-    """Which adapters have priority for slots. Default: those of routed languages."""
+    """Which adapters get slots first and keep them longest. Default: those of routed languages."""
     on_demand: OnDemandEngine | None = None
-    """The engine, if it is an on-demand one."""
+    """The same engine, if it loads its base on demand; else None."""
     residency: Residency = field(init=False)
     info: EngineInfo = field(init=False)
     """The engine's properties that never change."""
@@ -47,7 +49,7 @@ class Runtime:
         )
 
     def knows(self, name: str) -> bool:
-        """True if `name`, or the first name of a blend, is this base or one of its adapters."""
+        """True if `name`, or the first adapter of a blend, is this base or one of its adapters."""
         base, rest = split_base(first_name(name))
         if base is not None and not self.served.is_base(base):
             return False

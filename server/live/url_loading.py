@@ -1,4 +1,6 @@
-"""`load_lora_adapter` with a URL: the adapter becomes a version of the registry and is served from there."""
+"""Loads an adapter by URL for `load_lora_adapter`: it becomes a version of the registry and is served from
+there.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from server.live.registry_changes import ChangeResult, RegistryChanges
 
 
 class URLLoading:
-    """Loads adapters from URLs. Nothing is served from a temporary folder."""
+    """Loads adapters from URLs into the registry, so that nothing is served from a temporary folder."""
 
     def __init__(self, served: ServedAdapters, follower: RegistryFollower, registry: RegistryChanges) -> None:
         self._served = served

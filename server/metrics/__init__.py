@@ -1,1 +1,3 @@
-"""Measures the server and exports the metrics, without deciding anything; all of `server` may import it."""
+"""Measures the server and exports the metrics, without changing what is measured; all of `server` may import
+this package.
+"""

@@ -15,9 +15,7 @@ _BOTH = ("adapter", "version")
 
 @dataclass(frozen=True, slots=True)
 class AdapterSeries:
-    """All metrics of adapters, one family (a metric with all its labels) each. Update them on the event
-    loop only.
-    """
+    """All metrics with the label `adapter`, each with all its series. Update them on the event loop only."""
 
     requests: CounterFamily
     duration: HistogramFamily
@@ -46,12 +44,14 @@ class AdapterSeries:
         return self.duration, self.queue, self.prefill, self.loads, self.load_seconds, self.evictions
 
     def families(self) -> tuple[MetricFamily, ...]:
-        """All metrics that have a series for each adapter."""
+        """Return all metrics with the label `adapter`."""
         return self.of_versions() + self.of_aliases()
 
 
 def make_adapter_series(registry: CollectorRegistry, names: SeriesNames) -> AdapterSeries:
-    """Register the families in `registry`. `names` decides which adapters have their own series."""
+    """Create the metrics of adapters, and register them in `registry`. `names` decides which adapters have
+    series of their own.
+    """
 
     def counter(name: str, text: str, *labels: str) -> CounterFamily:
         return CounterFamily(f"oneseek_{name}", text, labels, registry, names)

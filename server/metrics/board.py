@@ -1,6 +1,6 @@
 """Exports the metrics that vLLM's Grafana dashboard queries, under vLLM's names, for both engines.
 
-The label `model_name` is the base: one series for each base, whatever adapters come and go.
+The label `model_name` is the base's name: each base has one series, whichever adapters are loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from server.metrics.families import HistogramFamily, HistogramSeries, MetricFami
 from server.request import FinishReason, Timing
 
 REASONS = ("stop", "length", "abort", "error")
-"""Finish reasons in vLLM's terms: `abort` if the client disconnected or the request timed out."""
+"""Finish reasons in vLLM's terms. `abort`: the client disconnected or the request timed out."""
 _LABELS = ("model_name",)
 _HISTOGRAMS = {
     "vllm:e2e_request_latency_seconds": ("From a generation's arrival to its last token", SECONDS),
@@ -24,7 +24,7 @@ _HISTOGRAMS = {
     "vllm:request_inference_time_seconds": ("From the first step to the last token", SECONDS),
     "vllm:time_to_first_token_seconds": ("From the request's arrival to the first token", FIRST_TOKEN),
     "vllm:inter_token_latency_seconds": ("Time between two deltas of an answer", BETWEEN_TOKENS),
-    "vllm:time_per_output_token_seconds": ("The same under its older name in vLLM", BETWEEN_TOKENS),
+    "vllm:time_per_output_token_seconds": ("Inter-token latency, under its older name", BETWEEN_TOKENS),
     "vllm:request_time_per_output_token_seconds": ("Mean time between tokens of an answer", BETWEEN_TOKENS),
     "vllm:request_prompt_tokens": ("Tokens of a prompt", TOKENS),
     "vllm:request_generation_tokens": ("Tokens of an answer", TOKENS),
@@ -36,14 +36,14 @@ _COUNTERS = {
 }
 _SUCCESS = "vllm:request_success"
 OFFERED = frozenset({*_HISTOGRAMS, *_COUNTERS, _SUCCESS})
-"""Metric names without `_total`. vLLM's own metrics with these names are not exported."""
+"""Names, without `_total`, of the metrics that this server exports in place of vLLM's own."""
 
 
 class Board:
-    """The metrics, and one `BoardSeries` for each base."""
+    """The metrics of vLLM's Grafana dashboard, with one `BoardSeries` for each base."""
 
     def __init__(self, registry: CollectorRegistry, written: CollectorRegistry) -> None:
-        """Create the metrics. Those that render themselves are added to `written`, the others to
+        """Create the metrics: histograms, which render their own lines, in `written`, and counters in
         `registry`.
         """
         self._histograms = {
@@ -66,11 +66,11 @@ class Board:
         self._series: dict[str, BoardSeries] = {}
 
     def families(self) -> list[MetricFamily]:
-        """The histograms, which write their own lines for a scrape."""
+        """Return the histograms, which render their own lines for a scrape."""
         return [*self._histograms.values(), self.loads]
 
     def of(self, base: str) -> BoardSeries:
-        """Return the metrics of a base. All are exported from the start, as dashboards expect."""
+        """Return the series of a base. All series are exported from the start, as dashboards expect."""
         found = self._series.get(base)
         if found is None:
             found = self._series[base] = BoardSeries(
@@ -83,19 +83,21 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class BoardSeries:
-    """The series of one base, updated on the event loop, once per answer except for `between`."""
+    """One base's series of the dashboard's metrics. Updated on the event loop: `between` at each delta, all
+    others once per answer.
+    """
 
     histograms: dict[str, HistogramSeries]
     counters: dict[str, Counter]
     ends: dict[str, Counter]
 
     def first(self, seconds: float) -> None:
-        """Record the seconds from the request to the first token."""
+        """Record the seconds from a request's arrival to its first token."""
         self.histograms["vllm:time_to_first_token_seconds"].observe(seconds)
 
     @property
     def between(self) -> tuple[HistogramSeries, HistogramSeries]:
-        """The histograms of the time between two pieces of an answer."""
+        """The histograms of the time between two deltas of an answer: vLLM has two names for this metric."""
         histograms = self.histograms
         return (
             histograms["vllm:inter_token_latency_seconds"],
@@ -103,7 +105,7 @@ class BoardSeries:
         )
 
     def finished(self, prompt: int, tokens: int, reason: FinishReason, timing: Timing | None) -> None:
-        """Record an answer that is complete."""
+        """Record an answer that was completed."""
         observe = self.histograms
         observe["vllm:request_prompt_tokens"].observe(prompt)
         observe["vllm:request_generation_tokens"].observe(tokens)
@@ -123,7 +125,7 @@ class BoardSeries:
         self._count(prompt, tokens, reason)
 
     def given_up(self, prompt: int, tokens: int, *, failed: bool) -> None:
-        """Record an answer that ended early."""
+        """Record an answer that ended early, because it failed or was cancelled."""
         self._count(prompt, tokens, "error" if failed else "abort")
 
     def _count(self, prompt: int, tokens: int, reason: str) -> None:

@@ -1,5 +1,5 @@
-"""The upper bounds of histograms' buckets. They are vLLM's if vLLM has the metric, so that queries for vLLM
-also work here.
+"""The upper bounds of the buckets of all histograms. If vLLM has a metric, the bounds are vLLM's, so that
+queries for vLLM also work here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ BETWEEN_TOKENS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
 )  # fmt: skip
 TOKENS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
-"""Tokens of a prompt or an answer, 1 to 500,000."""
+"""Buckets for the number of tokens of a prompt or an answer, 1 to 500,000."""
 STEP = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
 BATCH = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 ROUTE = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)

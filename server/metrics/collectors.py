@@ -32,16 +32,16 @@ FOR_GATEWAYS = frozenset(
         *RESIDENCY,
     }
 )
-"""Metrics that are read from an engine's state. vLLM's own metrics of these names have digests as labels."""
+"""Metrics that this server makes from an engine's state in place of vLLM's own, whose labels hold digests."""
 _ABSENT = {
     "num_requests_swapped": "Requests swapped out to the CPU: always 0, as in current vLLM",
     "cpu_cache_usage_perc": "KV cache swapped out to the CPU: always 0",
 }
-"""Metrics that dashboards for older versions of vLLM query."""
+"""Metrics that only dashboards for older versions of vLLM query, with their help texts. Each is always 0."""
 
 
 class ReportingEngine(Protocol):
-    """The part of an engine that metrics read."""
+    """An engine, as metrics see it: its constant properties and its state."""
 
     @property
     def info(self) -> EngineInfo:
@@ -54,23 +54,23 @@ class ReportingEngine(Protocol):
 
 
 class MetricSource(Protocol):
-    """The metrics of a server, or of one base."""
+    """Metrics to export: those of the whole server, or those of one base."""
 
     @property
     def plain(self) -> Collector:
-        """The registry with the metrics that prometheus-client writes."""
+        """The registry with the metrics that prometheus-client renders."""
         ...
 
     def families(self) -> Sequence[MetricFamily]:
-        """The metrics that write their own lines for a scrape."""
+        """The metrics that render their own lines for a scrape."""
         ...
 
 
 class VllmCollector(Collector):
-    """vLLM's own metrics, from the process's default registry."""
+    """vLLM's own metrics, which it registers in prometheus-client's default registry."""
 
     def describe(self) -> Iterable[Metric]:
-        """Return an empty list, since vLLM creates its metrics when it starts."""
+        """Return no metrics in advance, since vLLM creates its metrics when it starts."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
@@ -81,7 +81,7 @@ class VllmCollector(Collector):
 
 
 class BaseCollectors(CollectorRegistry):
-    """Exports the metrics of a server and of each base, each family once.
+    """Exports the metrics of a server and of all its bases, each metric once.
 
     If there are several bases, every sample has the label `base`; it is `none` for metrics of no base.
     """
@@ -92,12 +92,12 @@ class BaseCollectors(CollectorRegistry):
         self._bases: dict[str, MetricSource] = {}
 
     def add(self, base: str, measured: MetricSource) -> None:
-        """Export the metrics of a base."""
+        """Export the metrics of a base too."""
         self._bases[base] = measured
 
     def families(self) -> Iterator[Sequence[tuple[str | None, MetricFamily]]]:
-        """The metrics that write their own lines, each with its base's name; None instead if there is only
-        one base.
+        """Yield each metric that renders its own lines, for every base with the base's name. The name is None
+        if there is only one base.
         """
         if not self._bases:
             yield from ([(None, family)] for family in self._server.families())
@@ -107,7 +107,7 @@ class BaseCollectors(CollectorRegistry):
             yield list(zip(every, same, strict=True))
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all other metrics, each with the samples of all bases."""
+        """Yield the metrics that prometheus-client renders, each with the samples of all bases."""
         if not self._bases:
             yield from self._server.plain.collect()
             return
@@ -133,7 +133,7 @@ def _of_base(sample: Sample, base: str) -> Sample:
 
 
 class EngineCollectors(Collector):
-    """The collectors of every base's engine as one, so that a family of metrics is exported once."""
+    """Combines the collectors of all bases' engines, so that each metric is exported once."""
 
     def __init__(self) -> None:
         self._collectors: list[Collector] = []
@@ -144,11 +144,11 @@ class EngineCollectors(Collector):
             self._collectors.append(collector)
 
     def describe(self) -> Iterable[Metric]:
-        """Return an empty list, since engines are read only after they have started."""
+        """Return no metrics in advance, since engines are read only after they have started."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics of all engines, each with the samples of all."""
+        """Return the metrics of all engines, each metric once with the samples of every engine."""
         families: dict[str, Metric] = {}
         for collector in tuple(self._collectors):
             for family in collector.collect():
@@ -160,10 +160,11 @@ class EngineCollectors(Collector):
 
 
 class EngineCollector(Collector):
-    """An engine's state as metrics, under our names and the `vllm:` names that LoRA gateways read.
+    """Exports an engine's state as metrics, under OneSeek's names and the `vllm:` names that LoRA gateways
+    read.
 
-    `served` are the adapters that may appear; other digests appear as `unknown`. `kept` returns the digests
-    that are never evicted, and `uses` how often an adapter was used recently.
+    `served` holds the adapters whose names may appear; other digests appear as `unknown`. `kept` returns the
+    digests that are never evicted, and `uses` how often an adapter was used recently.
     """
 
     def __init__(
@@ -181,15 +182,15 @@ class EngineCollector(Collector):
         self._uses = uses
 
     def describe(self) -> Iterable[Metric]:
-        """Return an empty list, since the engine is read only after it has started."""
+        """Return no metrics in advance, since the engine is read only after it has started."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the engine's present state as metrics."""
+        """Yield the engine's current state as metrics."""
         state, names = self._engine.state(), self._served.snapshot
         adapters = names.adapters()
         aliases = {adapter.digest: adapter.alias for adapter in adapters} | {"": "base"}
-        loaded = GaugeMetricFamily("oneseek_base_loaded", "Whether a base is in memory", labels=("base",))
+        loaded = GaugeMetricFamily("oneseek_base_loaded", "1 if a base is in memory", labels=("base",))
         loaded.add_metric((self._base,), float(state.loaded))
         yield loaded
         yield from self._queues(state, aliases)
@@ -273,7 +274,7 @@ class EngineCollector(Collector):
             ("num_requests_running", "Requests being worked on", sum(state.running.values())),
             ("num_requests_waiting", "Requests waiting", sum(state.waiting.values())),
             ("kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1", _usage(state)),
-            ("gpu_cache_usage_perc", "The same under its older name in vLLM", _usage(state)),
+            ("gpu_cache_usage_perc", "KV cache usage, 0 to 1, under its older name", _usage(state)),
             *((name, text, 0.0) for name, text in _ABSENT.items()),
         ):
             gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=("model_name",))
@@ -294,5 +295,7 @@ class EngineCollector(Collector):
 
 
 def _usage(state: EngineState) -> float:
-    """Share of the KV cache in use by requests, without prefixes that are only cached for reuse."""
+    """Return the share of the KV cache that requests use, 0 to 1, without prefixes that are only cached for
+    reuse.
+    """
     return (state.kv_tokens - state.kv_cached) / state.kv_capacity if state.kv_capacity else 0.0

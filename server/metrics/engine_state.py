@@ -9,19 +9,20 @@ from typing import Literal
 Tier = Literal["device", "host", "disk"]
 Task = Literal["generate", "embed"]
 FallbackReason = Literal["absent", "failed", "memory", "logits"]
-"""Why a device is not used. `absent`: it did not start. `failed`: it or its driver failed. `memory`: it has
-too little. `logits`: its results differ from the CPU's."""
+"""Why a device cannot be used. `absent`: it did not start. `failed`: the device or its driver failed.
+`memory`: it has too little memory. `logits`: its results differ from the CPU's.
+"""
 
 
 STALLED_SECONDS = 10.0
-"""Seconds after which an engine that is still in the same step is reported as not ready."""
+"""Seconds that a step may take before the engine is reported as not ready (but see `SLOW_STEPS`)."""
 SLOW_STEPS = 4
-"""A step counts as stalled if it takes this many times as long as the longest step so far."""
+"""A step counts as stalled only if it takes this many times as long as the longest step so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFallback:
-    """Why the CPU is used although `auto` preferred another device."""
+    """Why the engine uses the CPU although the setting `auto` preferred another device."""
 
     device: str
     reason: FallbackReason
@@ -36,7 +37,7 @@ class DeviceInfo:
     name: str
     """Name of the device: `cpu`, `directml`, `webgpu` or `windowsml`."""
     provider: str
-    """The device's name in ONNX Runtime, as the open session reports it."""
+    """Name of ONNX Runtime's execution provider, as the open session reports it."""
     precision: str
     """Number format of the base's weights: `fp32`, `fp16`, `int8` or `int4`."""
     fallback: DeviceFallback | None = None
@@ -44,28 +45,34 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """Constant properties of an engine."""
+    """Properties of an engine that never change."""
 
     name: str
     """Name of the engine: `embedded` or `vllm`."""
     base_digest: str
     context: int
-    """Maximum context: tokens of prompt and answer together."""
+    """Maximum number of tokens of prompt and answer together."""
     vocabulary: int
     blends: bool
     """True if a request can blend several adapters with weights."""
     max_adapters: int
     """Maximum number of adapters in the engine at once."""
     task: Task = "generate"
-    """The task that the base is for: to generate or to embed. The other raises `UnsupportedRequestError`."""
+    """What the base is for: generating text, or embeddings. Requests for the other task raise
+    `UnsupportedRequestError`.
+    """
     tiers: tuple[Tier, ...] = ("device",)
-    """The places that can hold an adapter's weights: device memory, host memory or the disk."""
+    """The places in which an adapter's weights can be: device memory, host memory or the disk."""
     device: DeviceInfo | None = None
-    """Device of the embedded engine; None for vLLM, which reports its own."""
+    """Device of the embedded engine; None for vLLM, which reports its device itself."""
     kv_block: int = 0
-    """Number of tokens in a block of KV memory. 0 if the engine exports `vllm:cache_config_info` itself."""
+    """Number of tokens in a block of the KV cache. 0 if the engine exports `vllm:cache_config_info`
+    itself.
+    """
     at_once: int | None = None
-    """Maximum number of adapters in one step, if that is less than `max_adapters`."""
+    """Maximum number of adapters in one step of the engine, if that is less than `max_adapters`; else
+    None.
+    """
 
     @property
     def device_adapters(self) -> int:
@@ -75,7 +82,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """A snapshot, cheap enough to take for every scrape and health check."""
+    """A snapshot of an engine's state, cheap enough to take for every scrape and health check."""
 
     alive: bool
     progress: float
@@ -100,17 +107,17 @@ class EngineState:
     prefix_hits: int = 0
     """Number of prompt tokens found in the prefix cache, since the start."""
     preemptions: int = 0
-    """Number of preemptions because the KV cache was full, since the start."""
+    """Number of running requests that were preempted because the KV cache was full, since the start."""
     made_way: int = 0
-    """Number of preemptions for another key or adapter, since the start."""
+    """Number of running requests that were preempted for another API key or adapter, since the start."""
     unread: int = 0
     """Number of answers cut off because their clients did not read them, since the start."""
     resident: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
-    """Says for each adapter digest where its weights are."""
+    """Maps each adapter's digest to the place of its weights: `device`, `host` or `disk`."""
 
     @property
     def ready(self) -> bool:
-        """True if the engine lives and makes progress whenever it has something to do."""
+        """True if the engine is alive and its current step, if any, has not stalled."""
         return self.alive and not self.exceeds(STALLED_SECONDS)
 
     def exceeds(self, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""Render one scrape as text, in the format that the scraper requests."""
+"""Renders one scrape of the metrics as text, in the format that the scraper requests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _END = b"# EOF\n"
 
 
 def scrape(exposed: BaseCollectors, accept: str) -> tuple[bytes, str]:
-    """Return every metric as text, and the content type. `accept` chooses Prometheus' format or OpenMetrics.
+    """Return all metrics as text, and the content type. `accept`, the scraper's Accept header, chooses
+    Prometheus' format or OpenMetrics.
 
-    Every name is one that Prometheus 2 knows, colons included, so that there is nothing to escape.
+    All names are valid in Prometheus 2, colons included, so no name has to be escaped.
     """
     encode, content_type = choose_encoder(accept)
     body = cast("Callable[..., bytes]", encode)(exposed, escaping=ALLOWUTF8)
@@ -28,8 +29,8 @@ def scrape(exposed: BaseCollectors, accept: str) -> tuple[bytes, str]:
 
 
 def _written(families: Iterable[tuple[str | None, MetricFamily]], suffix: str) -> bytes:
-    """Return the lines of one metric for all bases. `suffix` follows a counter's name in the older
-    format's header.
+    """Return the lines of one metric for all bases. `suffix` is added to a counter's name in the HELP and
+    TYPE lines.
     """
     lines: list[str] = []
     for base, family in families:

@@ -1,9 +1,8 @@
-"""Implements counters and histograms that are fast enough to update with every token and to export by the
-thousand.
+"""Counters and histograms that are fast enough to update at every token and to export by the thousand.
 
-prometheus-client's own cost too much for that: they take a lock for each observation, and spell every label
-of every line at each scrape. Series of these belong to a single thread, the event loop's. A scrape in another
-thread may see an observation in `_count` that is not in `_sum` yet.
+Those of prometheus-client cost too much: they take a lock for each observation, and format every label of
+every line at each scrape. Only the event loop's thread may update the series of this module. A scrape in
+another thread may see an observation in `_count` that is not in `_sum` yet.
 """
 
 from __future__ import annotations
@@ -24,19 +23,21 @@ S = TypeVar("S")
 
 
 class SeriesNames(Protocol):
-    """Chooses the name that an adapter has in metrics."""
+    """Decides which name an adapter has in metrics: its own, or the shared name `other`."""
 
     def version_name(self, alias: str, version: str) -> tuple[str, str]:
-        """Return the alias and version that a metric is labelled with: the adapter's own, or `other`."""
+        """Return the alias and version that stand for an adapter in metrics: its own, or `other` and no
+        version.
+        """
         ...
 
     def alias_name(self, alias: str) -> str:
-        """Return the alias that a metric is labelled with: the adapter's own, or `other`."""
+        """Return the alias that stands for an adapter in metrics: its own, or `other`."""
         ...
 
 
 class MetricFamily(Protocol):
-    """One metric with all its series (one for each set of labels). It writes its own lines for a scrape."""
+    """One metric with all its series (one for each set of labels). It renders its own lines for a scrape."""
 
     name: str
     """Name of the metric, without `_total`."""
@@ -45,8 +46,8 @@ class MetricFamily(Protocol):
     """Type of the metric: `counter` or `histogram`."""
 
     def lines(self, base: str | None) -> list[str]:
-        """Return a line for each sample. If `base` is given, it is added as a label, unless there is one
-        already.
+        """Return a line of text for each sample. `base`, if given, becomes a label, unless the series have
+        `model_name`.
         """
         ...
 
@@ -56,7 +57,7 @@ class MetricFamily(Protocol):
 
 
 class SeriesTable(Generic[S]):
-    """The series of one metric. You can look them up by the values of their labels, or by alias."""
+    """The series of one metric. They can be looked up by the values of their labels, or by alias."""
 
     def __init__(self, labels: Sequence[str], make: Callable[[], S], names: SeriesNames | None) -> None:
         self.labels = tuple(labels)
@@ -68,8 +69,9 @@ class SeriesTable(Generic[S]):
         self._by_alias: dict[str, set[tuple[str, ...]]] = {}
 
     def get(self, values: tuple[str, ...]) -> S:
-        """Return the series of these label values; create it if it does not exist. Some adapters share a
-        series.
+        """Return the series with these label values; create it if it does not exist.
+
+        Adapters without a name of their own in metrics share the series of `other`.
         """
         if (found := self._series.get(values)) is not None:
             return found
@@ -96,7 +98,7 @@ class SeriesTable(Generic[S]):
         return list(self._series.items())
 
     def drop(self, alias: str, version: str | None) -> None:
-        """Remove the series of an alias, or of one version."""
+        """Remove the series of an alias, or of one of its versions."""
         every = self._by_alias.get(alias, set())
         gone = {
             one for one in every if version is None or self._version is None or one[self._version] == version
@@ -109,17 +111,19 @@ class SeriesTable(Generic[S]):
             every -= gone
 
     def of_base(self, base: str | None) -> tuple[str | None, Mapping[str, str]]:
-        """Return the label `base`; empty if the series has one already, or if there is only one base."""
+        """Return the base and its label to add to each line. Both are empty if the series have the label
+        `model_name`, or if there is only one base.
+        """
         if base is None or "model_name" in self.labels:
             return None, {}
         return base, {"base": base}
 
     def spelled(self, values: tuple[str, ...], extra: Mapping[str, str]) -> str:
-        """Return labels as the text between a line's braces, in alphabetical order."""
+        """Return labels as text, as between the braces of a metric's line, in alphabetical order."""
         return ",".join(self._pairs(values, extra).values())
 
     def around(self, label: str, values: tuple[str, ...], extra: Mapping[str, str]) -> tuple[str, str]:
-        """Return the text before and after another `label` in the braces, with commas."""
+        """Return the text of the labels before and after `label` in alphabetical order, with commas."""
         pairs = self._pairs(values, extra)
         before = "".join(f"{pair}," for name, pair in pairs.items() if name < label)
         return before, "".join(f",{pair}" for name, pair in pairs.items() if name > label)
@@ -137,7 +141,7 @@ class CounterSeries:
     def __init__(self) -> None:
         self.total = 0.0
         self.prefix: tuple[str | None, str] | None = None
-        """The base, and the start of the line that says so."""
+        """The base, and the text of a line before the value, which depends on the base."""
 
     def inc(self, amount: float = 1) -> None:
         """Add `amount` to the counter."""
@@ -163,7 +167,7 @@ class CounterFamily(Collector):
         registry.register(self)
 
     def labels(self, *values: str) -> CounterSeries:
-        """The series of these label values, made if there is none yet."""
+        """Return the series with these label values; create it if it does not exist."""
         return self._table.get(values)
 
     def drop(self, alias: str, version: str | None = None) -> None:
@@ -181,11 +185,11 @@ class CounterFamily(Collector):
         return out
 
     def describe(self) -> Iterable[Metric]:
-        """The metric without its series."""
+        """Yield the metric without its series."""
         yield CounterMetricFamily(self.name, self.documentation, labels=self._table.labels)
 
     def collect(self) -> Iterable[Metric]:
-        """The metric with all its series."""
+        """Yield the metric with all its series."""
         family = CounterMetricFamily(self.name, self.documentation, labels=self._table.labels)
         for values, series in self._table.items():
             family.add_metric(values, series.total)
@@ -200,10 +204,10 @@ class HistogramSeries:
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Observations by the first bound that is not below them; the last: above all bounds."""
+        """Number of observations in each bucket; the last bucket is for those above all bounds."""
         self.total = 0.0
         self.prefixes: tuple[str | None, list[str]] | None = None
-        """The base, and the starts of the lines: every bucket's, the count's and the sum's."""
+        """The base, and the text before the value in each line: every bucket's, the count's and the sum's."""
 
     def observe(self, value: float) -> None:
         """Record one observation."""
@@ -233,7 +237,7 @@ class HistogramFamily(Collector):
         registry.register(self)
 
     def labels(self, *values: str) -> HistogramSeries:
-        """The series of these label values, made if there is none yet."""
+        """Return the series with these label values; create it if it does not exist."""
         return self._table.get(values)
 
     def drop(self, alias: str, version: str | None = None) -> None:
@@ -262,11 +266,11 @@ class HistogramFamily(Collector):
         return [*buckets, *(f"{self.name}_{what}{{{labels}}} " for what in ("count", "sum"))]
 
     def describe(self) -> Iterable[Metric]:
-        """The metric without its series."""
+        """Yield the metric without its series."""
         yield HistogramMetricFamily(self.name, self.documentation, labels=self._table.labels)
 
     def collect(self) -> Iterable[Metric]:
-        """The metric with all its series."""
+        """Yield the metric with all its series."""
         family = HistogramMetricFamily(self.name, self.documentation, labels=self._table.labels)
         for values, series in self._table.items():
             buckets = zip(self._ends, accumulate(series.counts), strict=True)

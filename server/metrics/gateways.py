@@ -32,17 +32,17 @@ _LEVELS: Mapping[Tier, str] = {"device": "gpu", "host": "cpu"}
 
 @dataclass(frozen=True, slots=True)
 class GatewayView:
-    """The state of one engine that gateways are shown."""
+    """The state of one engine, from which the metrics for gateways are made."""
 
     base: str
     info: EngineInfo
     state: EngineState
     names: Snapshot
     kept: Collection[str]
-    """Digests that are never evicted."""
+    """Digests of the adapters that are never evicted."""
 
     def families(self) -> Iterable[Metric]:
-        """Yield every metric of the gateways' contract that vLLM does not export itself."""
+        """Yield every metric that gateways read and that vLLM does not export itself."""
         yield self._requests()
         yield self._loaded()
         yield from self._slots()
@@ -82,7 +82,7 @@ class GatewayView:
         return loaded
 
     def _public(self, alias: str, version: str) -> str:
-        """Return the name that requests use as `model`: the alias for its active version, else the full
+        """Return the name by which requests can ask for the version: the alias if it is active, else the full
         name.
         """
         return alias if self.names.active(alias).version == version else f"{alias}@{version}"
@@ -93,7 +93,7 @@ class GatewayView:
             "max_gpu_lora_adapters": ("Slots for adapters", self.info.device_adapters),
         }
         if "host" in self.info.tiers:
-            text = "Adapters kept in host memory alone"
+            text = "Adapters that are only in host memory"
             counted["num_cpu_loaded_lora_adapters"] = text, self._count("host")
         for name, (text, value) in counted.items():
             gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=("model_name",))

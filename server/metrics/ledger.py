@@ -25,13 +25,13 @@ LOOK_SECONDS = 10.0
 VERIFY_SECONDS = 24 * 3600.0
 """Seconds after which the ledger is verified again even if its files have not changed."""
 SHARE = 50
-"""After each verification, the next one waits this many times as long as it took."""
+"""After each verification, the next one waits at least this many times as long as the verification took."""
 
 log = logging.getLogger("oneseek.ledger")
 
 
 class LedgerWatch:
-    """Verifies the ledger in `folder` when it changes, and exports what it found."""
+    """Verifies the ledger in `folder` when it changes, and exports the result as metrics."""
 
     def __init__(self, folder: Path, public_key: Path | None, metrics: Metrics) -> None:
         self._folder = folder
@@ -43,7 +43,7 @@ class LedgerWatch:
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Check the ledger repeatedly until the block ends."""
+        """Verify the ledger repeatedly until the `with` block ends."""
         task = asyncio.create_task(self._follow())
         try:
             yield
@@ -61,7 +61,9 @@ class LedgerWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Verify the ledger in a worker thread, if its files have changed or a day has passed."""
+        """Verify the ledger if its files have changed or a day has passed. Blocks, so call it in a worker
+        thread.
+        """
         now, stamp = time.monotonic(), self._stamp_now()
         if now < self._rested or (stamp == self._stamp and now < self._next):
             return

@@ -1,4 +1,4 @@
-"""Describes the bases of a server and their adapters to the metrics."""
+"""Tells the metrics which adapters each base of a server serves, and which of them are in its engine."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from adapters.registry.served import ServedAdapters
 
 @dataclass(frozen=True, slots=True)
 class MeasuredBase:
-    """The present state of one base. You can read it from any thread."""
+    """The adapters of one base, for metrics. Thread-safe."""
 
     served: ServedAdapters
     resident: Callable[[], Collection[str]] = tuple
-    """Digests of the adapters in the engine."""
+    """Returns the digests of the adapters that are in the engine."""
     slots: int = 0
     """Maximum number of adapters in the engine."""
 
     def has(self, alias: str, version: str) -> bool:
-        """True if this version is in the engine."""
+        """True if this version of an adapter is in the base's engine."""
         versions = self.served.snapshot.by_alias.get(alias.lower(), {})
         adapter = versions.get(version.lower())
         return adapter is not None and adapter.digest in self.resident()
 
 
 class MeasuredBases:
-    """The server's bases by name."""
+    """The bases of a server by name, with their adapters, for metrics."""
 
     def __init__(self) -> None:
         self._bases: dict[str, MeasuredBase] = {}
@@ -53,5 +53,5 @@ class MeasuredBases:
         return found
 
     def is_resident(self, alias: str, version: str) -> bool:
-        """True if this version is in an engine."""
+        """True if this version of an adapter is in the engine of any base."""
         return any(base.has(alias, version) for base in self._bases.values())

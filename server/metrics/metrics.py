@@ -44,7 +44,7 @@ UNCOUNTED = frozenset(
 class Metrics:
     """All counters and histograms of a server. Thread-safe, as prometheus-client is.
 
-    `process` adds those of the operating system's process, which a server has once.
+    If `process` is true, the metrics of the operating system's process are included.
     """
 
     def __init__(self, *, process: bool = True) -> None:
@@ -64,14 +64,16 @@ class Metrics:
         self.board = Board(self.plain, self.registry)
         self._served = MeasuredBases()
         self._serving: dict[int, tuple[str, str]] = {}
-        """Maps each exchange to alias and version that answers it."""
+        """Maps each request (by the id of its `Exchange`) to the alias and version that answers it."""
         self._in_use = Counts[tuple[str, str]]()
         self.shown = ShownAdapters(self._served, self.in_use, self._forget)
         self._make_adapter_metrics()
         self._make_request_metrics()
         self._make_engine_metrics()
         self.flows: dict[str, TokenFlow] = {}
-        """Maps each adapter label to tokens generated so far, including running answers."""
+        """Maps each value of the label `adapter` to the tokens generated so far, including running
+        answers.
+        """
 
     def _make_adapter_metrics(self) -> None:
         series = self._of_adapters = make_adapter_series(self.registry, self.shown)
@@ -84,7 +86,7 @@ class Metrics:
         self.loads, self.load_seconds, self.evictions = series.loads, series.load_seconds, series.evictions
 
     def families(self) -> list[MetricFamily]:
-        """The metrics that write their own lines for a scrape."""
+        """Return the metrics that render their own lines for a scrape."""
         return [*self._of_adapters.families(), *self.board.families()]
 
     def _make_request_metrics(self) -> None:
@@ -152,11 +154,11 @@ class Metrics:
             registry=r,
         )
         self.build_info = Gauge(
-            "oneseek_build_info", "What runs", ("version", "engine", "base_digest"), registry=r
+            "oneseek_build_info", "Version, engine and base", ("version", "engine", "base_digest"), registry=r
         )
         self.device_info = Gauge(
             "oneseek_device_info",
-            "Version, Python and platform of the server",
+            "Device and number format of the embedded engine",
             ("device", "provider", "precision"),
             registry=r,
         )
@@ -178,7 +180,7 @@ class Metrics:
             self.device_fallbacks.labels(device.fallback.device, device.fallback.reason).inc()
 
     def of_base(self, base: str) -> Metrics:
-        """Return the metrics of one of several bases. Their series have the label `base`."""
+        """Create the metrics of one base, if there are several. Their series have the label `base`."""
         own = self._bases[base] = Metrics(process=False)
         self.exposed.add(base, own)
         return own
@@ -198,8 +200,8 @@ class Metrics:
         )
 
     def record_answer(self, exchange: Exchange) -> None:
-        """Record an HTTP request that was answered or disconnected. If several models answered, each one
-        counts.
+        """Record an HTTP request that was answered, or whose client disconnected. If several models answered,
+        each one is counted.
         """
         for one in exchange.voices or [exchange]:
             self.of(one)._record(one, one.status or exchange.status)
@@ -218,7 +220,7 @@ class Metrics:
         self.duration.labels(exchange.endpoint, exchange.adapter).observe(elapsed)
 
     def serve(self, base: str, served: MeasuredBase) -> None:
-        """Add a served base; `served` returns its adapters."""
+        """Add a served base; `served` describes its adapters."""
         self._served.add(base, served)
         self.board.of(base)
 
@@ -227,7 +229,7 @@ class Metrics:
         return self._served.names()
 
     def chosen(self, exchange: Exchange) -> None:
-        """Note that an adapter answers the request from now on. Call it on the event loop."""
+        """Note which adapter answers the request, so that its series are kept. For the event loop only."""
         self._release(self._serving.pop(id(exchange), None))
         if exchange.version:
             self.shown.used(exchange.adapter, exchange.version)
@@ -236,7 +238,7 @@ class Metrics:
 
     @contextmanager
     def using(self, adapter: Adapter) -> Generator[None]:
-        """Note other work that will be counted for the adapter. Call it on the event loop."""
+        """Keep the adapter's series while the block's work is counted for it. For the event loop only."""
         name = adapter.alias, adapter.version
         self._in_use[name] += 1
         try:
@@ -245,7 +247,7 @@ class Metrics:
             self._release(name)
 
     def in_use(self, alias: str, version: str) -> bool:
-        """True if running work will be counted for this version."""
+        """True if work is running that will be counted for this version."""
         return self._in_use[alias, version] > 0
 
     def _release(self, name: tuple[str, str] | None) -> None:
@@ -255,13 +257,13 @@ class Metrics:
                 del self._in_use[name]
 
     def forget_version(self, alias: str, version: str) -> None:
-        """Remove all series of a version."""
+        """Remove all series of a version that is no longer served."""
         self.shown.departed(alias, version)
         for metric in self._of_adapters.of_versions():
             metric.drop(alias, version)
 
     def forget_alias(self, alias: str) -> None:
-        """Remove all series of an alias without versions."""
+        """Remove all series of an alias that has no versions any more."""
         if alias not in NO_ALIASES:
             for metric in self._of_adapters.of_aliases():
                 metric.drop(alias)
@@ -287,7 +289,7 @@ class Metrics:
             self.board.loads.labels(base, transition).observe(seconds)
 
     def record_shadow(self, adapter: Adapter, pace: Pace) -> None:
-        """Record that a shadow (a version that gets copies of requests) has answered."""
+        """Record the times of an answer by a shadow (a version that gets copies of requests)."""
         labels = (adapter.alias, adapter.version)
         if pace.first is not None:
             self.shadow_first_token.labels(*labels).observe(pace.first)
@@ -300,7 +302,9 @@ class Metrics:
 
 
 class Meter:
-    """Measures one generation. `started`: arrival of its HTTP request, by `time.perf_counter()`."""
+    """Measures the tokens and times of one generation. `started`: when its HTTP request arrived, by
+    `time.perf_counter()`.
+    """
 
     __slots__ = (
         "_between",
@@ -346,7 +350,7 @@ class Meter:
         return self._tokens
 
     def delta(self, delta: Delta) -> None:
-        """Count one piece of the answer. Called for each piece, so it does no lookups."""
+        """Count one delta of the answer. Called for each delta, so it does no lookups."""
         if delta.token_ids:
             now = time.perf_counter()
             if self._last:
@@ -378,7 +382,7 @@ class Meter:
         self._board.finished(prompt, self._tokens, reason, delta.timing)
 
     def close(self, prompt_tokens: int, reason: str) -> None:
-        """Count a generation that ended early, with the reason. No effect on a finished one."""
+        """Count a generation that ended early, with the reason. Does nothing if it has finished."""
         if self.finished:
             return
         self._metrics.cancelled.labels(reason).inc()

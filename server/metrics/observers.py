@@ -6,7 +6,7 @@ from prometheus_client import Counter, Histogram
 
 
 class StepMetrics:
-    """Counts the steps of one base's engine and its failures; its `StepObserver` and `FailureObserver`."""
+    """Counts the steps and failures of one base's engine, as its `StepObserver` and `FailureObserver`."""
 
     def __init__(
         self, base: str, seconds: Histogram, batch_size: Histogram, failures: Counter, restarts: Counter

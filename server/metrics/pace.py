@@ -16,7 +16,7 @@ class Pace:
         self._later = 0
 
     def tokens(self, count: int) -> None:
-        """Record a piece of the answer with `count` tokens."""
+        """Record a delta of the answer, with `count` tokens."""
         if not count:
             return
         self._last = time.perf_counter()
@@ -27,19 +27,17 @@ class Pace:
 
     @property
     def first(self) -> float | None:
-        """Seconds from the call to the first token."""
+        """Seconds from the call of the engine to the first token; None before that."""
         return self._begun - self._called if self._begun else None
 
     @property
     def between(self) -> float | None:
-        """Mean seconds from token to token after the first delta."""
+        """Mean seconds from token to token after the first delta; None before the second delta."""
         return (self._last - self._begun) / self._later if self._later else None
 
 
 class TokenFlow:
-    """Counts the tokens of one adapter as they are generated. Use it on the event loop only, since it has
-    no lock.
-    """
+    """Counts the tokens that one adapter generates. Use it on the event loop only, since it has no lock."""
 
     __slots__ = ("tokens",)
 

@@ -1,7 +1,7 @@
 """Keeps samples of the last 15 minutes for the web page: what was generated, how fast, and how many waited.
 
-Counters are read every few seconds and their differences kept, so that a page just opened is not empty.
-Quantiles are of buckets, with a straight line within one, as Prometheus takes them.
+The metrics' counters are read every few seconds and their differences are kept, so that a page that was just
+opened already shows charts. Quantiles are interpolated linearly within histogram buckets, as in Prometheus.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ log = logging.getLogger("oneseek.samples")
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Quantiles of one sample's observations, in seconds."""
+    """Median and 95th percentile of the times in one sample, in seconds."""
 
     p50: float
     p95: float
 
 
 class VersionCount(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of requests that one version has answered."""
+    """The number of requests that one version has answered, and how many of these failed."""
 
     answered: int
     failed: int
@@ -53,7 +53,8 @@ class VersionCount(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """What happened between the previous sample and this one. Adapters are named by alias; if there are
-    several bases, by `base:alias`."""
+    several bases, by `base:alias`.
+    """
 
     number: int
     """Number of the sample since the start of the server, from 1."""
@@ -64,23 +65,23 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Mapping[str, int]
     """Number of generated tokens by adapter."""
     requests: Mapping[str, VersionCount]
-    """Number of requests by `alias@version`, `base`, `blend` and so on."""
+    """Number of requests by what answered them: `alias@version`, `base`, `blend`, `external` or `other`."""
     first_token: Quantiles | None
-    """Times from a request's arrival to its first token; None if there was no request."""
+    """Times from a request's arrival to its first token; None if no answer had its first token."""
     between_tokens: Quantiles | None
     running: Mapping[str, int]
-    """Maximum number of running requests at once by adapter, read every second."""
+    """Highest number of requests that ran at once, by adapter, as counted every second."""
     waiting: int
-    """Maximum number of requests waiting at once."""
+    """Highest number of requests that waited at once."""
     kv_usage: float | None
-    """Maximum share of the KV cache in use, 0 to 1, of the fullest base; None if unknown."""
+    """Highest share of the KV cache in use, 0 to 1, on the fullest base; None if unknown."""
     routes: Mapping[str, int]
     """Number of requests by detected language."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledBase:
-    """The functions that read the state of one base."""
+    """One base, with everything from which its samples are read."""
 
     name: str
     metrics: Metrics
@@ -90,7 +91,7 @@ class SampledBase:
 
 @dataclass(slots=True)
 class _Totals:
-    """The counters' values since the start."""
+    """The values of all counters since the server's start."""
 
     tokens: Counts[str] = field(default_factory=Counts[str])
     answered: Counts[str] = field(default_factory=Counts[str])
@@ -102,7 +103,7 @@ class _Totals:
 
 @dataclass(slots=True)
 class _Peak:
-    """The maximum values since the last sample."""
+    """The highest values since the last sample."""
 
     running: Counts[str] = field(default_factory=Counts[str])
     waiting: int = 0
@@ -110,7 +111,9 @@ class _Peak:
 
 
 class Samples:
-    """Takes the samples and keeps the newest. Each is taken in a thread, since it reads every metric."""
+    """Takes a sample every few seconds, and keeps the newest ones. This is done in a thread, since it reads
+    all metrics.
+    """
 
     def __init__(self, bases: Sequence[SampledBase]) -> None:
         self._bases = bases
@@ -183,8 +186,8 @@ class Samples:
         return totals
 
     def look(self) -> None:
-        """Note the present numbers of running and waiting requests and the KV memory in use, if above the
-        maximum so far.
+        """Record the current numbers of running and waiting requests and the KV cache in use, if they exceed
+        the highest so far.
         """
         running, waiting, usages = Counts[str](), 0, list[float]()
         for base in self._bases:
@@ -218,7 +221,7 @@ def _add(totals: list[int], counts: Sequence[int]) -> None:
 
 
 def _largest(counts: Counts[str]) -> dict[str, int]:
-    """Return the largest counts, and the sum of the rest as `others`."""
+    """Return the largest counts, and the sum of all others as `others`."""
     kept = dict(counts.most_common(MOST_NAMES))
     rest = counts.total() - sum(kept.values())
     return {name: count for name, count in kept.items() if count} | ({OTHERS: rest} if rest else {})
@@ -236,7 +239,8 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> fl
     """Return a quantile: the value below which the fraction `share` of the observations are, interpolated
     linearly within its bucket.
 
-    `counts` has one more than `bounds`: what is above all of them, and counts as the last bound.
+    `counts` has one number for each bucket, and one more for observations above the last bound, which count
+    as equal to this bound.
     """
     rank, below = share * sum(counts), 0
     for place, bound in enumerate(bounds):

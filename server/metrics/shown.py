@@ -1,8 +1,8 @@
 """Decides which adapters appear in metrics under their own name, so that a scrape stays fast with thousands
 of adapters.
 
-These are the adapters in the engine, and the 200 that were used most recently. All others share the name
-`other`.
+These are the adapters in the engine, and the 200 others with the most uses in the last minutes. All other
+adapters share the name `other`.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from collections.abc import Callable
 from server.metrics.measured import MeasuredBases
 
 NO_ALIASES = frozenset({"base", "blend", "external", "none", "unknown"})
-"""Value of the label `adapter` for requests that no adapter answers."""
+"""Values of the label `adapter` for requests that no single adapter answers."""
 OTHER = "other"
 """Value of the label `adapter` for all adapters that have no series of their own."""
 MOST_USED = 200
-"""Number of adapters that have series of their own, besides those in the engine."""
+"""Number of adapters outside the engine that have series of their own."""
 HALF_LIFE = 600.0
-"""Seconds after which a use of an adapter counts half."""
+"""Seconds after which all earlier uses of an adapter count half."""
 PAUSE = 1.0
 """Seconds between two decisions about which adapters outside the engine get series of their own."""
 
 VersionName = tuple[str, str]
-"""The alias and version of an adapter."""
+"""The alias and version of an adapter, as labels of a metric."""
 
 
 class ShownAdapters:
-    """Chooses the names that adapters have in metrics. Use it on the event loop, except for `uses`.
+    """Decides which names adapters have in metrics. Use it on the event loop; only `uses` is thread-safe.
 
-    `in_use` is true of a name under which something is being counted. `forget` removes the series of a name,
-    and those of its alias if it was the last of it.
+    `in_use(alias, version)` is true while work is running that will be counted under this name.
+    `forget(alias, version, last)` removes the series of a version, and those of its alias if `last` is true.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class ShownAdapters:
         self._in_use = in_use
         self._forget = forget
         self._shown: dict[str, set[str]] = {}
-        """Maps each alias to versions."""
+        """Maps each alias to its versions that have series of their own."""
         self._count = 0
         self._uses: dict[VersionName, float] = {}
         self._halved = self._looked = time.monotonic()
 
     def used(self, alias: str, version: str) -> None:
-        """Count a use of an adapter, which was chosen for a request."""
+        """Count a use of an adapter that was chosen for a request."""
         if alias not in NO_ALIASES:
             self._uses[alias, version] = self._uses.get((alias, version), 0.0) + 1
 
@@ -60,23 +60,25 @@ class ShownAdapters:
         return self._uses.get((alias, version), 0.0)
 
     def version_name(self, alias: str, version: str) -> VersionName:
-        """Return the alias and version that a metric is labelled with. See `SeriesNames.version_name`."""
+        """Return the alias and version that stand for an adapter in metrics. See
+        `SeriesNames.version_name`.
+        """
         if alias in NO_ALIASES or version in self._shown.get(alias, ()) or self._admit(alias, version):
             return alias, version
         return OTHER, ""
 
     def alias_name(self, alias: str) -> str:
-        """Return the alias that a metric is labelled with. See `SeriesNames.alias_name`."""
+        """Return the alias that stands for an adapter in metrics. See `SeriesNames.alias_name`."""
         return alias if alias in NO_ALIASES or alias in self._shown else OTHER
 
     def departed(self, alias: str, version: str) -> None:
-        """Remove the series of an adapter that is no longer served."""
+        """Forget the uses and the series' name of an adapter that is no longer served."""
         self._uses.pop((alias, version), None)
         self._hide(alias, version)
 
     def _admit(self, alias: str, version: str) -> bool:
-        """Give the adapter its own series if there is room, or if it is used more than an adapter that has
-        its own series.
+        """Give the adapter series of its own if there is room, or if it is used more than an adapter that has
+        its own series. Returns True if it has its own series now.
         """
         if self._count >= MOST_USED + self._served.slots:
             now = time.monotonic()
@@ -94,7 +96,9 @@ class ShownAdapters:
         return True
 
     def _hide(self, alias: str, version: str) -> bool:
-        """True if no version of the alias has its own series any more."""
+        """Stop showing a version by its own name. Returns True if no version of its alias is shown any
+        more.
+        """
         versions = self._shown.get(alias, set())
         if version in versions:
             versions.remove(version)

@@ -1,3 +1,3 @@
-"""Canaries and shadows: which version answers, how it compares and when it ends, without HTTP; `serving` and
-above import it.
+"""Canaries and shadows: which version answers a request, how versions compare and when a trial ends, without
+HTTP; `serving` and above import this package.
 """

@@ -1,4 +1,4 @@
-"""Set canaries and shadows over HTTP. Every version is loaded before requests are divided."""
+"""Sets canaries and shadows at a client's request. Every version is loaded before it gets requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AliasShares:
 
 
 class RolloutChanges:
-    """Divides the requests of this server and of all servers that follow its registry."""
+    """Changes how requests are divided between versions, on this server and all that follow its registry."""
 
     def __init__(
         self,
@@ -43,7 +43,9 @@ class RolloutChanges:
         self._registry_changes = registry_changes
 
     async def canary(self, alias: str, shares: Mapping[str, float]) -> AliasShares:
-        """Divide the requests for `alias`: version → percent, including the active one, 100 in total."""
+        """Divide the requests for `alias`: `shares` maps versions, including the active one, to percent, 100
+        in total.
+        """
 
         def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:
             active = self._active(listing, alias)
@@ -56,7 +58,9 @@ class RolloutChanges:
         return await self._divide(wanted, lambda: self._registry_changes.registry.canary(alias, shares))
 
     async def shadow(self, alias: str, version: str, share: float) -> AliasShares:
-        """Have `version` answer `share` percent of the requests for `alias` too, unseen by clients."""
+        """Let `version` also answer `share` percent of the requests for `alias`, without clients seeing its
+        answers.
+        """
 
         def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:
             active = self._active(listing, alias)
@@ -92,7 +96,7 @@ class RolloutChanges:
         if "@" in alias:
             raise bad_field(
                 "name",
-                f"{alias[:128]} is a version; use its alias, without @ and the version.",
+                f"{alias[:128]} names a version; use only its alias, without @ and the version.",
                 code="alias_needed",
             )
         return self._registry_changes.find(listing, alias)

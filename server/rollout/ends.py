@@ -1,5 +1,5 @@
-"""Canaries and shadows that this server has ended. The latest are kept in memory, and each one's end is
-written to the registry on disk.
+"""Records the canaries and shadows that this server has ended: the latest in memory, and each one's end in
+the registry on disk.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from server.metrics.metrics import Metrics
 from server.rollout.trials import Trial
 
 AGAIN_SECONDS = 60.0
-"""Seconds between attempts to write to the registry."""
+"""Seconds between attempts to write the end of a canary or shadow to the registry."""
 CLOSE_SECONDS = 5.0
-"""Timeout in seconds of the last attempt when the server stops."""
+"""Maximum seconds for the last attempt to write the ends of canaries and shadows when the server stops."""
 REMEMBERED = 16
 
 log = logging.getLogger("oneseek.rollout")
@@ -32,7 +32,7 @@ log = logging.getLogger("oneseek.rollout")
 
 @dataclass(slots=True, eq=False)
 class EndedTrial:
-    """A trial that this server has ended, and why."""
+    """A trial (a canary or shadow) that this server has ended, and why."""
 
     trial: Trial
     adapter: Adapter
@@ -42,9 +42,9 @@ class EndedTrial:
     """True if the end of the trial is written to the registry; None if that is not needed."""
     when: datetime = field(default_factory=lambda: datetime.now(UTC))
     again: float = 0.0
-    """Time of the next attempt, by `time.monotonic()`."""
+    """Time of the next attempt to write the end to the registry, in seconds of `time.monotonic()`."""
     tried: bool = False
-    """True if an attempt has failed and was logged."""
+    """True if an attempt to write the end to the registry has failed, which is logged once."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the ended trial as JSON for `/health`."""
@@ -62,7 +62,7 @@ class EndedTrial:
 
 
 class TrialEnds:
-    """The ended trials of one server, which are written to `registry`, if it is not None."""
+    """The trials that one server has ended. Their ends are written to `registry`, unless it is None."""
 
     def __init__(self, served: ServedAdapters, metrics: Metrics, registry: Registry | None) -> None:
         self._served = served
@@ -76,13 +76,19 @@ class TrialEnds:
         self._writing: set[asyncio.Task[None]] = set()
 
     def refused(self, trial: Trial, adapter: Adapter) -> None:
-        """End a trial because the engine cannot load the version. This is not written to the registry."""
+        """Record the end of a trial whose version the engine cannot load. It is not written to the
+        registry.
+        """
         self._latest.append(
-            EndedTrial(trial, adapter, "the engine cannot load it; the log has the reason", {}, None)
+            EndedTrial(
+                trial, adapter, "the engine cannot load this version; the log has the reason", {}, None
+            )
         )
 
     def rolled_back(self, trial: Trial, adapter: Adapter, reason: str, figures: Mapping[str, float]) -> None:
-        """End a trial because the version does worse. `write_due` writes it to the registry."""
+        """Record the end of a trial whose version does worse than the active one. `write_due` writes it to
+        the registry.
+        """
         ended = EndedTrial(trial, adapter, reason, figures, None if self._registry is None else False)
         self._latest.append(ended)
         if ended.written is None:
@@ -93,7 +99,7 @@ class TrialEnds:
         self._unwritten[trial.kind, trial.alias] = ended
 
     def write_due(self) -> None:
-        """Start to write those ends to the registry whose first or next attempt is due."""
+        """Start to write the ends of trials to the registry whose first or next attempt is due."""
         for ended in self._unwritten.values():
             if time.monotonic() >= ended.again:
                 ended.again = math.inf
@@ -113,12 +119,16 @@ class TrialEnds:
             task.cancel()
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the ends that are not written yet and the recent ones, each once, the latest last."""
+        """Return ended trials as JSON: those not written to the registry yet, then the recent ones, each
+        once.
+        """
         older = [ended for ended in self._unwritten.values() if ended not in self._latest]
         return [ended.to_json() for ended in (*older, *self._latest)]
 
     async def _write(self, ended: EndedTrial) -> None:
-        """Write an end to the registry and the ledger. After any error it will be retried."""
+        """Write the end of a trial to the registry and the ledger. After any error, it is tried again
+        later.
+        """
         assert self._registry is not None
         trial, adapter = ended.trial, ended.adapter
         reason = f"rolled back {adapter.full_name} ({trial.kind}): {ended.reason}"

@@ -1,4 +1,4 @@
-"""Measure an answer of a version on trial while it is streamed."""
+"""Measures the answers of versions on trial (canaries and shadows) while they are streamed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from server.rollout.trials import ChosenVersion
 async def measure_answer(
     deltas: Deltas, chosen: ChosenVersion, request: GenerationRequest, exchange: Exchange, shadows: Shadows
 ) -> Deltas:
-    """Pass deltas through, report the outcome to the trials of `chosen`, and start the shadow at the first
-    one.
+    """Pass on the deltas of an answer, and record its outcome in the trials of `chosen`. The shadow starts at
+    the first delta.
 
-    A request counts once, by its first choice. Disconnects and a full queue do not count.
+    A request with several choices counts once. A request does not count if its client disconnects or the
+    queue is full.
     """
     pace, begun = Pace(), False
     try:

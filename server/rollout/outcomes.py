@@ -1,4 +1,4 @@
-"""Outcomes of recent answers, and whether one version does worse than another. Pure."""
+"""Judges, by the outcomes of recent answers, whether one version does worse than another. No side effects."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from server.config.settings import RolloutOptions
 from server.metrics.pace import Pace
 
 MOST = 4096
-"""Maximum number of answers in a window."""
+"""Maximum number of recent answers to keep for one version."""
 ERROR = 0.001
-"""Error probability of each end of an interval; small, because tests run every second."""
+"""Error probability at each end of a confidence interval; small, because versions are compared every
+second.
+"""
 _Z = NormalDist().inv_cdf(1 - ERROR)
 
 
 class AnswerOutcome(NamedTuple):
-    """The outcome of one answer."""
+    """The outcome of one answer: whether it failed, and how fast it was."""
 
     at: float
     """When the request ended, in seconds of `time.monotonic()`."""
     failed: bool
-    """True if the server failed. Clients' mistakes and disconnects are not counted."""
+    """True if the server failed to answer. Errors of clients and disconnects are not recorded."""
     first: float | None = None
-    """Seconds from the engine's call to the first token; None without a token."""
+    """Seconds from the call of the engine to the first token; None without a token."""
     between: float | None = None
     """Mean seconds between tokens after the first delta; None for a single token."""
 
 
 class Window:
-    """The latest outcomes of one version."""
+    """The outcomes of the latest answers of one version."""
 
     __slots__ = ("_outcomes", "count")
 
@@ -61,29 +63,29 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class TrialVerdict:
-    """The comparison of one version with another."""
+    """The result of comparing a version on trial with the active one."""
 
     problem: str
     """Why the trial must end; empty if it may continue."""
     figures: dict[str, float]
-    """The figures behind the decision: counts, shares, and milliseconds."""
+    """The numbers behind the decision: requests, errors, and median times in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionFigures:
-    """The figures of one version over the trial's window."""
+    """The measurements of one version over the time that trials look back (`window_seconds`)."""
 
     answers: int
     """Number of requests, including failures."""
     errors: int
     first_token_ms: float | None
-    """Median seconds from the engine's call to the first token; None without an answer."""
+    """Median milliseconds from the call of the engine to the first token; None without an answer."""
     between_tokens_ms: float | None
-    """Median of the answers' mean seconds between tokens."""
+    """Median over all answers of the mean milliseconds between their tokens; None without such an answer."""
 
 
 def summarize(outcomes: Sequence[AnswerOutcome], start: float) -> VersionFigures:
-    """The figures of the outcomes since `start`, by `time.monotonic()`."""
+    """Summarize the outcomes since the time `start`, in seconds of `time.monotonic()`."""
     since = [outcome for outcome in outcomes if outcome.at >= start]
     first, between = _values(since, "first"), _values(since, "between")
     return VersionFigures(
@@ -99,8 +101,8 @@ def judge_trial(
 ) -> TrialVerdict:
     """Judge if `candidate` is worse than `active` beyond `limits`, over the time that both windows cover.
 
-    It counts as worse only if the confidence interval shows it: Newcombe's interval for the difference of
-    failure rates, and for latency the intervals of both medians, compared at their nearest ends.
+    The candidate counts as worse only if confidence intervals show this: for failure rates, Newcombe's
+    interval for their difference; for latency, the intervals of both medians, compared at their nearest ends.
     """
     full = [outcomes[0].at for outcomes in (candidate, active) if len(outcomes) == MOST]
     start = max([now - limits.window_seconds, *full])
@@ -131,7 +133,7 @@ def judge_trial(
 
 
 def _values(outcomes: Sequence[AnswerOutcome], name: str) -> list[float]:
-    """Values in ascending order, sorted once."""
+    """Return one measurement of all outcomes that have it, in ascending order."""
     found = (getattr(outcome, name) for outcome in outcomes)
     return sorted(value for value in found if value is not None)
 
@@ -139,7 +141,11 @@ def _values(outcomes: Sequence[AnswerOutcome], name: str) -> list[float]:
 def _slower(
     ours: list[float], theirs: list[float], limits: RolloutOptions, name: str, figures: dict[str, float]
 ) -> float | None:
-    """The least ratio of the medians, if it exceeds the limit. Adds the medians to the figures."""
+    """Return the smallest ratio of the medians that their intervals allow, if it exceeds the limit; else
+    None.
+
+    Adds the medians, in milliseconds, to `figures`.
+    """
     for values, key in ((ours, f"{name}_ms"), (theirs, f"active_{name}_ms")):
         if values:
             figures[key] = round(median(values) * 1000, 3)

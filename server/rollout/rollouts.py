@@ -1,8 +1,8 @@
-"""Run the canaries and shadows that are set in the registry on disk, and end those that do worse.
+"""Runs the canaries and shadows that are set in the registry on disk, and ends those that do worse.
 
-A version gets its share once it is loaded. Its errors and latency are compared with the active version's
-every second. If they exceed the limits, all requests go to the active version at once, and the end is written
-to the registry and the ledger. An ended trial starts again only if it is set again.
+A version gets its share of the requests once it is loaded. Every second, its errors and latency are compared
+with those of the active version. If they exceed the limits, all requests go to the active version at once,
+and the end is written to the registry and the ledger. An ended trial starts again only if it is set again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("oneseek.rollout")
 
 
 class Rollouts:
-    """The canaries and shadows of one runtime. Ends are written to `registry` if it is not None."""
+    """The canaries and shadows of one base. Their ends are written to `registry`, unless it is None."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Rollouts:
         """Maps each alias to versions that are loaded for its split or shadow."""
 
     def choose(self, names: Snapshot, name: str, conversation: tuple[str, ...]) -> ChosenVersion | None:
-        """The version that answers a request for `name`; None if its requests are not divided."""
+        """Return the version that answers a request for `name`; None if requests for it are not divided."""
         alias = names.divided_alias(name)
         return self._trials.choose(names, alias, conversation) if alias is not None else None
 
@@ -72,11 +72,11 @@ class Rollouts:
                 )
 
     async def close(self) -> None:
-        """Write those ends of canaries and shadows that are not written yet. Takes at most a few seconds."""
+        """Write the ends of trials to the registry that are not written yet. Takes at most a few seconds."""
         await self._ends.close()
 
     async def start(self, home: Path) -> None:
-        """Apply the splits and shadows of the registry in `home`."""
+        """Apply the canary splits and shadows of the registry in `home`."""
         problems: set[str] = set()
         try:
             await self.follow(await asyncio.to_thread(AliasPointers.read, home / "registry"), problems)
@@ -86,7 +86,9 @@ class Rollouts:
             log.warning("%s", problem)
 
     async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
-        """Divide requests as set in `active_versions`. Returns False if a version should be retried."""
+        """Divide requests between versions as the registry's `pointers` say, and add what prevents this to
+        `problems`. Returns False if a version should be tried again.
+        """
         done = True
         for alias in self._served.snapshot.by_alias:
             state = pointers.state(alias)
@@ -108,17 +110,19 @@ class Rollouts:
     def _wanted(
         self, alias: str, split: TrafficSplit | None, shadow: Shadow | None, problems: set[str]
     ) -> tuple[TrafficSplit | None, Shadow | None]:
-        """The part of a split and shadow that can be served: no missing versions, no ended trials."""
+        """Return the parts of a canary split and a shadow that can be served: no missing versions, no ended
+        trials.
+        """
         held, active = self._served.snapshot.by_alias[alias], self._served.snapshot.active_versions[alias]
         if split is not None and split.active != active:
             problems.add(
-                f"the split of {alias} waits: it was made for {split.active}, and {active} is active"
+                f"the canary of {alias} is off: it was set while {split.active} was active, now {active} is"
             )
             split = None
         if split is not None:
             missing = {version for version, _ in split.canaries if version not in held}
             problems |= {
-                f"{alias}@{version} has a share of the requests but is not served here" for version in missing
+                f"{alias}@{version} is set as a canary but is not served here" for version in missing
             }
             split = replace(split, ended=self._refused.get((alias, split.since), frozenset()) | missing)
         if shadow is not None and shadow.version not in held:
@@ -133,7 +137,9 @@ class Rollouts:
     async def _loaded(
         self, alias: str, split: TrafficSplit | None, shadow: Shadow | None
     ) -> tuple[TrafficSplit | None, Shadow | None]:
-        """Load the versions; drop those that the engine cannot load from the split and shadow."""
+        """Load the versions of a canary split and a shadow. Returns both without the versions that the engine
+        cannot load.
+        """
         if split is not None:
             for version in tuple(split.shares)[1:]:
                 if not await self._takes("canary", alias, version, split.since):
@@ -146,7 +152,9 @@ class Rollouts:
         return None if split is None or len(split.shares) < 2 else split, shadow
 
     async def _takes(self, kind: str, alias: str, version: str, since: str) -> bool:
-        """True if the version is loaded. If the engine cannot load it, end its share and log the reason."""
+        """True if the engine has loaded the version. If it cannot, the version's trial ends, and the reason
+        is logged.
+        """
         adapter = self._served.snapshot.by_alias[alias][version]
         self._residency.check_spare(adapter)
         try:
@@ -165,7 +173,7 @@ class Rollouts:
         return True
 
     def _divide(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> None:
-        """Change how requests for an alias are divided, starting with the next request."""
+        """Change how requests for an alias are divided between versions, from the next request on."""
         before = self._served.snapshot
         if (split, shadow) != (before.splits.get(alias), before.shadows.get(alias)):
             self._served.divide(alias, split, shadow)
@@ -186,7 +194,9 @@ class Rollouts:
                 self._residency.unload_later(adapter)
 
     async def check(self) -> None:
-        """Judge every version on trial with new outcomes, end the worse ones, and write the ends."""
+        """Judge every version on trial with new outcomes, end the trials of worse ones, and write these
+        ends.
+        """
         try:
             await self._judge_all()
         finally:
@@ -209,7 +219,9 @@ class Rollouts:
     def _judge(
         self, outcomes: Mapping[str, Sequence[AnswerOutcome]], active: str
     ) -> tuple[str, TrialVerdict] | None:
-        """The first version that is worse than the active one."""
+        """Return the first version that is worse than the active one, and the verdict; None if no version
+        is.
+        """
         for version, ours in outcomes.items():
             if version != active:
                 verdict = judge_trial(ours, outcomes.get(active, ()), self._options, time.monotonic())
@@ -218,7 +230,7 @@ class Rollouts:
         return None
 
     def _end(self, trial: Trial, version: str, verdict: TrialVerdict) -> None:
-        """Send all requests of the trial to the active version at once."""
+        """End a trial: send all its requests to the active version at once, log why, and record the end."""
         names = self._served.snapshot
         split, shadow = names.splits.get(trial.alias), names.shadows.get(trial.alias)
         if trial.kind == "canary":
@@ -236,9 +248,10 @@ class Rollouts:
         self._ends.rolled_back(trial, adapter, verdict.problem, verdict.figures)
 
     def figures(self) -> dict[tuple[str, str], VersionFigures]:
-        """Figures of every version on trial and of the active ones, by lower-case alias and version.
+        """Return the measurements of every version on trial and of the active ones, by lower-case alias and
+        version.
 
-        It sorts all outcomes, so do not call it on the event loop.
+        This sorts all outcomes, so do not call it on the event loop.
         """
         start = time.monotonic() - self._options.window_seconds
         return {
@@ -248,7 +261,7 @@ class Rollouts:
         }
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Running trials, then ended ones, the latest last; plain JSON for /health."""
+        """Return running trials, then ended ones, the latest last, as plain JSON for /health."""
         names = self._served.snapshot
         self._trials.keep(names)
         now = [_trial_to_json(trial, names) for trial in self._trials]
@@ -256,7 +269,7 @@ class Rollouts:
 
 
 def _divided(names: Snapshot, alias: str) -> set[str]:
-    """The versions in the split or the shadow."""
+    """Return the versions of an alias that are in its split (canary) or are its shadow."""
     split, shadow = names.splits.get(alias), names.shadows.get(alias)
     return {*(split.shares if split else ()), *((shadow.version,) if shadow else ())}
 

@@ -1,6 +1,6 @@
-"""Answer requests a second time with shadow versions, unseen by clients, to measure errors and times.
+"""Answers requests a second time with shadow versions, unseen by clients, to measure errors and times.
 
-Shadows use only spare capacity. One starts only if nothing waits and less than half of the batch is in use.
+Shadows use only spare capacity: one starts only if no request waits and at most half of the batch is in use.
 Few run at once, and all are cancelled when a real request waits.
 """
 
@@ -22,13 +22,15 @@ from server.rollout.trials import ShadowRequest
 log = logging.getLogger("oneseek.rollout")
 
 AT_ONCE = 2
-"""Maximum number of shadows that run at once."""
+"""Maximum number of requests that shadows answer at once."""
 GUARD_SECONDS = 0.02
-"""Seconds between checks whether a real request waits."""
+"""Seconds between checks whether a real request waits, while shadows run."""
 
 
 class Shadows:
-    """The shadows of one engine. One starts only while the engine works on at most `room` requests."""
+    """The shadows' answers on one engine. One starts only while the engine works on at most `room`
+    requests.
+    """
 
     def __init__(self, engine: Engine, metrics: Metrics, room: int) -> None:
         self._engine = engine
@@ -39,7 +41,7 @@ class Shadows:
         self._guard: asyncio.Task[None] | None = None
 
     def offer(self, request: GenerationRequest, shadowing: ShadowRequest) -> None:
-        """Answer `request` with the shadow too, if the engine has spare capacity."""
+        """Let the shadow answer `request` too, if the engine has spare capacity."""
         state = self._engine.state()
         busy = sum(state.waiting.values()) > 0 or sum(state.running.values()) > self._room
         if busy or len(self._running) >= AT_ONCE:
@@ -61,7 +63,9 @@ class Shadows:
             self._guard = asyncio.create_task(self._give_way())
 
     async def clear(self) -> bool:
-        """Cancel all shadows and wait until the engine has stopped them. Returns True if there were any."""
+        """Cancel all answers of shadows and wait until the engine has stopped them. Returns True if there
+        were any.
+        """
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -70,13 +74,13 @@ class Shadows:
         return bool(running)
 
     async def close(self) -> None:
-        """Cancel all copies of requests that shadows are answering."""
+        """Cancel all answers of shadows, and stop checking for real requests."""
         if self._guard is not None:
             self._guard.cancel()
         await self.clear()
 
     async def _give_way(self) -> None:
-        """While shadows run, cancel all of them when another request waits."""
+        """While shadows answer, cancel all their answers when a real request waits."""
         while self._running:
             await asyncio.sleep(GUARD_SECONDS)
             own = sum(not begun for begun in self._running.values())

@@ -1,1 +1,1 @@
-"""Logs and traces how each request was answered, without deciding anything."""
+"""Logs and traces how each request was answered, without changing the answer."""

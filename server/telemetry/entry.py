@@ -14,28 +14,30 @@ from server.exchange import ABORTED, AnswerRecord, Exchange
 from server.telemetry.records import format_time
 
 KEY_DIGITS = 8
-"""Number of hexadecimal digits of a key's SHA-256, enough to distinguish an operator's keys."""
+"""Number of hexadecimal digits of a key's SHA-256 that are logged: enough to distinguish an operator's
+keys.
+"""
 ASKED_CHARACTERS = 100
-"""Maximum length of an unknown name."""
+"""Maximum length, as logged, of a requested name that is not served."""
 _DIGITS = 4
-"""Decimals of seconds and probabilities."""
+"""Number of decimals of seconds and probabilities in a log entry."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The part of a log entry about one base, adapter or service that answered. Unknown values are left
+    """The part of a log entry about the base, adapter or service that answered. Unknown values are left
     out.
     """
 
     base: str | None = None
     adapter: str | None = None
-    """Full name, `base`, the blend, or the name of an external service."""
+    """What answered: an adapter's full name, `base`, the blend, or the name of an external service."""
     digest: str | None = None
-    """The adapters' digests, comma-separated for a blend."""
+    """The digests of the adapters that answered, separated by commas for a blend."""
     language: str | None = None
     route: str | None = None
     """The reason why this adapter answered: one of `routing.route.Reason`."""
     confidence: float | None = None
-    """Probability of the language, 0 to 1."""
+    """Probability of the detected language, 0 to 1."""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
@@ -43,9 +45,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The finish reason of each answer: `stop` or `length`. Cancelled answers are left out."""
     route_seconds: float | None = None
     queue_seconds: float | None = None
-    """Seconds from arrival at the engine to the first step."""
+    """Seconds from arrival at the engine to the request's first step there."""
     prefill_seconds: float | None = None
-    """Seconds from the first step to the first token."""
+    """Seconds from the request's first step in the engine to its first token."""
     first_token_seconds: float | None = None
     """Seconds from the request's arrival to the first token."""
     decode_seconds: float | None = None
@@ -58,38 +60,38 @@ class RequestEntry(
     """The log entry of one request. Unknown values are left out."""
 
     time: str
-    """When the answer was complete."""
+    """Time at which the answer was complete."""
     id: str
     """The request ID, as in `X-Request-ID`."""
     key: str | None = None
-    """The first digits of the key's SHA-256; left out if no key is needed."""
+    """The first digits of the API key's SHA-256; left out if no key is needed."""
     method: str
     endpoint: str
-    """The route's path, or `unknown`."""
+    """The path of the endpoint's route, or `unknown`."""
     status: int
-    """HTTP status, as in the metrics: 499 if the client disconnected, the error's own if it broke a
-    stream.
+    """HTTP status, as in the metrics: 499 if the client disconnected; the error's own status if an error
+    broke a stream.
     """
     error: str | None = None
-    """Error code of the answer."""
+    """Error code of the answer, if it is an error."""
     cancelled: str | None = None
     """Why the request was cancelled: `disconnect` or `timeout`."""
     stream: bool = False
     seconds: float
-    """Seconds from arrival to the last byte."""
+    """Seconds from the request's arrival to the last byte of the answer."""
     parse_seconds: float | None = None
-    """Seconds from arrival until routing began."""
+    """Seconds from the request's arrival until routing began."""
     trace: str | None = None
     asked: str | None = None
-    """A name that is not served, shortened."""
+    """The name that the client asked for, shortened, if it is not served."""
     voices: tuple[Work, ...] = ()
-    """One entry for each model, if several answered the question. Empty if one did: its values are in this
-    entry.
+    """One entry for each model, if several models answered the question. Empty if only one model did: its
+    values are in this entry.
     """
 
 
 def describe(exchange: Exchange) -> RequestEntry:
-    """The entry of a request that has been answered."""
+    """Return the log entry of a request that has been answered."""
     now = time.perf_counter()
     parsed = exchange.parsed or min((one.parsed for one in exchange.voices), default=0.0)
     return RequestEntry(
@@ -111,8 +113,8 @@ def describe(exchange: Exchange) -> RequestEntry:
 
 
 def describe_work(exchange: Exchange) -> Work:
-    """Return the work for a request. It is empty if several models answered, since each of these has its own
-    entry.
+    """Return the part of a request's log entry about what answered. It is empty if several models answered,
+    since each has its own entry.
     """
     return Work() if exchange.voices else _work(exchange)
 
@@ -157,7 +159,7 @@ def _tokens(exchange: Exchange) -> dict[str, int]:
 
 
 def _first(answers: Sequence[AnswerRecord]) -> AnswerRecord | None:
-    """The answer that had the first token; None if there was none."""
+    """Return the answer that had the first token; None if no answer had one."""
     return min((one for one in answers if one.first), key=lambda one: one.first, default=None)
 
 

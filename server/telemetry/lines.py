@@ -1,4 +1,4 @@
-"""Write lines to a file descriptor without blocking on a slow reader."""
+"""Writes lines to a file descriptor, without making callers wait for a slow reader."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from collections import deque
 from collections.abc import Callable
 
 MOST_BYTES = 8 * 1024 * 1024
-"""Maximum bytes of waiting lines; beyond it, lines are dropped and counted."""
+"""Maximum bytes of lines that wait to be written. Further lines are dropped and counted."""
 DIRECT_BYTES = 4096
-"""A pipe that can be written to takes as much as this at once: Linux's PIPE_BUF."""
+"""Maximum bytes of a line that is written directly: a pipe that can be written to takes this much at once
+(Linux's PIPE_BUF).
+"""
 CLOSE_SECONDS = 1.0
-"""Seconds that closing waits for a reader."""
+"""Maximum seconds that closing waits for a slow reader."""
 _GONE = (errno.EPIPE, errno.EBADF, errno.EINVAL)
 
 RenderLine = Callable[[], bytes]
 
 
 class LineWriter:
-    """Lines go to a thread, which may wait for their reader; the callers never do.
+    """Writes lines in a thread, which may wait for their reader; callers never wait. Thread-safe.
 
-    With `direct`, a line is written at once if no other waits and the descriptor takes it, so that what is
-    logged before a crash is not lost. Safe to use from any thread.
+    With `direct`, a line is written at once if no other line waits and the descriptor accepts it, so that
+    lines logged just before a crash are not lost.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class LineWriter:
         dropped: Callable[[int], bytes] | None = None,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        """`dropped` makes a line for the place where lines were dropped. It says how many are missing."""
+        """`dropped` is called with the number of dropped lines, and returns the line to write in their
+        place.
+        """
         self._descriptor = descriptor
         self._direct = direct and sys.platform != "win32"
         self._dropped_line = dropped
@@ -54,7 +58,7 @@ class LineWriter:
         """Number of dropped lines since the start."""
 
     def write(self, line: bytes) -> None:
-        """Write `line`, which ends in a newline."""
+        """Write `line`, which ends in a newline, at once or in the thread."""
         with self._changed:
             idle = self._direct and not self._pending and not self._missing
             if idle and len(line) <= DIRECT_BYTES and self._takes_more():
@@ -63,12 +67,12 @@ class LineWriter:
                 self._queue(line, len(line))
 
     def write_later(self, render: RenderLine, size: int) -> None:
-        """Write what `render` returns, called in the thread; `size` is about its length in bytes."""
+        """Write the line that `render` returns, called in the thread. `size` is about its length in bytes."""
         with self._changed:
             self._queue(render, size)
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Wait until everything is written, at most so long; whether it is."""
+        """Wait until everything is written, for at most `seconds`. Returns True if everything is."""
         end = time.monotonic() + seconds
         with self._changed:
             while self._pending and not self._gone:
@@ -79,8 +83,8 @@ class LineWriter:
         return not self._gone
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write the lines that wait, unless their reader is too slow. Lines that are logged after this are
-        dropped. Idempotent.
+        """Write the lines that wait, for at most `seconds`. Lines that are logged later are dropped.
+        Idempotent.
         """
         with self._changed:
             self._waiting += self._note()
@@ -103,7 +107,9 @@ class LineWriter:
         self._changed.notify_all()
 
     def _note(self) -> list[tuple[RenderLine | bytes, int]]:
-        """The line that says how many are missing here, if any are."""
+        """Return the line that reports the number of lines dropped before this point; empty if none were
+        dropped.
+        """
         missing, self._missing = self._missing, 0
         return [(self._dropped_line(missing), 0)] if missing and self._dropped_line is not None else []
 

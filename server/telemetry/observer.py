@@ -1,4 +1,4 @@
-"""Observers of requests, called when one arrives and when it has been answered."""
+"""Observers of requests, which are called when a request arrives and when it has been answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("oneseek.telemetry")
 
 
 class RequestObserver(Protocol):
-    """Looks at requests on the event loop, so it neither waits nor works for long."""
+    """An observer of requests. It is called on the event loop, so it must neither wait nor work for long."""
 
     @property
     def looks_early(self) -> bool:
@@ -22,7 +22,9 @@ class RequestObserver(Protocol):
         ...
 
     def begin(self, exchange: Exchange, scope: Scope) -> None:
-        """A request has arrived; of its body nothing is read. Called only if it looks early."""
+        """Called when a request has arrived, before its body is read. Only called if `looks_early` is
+        true.
+        """
         ...
 
     def end(self, exchange: Exchange) -> None:
@@ -35,7 +37,7 @@ class RequestObserver(Protocol):
 
 
 def begin_all(observers: Sequence[RequestObserver], exchange: Exchange, scope: Scope) -> None:
-    """Call `begin` of each; one that fails is logged and fails no request."""
+    """Call `begin` of each observer. If one fails, that is logged, and the request continues."""
     for observer in observers:
         try:
             observer.begin(exchange, scope)
@@ -46,7 +48,7 @@ def begin_all(observers: Sequence[RequestObserver], exchange: Exchange, scope: S
 
 
 def end_all(observers: Sequence[RequestObserver], exchange: Exchange) -> None:
-    """Call `end` of each, in the same way."""
+    """Call `end` of each observer. If one fails, that is logged, and nothing else happens."""
     for observer in observers:
         try:
             observer.end(exchange)

@@ -17,7 +17,7 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object for each record: time, event, level, logger, message, and any exception."""
+    """Formats each log record as one JSON object: time, event, level, logger, message, and any exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line of JSON. Called by `logging`."""
@@ -34,7 +34,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class LineHandler(logging.Handler):
-    """Hands records to a `LineWriter`."""
+    """A logging handler that passes records to a `LineWriter`."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
@@ -48,12 +48,12 @@ class LineHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait a moment, so that what was logged is written."""
+        """Wait up to a second until all logged records are written."""
         self._writer.flush()
 
 
 def log_to(stream: TextIO, level: str, *, as_json: bool) -> None:
-    """Send every record from `level` on to `stream`. Does nothing if somebody has set handlers already."""
+    """Send log records of `level` and above to `stream`. Does nothing if logging has handlers already."""
     root = logging.getLogger()
     if root.handlers:
         return
@@ -64,7 +64,9 @@ def log_to(stream: TextIO, level: str, *, as_json: bool) -> None:
 
 
 def open_handler(stream: TextIO) -> logging.Handler:
-    """A handler for `stream`; one that may wait if the stream has no file descriptor."""
+    """Return a logging handler for `stream`. It never makes callers wait, unless the stream has no file
+    descriptor.
+    """
     descriptor = descriptor_of(stream)
     return (
         logging.StreamHandler(stream)
@@ -74,7 +76,7 @@ def open_handler(stream: TextIO) -> logging.Handler:
 
 
 def descriptor_of(stream: TextIO | None) -> int | None:
-    """The file descriptor beneath `stream`; None if it has none, or the process was started without it."""
+    """Return the file descriptor of `stream`; None if the stream is missing, closed, or has none."""
     if stream is None or stream.closed:
         return None
     try:
@@ -84,22 +86,22 @@ def descriptor_of(stream: TextIO | None) -> int | None:
 
 
 def format_time(seconds: float | None = None) -> str:
-    """Unix time (default: now) as `2026-11-28T13:37:00.123Z`."""
+    """Format a Unix time (default: now) as `2026-11-28T13:37:00.123Z`."""
     moment = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def start_line(message: str, seconds: float) -> str:
-    """One step of the start as a line of JSON."""
+    """Return one step of the server's start as a line of JSON."""
     fields = {"time": format_time(), "event": "start", "seconds": round(seconds, 2), "message": message}
     return json.dumps(fields, ensure_ascii=False)
 
 
 def stop_line() -> str:
-    """Return a log line in JSON that says that the server has stopped."""
+    """Return the log line, in JSON, that says that the server has stopped."""
     return json.dumps({"time": format_time(), "event": "stop", "message": "stopped"})
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """True if people read `stream` as it comes."""
+    """True if `stream` is an open terminal."""
     return stream is not None and not stream.closed and stream.isatty()

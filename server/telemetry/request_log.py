@@ -17,15 +17,17 @@ from server.telemetry.lines import LineWriter
 from server.telemetry.records import format_time
 
 ENTRY_BYTES = 1024
-"""Approximate bytes of a waiting line, without its text."""
+"""Approximate bytes of a log line that waits to be written, without question and answers."""
 MOST_CONTENT = 1024 * 1024
-"""Bytes of a request, and characters of an answer, that are logged at most."""
+"""Maximum bytes of a request, and maximum characters of an answer, in a log line."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class RequestLog:
-    """Writes a line when a request has been answered; probes and scrapes are left out."""
+    """Writes a log line for each request when it has been answered, except health checks, scrapes and the web
+    page.
+    """
 
     def __init__(self, writer: LineWriter, *, as_json: bool, content: bool = False) -> None:
         self._writer = writer
@@ -50,25 +52,27 @@ class RequestLog:
         )
 
     async def close(self) -> None:
-        """Write the lines that are left, then stop. See `RequestObserver`."""
+        """Write the log lines that are not written yet, then stop. See `RequestObserver`."""
         await asyncio.to_thread(self._writer.close)
 
 
 def open_request_log(descriptor: int, *, as_json: bool, content: bool) -> RequestLog:
-    """Open the log of requests on a file descriptor. Lost lines are replaced by a line with their number."""
+    """Open the log of requests on a file descriptor. Dropped lines are replaced by a line with their
+    number.
+    """
     writer = LineWriter(descriptor, dropped=dropped_line if as_json else dropped_text)
     return RequestLog(writer, as_json=as_json, content=content)
 
 
 def as_line(entry: RequestEntry, work: Work, said: tuple[KeptContent, ...] = ()) -> bytes:
-    """A request as one line of JSON."""
+    """Return a request as one line of JSON."""
     parts = [_encode(entry), _encode(work), _encode(_content(said)) if said else b"{}"]
     inner = b",".join(part[1:-1] for part in parts if part != b"{}")
     return b"{" + inner + b"}\n"
 
 
 def as_text(entry: RequestEntry, work: Work, said: tuple[KeptContent, ...] = ()) -> bytes:
-    """A request as one line for people, without control characters."""
+    """Return a request as one line for people, without control characters."""
     parts = [entry.time[11:19], str(entry.status), entry.method, entry.endpoint]
     parts += [entry.error] if entry.error else []
     parts += [f"asked={entry.asked!r}"] if entry.asked else []
@@ -84,12 +88,12 @@ def as_text(entry: RequestEntry, work: Work, said: tuple[KeptContent, ...] = ())
 
 
 def dropped_line(count: int) -> bytes:
-    """Return the line that replaces lines which were dropped. It holds their number."""
+    """Return the JSON line that replaces dropped lines. It holds their number."""
     return _encode({"event": "dropped", "time": format_time(), "lines": count}) + b"\n"
 
 
 def dropped_text(count: int) -> bytes:
-    """The text line that reports dropped lines."""
+    """Return the text line that replaces dropped lines. It holds their number."""
     return (
         f"{format_time()[11:19]} {count} lines were dropped because standard output was not read\n".encode()
     )
@@ -109,7 +113,7 @@ def _work_text(work: Work) -> list[str]:
 
 
 def _said(exchange: Exchange) -> tuple[KeptContent, ...]:
-    """Return the request's question and answers, then those of each model that it asked."""
+    """Return the question and answers of a request, then those of each model that answered it."""
     kept = (one.content for one in (exchange, *exchange.voices))
     return tuple(one for one in kept if one is not None)
 

@@ -1,4 +1,4 @@
-"""Creates the log and the traces that the settings ask for."""
+"""Creates the observers of requests that the settings ask for: the request log and OpenTelemetry's traces."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from server.telemetry.request_log import open_request_log
 REQUEST_LEVELS = frozenset({"info", "debug"})
 """The values of `log_level` at which requests are logged."""
 DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
-"""Name of OpenTelemetry's variable that turns it off, if the value is `true`."""
+"""OpenTelemetry's environment variable that turns it off, if the value is `true`."""
 
 
 def open_observers(settings: Settings, environ: Mapping[str, str]) -> tuple[RequestObserver, ...]:
     """Return the observers in the order in which they are called for each request.
 
     OpenTelemetry is imported only if it is on. Raises `ExtraMissingError` if its packages are missing, and
-    `SettingsError` for a variable of its own whose value is not supported.
+    `SettingsError` for an OTEL_* variable whose value is not supported.
     """
     observers: list[RequestObserver] = []
     wanted = settings.log_requests and settings.log_level in REQUEST_LEVELS

@@ -1,1 +1,3 @@
-"""Rules for requests from web pages (hosts, origins, CORS), without keys; `asgi` imports it."""
+"""Checks which web pages may use the server (hosts, origins, CORS), but not API keys; `asgi` imports this
+package.
+"""

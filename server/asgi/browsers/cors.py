@@ -1,7 +1,7 @@
-"""Cross-origin requests from browsers (CORS of the Fetch standard), for the origins in `cors_origins`.
+"""Adds CORS headers to answers, so that web pages of the origins in `cors_origins` can use the API.
 
-The module `hosts` decides which requests pass. Cookies and other browser credentials are never used: a page
-sends its key in `Authorization`, like every client.
+The module `hosts` decides which requests are accepted. Cookies and other browser credentials are never used:
+a page sends its API key in `Authorization`, like every client.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ _EXPOSED = (
     "X-RateLimit-Remaining-Requests",
     "X-RateLimit-Reset-Requests",
 )
-"""Response headers of all endpoints that a page may read, besides the receipt's."""
+"""Response headers of all endpoints that a web page may read, besides the receipt (the `X-OneSeek-*`
+headers).
+"""
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]{1,64}(?: ?, ?[A-Za-z0-9_-]{1,64}){0,63}")
 
 
 class CrossOrigin:
-    """Adds the header that lets a page of an allowed origin read the answer, including errors."""
+    """Adds the CORS headers that let a web page of an allowed origin read answers, including errors."""
 
     def __init__(self, app: ASGIApp, origins: CorsOrigins) -> None:
         self.app = app
         self.origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on, and add the CORS headers to its answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -64,13 +66,15 @@ class CrossOrigin:
 
 
 class Preflights:
-    """Answers preflight requests, which carry no key. `OwnPages` has already checked the origin."""
+    """Answers CORS preflight requests, which carry no API key. `OwnPages` has already checked their
+    origin.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Answer a preflight request; pass any other request on."""
         if scope["type"] != "http" or not _is_preflight(scope):
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Check that browser requests come from allowed pages. Any website can send requests to this machine.
+"""Refuses requests that pages of other websites make a browser send to this server.
 
 `Host` must be an allowed name of this server. `Origin` and `Sec-Fetch-Site`, which only browsers send, must
 show that the request comes from the server's own page or from an origin in `cors_origins` (see `cors`).
@@ -15,15 +15,16 @@ from server.errors import ApiError, ErrorReply
 from server.exchange import EXCHANGE, Exchange
 
 REMEMBERED = 64
-"""Maximum number of hosts to cache check results for."""
+"""Maximum number of allowed `Host` values to cache."""
 NO_ORIGINS = CorsOrigins()
 _PORTS = {"http": 80, "https": 443}
 
 
 class OwnPages:
-    """Refuses requests for other hosts (421) and from other sites' pages (403).
+    """Refuses requests that name another host (421) or come from another website's page (403).
 
-    Open paths answer under any host, because probes use an address. They then return only a status.
+    Health checks (`OPEN_PATHS`) are answered under any host, because probes use an IP address. Such answers
+    hold only a status.
     """
 
     def __init__(self, app: ASGIApp, hosts: AllowedHosts, origins: CorsOrigins = NO_ORIGINS) -> None:
@@ -34,7 +35,9 @@ class OwnPages:
         """Cache of allowed `Host` values, as clients wrote them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or raise `ApiError` (400, 403, 421)."""
+        """Handle one request. Raises `ApiError`: 400 for a bad Host header, 421 for an unknown host, and 403
+        for a request from another website's page.
+        """
         if scope["type"] == "http":
             exchange: Exchange = scope[EXCHANGE]
             exchange.from_page = bool(_values(scope, b"origin") or _values(scope, b"sec-fetch-site"))
@@ -48,7 +51,7 @@ class OwnPages:
         await self.app(scope, receive, send)
 
     def _host(self, scope: Scope) -> tuple[str, int | None] | None:
-        """Host and port of the request; None for HTTP/1.0 without a Host header."""
+        """Return the host and port that the Host header names; None for HTTP/1.0 without a Host header."""
         named = _values(scope, b"host")
         if not named and scope["http_version"] == "1.0":
             return None
@@ -85,9 +88,10 @@ class OwnPages:
                 raise _other_site(f"Origin {origin[:100]!r}")
 
     def _is_own(self, origin: str, host: tuple[str, int | None] | None) -> bool:
-        """True if `origin` is the server's own: the host of the request, or an allowed host.
+        """True if `origin` is this server's web page: its host is the request's Host, or one of the allowed
+        hosts.
 
-        A proxy may replace the Host header. The page's own host must then be in `allowed_hosts`.
+        A proxy may replace the Host header. Then the host that browsers use must be in `allowed_hosts`.
         """
         scheme, between, authority = origin.partition("://")
         found = split_authority(authority) if between and scheme in _PORTS else None
@@ -101,7 +105,9 @@ class OwnPages:
 
 
 def _opens_the_page(scope: Scope) -> bool:
-    """True for a plain link to the page as a top-level navigation, which no other page can read or frame."""
+    """True if a browser opens the server's web page in a tab, such as by a link on another website, which can
+    neither read nor frame it.
+    """
     return (
         scope["path"] == PAGE
         and scope["method"] == "GET"

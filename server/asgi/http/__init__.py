@@ -1,1 +1,3 @@
-"""HTTP connections below ASGI (limits of size, number and time), without endpoints; `asgi` imports it."""
+"""HTTP connections below ASGI, with limits on size, number and time, but without endpoints; `asgi` imports
+this package.
+"""

@@ -1,4 +1,4 @@
-"""Tracks a request while its body arrives, and sends replies that bypass the application."""
+"""The state of a request whose body is still arriving, and whether its connection can be kept afterwards."""
 
 from __future__ import annotations
 
@@ -13,42 +13,48 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from server.errors import ErrorReply
 
 ARRIVAL = "oneseek.arrival"
-"""Key of the request's `Arrival` in an ASGI scope."""
+"""Key in an ASGI scope under which a request's `Arrival` is stored."""
 
 SMALL_BODY = 64 * 1024
-"""Bytes of a body that are always read, even if the memory for bodies is full. If an answer is sent before
-the whole body was read, and no more than this is left, the rest is read and dropped, so that the connection
-can be kept.
+"""Bytes of each body that do not count towards the memory limit for bodies. If a request is answered before
+all of its body was read, and at most this many bytes are left, they are read and dropped, so that the
+connection can be kept.
 """
 
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """The state of one request's body: how much has arrived, and why the rest is refused."""
+    """The state of one request's body: how much has arrived, and the error that refuses the remaining
+    bytes.
+    """
 
     cycle: RequestResponseCycle
-    """The parts of uvicorn's request-response cycle that are used here."""
+    """uvicorn's object for the request and its answer."""
     announced: int | None
     """Content-Length in bytes; None for a chunked body."""
     fail: Callable[[ErrorReply], None]
-    """Stop reading the body, with this reply."""
+    """Function that stops reading the body and answers the request with the given error."""
     reusable: bool
-    """True if the connection may be reused, judging by the request head and the server's state."""
+    """True if the connection may serve another request later, by this request's headers and the server's
+    state.
+    """
     refusal: ErrorReply | None = None
-    """The reply if the headers are enough to decide it; None otherwise."""
+    """Error reply that the headers alone already call for; None if there is none."""
     failure: ErrorReply | None = None
-    """The reply with which reading the body was stopped."""
+    """Error reply with which reading the body was stopped; None if it was not stopped."""
     received: int = 0
     """Bytes of the body received so far."""
     held: int = 0
-    """Bytes of this body that count towards the limit for all bodies."""
+    """Bytes of this body that count towards the memory limit for all bodies."""
     whole: bool = False
-    """True if the body has ended."""
+    """True if the whole body has arrived."""
     moved: float = field(default_factory=time.monotonic)
-    """When the body's last bytes arrived, in seconds of `time.monotonic()`."""
+    """Time at which bytes of the body last arrived, in seconds of `time.monotonic()`."""
 
     def settle(self) -> None:
-        """Keep the connection after an answer that begins now only if little of the body is unread."""
+        """Decide if the connection is kept after the answer: only if little of the body is unread. Call it
+        before the answer begins.
+        """
         if not self.cycle.response_started:
             self.cycle.keep_alive = self.reusable and self._leaves_little()
 
@@ -62,5 +68,5 @@ class Arrival:
 
 
 def arrival_of(cycle: RequestResponseCycle) -> Arrival:
-    """The `Arrival` of the request that `cycle` serves."""
+    """Return the `Arrival` of the request that `cycle` serves."""
     return cast("Scope", cycle.scope)[ARRIVAL]

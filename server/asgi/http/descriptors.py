@@ -1,4 +1,4 @@
-"""The system's limit of open files, which also limits connections."""
+"""The operating system's limit of open files, which also limits the number of connections."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import sys
 from collections.abc import Callable
 
 SPARE = 200
-"""Open files to reserve besides connections: adapters, graphs, the log, child processes."""
+"""Number of file descriptors to keep for other uses than connections: adapters, model graphs, the log, child
+processes.
+"""
 
 log = logging.getLogger("oneseek.server")
 
 
 class DescriptorWatch:
-    """Logs when file descriptors run out, and when some are available again.
+    """Logs when the process runs out of file descriptors, and when some are available again.
 
-    In between, the event loop closes new connections at once without a log line.
+    While there are none, the event loop closes new connections at once without a log line.
     """
 
     def __init__(self) -> None:
         self._exhausted = False
 
     def look(self) -> None:
-        """Check whether a file descriptor is available, by opening one."""
+        """Check whether a file descriptor is available, by opening a file, and log if that has changed."""
         exhausted = False
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
@@ -38,9 +40,10 @@ class DescriptorWatch:
 
 
 def allow_connections(wanted: int, say: Callable[[str], None]) -> int:
-    """Raise this process's limit of open files for `wanted` connections; return how many it allows.
+    """Raise this process's limit of open files for `wanted` connections. Returns how many connections it
+    allows.
 
-    Reports through `say` if they are fewer than `wanted`.
+    Reports through `say` if it allows fewer than `wanted`.
     """
     if sys.platform == "win32":
         return wanted

@@ -1,7 +1,7 @@
-"""One connection: uvicorn's httptools protocol, with limits that uvicorn does not have.
+"""The HTTP protocol of one connection: uvicorn's, on httptools, with limits that uvicorn does not have.
 
-A refused request still goes through the application (see `Refusals`). A request that cannot be parsed is
-answered after the requests before it, and reading ends.
+A refused request still goes through the application, where `Refusals` raises the error. Input that cannot be
+parsed is answered with an error after all earlier requests, and the connection reads no further.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from server.errors import ErrorReply
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Limits size and time of heads, trailers, bodies and unread answers, with an error reply for each."""
+    """uvicorn's protocol with limits on the size and time of heads, trailers, bodies and unread answers."""
 
     header_seconds = HEADER_SECONDS
 
@@ -74,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # The connection.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Called when a client has connected: count the connection, and wait for its first request."""
         self._lingering = LingeringTransport(transport, self.loop, self._unread)
         self._deadline = Deadline(self.loop, self._lingering.finish)
         super().connection_made(self._lingering)
@@ -85,7 +85,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all timers, and report the disconnect to the running request."""
+        """Called when the connection is closed: stop its timers, and report the disconnect to its
+        requests.
+        """
         self._deadline.stop()
         self._lingering.forget()
         self._wire.connections.forget(self)
@@ -98,7 +100,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def give_way(self) -> None:
-        """Close this idle connection to make room. A connection beyond the limit gets an error reply."""
+        """Close this idle connection to make room for another one. If it is beyond `max_connections`, its
+        client gets an error reply first.
+        """
         if self._beyond and self._in_head and not self._deaf:
             self._brief = True
             self._refuse(replies.TOO_MANY_CONNECTIONS)
@@ -106,7 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._lingering.finish()
 
     def shutdown(self) -> None:
-        """Close after the current answer, or at once if there is none."""
+        """Close the connection after the current answer, or at once if there is none."""
         if self._serving is None:
             self._lingering.finish()
         else:
@@ -120,14 +124,16 @@ class BoundedProtocol(HttpToolsProtocol):
             arrival_of(cycle).reusable = cycle.keep_alive = False
 
     def pause_writing(self) -> None:
-        """Called when the client reads more slowly than the answer is written."""
+        """Called when the client reads more slowly than the answer is written: start the timeout for unread
+        data.
+        """
         super().pause_writing()
         self._lingering.watch_writes()
 
     # Reading.
 
     def data_received(self, data: bytes) -> None:
-        """Parse received data, within the limits."""
+        """Called with received data: parse it, within the limits."""
         if self._lingering.is_lingering:
             self._lingering.drop(data)
             return
@@ -154,7 +160,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(problem)
 
     def _feed(self, data: bytes) -> None:
-        """Parse `data`. An Upgrade request is declined: its head is parsed again without the Upgrade."""
+        """Parse `data`. If a request asks to upgrade the protocol, its head is parsed again without the
+        Upgrade header.
+        """
         while True:
             try:
                 self.parser.feed_data(data)
@@ -170,7 +178,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 data = head + data[offer.args[0] :]
 
     def on_message_begin(self) -> None:
-        """Called when a head begins."""
+        """Called when a request head begins."""
         if self._deaf and self._refusal is None:
             raise ValueError("reading has ended")
         super().on_message_begin()
@@ -178,7 +186,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._overhead.reset()
 
     def on_url(self, url: bytes) -> None:
-        """Append to the URL, but only until it exceeds the limit."""
+        """Append a part of the URL, until the URL exceeds `MAX_URL_BYTES`."""
         if len(self.url) <= MAX_URL_BYTES:
             super().on_url(url)
 
@@ -188,7 +196,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Called when the head is complete: start the request, or refuse it."""
+        """Called when a request head is complete: start the request, or refuse it."""
         if self.parser.should_upgrade():
             return  # it is read again without the offer
         if len(self.pipeline) >= MAX_PIPELINED and self._refusal is None:
@@ -218,7 +226,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._serving = self.cycle
 
     def on_body(self, body: bytes) -> None:
-        """Store a part of the body, if there is memory for it."""
+        """Called with a part of the body: keep it, or refuse the body if the memory for bodies is full."""
         arrival = self._arrival
         if arrival is None:  # a body of what is read again without an offer
             return
@@ -245,7 +253,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # Ending.
 
     def on_response_complete(self) -> None:
-        """Start the next pipelined request, or wait for one."""
+        """Called when an answer is complete: start the next pipelined request, or wait for a new one."""
         if self._serving is not None:
             self._release(self._serving)
         closing = self.transport.is_closing()
@@ -269,7 +277,7 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, reply: ErrorReply) -> None:
-        """Reply to unreadable input with `reply`, after all earlier answers, and close."""
+        """Read no further: send the error `reply` after all earlier answers, then close the connection."""
         self._deaf = True
         self._deadline.stop()
         if not self._in_head:
@@ -284,7 +292,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"GET / HTTP/1.1\r\nConnection: close\r\n" + request_id + b"\r\n")
 
     def _fail(self, reply: ErrorReply) -> None:
-        """Stop reading the current body; its reader gets `reply`."""
+        """Stop reading the current body. The endpoint that reads it gets the error `reply`."""
         self._deaf = True
         arrival = self._arrival
         assert arrival is not None

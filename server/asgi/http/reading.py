@@ -1,4 +1,4 @@
-"""Helpers for reading HTTP: a parser, a head written out again, and a deadline."""
+"""Helpers for reading HTTP requests: the parser, a head without its Upgrade header, and a timer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httptools
 
 
 def new_parser(protocol: object) -> httptools.HttpRequestParser:
-    """A request parser with callbacks to `protocol`, configured as in uvicorn."""
+    """Return a request parser with callbacks to `protocol`, configured as in uvicorn."""
     parser = httptools.HttpRequestParser(protocol)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
@@ -18,14 +18,16 @@ def new_parser(protocol: object) -> httptools.HttpRequestParser:
 def head_without_upgrade(
     method: bytes, url: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]
 ) -> bytes:
-    """A request's head, written out again without Upgrade headers."""
+    """Return a request's head as bytes, without its Upgrade header."""
     lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
     lines += [b"%s: %s" % (name, value) for name, value in headers if name != b"upgrade"]
     return b"\r\n".join([*lines, b"", b""])
 
 
 def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """Size of the body from the head; None for a chunked body. The parser has checked both headers."""
+    """Return the body's size in bytes by Content-Length; None for a chunked body. The parser has already
+    checked Content-Length and Transfer-Encoding.
+    """
     named = dict(headers)
     if b"transfer-encoding" in named:
         return None
@@ -33,12 +35,14 @@ def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 
 
 def request_id_line(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The request's ID header as a line; empty without one."""
+    """Return the request's X-Request-ID header as a line for a request head; empty if the request has
+    none.
+    """
     return b"".join(b"%s: %s\r\n" % pair for pair in headers if pair[0] == b"x-request-id")
 
 
 class Deadline:
-    """Calls `missed` when the time set last has passed, unless it is stopped before."""
+    """A timer that calls `missed` when its seconds have passed, unless it is stopped or set again before."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, missed: Callable[[], None]) -> None:
         self._loop = loop
@@ -47,16 +51,16 @@ class Deadline:
 
     @property
     def is_set(self) -> bool:
-        """True if the timer runs."""
+        """True if the timer is running."""
         return self._timer is not None
 
     def set(self, seconds: float) -> None:
-        """Start the timer, or restart it, with this many seconds."""
+        """Start the timer with this many seconds. If it is already running, start it again."""
         self.stop()
         self._timer = self._loop.call_later(seconds, self._miss)
 
     def stop(self) -> None:
-        """Stop the timer for reading. Idempotent."""
+        """Stop the timer. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

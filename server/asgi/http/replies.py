@@ -1,4 +1,4 @@
-"""Replies of a connection itself, before a request reaches an endpoint."""
+"""Error replies that a connection sends by itself, before a request reaches an endpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.errors import ErrorReply
 
 BUSY_RETRY = 1
-"""`Retry-After` in seconds if connections or body memory are exhausted."""
+"""Value of `Retry-After` in seconds if there are too many connections or the memory for bodies is full."""
 
 _CLOSE = {"Connection": "close"}
 
@@ -20,7 +20,9 @@ MALFORMED = ErrorReply(400, "The request is not valid HTTP/1.1.", code="malforme
 NO_TUNNELS = ErrorReply(
     405, "CONNECT is not supported: this server is not a proxy.", code="method_not_allowed", headers=_CLOSE
 )
-BODY_TOO_LATE = ErrorReply(408, "The body did not arrive in time.", code="request_timeout", headers=_CLOSE)
+BODY_TOO_LATE = ErrorReply(
+    408, "The request's body did not arrive in time.", code="request_timeout", headers=_CLOSE
+)
 TOO_MANY_AT_ONCE = ErrorReply(
     400,
     "Too many pipelined requests on this connection. Wait for an answer before sending the next one.",
@@ -38,19 +40,19 @@ SHUTTING_DOWN = _busy("shutting_down", "The server is shutting down. Retry short
 
 
 def url_too_long(limit: int) -> ErrorReply:
-    """The reply to a URL that exceeds `limit` bytes."""
+    """Return the error reply to a request whose URL exceeds `limit` bytes."""
     return ErrorReply(
-        414, f"The URL is longer than {limit} bytes. Send a shorter one.", code="uri_too_long", headers=_CLOSE
+        414, f"The URL is longer than {limit} bytes. Send a shorter URL.", code="uri_too_long", headers=_CLOSE
     )
 
 
 def head_too_large(limit: int) -> ErrorReply:
-    """The reply to a head that exceeds `limit` bytes."""
+    """Return the error reply to a request whose head exceeds `limit` bytes."""
     message = f"The request line and headers are larger than {limit} bytes. Send fewer or shorter headers."
     return ErrorReply(431, message, code="headers_too_large", headers=_CLOSE)
 
 
 def framing_too_large(limit: int) -> ErrorReply:
-    """The reply to a chunked body whose framing or trailers exceed `limit` bytes."""
+    """Return the error reply to a chunked body whose framing or trailers exceed `limit` bytes."""
     message = f"The body's chunk headers and trailers are larger than {limit} bytes. Send larger chunks."
     return ErrorReply(431, message, code="trailers_too_large", headers=_CLOSE)

@@ -1,4 +1,6 @@
-"""A transport that closes so that its client can read the answer, and drops a client that reads nothing."""
+"""A transport that closes a connection only after its client could read the answer, and disconnects clients
+that do not read.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 LINGER_SECONDS = 5.0
-"""Seconds that a closing connection reads and drops what its client still sends."""
+"""Seconds for which a closing connection reads and drops what its client still sends."""
 
 WRITE_SECONDS = 30.0
-"""Seconds without reading after which a client is disconnected."""
+"""Seconds after which a client that has not read any of its answer is disconnected."""
 
 log = logging.getLogger("oneseek.server")
 
 
 class LingeringTransport(asyncio.Transport):
-    """Delegates to `inner`, except that `close` lingers if the client may still send.
+    """Passes all calls on to the transport `inner`, except that `close` lingers if the client may still send.
 
-    A close with unread data resets the connection, and the client then loses the answer. Lingering ends the
-    answer with a half-close, then reads and drops what comes (RFC 9112, section 9.6): for `LINGER_SECONDS`
-    at most, and at most as many bytes as `unread` says.
+    Closing a connection with unread data resets it, and the client then loses the answer. Lingering closes
+    only the sending direction, then reads and drops what the client sends (RFC 9112, section 9.6), for at
+    most `LINGER_SECONDS` and at most as many bytes as `unread` returns.
     """
 
     write_seconds = WRITE_SECONDS
@@ -45,11 +47,11 @@ class LingeringTransport(asyncio.Transport):
 
     @property
     def is_lingering(self) -> bool:
-        """True if the answer has been sent and further input is dropped."""
+        """True while the connection lingers: the answer has been sent, and further input is dropped."""
         return self._linger_timer is not None
 
     def drop(self, data: bytes) -> None:
-        """Count bytes received while lingering; close the connection if there are too many."""
+        """Count bytes that were received while lingering, and close the connection if there are too many."""
         self._left -= len(data)
         if self._left < 0:
             self.finish()
@@ -111,7 +113,9 @@ class LingeringTransport(asyncio.Transport):
         return self.is_lingering or self._inner.is_closing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` and count it. Until writes are watched, `inner.write` is used directly instead."""
+        """Write `data` and count it. Before `watch_writes` has been called, `inner.write` is called directly
+        instead.
+        """
         self._written += len(data)
         self._inner.write(data)
 
@@ -132,12 +136,14 @@ class LingeringTransport(asyncio.Transport):
             self._inner.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read from the client again, unless reading is held. See `asyncio.ReadTransport`."""
+        """Read from the client again, unless `hold_reading` has paused reading. See
+        `asyncio.ReadTransport`.
+        """
         if not self._held:
             self._inner.resume_reading()
 
     def hold_reading(self, held: bool) -> None:
-        """Pause reading, even if others resume it, until this is called with False."""
+        """Pause reading until this is called with False, even if other code calls `resume_reading` before."""
         if held and not self._held:
             self.pause_reading()
         if self._held and not held:

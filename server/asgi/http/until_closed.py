@@ -1,4 +1,6 @@
-"""Answers to HTTP/1.0, which has no chunks: a body without a length ends when the connection closes."""
+"""Sends answers to HTTP/1.0 clients, which know no chunks: a body of unknown length ends when the connection
+closes.
+"""
 
 from __future__ import annotations
 

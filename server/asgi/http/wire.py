@@ -1,4 +1,6 @@
-"""State that all connections share: their number, the memory of bodies, and whether the server drains."""
+"""State that all connections of a server share: their number, the memory for request bodies, and whether the
+server is shutting down.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +14,32 @@ from server.asgi.http.limits import MAX_URL_BYTES
 from server.errors import ErrorReply
 
 IDLE_SECONDS = 1.0
-"""Seconds after which an idle connection is closed for a new one if the limit is reached."""
+"""Seconds that a connection must have been idle before it can be closed for a new one at
+`max_connections`.
+"""
 
 STALLED_SECONDS = 2.0
-"""Seconds without data after which a body is dropped if the memory for bodies is full and others need it."""
+"""Seconds without data after which a request's body is given up, if the memory for bodies is full and another
+body needs it.
+"""
 
 RESERVE = 64
-"""Extra connections beyond the limit, so that probes are answered and other clients get an error reply.
-Beyond these, the oldest one that waits for its head is refused; if there is none, the new one is.
+"""Number of extra connections beyond `max_connections`, on which probes are answered and other requests get
+an error reply. If these are used up too, the oldest one that has sent no request yet is refused, else the new
+one.
 """
 
 
 PROBES = frozenset({"/live", "/ready", "/health", "/ping", "/metrics"})
-"""Paths that are answered on extra connections, so that an orchestrator does not kill a busy server."""
+"""Paths that are answered even beyond `max_connections`, so that an orchestrator does not kill a busy
+server.
+"""
 
 OPEN_WHILE_DRAINING = frozenset({"/live", "/metrics", "/version"})
 
 
 class Connection(Protocol):
-    """The interface of a connection that `Connections` uses."""
+    """The interface that `Connections` needs of a connection."""
 
     def give_way(self) -> None:
         """Close this idle connection to make room for a new one."""
@@ -38,7 +47,7 @@ class Connection(Protocol):
 
 
 class Place(Enum):
-    """The state of a new connection: within the limit, beyond it, or refused."""
+    """How a new connection is treated: within the limit, beyond it (only probes are answered), or refused."""
 
     WITHIN = auto()
     BEYOND = auto()
@@ -46,7 +55,9 @@ class Place(Enum):
 
 
 class Connections:
-    """Counts connections, and makes room for a new one by closing the one that has idled longest."""
+    """Counts connections. At the limit, it makes room for a new one by closing the one that has idled
+    longest.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -57,7 +68,7 @@ class Connections:
         """Maps each idle connection to the time since which it is idle; the longest idle first."""
 
     def admit(self, connection: Connection) -> Place:
-        """Count a new connection and return its state."""
+        """Count a new connection. Returns how it is treated."""
         if len(self._open) < self.limit or self._make_room():
             self._open.add(connection)
             self.rest(connection)
@@ -99,10 +110,10 @@ class Connections:
 
 
 class Bodies:
-    """Counts the bytes of all bodies whose requests have no answer yet, up to `limit`.
+    """Counts the bytes of all request bodies that wait for an answer, up to `limit` bytes.
 
-    The first `SMALL_BODY` bytes of each are not counted, so small requests never wait for large ones. If the
-    limit is reached, a stalled body is given up for one that makes progress.
+    The first `SMALL_BODY` bytes of each body are not counted, so that small requests are accepted even at the
+    limit. At the limit, a body whose client has stopped sending is given up for one that makes progress.
     """
 
     def __init__(self, limit: int) -> None:
@@ -112,7 +123,7 @@ class Bodies:
         self._large: set[Arrival] = set()
 
     def take(self, arrival: Arrival, size: int) -> bool:
-        """Count `size` more bytes of a body. Returns False if there is no room."""
+        """Count `size` more bytes of a body. Returns False if the memory for bodies is full."""
         arrival.received += size
         arrival.moved = time.monotonic()
         more = arrival.received - SMALL_BODY - arrival.held
@@ -126,7 +137,7 @@ class Bodies:
         return True
 
     def release(self, arrival: Arrival) -> None:
-        """Stop counting a body. Idempotent."""
+        """Stop counting a body, because its request was answered or refused. Idempotent."""
         self.held -= arrival.held
         arrival.held = 0
         self._large.discard(arrival)
@@ -154,8 +165,9 @@ class Wire:
         """True if the server is shutting down and accepts no new work."""
 
     def refusal_of(self, path: str, url_size: int, *, beyond: bool) -> ErrorReply | None:
-        """Return the reply to a request if its headers are enough to decide it, else None. `beyond` is true
-        if there are too many connections; then only health checks are accepted.
+        """Return the error that refuses a request by its path and URL; None to accept it.
+
+        If `beyond` is true, there are too many connections, and only health checks and scrapes are accepted.
         """
         if url_size > MAX_URL_BYTES:
             return replies.url_too_long(MAX_URL_BYTES)

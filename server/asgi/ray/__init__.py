@@ -1,1 +1,3 @@
-"""The server as an application of Ray Serve, without an engine's own code; only `deploy/ray` imports it."""
+"""OneSeek as an application of Ray Serve, without the code of engines; only `deploy/ray` imports this
+package.
+"""

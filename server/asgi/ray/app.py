@@ -1,7 +1,7 @@
 """OneSeek on Ray Serve: one ingress with the whole HTTP API, and replicas with one engine each.
 
-There is one ingress because its decisions need one place: shares of the queue, aliases, rollouts, and the
-ledger. `serve run server.asgi.ray.app:build` or `deploy/ray/serve.yaml` starts it.
+There is only one ingress, because queue limits, aliases, rollouts and the ledger must be decided in one
+place. `serve run server.asgi.ray.app:build` or `deploy/ray/serve.yaml` starts the application.
 """
 
 # Ray is not installed where types are checked, so everything of its is unknown there.
@@ -48,13 +48,13 @@ from server.engines.ray.router import RankedRouter
 from server.telemetry.records import TEXT
 
 QUESTIONS = 16
-"""Concurrent calls to a replica for other purposes than requests: status, loading."""
+"""Number of concurrent calls to a replica that are reserved for status reports and for loading adapters."""
 HEALTH_SECONDS = 2.0
 """Seconds between Ray's health checks of a replica."""
 
 
 class EngineReplica:
-    """A replica: an engine in one of Ray's processes."""
+    """A replica of the engine: one of Ray's processes, with one engine in it."""
 
     async def __init__(self, config: str | None, gpus: float, queue: int) -> None:
         self._name = serve.get_replica_context().replica_id.unique_id
@@ -63,7 +63,7 @@ class EngineReplica:
         await self._host.start()
 
     def check_health(self) -> None:
-        """Raise if the engine is dead, so that Ray replaces this replica."""
+        """Raise `EngineDeadError` if the engine is dead, so that Ray replaces this replica."""
         self._host.check()
 
     async def describe(self) -> Description:
@@ -71,7 +71,7 @@ class EngineReplica:
         return self._host.describe()
 
     async def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
-        """Generate, and yield the answer as encoded frames. See `ReplicaHost.stream`."""
+        """Run a generation, and yield its answer as encoded frames. See `ReplicaHost.stream`."""
         async for frame in self._host.stream(call):
             yield frame
 
@@ -96,12 +96,14 @@ class EngineReplica:
 
     def _check_meant(self, call: ReplicaCall) -> None:
         if call.replica != self._name:
-            raise ReplicaLostError(f"replica {call.replica} no longer exists; this is {self._name}")
+            raise ReplicaLostError(
+                f"the call is for replica {call.replica}, which no longer exists; {self._name} got it instead"
+            )
 
 
 @serve.ingress()
 class Ingress:
-    """The HTTP API: parses, checks and routes requests, and sends them to replicas."""
+    """The HTTP API as a Ray deployment: parses, checks and routes requests, and sends them to replicas."""
 
     async def __init__(self, config: str | None, most_replicas: int, engine: DeploymentHandle) -> None:
         settings = _settings(config)
@@ -115,7 +117,7 @@ class Ingress:
         self._app, _ = await asyncio.to_thread(compose, settings, narrator, remote=opened)
 
     def __serve_build_asgi_app__(self) -> OneRequestId:
-        """The ASGI application, which Ray Serve runs with its lifespan."""
+        """Return the ASGI application. Ray Serve calls this, and runs the application with its lifespan."""
         return OneRequestId(self._app)
 
 
@@ -161,7 +163,7 @@ def _settings(config: str | None) -> Settings:
 
 
 def _log(level: str) -> None:
-    """Send this server's log lines to the process's log, however Ray has configured the root logger."""
+    """Send this server's log lines to standard error, however Ray has configured the root logger."""
     own = logging.getLogger("oneseek")
     own.setLevel(level.upper())
     if not own.handlers:

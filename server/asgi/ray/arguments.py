@@ -1,4 +1,4 @@
-"""Arguments of an application on Ray, besides the settings. Does not import Ray."""
+"""Arguments of OneSeek's application on Ray Serve, in addition to the settings. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -15,43 +15,51 @@ from server.engines.kinds import AUTO, ENGINES
 from server.serving.service import DEFAULT_BATCH
 
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
-"""vLLM's options whose product is the number of GPUs of a replica."""
+"""Options of vLLM whose product is the number of GPUs that one replica needs."""
 LARGEST_BATCH = 1024
-"""Largest batch of vLLM unless it is set; vLLM chooses it by the GPU's memory."""
+"""Largest batch that vLLM may choose, by the GPU's memory, if the settings do not set `max_num_seqs`."""
 LOOK_BACK = 30.0
-"""Seconds of load that Ray averages at most."""
+"""Maximum seconds over which Ray averages the load to decide on the number of replicas."""
 REPORTS = 3
-"""Times that the load is reported to Ray in that time."""
+"""Number of times that the load is reported to Ray within the time over which Ray averages it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """The `args` of an application in Ray Serve's configuration."""
+    """The `args` of OneSeek's application in Ray Serve's configuration."""
 
     config: str | None = None
-    """Path of `oneseek.yaml` on every node. Default: as `oneseek serve` finds it."""
+    """Path of `oneseek.yaml`, the same on every node. Default: found in the same way as by `oneseek
+    serve`.
+    """
     min_replicas: int = 1
-    """Fewest replicas of the engine."""
+    """Minimum number of replicas of the engine."""
     max_replicas: int = 1
     """Maximum number of replicas of the engine."""
     cpus: float = 1.0
-    """CPUs that Ray reserves for a replica. The setting `threads` limits how many it computes with."""
+    """Number of CPUs that Ray reserves for a replica. The setting `threads` limits how many the engine
+    uses.
+    """
     gpus: float = 0.0
-    """GPUs of a replica, unless vLLM's options make it span several."""
+    """Number of GPUs that Ray reserves for a replica, unless vLLM's options make it span several."""
     upscale_seconds: float = 10.0
-    """Add a replica after this many seconds of more work than the replicas have rows for."""
+    """Seconds for which there must be more requests than the replicas' batches hold before Ray adds a
+    replica.
+    """
     downscale_seconds: float = 300.0
-    """Remove a replica after this many seconds of less work."""
+    """Seconds for which there must be fewer requests than the replicas' batches hold before Ray removes a
+    replica.
+    """
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise SettingsError(
                 "min_replicas",
-                f"{self.min_replicas} is out of range; use 1 to max_replicas ({self.max_replicas})",
+                f"{self.min_replicas} is out of range; use 1 to max_replicas, which is {self.max_replicas}",
             )
         for name in ("cpus", "gpus", "upscale_seconds", "downscale_seconds"):
             if getattr(self, name) < 0:
-                raise SettingsError(name, f"{getattr(self, name):g} is below 0; use 0 or more")
+                raise SettingsError(name, f"{getattr(self, name):g} is negative; use 0 or more")
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Arguments:
@@ -62,7 +70,9 @@ class Arguments:
         values: dict[str, Any] = {}
         for name, value in given.items():
             if name not in kinds:
-                raise SettingsError(name, f"is not an argument of this application{closest(name, kinds)}")
+                raise SettingsError(
+                    name, f"OneSeek's application on Ray has no such argument{closest(name, kinds)}"
+                )
             values[name] = _read(name, value, str(kinds[name]))
         return cls(**values)
 
@@ -71,7 +81,8 @@ def engine_count(given: Arguments, at_once: int) -> dict[str, Any]:
     """Return the options of a Ray deployment that scale its replicas. `at_once` is the size of a replica's
     batch.
 
-    Ray averages running and waiting requests over the shorter of the delays, and over half a minute at most.
+    Ray averages running and waiting requests over the shorter of the two delays, but over at most `LOOK_BACK`
+    seconds.
     """
     if given.min_replicas == given.max_replicas:
         return {"num_replicas": given.max_replicas}
@@ -91,9 +102,9 @@ def engine_count(given: Arguments, at_once: int) -> dict[str, Any]:
 
 
 def batch_size(settings: Settings, given: Arguments, gpus: float) -> int:
-    """Return how many requests a replica with `gpus` runs at once, or at most if vLLM decides.
+    """Return how many requests a replica with `gpus` GPUs runs at once, or at most if vLLM decides.
 
-    Raises `SettingsError` if Ray is to scale replicas whose batch only vLLM knows.
+    Raises `SettingsError` if the number of replicas may change but only vLLM would know their batch size.
     """
     options = settings.engine.options
     size = _option(options, "max_num_seqs", settings.max_num_seqs)
@@ -105,7 +116,9 @@ def batch_size(settings: Settings, given: Arguments, gpus: float) -> int:
         return DEFAULT_BATCH
     if given.min_replicas != given.max_replicas:
         raise SettingsError(
-            "max_num_seqs", "is needed to scale replicas of vLLM: Ray adds one when their batches are full"
+            "max_num_seqs",
+            "the setting is missing, but min_replicas and max_replicas differ; set it, so that Ray knows "
+            "when the batches of vLLM's replicas are full",
         )
     return LARGEST_BATCH
 
@@ -121,17 +134,17 @@ def replica_queue(max_queue: int, at_once: int, most_replicas: int) -> int:
 
 
 def reserved_gpus(resources: Mapping[str, Any]) -> float:
-    """GPUs that `engine_resources` reserves for a replica."""
+    """Return the number of GPUs per replica in `resources`, which `engine_resources` has made."""
     bundles = resources.get("placement_group_bundles", [])
     return resources["ray_actor_options"]["num_gpus"] + sum(bundle["GPU"] for bundle in bundles)
 
 
 def engine_resources(settings: Settings, given: Arguments) -> dict[str, Any]:
-    """Resources that Ray reserves for a replica, as options of a deployment.
+    """Return the resources that Ray reserves for a replica, as options of a deployment.
 
-    If vLLM spans several GPUs with `distributed_executor_backend: ray`, it gets a placement group with a
-    bundle for each GPU, on one machine if they fit. Raises `SettingsError` for several GPUs without that
-    option.
+    If vLLM spans several GPUs with `distributed_executor_backend: ray`, the replica gets a placement group
+    with a bundle for each GPU, on one machine if they fit. Raises `SettingsError` for several GPUs without
+    that option.
     """
     spans = 1
     options = settings.engine.options
@@ -145,7 +158,7 @@ def engine_resources(settings: Settings, given: Arguments) -> dict[str, Any]:
     if _option(options, "distributed_executor_backend", None) != "ray":
         raise SettingsError(
             "engine.distributed_executor_backend",
-            f"a replica spans {spans} GPUs; set it to ray, so that Ray places the workers",
+            f"a replica spans {spans} GPUs; set this option to ray, so that Ray places vLLM's workers",
         )
     bundle = {"CPU": max(1.0, given.cpus), "GPU": 1.0}
     return {
@@ -156,7 +169,7 @@ def engine_resources(settings: Settings, given: Arguments) -> dict[str, Any]:
 
 
 def _option(options: Mapping[str, str], name: str, default: object) -> object:
-    """Parse one of vLLM's options, whose text is YAML."""
+    """Parse the value of one of vLLM's options, whose text is YAML; return `default` if it is not set."""
     text = options.get(name)
     try:
         return default if text is None else yaml.safe_load(text)
@@ -165,11 +178,11 @@ def _option(options: Mapping[str, str], name: str, default: object) -> object:
 
 
 def _read(name: str, value: object, kind: str) -> object:
-    """`value` in the type of its field. `serve run` passes numbers as text."""
+    """Convert `value` to the type `kind` of the argument `name`. `serve run` passes numbers as text."""
     if kind.startswith("str"):
         if value is None or isinstance(value, str):
             return value
-        raise SettingsError(name, f"{value!r} is not text")
+        raise SettingsError(name, f"{value!r} is not text; use text")
     read = float if kind == "float" else int
     try:
         if isinstance(value, str):

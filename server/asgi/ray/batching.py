@@ -1,4 +1,4 @@
-"""Batch deltas between processes: a message for each token would cost more than the token."""
+"""Sends an answer's deltas between processes in batches, because a message for each token costs too much."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from server.request import Delta
 async def batch_deltas(
     source: AsyncGenerator[Delta, None], seconds: float
 ) -> AsyncGenerator[list[Delta], None]:
-    """Yield batches of deltas from `source`: the first at once, then at most one batch every `seconds`.
+    """Yield deltas of `source` in batches: the first one at once, then at most one batch every `seconds`.
 
-    The end is sent without delay. Raises what `source` raises, after the deltas before it.
+    The last batch is not delayed. An error of `source` is raised after all deltas that came before it.
     """
     waiting: list[Delta] = []
     some, ended = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Avoid a second `X-Request-ID` on answers: Ray Serve adds the same one as this server."""
+"""Keeps answers from having two `X-Request-ID` headers: Ray Serve adds the same one as this server."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ NAME = b"x-request-id"
 
 
 class OneRequestId:
-    """Removes the header, which Ray Serve adds from the request like this server does."""
+    """Removes this server's `X-Request-ID` header from answers, because Ray Serve adds the same one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, as an ASGI application."""
+        """Pass a request on, and remove `X-Request-ID` from its answer."""
 
         async def send_without(message: Message) -> None:
             if message["type"] == "http.response.start":

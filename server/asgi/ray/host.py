@@ -1,4 +1,4 @@
-"""Runs in a replica: holds one engine with its adapters, and answers the remote calls to it."""
+"""The part of OneSeek that runs in a replica on Ray: one engine with its adapters, called by the ingress."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ FRAME_SECONDS = 0.04
 
 
 class EngineHost:
-    """Runs an engine for an ingress in another process. Calls load adapters by digest as needed."""
+    """Runs an engine for an ingress in another process. Each call names its adapters; those that are not
+    loaded yet are loaded first.
+    """
 
     def __init__(self, replica: str, engine: Engine, residency: Residency, at_once: int) -> None:
         self._replica = replica
@@ -48,7 +50,7 @@ class EngineHost:
         self._at_once = at_once
 
     async def start(self) -> None:
-        """Start the engine and load the adapters with priority."""
+        """Start the engine, then load the adapters that have priority."""
         await self._engine.start()
         await self._residency.load_first()
 
@@ -69,10 +71,10 @@ class EngineHost:
         """Raise `EngineDeadError` if the engine is dead for good, so that this replica is replaced."""
         state = self._engine.state()
         if not (state.alive or state.restarting):
-            raise EngineDeadError("the engine of this replica has died")
+            raise EngineDeadError("the engine of this replica has died; Ray replaces the replica")
 
     async def stream(self, call: EngineCall) -> AsyncGenerator[bytes, None]:
-        """Generate, and yield the answer as encoded frames. See `ReplicaHost.stream`."""
+        """Run a generation, and yield its answer as encoded frames. See `ReplicaHost.stream`."""
         yield encode_frame(Frame(self._replica))
         try:
             async with aclosing(batch_deltas(self._deltas(call), FRAME_SECONDS)) as batches:
@@ -124,7 +126,9 @@ class EngineHost:
     async def _begin(
         self, request: GenerationRequest, adapters: Sequence[Adapter]
     ) -> tuple[AsyncGenerator[Delta, None], Delta]:
-        """Start a generation and return its first delta. Retries once if an adapter was evicted."""
+        """Start a generation. Returns the iterator of its deltas, and the first delta. Retries once if an
+        adapter was evicted meanwhile.
+        """
         for last in (False, True):
             lease = await self._acquire(adapters)
             source = self._engine.generate(request)
@@ -138,7 +142,9 @@ class EngineHost:
                 raise
             finally:
                 lease.close()
-        raise AssertionError("unreachable: the second try always returns or raises")
+        raise AssertionError(
+            "unreachable: the second attempt to start the generation always returns or raises"
+        )
 
     async def _acquire(self, adapters: Sequence[Adapter]) -> Lease:
         if not adapters:
@@ -146,8 +152,8 @@ class EngineHost:
         most = self._engine.info.max_adapters
         if len(adapters) > most:
             raise UnsupportedRequestError(
-                f"A blend of {len(adapters)} adapters needs as many slots; a replica has {most}. Use fewer "
-                "adapters, or raise max_adapters.",
+                f"A blend of {len(adapters)} adapters needs as many adapter slots, but a replica has {most}. "
+                "Use fewer adapters, or raise max_adapters.",
                 "model",
             )
         return await self._residency.acquire(adapters)
@@ -156,24 +162,28 @@ class EngineHost:
 def check_gpus(settings: Settings, gpus: float, environ: Mapping[str, str]) -> None:
     """Raise `SettingsError` if vLLM would use a GPU that Ray has not reserved for this replica.
 
-    `gpus`: what is reserved. Ray hides GPUs from a process only if it reserves some of them for it, so
-    without a reservation all replicas of a machine would use its first GPU.
+    `gpus` is the number of GPUs reserved. Ray hides GPUs from a process only if it has reserved some for that
+    process, so without a reservation all replicas of a machine would use its first GPU.
     """
     kind = choose_engine(settings.engine.kind, environ).kind
     if gpus == 0 and kind.divides_gpu and count_gpus(environ):
         raise SettingsError(
-            "gpus", "is 0, but vLLM would use a GPU of this node; set gpus to 1, so that Ray reserves one"
+            "gpus",
+            "the value is 0, but vLLM would use a GPU of this node; set gpus to 1, so that Ray reserves it",
         )
 
 
 def open_host(settings: Settings, replica: str, gpus: float) -> EngineHost:
-    """Open the host of the base in `settings`, without starting it. Blocks while a graph is built.
+    """Open the engine host for the base in `settings`, without starting it. Blocks while an ONNX graph is
+    built.
 
-    Raises `SettingsError`, `EngineError` and what opening the catalogue does.
+    Raises `SettingsError`, `EngineError` and the errors of opening the catalogue.
     """
     if settings.bases:
         raise SettingsError(
-            "bases", "an application on Ray serves one base; make an application for each base"
+            "bases",
+            "an application on Ray serves only one base; remove this setting, and deploy an application for "
+            "each base",
         )
     environ = process_environment()
     check_gpus(settings, gpus, environ)

@@ -1,1 +1,3 @@
-"""Names and languages over all bases of a server, without loading any; `live` and above import it."""
+"""Finds the base that answers a request, by adapter names and languages, without loading any base; `live` and
+above import this package.
+"""

@@ -1,4 +1,6 @@
-"""Choose the base for a question if a server has several: by name, else by the detected language."""
+"""Chooses the base for a question if a server has several: by the requested name, else by the detected
+language.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from server.live.bases.languages import LanguageRouting, ServedNames
 
 
 def decide(question: RouteQuery, routing: LanguageRouting) -> tuple[int, Route]:
-    """The index of the base that answers, and the route.
+    """Return the index of the base that answers, and the route: which adapter answers, and why.
 
-    Raises `UnknownNameError`, `SelectionError`, and `SettingsError` as the routers do.
+    Raises `UnknownNameError`, `SelectionError`, and `SettingsError` if the routers cannot be made.
     """
     known = routing.names()
     index, question = named_base(question, known)
@@ -23,9 +25,10 @@ def decide(question: RouteQuery, routing: LanguageRouting) -> tuple[int, Route]:
 
 
 def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, RouteQuery]:
-    """The index of the base that the header or `model` names (None without one), and the remaining query.
+    """Return the index of the base that the header or `model` names, and the question for that base's router.
 
-    Raises `UnknownNameError`, and `SelectionError` for a blend over several bases.
+    The header takes precedence. The index is None if neither names a base or adapter. Raises
+    `UnknownNameError`, and `SelectionError` for a blend of adapters on several bases.
     """
     index = None if question.model is None else asked_base(question.model, MODEL, known)
     if question.header is None:
@@ -37,14 +40,14 @@ def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, Ro
 
 
 def owner_of(route: Route, known: ServedNames) -> int:
-    """The index of the base that a route over all bases leads to."""
+    """Return the index of the base that answers, by a route that was chosen among all bases."""
     return known.index_of(route.target[0][0] if route.target else route.base or "base") or 0
 
 
 def asked_base(asked: str, field: str, known: ServedNames) -> int | None:
-    """The index of the base that `asked` names; None if it names none.
+    """Return the index of the base of the requested adapter or blend `asked`; None if `asked` is `auto`.
 
-    Raises `UnknownNameError`, and `SelectionError` for a blend over several bases.
+    Raises `UnknownNameError`, and `SelectionError` for a blend of adapters on several bases.
     """
     try:
         chosen = parse_selection(asked, field)
@@ -71,13 +74,15 @@ def asked_base(asked: str, field: str, known: ServedNames) -> int | None:
             if place is not None
         )
         raise SelectionError(
-            asked, f"all adapters of a blend must be on one base, but these are {listed}", field
+            asked, f"all adapters of a blend must be on one base, but this blend has {listed}", field
         )
     return next(iter(places))
 
 
 def place_of(name: str, known: ServedNames) -> int | None:
-    """The index of the base that has a single name, or None."""
+    """Return the index of the base that serves `name`, the name of one adapter or base; None if no base
+    does.
+    """
     base, rest = split_base(name)
     if base is None:
         return known.index_of(rest)

@@ -1,4 +1,4 @@
-"""The names of all bases of a server, and the routers over their languages."""
+"""Looks up names on all bases of a server, and makes the routers that choose by language."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PASSED_ON = (
     *("threshold", "undecided", "unsupported"),
     *("sure", "other_prior", "stay", "history", "hint"),
 )
-"""Settings that are passed to routing under the same name."""
+"""Settings under `routing` that the router gets under the same names."""
 _INTRODUCTION = "en"
-"""The language whose adapter answers a message without any evidence, unless `routing.default` is set."""
+"""The language whose adapter answers a message that shows no language, unless `routing.default` is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedNames:
-    """A snapshot of all names of all bases, for routing on a server with several bases."""
+    """A snapshot of the names of all bases and their adapters, for routing on a server with several bases."""
 
     snapshots: tuple[Snapshot, ...]
     """Snapshot of each base, the default base first."""
@@ -61,13 +61,13 @@ class ServedNames:
         return None if meant is None or meant.lower() == alias else self.index_of(meant)
 
     def meaning(self, name: str) -> str:
-        """Return the base's name if `name` is a language code that means a base, else `name`."""
+        """Return the base's name if `name` is a language code that a base itself answers, else `name`."""
         meant = self.languages.get(name.strip().lower())
         index = self.index_of(name) if meant is not None else None
         return name if meant is None or index is None or self.snapshots[index].is_adapter(name) else meant
 
     def named_base(self, name: str) -> int | None:
-        """The index of the base with this name, or None."""
+        """Return the index of the base with this name, or None."""
         asked = name.strip().lower()
         if asked == "base":
             return 0
@@ -80,16 +80,16 @@ class ServedNames:
         return index is not None and self.snapshots[index].is_adapter(name)
 
     def is_base(self, name: str) -> bool:
-        """True for a base's name, `base`, or a language that a base itself answers."""
+        """True for a base's name, for `base`, and for a language code that a base itself answers."""
         index = self.index_of(name)
         return index is not None and not self.snapshots[index].is_adapter(name)
 
 
 class LanguageRouting:
-    """A router over the languages of all bases, and one for each base.
+    """Makes the routers: one that chooses among the languages of all bases, and one for each base.
 
-    With one base, the two are the same. `configured`: language code → alias or base's name. `default`: the
-    alias or base that answers if nothing else decides.
+    With one base, the two are the same. `configured` maps language codes to the alias or base that answers.
+    `default` is the alias or base that answers if nothing else decides.
     """
 
     def __init__(
@@ -108,7 +108,9 @@ class LanguageRouting:
 
     @property
     def server(self) -> Router:
-        """The router over all bases. Raises `SettingsError` for a configured language without detection."""
+        """The router over the languages of all bases. Raises `SettingsError` if a configured language cannot
+        be detected.
+        """
         return self._made()[0]
 
     def own(self, index: int) -> Router:
@@ -116,18 +118,22 @@ class LanguageRouting:
         return self._made()[1][index]
 
     def renew(self, index: int) -> Router:
-        """Make routers for the current languages, which takes a moment. Raises `SettingsError`."""
+        """Make all routers again for the current languages, which takes a moment. Returns the router of one
+        base.
+
+        Raises `SettingsError`.
+        """
         with self._lock:
             self._routers = self._make()
             return self._routers[1][index]
 
     def names(self) -> ServedNames:
-        """A snapshot of all names."""
+        """Return a snapshot of the names of all bases and their adapters."""
         return ServedNames(tuple(served.snapshot for served in self._served), self.languages())
 
     def languages(self) -> dict[str, str]:
-        """Maps each language code to the alias or base that answers: the configured one, else the only
-        one.
+        """Return the alias or base that answers each language code: the configured one, else the only one for
+        it.
         """
         return _spoken(self._served, self._configured)
 
@@ -137,14 +143,16 @@ class LanguageRouting:
         for code in self._options.weights:
             if code not in spoken:
                 known = ", ".join(sorted(spoken)) or "none"
-                raise SettingsError("routing.weights", f"no adapter speaks {code!r}; languages here: {known}")
+                raise SettingsError(
+                    "routing.weights", f"no adapter answers the language {code!r}; use one of these: {known}"
+                )
 
     def describe_contested(self) -> list[str]:
-        """A note for each language with adapters on several bases and no configured choice."""
+        """Return a note for each language with adapters on several bases, if the settings choose none."""
         contested = _contested(self._served, self._configured).items()
         return [
-            f"several bases have adapters for {code} ({', '.join(found)}), so none gets it; choose one, "
-            f"such as --routing-languages {code}={found[0]}"
+            f"several bases have adapters for the language {code} ({', '.join(found)}), so none answers it; "
+            f"choose one, such as --routing-languages {code}={found[0]}"
             for code, found in contested
         ]
 
@@ -172,7 +180,9 @@ class LanguageRouting:
         )
 
     def _topics(self, bases: Sequence[ServedAdapters], detector: Detector) -> TopicModel | None:
-        """Topics from adapters with example questions; None if there are none, or topics are disabled."""
+        """Return the topics of adapters with example questions; None if there are none, or topics are
+        disabled.
+        """
         from routing.topics.model import AdapterTopic, TopicModel
 
         adapters = [one for served in bases for one in served.snapshot.topics().values()]
@@ -184,7 +194,9 @@ class LanguageRouting:
 
 
 def _answered(adapter: Adapter, detector: Detector) -> frozenset[str]:
-    """Languages of a topic: its adapter's own, else those of at least a tenth of its examples; empty: any."""
+    """Return the languages in which an adapter answers its topic: its own language, else each language of at
+    least a tenth of its example questions. Empty: any language.
+    """
     from routing.settings import detection_code
 
     if adapter.language is not None:
@@ -196,15 +208,19 @@ def _answered(adapter: Adapter, detector: Detector) -> frozenset[str]:
 def routing_settings(
     spoken: Mapping[str, str], options: RoutingOptions, default: str | None
 ) -> RoutingSettings:
-    """The router's settings: a row for each language in `spoken`, and the values from the settings.
+    """Return the router's settings: a row for each language in `spoken`, and the values of `options`.
 
-    A language without detection gets no row; requests can still name its adapter.
+    A language that cannot be detected gets no row; requests can still name its adapter. Raises
+    `SettingsError`.
     """
     from routing.settings import LanguageRow, RoutingSettings, detection_code
 
     for code in options.languages:
         if not _detectable(code):
-            raise SettingsError("routing.languages", f"{code!r} is not a language that detection supports")
+            raise SettingsError(
+                "routing.languages",
+                f"the language {code!r} cannot be detected; remove it (requests can still name its adapter)",
+            )
     rows = tuple(
         LanguageRow(code, name, options.weight(code)) for code, name in spoken.items() if _detectable(code)
     )
@@ -224,9 +240,10 @@ def routing_settings(
 def place_names(
     options: RoutingOptions, bases: Sequence[ServedAdapters]
 ) -> tuple[dict[str, tuple[int, str]], str | None]:
-    """Resolve the settings: language code → (index of the base, alias or base's name), and the default.
+    """Find what the settings of `routing` name: language code → (index of the base, alias or base's name),
+    and the default's alias or base.
 
-    Raises `SettingsError`.
+    Raises `SettingsError` for a name that is not served.
     """
     languages = {code: _placed("routing.languages", name, bases) for code, name in options.languages.items()}
     if options.default in (None, "base"):
@@ -243,7 +260,7 @@ def _placed(setting: str, name: str, bases: Sequence[ServedAdapters]) -> tuple[i
     if not looked:
         others = ", ".join(one.base_name for one in bases)
         raise SettingsError(
-            setting, f"{name!r} names the base {base!r}, which is not served here; use {others}"
+            setting, f"{name!r} names the base {base!r}, which is not served here; use one of: {others}"
         )
     for index, served in looked:
         if served.is_adapter(alias):
@@ -259,7 +276,7 @@ def _placed(setting: str, name: str, bases: Sequence[ServedAdapters]) -> tuple[i
 
 
 def _is_name_of(names: Snapshot, asked: str) -> bool:
-    """True if `asked`, in lower case, is a public name of the base."""
+    """True if `asked`, a name in lower case, is one of the base's public names."""
     return any(asked == name.lower() for name in (names.base_name, *names.base_aliases))
 
 
@@ -270,7 +287,9 @@ def _spoken(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -> d
 
 
 def _contested(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -> dict[str, list[str]]:
-    """Maps each language code to one alias of each base, for languages that several bases have."""
+    """Return the languages with adapters on several bases for which the settings choose none: code → one
+    alias on each base.
+    """
     if len(bases) == 1:
         return {}
     speakers: dict[str, list[str]] = {}

@@ -1,4 +1,6 @@
-"""The other bases of a server, for checks that names and adapters do not collide."""
+"""The other bases of a server, to check that a new adapter's names and languages do not collide with
+theirs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from adapters.registry.served import ServedAdapters
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another base of the same server."""
+    """Another base of the same server, with its adapters."""
 
     base: FoundBase
     served: ServedAdapters
@@ -36,13 +38,13 @@ class Neighbour:
 
 
 class Neighbours:
-    """All bases of a server except the one that is being changed."""
+    """All bases of a server except the one whose adapters are being changed."""
 
     def __init__(self, others: Sequence[Neighbour] = ()) -> None:
         self._others = tuple(others)
 
     def folders(self) -> Collection[Path]:
-        """Adapters that the server's other bases serve from disk."""
+        """Return the folders of all adapters that the server's other bases serve."""
         return {adapter.path for other in self._others for adapter in other.served.adapters()}
 
     def speak(self, language: str) -> bool:
@@ -53,12 +55,14 @@ class Neighbours:
         )
 
     def fit(self, folder: Path) -> list[str]:
-        """The bases that the adapter in `folder` fits. Reads the adapter for each of them."""
+        """Return the names of the bases that the adapter in `folder` fits. Reads the adapter for each of
+        them.
+        """
         folder = folder if folder.is_dir() else folder.parent
         return [other.served.base_name for other in self._others if other.fits(folder)]
 
     def ambiguous(self, adapter: Adapter) -> str | None:
-        """Why an adapter is not served if it fits other bases too; else None."""
+        """Return why `adapter` is not served, if it fits other bases too; else None."""
         digests = {other.served.base_digest for other in self._others}
         if not self._others or (adapter.base_digest is not None and adapter.base_digest not in digests):
             return None
@@ -66,15 +70,17 @@ class Neighbours:
         if not others:
             return None
         return (
-            f"not serving {adapter.full_name}: it fits several bases, {', '.join(others)} among them; "
-            f"list it under bases.NAME.adapters of one base, and restart"
+            f"adapter {adapter.full_name} is not served: it fits several bases, {', '.join(others)} among "
+            f"them; list it under bases.NAME.adapters of one base, and restart"
         )
 
     def guard(self, alias: str) -> None:
-        """Raise `AdapterRejectedError` if another base has the alias, or has it as its name."""
+        """Raise `AdapterRejectedError` if another base has an adapter with this alias, or is called so
+        itself.
+        """
         for other in self._others:
             name = other.served.base_name
             if alias.lower() in other.served.snapshot.by_alias or alias.lower() == name.lower():
                 raise AdapterRejectedError(
-                    f"the alias {format_value(alias)} is in use on the base {name}; choose another"
+                    f"the alias {format_value(alias)} is in use on the base {name}; choose another alias"
                 )

@@ -1,1 +1,1 @@
-"""Which adapters are in the engine's slots, without routing; `live` imports it."""
+"""Decides which adapters are in the engine's slots, without routing; `live` imports this package."""

@@ -1,4 +1,6 @@
-"""Leases, which keep a request's adapters in the engine, and tickets, which wait for them."""
+"""Leases, which keep a request's adapters in the engine, and tickets of requests that wait for their
+adapters.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,19 @@ class Lease:
         """True if adapters are held. A plain attribute, since every request reads it."""
 
     def expect(self, uses: int) -> None:
-        """Set how many generations will begin with this lease."""
+        """Set how many generations of the request will begin with this lease."""
         self._uses = uses
 
     def begun(self) -> None:
-        """Note that the engine has started one of them."""
+        """Note that the engine has begun one of the request's generations. After the last one, the lease is
+        closed.
+        """
         self._uses -= 1
         if self._uses <= 0:
             self.close()
 
     def close(self) -> None:
-        """Let the adapters go. Idempotent."""
+        """Stop keeping the adapters in the engine. Idempotent."""
         if self.open:
             self.open = False
             self._give_back(self._digests)
@@ -47,20 +51,20 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class SlotTicket:
-    """A request's wait for adapters that are not all resident."""
+    """The ticket of a request that waits because some of its adapters are not in the engine."""
 
     adapters: Mapping[str, Adapter]
-    """The leased adapters by digest."""
+    """The adapters that the request needs, by digest."""
     keeps: bool
-    """True if the adapters are kept for a lease; False to load them only."""
+    """True if the adapters must stay in the engine for the request; False if they only have to be loaded."""
     done: asyncio.Future[None]
     own: list[str] = field(default_factory=list[str])
-    """Digests that are held while the other adapters are loaded."""
+    """Digests of adapters that cannot be evicted while this request's other adapters are loaded."""
     began: float = field(default_factory=time.monotonic)
     blocked: float | None = None
-    """Time since which no slot could be freed, because all are in use."""
+    """Time since which no slot could be freed, because all are in use; None if a slot could be freed."""
 
     @property
     def granted(self) -> bool:
-        """True if all adapters of the lease are in the engine."""
+        """True if all adapters of the request are in the engine."""
         return self.done.done() and not self.done.cancelled() and self.done.exception() is None

@@ -1,9 +1,10 @@
 """Decides which adapters are in the engine: loads them on request, and evicts the least recently used ones.
 
-A request whose adapters are all resident gets them at once. Others wait in one queue, first come, first
-served. One adapter is loaded at a time, for all requests that wait for it. An adapter is never evicted while
-a request needs it. If all slots are in use for `CLOSE_AFTER`, one of them accepts no new requests, so that
-cold adapters do not starve. Every wait ends after `PATIENCE`.
+A request whose adapters are all in the engine gets them at once. Other requests wait in one queue, first
+come, first served. One adapter is loaded at a time, for all requests that wait for it. An adapter is never
+evicted while a request needs it. If all slots have been in use for `CLOSE_AFTER` seconds, one of them accepts
+no new requests until it is idle, so that waiting requests get a slot. Every wait ends after `PATIENCE`
+seconds.
 """
 
 from __future__ import annotations
@@ -33,17 +34,19 @@ from server.live.slots.slots import Slots
 from server.metrics.metrics import Metrics
 
 PATIENCE = 30.0
-"""Seconds that a request waits for an adapter."""
+"""Maximum seconds that a request waits for its adapters to be loaded."""
 CLOSE_AFTER = 1.0
-"""Seconds that the first in the queue waits for an idle slot before a slot in use accepts no new requests."""
+"""Seconds that the first request in the queue waits for an idle slot before a slot in use stops accepting new
+requests.
+"""
 LOOK_SECONDS = 0.01
-"""Seconds between checks whether the engine still uses an adapter."""
+"""Seconds between checks for an idle slot, while a request waits for one."""
 
 log = logging.getLogger("oneseek.residency")
 
 
 class Residency:
-    """Loads and evicts the adapters of one engine. Use it on the event loop only."""
+    """Loads adapters into the slots of one engine, and evicts them. Use it on the event loop only."""
 
     def __init__(self, engine: Engine, metrics: Metrics, priorities: Priorities) -> None:
         self._engine = engine
@@ -58,12 +61,14 @@ class Residency:
         self.on_damage: Callable[[Adapter, str], None] | None = None
         """Called with an adapter whose files have changed since they were accepted, and the reason."""
         self.on_refusal: Callable[[Adapter], Awaitable[bool]] | None = None
-        """Called with an adapter that the engine refuses and never held. True if it has lost its name."""
+        """Called with an adapter that the engine refuses and never held. Returns True if it is no longer
+        served.
+        """
         self._accepted: set[str] = set()
         """Digests that the engine has held."""
 
     async def load_first(self) -> None:
-        """Load adapters with priority into the slots. Log those that the engine cannot load."""
+        """Load the adapters that have priority into the slots. Log those that the engine cannot load."""
         tried: set[str] = set()
         while True:  # what the engine refuses may leave its name to another version
             wanted = [one for one in self.priorities.first(self._slots.count) if one.digest not in tried]
@@ -88,10 +93,10 @@ class Residency:
         await self._have({adapter.digest: adapter}, keeps=False)
 
     async def acquire(self, adapters: Sequence[Adapter]) -> Lease:
-        """Wait until all of `adapters` are resident. They stay resident until the lease is closed.
+        """Wait until all of `adapters` are in the engine. They stay there until the returned lease is closed.
 
         Raises `AdapterUnavailableError` if one has a `problem`, `AdapterRefusedError` if the engine cannot
-        load it, `AdaptersBusyError` if no slot became free within `PATIENCE`, `AdapterNotLoadedError` if
+        load one, `AdaptersBusyError` if no slot became free within `PATIENCE`, `AdapterNotLoadedError` if
         loading takes longer (it continues in the background), and `UnsupportedRequestError` for more adapters
         than slots.
         """
@@ -101,10 +106,12 @@ class Residency:
         return Lease(list(wanted), self._give_back, 0.0 if there else time.monotonic() - began)
 
     def check_spare(self, adapter: Adapter) -> None:
-        """Raise `AdaptersBusyError` if keeping `adapter` would leave no slot to the others."""
+        """Raise `AdaptersBusyError` if keeping `adapter` in the engine would leave no slot for other
+        adapters.
+        """
         if not self._slots.spare(adapter.digest):
             raise AdaptersBusyError(
-                f"pinned adapters and versions on trial hold all {self._slots.count} slots; raise "
+                f"pinned adapters, canaries and shadows hold all {self._slots.count} adapter slots; raise "
                 f"max_adapters to load {adapter.full_name} as well"
             )
 
@@ -125,7 +132,9 @@ class Residency:
             task.cancel()
 
     async def _have(self, wanted: Mapping[str, Adapter], *, keeps: bool) -> bool:
-        """Wait until all are resident; hold each if `keeps`. Returns False if that took a wait."""
+        """Wait until all `wanted` adapters are in the engine, and keep them there if `keeps`. Returns True if
+        all were there already.
+        """
         for adapter in wanted.values():
             if adapter.problem is not None:
                 # First: whatever is resident under a digest, nothing stands in for a damaged version.
@@ -149,14 +158,18 @@ class Residency:
         return False
 
     def _check_slots(self, digests: Collection[str]) -> None:
-        """Raise if waiting cannot help."""
+        """Raise an error if waiting cannot help: `NoSlotError` without slots, `UnsupportedRequestError` for
+        too many adapters.
+        """
         if not self._slots.count:
-            raise NoSlotError("this engine was started without slots for adapters")
+            raise NoSlotError(
+                "this engine has no slots for adapters; restart the server with max_adapters above 0"
+            )
         most = self._slots.most_with(digests)
         if len(digests) > most:
             raise UnsupportedRequestError(
-                f"A blend of {len(digests)} adapters needs as many slots, but only {most} are available "
-                "(max_adapters, minus pinned adapters). Use fewer adapters.",
+                f"A blend of {len(digests)} adapters needs as many adapter slots, but only {most} are "
+                "available (max_adapters, minus pinned adapters). Use fewer adapters.",
                 "model",
             )
 
@@ -170,10 +183,12 @@ class Residency:
         missing = [one for digest, one in ticket.adapters.items() if not self._slots.available(digest)]
         names = ", ".join(adapter.full_name for adapter in missing)
         if self._loading in ticket.adapters or any(self._slots.leaving(one.digest) for one in missing):
-            raise AdapterNotLoadedError(f"adapter {names} is not loaded yet")
+            raise AdapterNotLoadedError(
+                f"adapter {names} is not loaded into the engine yet; loading continues"
+            )
         raise AdaptersBusyError(
             f"All {self._slots.count} adapter slots are in use, and none became free for {names} within "
-            f"{PATIENCE:g} seconds."
+            f"{PATIENCE:g} seconds. Raise max_adapters if this happens often."
         )
 
     def _leave(self, ticket: SlotTicket) -> None:
@@ -197,7 +212,7 @@ class Residency:
             self._changed.set()
 
     async def _work(self) -> None:
-        """Load adapters for the waiting requests until none waits."""
+        """Load adapters for the waiting requests until no request waits."""
         try:
             while self._line:
                 self._changed.clear()
@@ -219,7 +234,7 @@ class Residency:
             self._line = []
 
     def _grant(self) -> None:
-        """Finish all tickets whose adapters are all resident."""
+        """End the wait of every request whose adapters are all in the engine."""
         for ticket in [one for one in self._line if all(map(self._slots.available, one.adapters))]:
             self._line.remove(ticket)
             if ticket.keeps:
@@ -229,14 +244,18 @@ class Residency:
             ticket.done.set_result(None)
 
     def _next(self) -> SlotTicket | None:
-        """The first ticket that can make progress. Unloads in progress must finish first."""
+        """Return the first ticket that can make progress: none of its adapters is being unloaded. None if no
+        ticket can.
+        """
         for ticket in self._line:
             if not any(map(self._slots.leaving, ticket.adapters)):
                 return ticket
         return None
 
     async def _advance(self, ticket: SlotTicket) -> bool:
-        """Make one step for a ticket: a load or an eviction. Returns False if it must wait for a slot."""
+        """Load or evict one adapter for a waiting request. Returns False if it must wait until a slot is
+        idle.
+        """
         self._hold(ticket)
         missing = [digest for digest in ticket.adapters if not self._slots.available(digest)]
         if self._slots.closing in missing and self._slots.closing in self._engine.residents.open:
@@ -256,7 +275,9 @@ class Residency:
         return False
 
     def _hold(self, ticket: SlotTicket) -> None:
-        """Hold resident adapters for this ticket only, so that tickets cannot deadlock."""
+        """Keep the adapters of this ticket that are already in the engine, and those of no other ticket, so
+        that two tickets cannot block each other.
+        """
         for other in self._line:
             if other is not ticket and other.own:
                 self._let_go(other)
@@ -299,7 +320,9 @@ class Residency:
                 ticket.done.exception()  # seen, even if who waited has gone
 
     async def _has_lost_its_name(self, adapter: Adapter, error: AdapterRefusedError) -> bool:
-        """True if nothing is served under the name of what was refused any more."""
+        """True if the refused adapter is no longer served. Reports the adapter to `on_damage` or `on_refusal`
+        first.
+        """
         if isinstance(error, NoSlotError):
             return False
         if isinstance(error, AdapterUnavailableError):

@@ -1,6 +1,7 @@
-"""Slots of the engine: which adapter each holds, and which one to evict (least recently used, never in use).
+"""Keeps track of the engine's slots: which adapter each holds, and which to evict (least recently used, never
+in use).
 
-Pure bookkeeping; `server.live.slots.residency` loads and waits.
+`server.live.slots.residency` does the loading and waiting.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from server.live.slots.priorities import Priorities
 
 
 class Slots:
-    """The slots of one engine. Use it on the event loop only."""
+    """Which adapters the slots of one engine hold, and which are in use. Use it on the event loop only."""
 
     def __init__(self, engine: Engine, priorities: Priorities) -> None:
         self._engine = engine
@@ -44,12 +45,14 @@ class Slots:
         return digest in residents.held and digest not in residents.open
 
     def take(self, digest: str) -> None:
-        """Record that a request needs the adapter."""
+        """Record that one more request needs the adapter."""
         self._leases[digest] += 1
         self.touch(digest)
 
     def give_back(self, digest: str) -> None:
-        """Note that the request no longer needs it, or that the engine now counts the use itself."""
+        """Record that a request no longer needs the adapter, or that the engine now counts that use
+        itself.
+        """
         self._leases[digest] -= 1
         if not self._leases[digest]:
             del self._leases[digest]
@@ -60,29 +63,37 @@ class Slots:
         self._used[digest] = self._clock
 
     def in_use(self, digest: str) -> bool:
-        """True if a request needs it, waiting or in the engine."""
+        """True if a request needs the adapter, waiting for it or running in the engine."""
         return self._leases[digest] > 0 or self._engine.residents.in_use(digest)
 
     def spare(self, digest: str) -> bool:
-        """True if `digest` can stay resident for good and others still have a slot."""
+        """True if the adapter `digest` can be kept in the engine for good and a slot is left for other
+        adapters.
+        """
         return len(self._priorities.kept() | {digest}) < self.count
 
     def most_with(self, digests: Collection[str]) -> int:
-        """Maximum number of slots for a request for `digests`."""
+        """Return how many adapters a request for `digests` can have: all slots except those of other pinned
+        adapters.
+        """
         pinned = {adapter.digest for adapter in self._priorities.pinned_adapters()}
         return self.count - len(pinned.difference(digests))
 
     def victim(self, needed: Collection[str]) -> str | None:
-        """The idle adapter to evict for a request for `needed`; None if all are in use."""
+        """Return the idle adapter to evict for a request that needs `needed`; None if all adapters are in
+        use.
+        """
         return self._first(needed, lambda digest: not self.in_use(digest))
 
     def close_one(self, needed: Collection[str]) -> None:
-        """Choose an adapter in use that accepts no new requests, so that its slot becomes free."""
+        """Choose an adapter in use, and let it accept no new requests, so that its slot becomes free."""
         if self.closing is None:
             self.closing = self._first(needed, lambda _: True)
 
     def _first(self, needed: Collection[str], suits: Callable[[str], bool]) -> str | None:
-        """The least recently used of the suitable adapters; preferred ones last."""
+        """Return the least recently used adapter that can be evicted and `suits`. Preferred adapters come
+        last.
+        """
         here = self._engine.residents.open
         self._used = {digest: at for digest, at in self._used.items() if digest in here}
         kept = self._priorities.kept()

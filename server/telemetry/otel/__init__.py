@@ -1,1 +1,3 @@
-"""Requests as OpenTelemetry's traces and metrics, without a collector; loaded only if `otel` is on."""
+"""Exports requests as OpenTelemetry's traces and metrics to a collector that is not included; loaded only if
+`otel` is on.
+"""

@@ -1,4 +1,4 @@
-"""Attributes and metrics by the conventions for generative AI, for operators who opt in."""
+"""Attributes and metrics by OpenTelemetry's conventions for generative AI, for operators who opt in."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from server.telemetry.entry import Work
 from server.telemetry.otel import names
 
 MODEL_CHARACTERS = 256
-"""Maximum length of a model's name that is recorded, since a client can send a name of any length."""
+"""Maximum length of a model's name in a trace, since a client can send a name of any length."""
 
 
 def operation_of(exchange: Exchange) -> str | None:
-    """Return the request's operation name in OpenTelemetry's conventions; None if it does not call a
-    model.
+    """Return the operation's name for the request's endpoint, by OpenTelemetry's conventions; None if the
+    endpoint does not call a model.
     """
     return names.OPERATIONS.get(exchange.endpoint)
 
 
 def generative_attributes(exchange: Exchange, work: Work) -> dict[str, AttributeValue]:
-    """The `gen_ai.*` attributes of a request that has been answered."""
+    """Return the `gen_ai.*` attributes of a request that has been answered."""
     operation = operation_of(exchange)
     if operation is None:
         return {}
@@ -58,7 +58,9 @@ def _sampling(sampling: Sampling) -> Mapping[str, AttributeValue | None]:
 
 
 class GenerativeMetrics:
-    """`gen_ai.server.*`. Labels hold aliases of the registry, never what a client wrote."""
+    """OpenTelemetry's metrics `gen_ai.server.*`. Their labels hold aliases of the registry, never text from
+    clients.
+    """
 
     def __init__(self, meter: Meter) -> None:
         self._duration = meter.create_histogram(
@@ -75,7 +77,9 @@ class GenerativeMetrics:
         )  # fmt: skip
 
     def record(self, exchange: Exchange, seconds: float, error: str | None) -> None:
-        """Record the metrics of an answer: of a request, or of one of the models that it asked."""
+        """Record the metrics of one answer: a request's, or that of one of the models that answered the
+        request.
+        """
         operation = operation_of(exchange)
         if operation is None or exchange.adapter == "external":
             return
@@ -98,7 +102,9 @@ class GenerativeMetrics:
 
 
 def _between(record: AnswerRecord) -> float | None:
-    """Mean seconds of a token after the first; None for an answer of fewer than two, or given up."""
+    """Return the mean seconds per token after the first one; None if the answer has fewer than two tokens or
+    was cancelled.
+    """
     if record.timing is None or record.tokens < 2:
         return None
     return (record.timing.finished - record.timing.first_token) / (record.tokens - 1)

@@ -1,7 +1,6 @@
-"""Lists the names of attributes and metrics in traces: OpenTelemetry's semantic conventions, and OneSeek's
-own.
+"""Names of attributes and metrics in traces: OpenTelemetry's semantic conventions, and OneSeek's own.
 
-Those for generative AI are still in development, so they are used only if the operator opts in. Sources:
+The names for generative AI are still in development, so they are used only if the operator opts in. Sources:
 https://opentelemetry.io/docs/specs/semconv/http/ and
 https://github.com/open-telemetry/semantic-conventions-genai.
 """
@@ -12,8 +11,8 @@ from collections.abc import Mapping
 
 OPT_IN_VARIABLE = "OTEL_SEMCONV_STABILITY_OPT_IN"
 OPT_IN = "gen_ai_latest_experimental"
-"""The value of the variable that turns on the names for generative AI. The variable can hold several values,
-separated by commas.
+"""Value of OTEL_SEMCONV_STABILITY_OPT_IN that turns on the names for generative AI. The variable can hold
+several values, separated by commas.
 """
 
 METHOD, ROUTE, STATUS = "http.request.method", "http.route", "http.response.status_code"
@@ -21,7 +20,7 @@ SCHEME, PATH, ERROR_TYPE = "url.scheme", "url.path", "error.type"
 SERVER_ADDRESS, SERVER_PORT = "server.address", "server.port"
 METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 OTHER_METHOD = "_OTHER"
-"""Value of the method's attribute if a client sent an unknown HTTP method."""
+"""Value of the attribute `http.request.method` if a client sent an unknown method."""
 
 OPERATION, PROVIDER = "gen_ai.operation.name", "gen_ai.provider.name"
 REQUEST_MODEL, RESPONSE_MODEL = "gen_ai.request.model", "gen_ai.response.model"
@@ -48,7 +47,7 @@ PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 ONESEEK = "oneseek"
-"""The provider of generative AI that this server is."""
+"""Value of the attribute `gen_ai.provider.name`: this server."""
 OPERATIONS: Mapping[str, str] = {
     "/v1/chat/completions": "chat",
     "/v1/responses": "chat",
@@ -60,10 +59,10 @@ OPERATIONS: Mapping[str, str] = {
     "/v1/embeddings": "embeddings",
     "/invocations": "chat",
 }
-"""Maps each endpoint to what the conventions call it."""
+"""Maps each endpoint that calls a model to its operation's name in the conventions for generative AI."""
 
 
 def opts_in(environ: Mapping[str, str]) -> bool:
-    """True if the operator wants the names for generative AI."""
+    """True if the operator has turned on the names for generative AI in `environ`."""
     values = environ.get(OPT_IN_VARIABLE, "").split(",")
     return OPT_IN in (value.strip() for value in values)

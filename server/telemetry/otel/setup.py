@@ -1,6 +1,6 @@
-"""Puts OpenTelemetry's SDK together, as its OTEL_* variables say.
+"""Sets up OpenTelemetry's SDK, as its OTEL_* environment variables say.
 
-The providers are the server's own: no library in this process traces through them by accident.
+Its providers are not registered globally, so that no library in this process traces through them by accident.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from server.telemetry.otel.tracing import RequestTracing
 
 SCOPE = "oneseek"
-"""The instrumentation scope of spans and metrics."""
+"""The name of the instrumentation scope of all spans and metrics."""
 TRACES_VARIABLE, METRICS_VARIABLE = "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"
 EXPORTERS = ("otlp", "none")
 PROTOCOL = "http/protobuf"
 _HEADER_LOGGERS = ("opentelemetry.trace.propagation.tracecontext", "opentelemetry.trace.span")
-"""They warn of headers that are not trace context, which any client may send as often as it likes."""
+"""OpenTelemetry's loggers that warn about invalid trace headers. They are silenced, since any client can send
+such headers as often as it likes.
+"""
 _PROTOCOL_VARIABLES = (
     "OTEL_EXPORTER_OTLP_PROTOCOL",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
@@ -49,7 +51,8 @@ def open_tracing(environ: Mapping[str, str]) -> RequestTracing:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
         raise ExtraMissingError(
-            f"otel needs {error.name}: pip install 'oneseek[otel]', or set otel to false"
+            f"the setting otel needs the package {error.name}: run pip install 'oneseek[otel]', or set otel "
+            "to false"
         ) from None
     check_variables(environ)
     traces, metrics = (_exports(environ, name) for name in (TRACES_VARIABLE, METRICS_VARIABLE))
@@ -84,7 +87,7 @@ def make_tracing(
 
 
 def check_variables(environ: Mapping[str, str]) -> None:
-    """Raise `SettingsError` for an exporter or a protocol that is not supported."""
+    """Raise `SettingsError` if an OTEL_* variable names an exporter or a protocol that is not supported."""
     for name in (TRACES_VARIABLE, METRICS_VARIABLE):
         value = environ.get(name, "").strip()
         if value and value not in EXPORTERS:

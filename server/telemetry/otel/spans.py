@@ -1,6 +1,6 @@
 """Turns a request into spans of a trace: one for the request, one for each phase, one for each external call.
 
-The phases are known once the request has been answered, and become spans then, with the times that they had.
+The spans of the phases are made after the request has been answered, with the times that the phases had.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from server.telemetry.entry import KEY_DIGITS, Work
 from server.telemetry.otel import names
 
 MOST_ANSWERS = 16
-"""Answers of one request whose phases become spans."""
+"""Maximum number of answers of one request whose phases become spans."""
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 Attributes = dict[str, AttributeValue]
@@ -49,18 +49,18 @@ _HEADERS = _Headers()
 
 
 class Clock:
-    """Turns `time.perf_counter()` into the nanoseconds of Unix time that spans have."""
+    """Converts times of `time.perf_counter()` to Unix time in nanoseconds, which spans need."""
 
     def __init__(self) -> None:
         self._offset = time.time_ns() - time.perf_counter_ns()
 
     def __call__(self, seconds: float) -> int:
-        """The Unix time, in nanoseconds, of a moment by `time.perf_counter()`."""
+        """Return the Unix time in nanoseconds for `seconds` of `time.perf_counter()`."""
         return self._offset + int(seconds * 1e9)
 
 
 class RequestSpan:
-    """The span of one request; its `RequestTrace`."""
+    """The span of one request, with spans for its phases and external calls, as its `RequestTrace`."""
 
     def __init__(self, tracer: Tracer, exchange: Exchange, attributes: Attributes) -> None:
         self._tracer = tracer
@@ -98,7 +98,7 @@ class RequestSpan:
             span.end()
 
     def end(self, exchange: Exchange, name: str, attributes: Attributes, ended: float) -> None:
-        """The request has been answered at `ended`: end the span, with those of its phases."""
+        """End the request's span at the time `ended`, and add the spans of its phases."""
         if self.span.is_recording():
             for one in exchange.voices or (exchange,):
                 self._phases(exchange.started, one)
@@ -133,8 +133,8 @@ class RequestSpan:
 
 
 def phases_of(record: AnswerRecord) -> list[tuple[str, float, float]]:
-    """Return the phases of an answer as (name, begin, end). If it was cancelled, phases that never began
-    are left out.
+    """Return the phases of an answer as (name, begin, end), in seconds of `time.perf_counter()`. Phases that
+    never began, because the answer was cancelled, are left out.
     """
     timing = record.timing
     if timing is not None:
@@ -149,7 +149,7 @@ def phases_of(record: AnswerRecord) -> list[tuple[str, float, float]]:
 
 
 def request_attributes(exchange: Exchange, work: Work) -> Attributes:
-    """Return the span's attributes that only OneSeek has."""
+    """Return OneSeek's own attributes for a request's span."""
     found: Mapping[str, AttributeValue | None] = {
         "oneseek.request_id": exchange.request_id,
         "oneseek.key": exchange.tenant[:KEY_DIGITS] or None,

@@ -1,4 +1,4 @@
-"""Observes requests for OpenTelemetry: a trace of each, and histograms of all."""
+"""Exports requests to OpenTelemetry: a trace of each request, and a histogram of their durations."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ log = logging.getLogger("oneseek.telemetry")
 PATH_CHARACTERS = 256
 """Maximum length of a request's path in a span, since clients can send any length."""
 MOST_PENDING = 4096
-"""Maximum number of traces that wait to be finished. Further requests get traces without phases."""
+"""Maximum number of answered requests whose traces wait to be finished. Further traces have no phases."""
 CLOSE_SECONDS = 3.0
 """Seconds that a shutdown waits until the collector has received the remaining spans."""
 
 
 class RequestTracing:
-    """Makes a span of each request but probes and scrapes, and measures it."""
+    """Makes a trace of each request and measures it, except health checks, scrapes and the web page."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class RequestTracing:
         generative: bool,
         shutdown: Sequence[Callable[[], object]] = (),
     ) -> None:
-        """`generative`: use the conventions for generative AI too. `shutdown` exports traces that are still
-        kept.
+        """If `generative`, the conventions for generative AI are used too. The functions `shutdown` send what
+        is still buffered, and stop.
         """
         self.looks_early = True
         """True: a trace's span begins when its request arrives. See `RequestObserver`."""
@@ -75,7 +75,9 @@ class RequestTracing:
         exchange.trace = RequestSpan(self._tracer, exchange, attributes)
 
     def end(self, exchange: Exchange) -> None:
-        """End the request's span, and queue it for sending. See `RequestObserver`."""
+        """Note the time at which the request was answered, and queue its trace to be finished. See
+        `RequestObserver`.
+        """
         trace = exchange.trace
         if not isinstance(trace, RequestSpan):
             return
@@ -89,7 +91,9 @@ class RequestTracing:
         self._pending.put((exchange, trace, ended))
 
     def _run(self) -> None:
-        """Finish traces, one after another; a tenth of a millisecond and more each."""
+        """Finish queued traces in a thread, one after another. Each takes a tenth of a millisecond or
+        more.
+        """
         while (finished := self._pending.get()) is not None:
             try:
                 self._finish(*finished)
@@ -129,7 +133,7 @@ class RequestTracing:
         trace.end(exchange, name, attributes, ended)
 
     async def close(self) -> None:
-        """Send the spans that are left, then stop. See `RequestObserver`."""
+        """Send the spans that are not sent yet, then stop. See `RequestObserver`."""
         end = time.monotonic() + CLOSE_SECONDS
         self._pending.put(None)
         await _joined([self._thread] if self._thread is not None else [], end)
