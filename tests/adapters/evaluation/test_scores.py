@@ -87,7 +87,7 @@ def test_the_difference_pairs_the_questions() -> None:
     assert 0.45 < found.low < 2 / 3 < found.high < 0.85
     assert paired_difference(before, before) == paired_difference(after, after)
     assert paired_difference(before, before).low == 0 == paired_difference(before, before).high
-    with pytest.raises(ValueError, match="before has 1 results and after 2"):
+    with pytest.raises(ValueError, match="before has 1 results and after has 2"):
         paired_difference([True], [True, False])
 
 
