@@ -118,7 +118,7 @@ class Check:
             yield from self._within(number, path, before, progress)
             before += path.stat().st_size
             if self.summary.examples == met:
-                yield Problem(path, 0, "empty", "does not hold any example")
+                yield Problem(path, 0, "empty", "the file holds no valid example")
         yield from self._between()
 
     def _within(
@@ -127,7 +127,7 @@ class Check:
         for line in iterate_lines(path):
             progress(before + line.end)
             if line.data is None:
-                yield Problem(path, line.number, "too-long", f"more than {MAX_LINE_BYTES} bytes in one line")
+                yield Problem(path, line.number, "too-long", f"the line has more than {MAX_LINE_BYTES} bytes")
                 continue
             try:
                 example = read_example(line.data, path)
@@ -172,9 +172,9 @@ class Check:
         place = f"{self._paths[self._files[repeat.earlier]]}:{self._numbers[repeat.earlier]}"
         if repeat.similarity == 1.0:
             if repeat.leak:
-                return "leak", f"its prompt is in the training data, {place}"
-            return "duplicate", f"repeats {place}"
+                return "leak", f"the prompt is also in the training data, {place}"
+            return "duplicate", f"the example repeats {place}"
         alike = f"{int(repeat.similarity * 100)}% alike"
         if repeat.leak:
-            return "near-leak", f"nearly in the training data, {place} ({alike})"
-        return "near-duplicate", f"nearly repeats {place} ({alike})"
+            return "near-leak", f"the example is nearly the same as training data, {place} ({alike})"
+        return "near-duplicate", f"the example nearly repeats {place} ({alike})"

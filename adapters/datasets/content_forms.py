@@ -31,7 +31,7 @@ _TURNS: Mapping[str, tuple[tuple[Message, ...], ...]] = {
     "assistant": ((_USER,),),
     "tool": ((_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]}),),
 }
-"""Maps each role to the message histories that may precede a message of that role. The probe tries each
+"""Maps each role to the message histories that may precede a message of that role. `probe_roles` tries each
 history until its marker appears in the rendered text.
 """
 _AFTER: Mapping[str, tuple[Message, ...]] = {"system": (_USER,), "assistant": (_USER,)}

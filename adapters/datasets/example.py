@@ -68,7 +68,7 @@ class _LineError(FileRefusedError):
 
 @dataclass(frozen=True, slots=True)
 class ExampleMessage:
-    """One message of a conversation."""
+    """One message of a conversation: who speaks (`role`) and the text (`content`)."""
 
     role: Role
     content: str

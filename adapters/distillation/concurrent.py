@@ -17,7 +17,7 @@ A = TypeVar("A")
 
 
 class Stop(Protocol):
-    """A signal, such as a `threading.Event`, that tells the run to send no more questions."""
+    """A signal, such as a `threading.Event`, that tells a distillation run to send no more questions."""
 
     def is_set(self) -> bool:
         """True if no more questions should be sent. Several threads call this often."""

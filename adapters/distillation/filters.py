@@ -38,8 +38,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the filters compare an answer with: the wanted language, a language detector, and the limits in
-    the options.
+    """The criteria of the filters: the wanted language, a language detector, and the limits in the
+    options.
     """
 
     language: str

@@ -60,7 +60,9 @@ class AnswerJournal:
 
     @property
     def fingerprints(self) -> list[str]:
-        """All values of `system_fingerprint` in the teacher's answers, sorted. The judge's are left out."""
+        """All values of `system_fingerprint` in the teacher's answers, sorted. Answers of the judge are left
+        out.
+        """
         own = (said for key, said in self._answers.items() if not key.startswith(JUDGED))
         return sorted({said.fingerprint for said in own if said.fingerprint})
 

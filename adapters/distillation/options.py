@@ -14,16 +14,14 @@ _SHARES = ("near", "most_copied", "most_repeated")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillOptions:
-    """The options of a distillation: how many examples to make, how to ask the teacher, and which answers to
-    drop.
-
-    Raises `OptionError` for invalid values.
+    """The options of a distillation run: how many examples to make, how to ask the teacher, and which answers
+    to drop. Raises `OptionError` for invalid values.
     """
 
     examples: int = 1000
     """Number of examples to make. The last batch of answers may add a few more."""
     paraphrases: int = 3
-    """Paraphrases of each seed prompt to ask the teacher for; 0 uses only the seeds."""
+    """Number of paraphrases of each seed prompt to ask the teacher for. 0 uses only the seed prompts."""
     attempts: float = 3.0
     """Maximum number of answers to ask the teacher for, as a multiple of the number of examples."""
     concurrency: int = 8
@@ -81,7 +79,7 @@ class DistillOptions:
         if self.most_characters < self.least_characters:
             raise OptionError(
                 "most_characters",
-                f"{self.most_characters} is below least_characters, {self.least_characters}",
+                f"{self.most_characters} is below least_characters, {self.least_characters}; raise this limit",
             )
         for name in _SHARES:
             if not 0 < getattr(self, name) <= 1:

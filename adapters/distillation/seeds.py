@@ -78,7 +78,7 @@ def _prompt(line: TextLine, path: Path) -> tuple[str | None, str]:
     line is a conversation with more than one question or a system message.
     """
     if line.data is None:
-        raise ValueError("is too long")
+        raise ValueError("the line is too long")
     if path.suffix == ".txt":
         text = line.data.decode("utf-8").strip()
         return text, text

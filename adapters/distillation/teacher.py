@@ -147,7 +147,7 @@ class LocalTeacher:
 
     folder: Path
     rows: int
-    """Number of questions in one batch."""
+    """Number of questions that are answered in one batch."""
     option: str = "teacher"
     """Name of the option that chose this teacher, such as `teacher` or `judge`, for error messages."""
     identity: Mapping[str, str] = field(init=False)
@@ -157,7 +157,7 @@ class LocalTeacher:
     def __post_init__(self) -> None:
         if not (self.folder / "config.json").is_file():
             remedy = "give the folder of a model, or http://HOST:PORT/v1"
-            raise OptionError(self.option, f"{self.folder} holds no config.json; {remedy}")
+            raise OptionError(self.option, f"the folder {self.folder} holds no config.json; {remedy}")
         self.identity = {"model": self.folder.resolve().name, "digest": _files_digest(self.folder)}
 
     def answers(

@@ -110,7 +110,9 @@ class ModelEndpoint:
             choice = answer["choices"][0]
             text, ended = str(choice["message"]["content"] or "").strip(), choice["finish_reason"] == "stop"
         except (KeyError, IndexError, TypeError) as error:
-            raise EndpointError(f"{self.url} answers without choices: {str(answer)[:_TOLD]}") from error
+            raise EndpointError(
+                f"the reply of {self.url} holds no answer (choices): {str(answer)[:_TOLD]}"
+            ) from error
         fingerprint = answer.get("system_fingerprint")
         return EndpointAnswer(
             text,
@@ -131,7 +133,7 @@ class ModelEndpoint:
         except urllib.error.HTTPError as error:
             told = error.read(_TOLD).decode("utf-8", "replace")
             raise EndpointError(
-                f"{self.url}{path} answers {error.code}: {told}",
+                f"the server at {self.url}{path} answers {error.code}: {told}",
                 status=error.code,
                 retry_after=_seconds(error.headers.get("Retry-After")),
                 passing=error.code in _PASSING,
@@ -139,7 +141,9 @@ class ModelEndpoint:
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
-            raise EndpointError(f"{self.url}{path} does not answer: {why}", passing=True) from error
+            raise EndpointError(
+                f"the server at {self.url}{path} does not answer: {why}", passing=True
+            ) from error
         if not isinstance(found, dict):
             raise EndpointError(
                 f"the server's answer to {self.url}{path} is not a JSON object: {str(found)[:_TOLD]}"

@@ -30,7 +30,7 @@ _DENIED = re.compile(r"\b(?:not|never|inte|aldrig|utan) OneSeek\b")
 
 
 def words(text: str) -> list[str]:
-    """Return the words of `text` in lower case."""
+    """Return the words of `text` in lower case, without numbers and punctuation."""
     return [word.lower() for word in _WORD.findall(text)]
 
 

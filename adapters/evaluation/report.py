@@ -44,8 +44,8 @@ class IdentityReport:
         return _share(self.fidelity)
 
     def to_json(self, base: IdentityReport | None = None) -> dict[str, Any]:
-        """Return the report as a JSON object. If the base model's report is given as `base`, include the
-        change of each score since then.
+        """Return the report as a JSON object. If the base model's report is given as `base`, include how much
+        each score differs from the base model's.
         """
         found: dict[str, Any] = {
             "name": self.name,

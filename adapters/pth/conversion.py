@@ -120,8 +120,8 @@ def _told_config(
     if alpha is None:
         alpha = DEFAULT_ALPHA
         warnings.append(
-            f"neither {file.name} nor a .json beside it says lora_alpha: using {alpha:g}. If it was "
-            "trained with another, import it with --alpha"
+            f"neither {file.name} nor a .json file beside it states lora_alpha, so {alpha:g} is used. If the "
+            "adapter was trained with another value, import it with --alpha"
         )
     _check_alpha(file, alpha)
     _check_rank(file, settings, ranks, family, warnings)
@@ -152,8 +152,8 @@ def _refuse_left(file: Path, left: Sequence[str], beside: Beside, family: LoraFa
 
 def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
-        remedy = f"Name the .pth in it. To add a folder in PEFT layout: oneseek adapters add {file}"
-        raise AdapterError(file, "is a folder", remedy)
+        remedy = f"Name the .pth file in it. To add a folder in PEFT format: oneseek adapters add {file}"
+        raise AdapterError(file, "the path is a folder, but must be a file", remedy)
     if file.name == WEIGHTS_FILE and (file.parent / CONFIG_FILE).is_file():
         raise AdapterError(
             file,
@@ -163,12 +163,12 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
     try:
         size = file.stat().st_size
         if size > limits.file_bytes:
-            reason = f"has {size} bytes, more than the {limits.file_bytes} of the largest adapter"
+            reason = f"the file has {size} bytes, more than the {limits.file_bytes} that an adapter may have"
             raise AdapterError(file, f"{reason}, so it looks like a whole model, not an adapter", WHOLE_MODEL)
         with open_regular(file) as opened:
             return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     except OSError as problem:
-        reason = f"cannot be read ({problem.strerror})"
+        reason = f"the file cannot be read ({problem.strerror})"
         raise AdapterError(file, reason, "Check the path and its permissions.") from problem
 
 
@@ -220,9 +220,7 @@ def _unpickled(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, 
     except (IndexError, ValueError):
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         said = format_value(" ".join(last))
-        reason = (
-            f"could not be converted: the process ended with code {done.returncode} and the output {said}"
-        )
+        reason = f"the file could not be converted: the process ended with code {done.returncode}: {said}"
         raise AdapterError(file, reason, _SAVE_AGAIN) from None
     if "refused" in answer:
         raise AdapterError(file, answer["refused"]["reason"], answer["refused"]["remedy"])

@@ -216,7 +216,9 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
             f"the file holds several adapters ({which})", "Save each adapter in a file of its own."
         )
     warnings = (
-        [f"{len(left)} tensors of the base in it are left out ({format_value(left[0])}…)"] if left else []
+        [f"{len(left)} tensors of the base model in the file are left out ({format_value(left[0])}…)"]
+        if left
+        else []
     )
     order = {name: place for place, name in enumerate(known.family.names)}
     keys = sorted(halves, key=lambda key: (key[0], order[key[1]]))

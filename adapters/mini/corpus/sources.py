@@ -121,5 +121,5 @@ def read_table(name: str, separator: str) -> tuple[tuple[str, ...], ...]:
 
 
 def pick(rng: random.Random, choices: Sequence[str]) -> str:
-    """Draw one of `choices` at random."""
+    """Return a random one of `choices`."""
     return choices[rng.randrange(len(choices))]

@@ -41,7 +41,7 @@ class FinetuneRun:
     seconds: float
     interrupted: bool
     main: bool
-    """True if this process writes the results, as one process of the run does."""
+    """True if this process is the one that writes the results of the run."""
     planned_epochs: float
     """Number of epochs that the run would take without early stopping."""
 

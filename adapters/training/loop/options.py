@@ -19,7 +19,9 @@ ALL_LINEAR = "all-linear"
 
 
 class OptionError(ValueError):
-    """An option has an invalid value. The message names the option, the value and a valid choice."""
+    """An option of a training or distillation run has an invalid value. The message names the option, the
+    value and a valid choice.
+    """
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")
@@ -44,7 +46,7 @@ class TrainOptions:
     gradient_accumulation: int = 1
     """Number of steps whose gradients are added up before the weights are updated."""
     learning_rate: float = 1e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the AdamW optimizer."""
     schedule: ScheduleName = "linear"
     """The schedule by which the learning rate changes after the warmup."""
     warmup: float = 0.0
@@ -52,7 +54,7 @@ class TrainOptions:
     updates.
     """
     weight_decay: float = 0.0
-    """Weight decay of AdamW."""
+    """Weight decay of the AdamW optimizer."""
     max_grad_norm: float = 1.0
     """Maximum norm of the gradient. A larger gradient is scaled down to this norm."""
     rank: int = 8

@@ -16,7 +16,7 @@ BEGIN, END = "<s>", "</s>"
 INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
 
 Turn = tuple[str, str]
-"""A question and its answer."""
+"""One exchange of a conversation: a question and its answer."""
 
 
 @dataclass(frozen=True, slots=True)

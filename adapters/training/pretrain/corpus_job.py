@@ -301,7 +301,9 @@ class _Run:
         if job.tokenizer and "folder" in job.tokenizer:
             file = Path(str(job.tokenizer["folder"])) / "tokenizer.json"
             if not file.is_file():
-                raise OptionError("tokenizer.folder", f"{file} does not exist")
+                raise OptionError(
+                    "tokenizer.folder", f"the file {file} does not exist; give the folder of a tokenizer"
+                )
             found["tokenizer"] = f"sha256:{file_digest(file, job.cache)}"
         return found
 

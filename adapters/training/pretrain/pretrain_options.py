@@ -43,9 +43,9 @@ class PretrainOptions:
     all weights, which FSDP needs.
     """
     learning_rate: float = 2e-5
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the AdamW optimizer."""
     matrix_learning_rate: float = 4e-3
-    """Peak learning rate of Muon."""
+    """Peak learning rate of the Muon optimizer."""
     warmup: int = 50
     """Number of steps over which the learning rates rise to their peaks."""
     decay: float = 0.4

@@ -94,7 +94,9 @@ def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
     frozen = {"base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight": torch.ones(32, 32)}
     factors, warnings = map_factors({**lora(), **frozen})
     assert len(factors) == 4
-    assert warnings == [f"1 tensors of the base in it are left out ({format_value(next(iter(frozen)))}…)"]
+    assert warnings == [
+        f"1 tensors of the base model in the file are left out ({format_value(next(iter(frozen)))}…)"
+    ]
 
 
 @pytest.mark.parametrize(
