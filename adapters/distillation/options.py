@@ -79,7 +79,7 @@ class DistillOptions:
         if self.most_characters < self.least_characters:
             raise OptionError(
                 "most_characters",
-                f"{self.most_characters} is below least_characters, {self.least_characters}; raise this limit",
+                f"{self.most_characters} is below least_characters, {self.least_characters}; raise the limit",
             )
         for name in _SHARES:
             if not 0 < getattr(self, name) <= 1:
