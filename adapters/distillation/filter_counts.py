@@ -23,8 +23,8 @@ class FilterCounts:
     """Maps each reason for dropping answers to the first few dropped answers with their prompts."""
 
     def drop(self, reason: str, prompt: str, answer: str) -> None:
-        """Count an answer that was dropped for `reason`, and keep it as a sample if there are only few
-        samples.
+        """Count an answer that was dropped for `reason`, and keep it as a sample if the reason has fewer than
+        3 samples.
         """
         self.dropped[reason] += 1
         met = self.shown.setdefault(reason, [])

@@ -62,7 +62,9 @@ class BulkImport:
     dry_run: bool = False
     _planned: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     _standing: dict[str, str] = field(default_factory=dict[str, str])
-    """Maps each alias to the version that would be active after the import. Only a dry run uses it."""
+    """Maps each adapter alias to the version that would be active after the import. Only a dry run
+    uses it.
+    """
     """`_planned` maps alias and version, in lower case, to the digest of what a dry run would add."""
 
     def run(self, candidates: Iterable[ImportCandidate]) -> Iterator[ImportOutcome]:

@@ -41,7 +41,9 @@ class Machine:
     bf16: bool
     """True if the hardware supports multiplying bfloat16 numbers."""
     launch: Launch = ALONE
-    """The number of this process, and the number of processes in the run, as the launcher set them."""
+    """How a launcher, such as `accelerate launch`, started this process: its number, and the number of
+    processes in the run.
+    """
 
     @classmethod
     def here(cls, launch: Launch) -> Machine:

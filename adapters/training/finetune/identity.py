@@ -46,7 +46,9 @@ from adapters.training.loop.progress import Reporter
 from adapters.training.loop.threads import set_threads
 
 _ACTIVE = "active"
-"""Name under which the alias's active version is loaded to compare it with the new adapter."""
+"""Name under which the currently active version of the adapter is loaded, to compare it with the
+new version.
+"""
 
 
 def train_identity(
@@ -203,7 +205,9 @@ def _measure(
     questions: Sequence[str],
     language_of: LanguageOf,
 ) -> Measured:
-    """Evaluate the base model, the new adapter and the alias's active version on `questions`."""
+    """Evaluate the base model, the newly trained adapter and the currently active version of the adapter on
+    `questions`.
+    """
     model.eval()
     model.config.use_cache = True
 

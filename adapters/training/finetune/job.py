@@ -41,8 +41,8 @@ class FinetuneJob:
     conversations.
     """
     active: tuple[str, Path] | None = None
-    """Full name and folder of the alias's active version, which the new adapter is compared with. None if the
-    alias has no active version.
+    """Full name and folder of the currently active version of the adapter, which the new version is compared
+    with. None if no version is active.
     """
     teacher: str | None = None
     """Teacher model that writes additional answers: `http://HOST:PORT#MODEL`, or a folder. None: no
@@ -56,7 +56,9 @@ class FinetuneJob:
     threads: int | None = None
     """Number of CPU threads to compute with. None: measure which number is fastest."""
     launch: Launch = ALONE
-    """The number of this process, and the number of processes in the run, as the launcher set them."""
+    """How a launcher, such as `accelerate launch`, started this process: its number, and the number of
+    processes in the run.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class FinetuneResult:
     after: IdentityReport
     """Identity evaluation of the base model with the trained adapter."""
     active: IdentityReport | None
-    """Identity evaluation of the alias's active version. None if the alias has no active version."""
+    """Identity evaluation of the currently active version of the adapter. None if no version is active."""
     metrics: Mapping[str, float]
     config_digest: str
     dataset_digest: str
@@ -100,8 +102,8 @@ class FinetuneResult:
 
     @property
     def worse_than_active(self) -> bool:
-        """True if the alias's active version answered more of the questions as OneSeek than the new adapter
-        did.
+        """True if the currently active version of the adapter answered more of the questions as OneSeek than
+        the new version did.
         """
         return self.active is not None and sum(self.after.identity) < sum(self.active.identity)
 

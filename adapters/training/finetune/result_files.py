@@ -28,7 +28,9 @@ from adapters.training.finetune.teacher import TeacherData
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Evaluations of the base model, the new adapter and the alias's active version on the same questions."""
+    """Evaluations of the base model, the newly trained adapter and its currently active version on the same
+    questions.
+    """
 
     before: IdentityReport
     after: IdentityReport

@@ -42,7 +42,7 @@ class Setup:
 
     precision: Literal["bf16", "fp32"] = "bf16"
     micro_rows: int | None = None
-    """Maximum number of batch rows that a process computes at once. None: all of its rows."""
+    """Maximum number of sequences of a batch that a process computes at once. None: all of its sequences."""
     gradient_checkpointing: bool = False
     save_every: float = 60.0
     """Seconds between two checkpoints."""

@@ -79,7 +79,9 @@ class PretrainJob:
     """Folder of the cache of file hashes."""
     resume: bool = False
     launch: Launch = ALONE
-    """The number of this process, and the number of processes in the run, as the launcher set them."""
+    """How a launcher, such as `accelerate launch`, started this process: its number, and the number of
+    processes in the run.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from adapters.training.pretrain.stream import DocumentStream, DocumentTokens, En
 
 
 class CorpusFeed:
-    """Training batches without padding. The corpus of each row is drawn at random, in proportion to the
+    """Training batches without padding. The corpus of each sequence is drawn at random, in proportion to the
     corpora's weights.
     """
 
@@ -74,10 +74,10 @@ class CorpusFeed:
 def held_out_batch(
     corpora: Sequence[Corpus], encode: Encode, *, rows: int, length: int, shuffle: int, multiple: int = 1
 ) -> TrainingBatch | None:
-    """Return at most about `rows` rows of held-out documents as one batch, divided among the corpora by their
-    weights. None if no document is held out.
+    """Return up to about `rows` sequences of held-out documents as one batch, divided among the corpora by
+    their weights. None if no document is held out.
 
-    Empty rows are added until the number of rows is a multiple of `multiple`, the number of processes.
+    Empty sequences are added until their number is a multiple of `multiple`, the number of processes.
     """
     total = sum(corpus.weight for corpus in corpora)
     found: list[DocumentTokens] = []

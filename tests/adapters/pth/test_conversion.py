@@ -233,7 +233,7 @@ def test_what_the_json_says_is_kept(tmp_path: Path) -> None:
 def test_alpha_is_said_taken_or_passed(tmp_path: Path) -> None:
     silent = converted(tmp_path / "a", lora())
     assert config(silent)["lora_alpha"] == DEFAULT_ALPHA
-    assert "lora_alpha: using 32" in silent.warnings[0]
+    assert "lora_alpha, so 32 is used" in silent.warnings[0]
     inside = converted(tmp_path / "b", {"state_dict": lora(), "config": {"lora_alpha": 12}})
     assert (config(inside)["lora_alpha"], inside.warnings) == (12, ())
     passed = converted(tmp_path / "c", lora(), alpha=7.5, lora_config={"lora_alpha": 16})
