@@ -79,8 +79,8 @@ def development(kind: str, language: Language) -> list[str]:
 
 
 def score_build(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
-    """Return the scores of the base model and of each adapter: model name to set of questions to score, from
-    0 to 1.
+    """Return the scores of the base model and of each adapter, as a mapping from model name to question set
+    to score. A score is from 0 to 1.
     """
     found: dict[str, dict[str, float]] = {}
     for language in LANGUAGES:

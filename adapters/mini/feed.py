@@ -72,8 +72,8 @@ def _documents(source: Iterator[Talk], encoder: Encoder) -> Iterator[Document]:
 
 
 def world(encoder: Encoder, phases: Sequence[RecipePhase], steps: int, seed: int) -> MakeBatch:
-    """Return the batches for the first stage of the base model's training: conversations about everything
-    that it is to know.
+    """Return the batches for the first stage of the base model's training: conversations on all subjects that
+    the model should know.
     """
 
     def batch(step: int) -> TrainingBatch:

@@ -32,7 +32,7 @@ class Beside:
     """The contents of the files that lie next to a pickle and describe its adapter."""
 
     said: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The .json file about the adapter's training. Empty if there is no such file."""
+    """Contents of the .json file about the adapter's training. Empty if there is no such file."""
     peft: Mapping[str, Any] | None = None
     """The fields of adapter_config.json, in the file's order. None if there is no such file."""
     manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])

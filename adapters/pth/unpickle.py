@@ -226,8 +226,9 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
 
 
 def _factors(name: str, found: Mapping[str, torch.Tensor]) -> Factors:
-    """Return the LoRA matrices A and B of one module, transposed if the file stores them that way. Their
-    shapes tell: the rank is the smaller dimension. Raises `RefusedError` if the shapes do not fit.
+    """Return the LoRA matrices A and B of one module, transposed if the file stores them transposed. The
+    shapes show this, because the rank is the smaller dimension. Raises `RefusedError` if the shapes do not
+    fit.
     """
     if len(found) != 2:
         raise RefusedError(

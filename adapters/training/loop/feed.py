@@ -23,7 +23,7 @@ class TrainingBatch:
     """
 
     def rows(self, chosen: slice) -> TrainingBatch:
-        """Return a batch with only the `chosen` rows."""
+        """Return a batch with only the `chosen` rows (sequences)."""
         positions = self.positions[chosen] if self.positions is not None else None
         return TrainingBatch(self.ids[chosen], self.counts[chosen], positions)
 

@@ -40,7 +40,7 @@ class TrainOptions:
     router can detect.
     """
     epochs: float = 3.0
-    """Number of passes over the training examples. Early stopping may end training before."""
+    """Number of passes over the training examples. Early stopping may end training earlier."""
     batch_size: int = 8
     """Number of examples that each device processes per step."""
     gradient_accumulation: int = 1

@@ -32,8 +32,8 @@ class Reporter:
 
     @contextmanager
     def stage(self, name: str, total: int, done: int = 0) -> Generator[Stage]:
-        """Show the progress of a stage of `total` steps within this context. `done` steps were finished
-        before, in a run that is now resumed.
+        """Show the progress of a stage of `total` steps while this context is open. `done` steps were
+        finished before, in a run that is now resumed.
         """
         if self._console is None:
             yield Stage(self, name, total, self._every)

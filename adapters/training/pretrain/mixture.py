@@ -1,5 +1,5 @@
-"""Mix several corpora into training batches: choose the corpus of each batch row, and collect the held-out
-rows.
+"""Mix several corpora into training batches: choose the corpus of each sequence in a batch, and collect the
+held-out sequences.
 """
 
 from __future__ import annotations

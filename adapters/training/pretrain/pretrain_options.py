@@ -27,9 +27,9 @@ class PretrainOptions:
     """
 
     steps: int | None = None
-    """Number of weight updates. Give either this or tokens."""
+    """Number of weight updates. Give either steps or tokens."""
     tokens: int | None = None
-    """Number of tokens to train on. Give either this or steps."""
+    """Number of tokens to train on. Give either steps or tokens."""
     batch_size: int = 32
     """Number of sequences in the batch of one step, over all devices together."""
     sequence_length: int = 1024
@@ -185,7 +185,9 @@ class PretrainPlan:
     """The tokenizer: `vocabulary` to train a new one of that size, or `folder` to use an existing one."""
     training: Mapping[str, Any]
     phases: tuple[Phase, ...] = ()
-    """Phases of the run, each with its own batch size and sequence length. They replace those two options."""
+    """Phases of the run, each with its own batch size and sequence length. They replace the options
+    batch_size and sequence_length.
+    """
     data: tuple[DataPart, ...] = ()
 
 
