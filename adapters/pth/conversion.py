@@ -169,7 +169,7 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
             return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     except OSError as problem:
         reason = f"the file cannot be read ({problem.strerror})"
-        raise AdapterError(file, reason, "Check the path and its permissions.") from problem
+        raise AdapterError(file, reason, "Check that the file exists and that you may read it.") from problem
 
 
 WHOLE_MODEL = (

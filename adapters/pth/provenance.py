@@ -33,7 +33,7 @@ def provenance_digest(place: Path) -> str:
         return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
     except OSError as problem:
         reason = f"the old training records cannot be read ({problem.strerror})"
-        raise LedgerError(place, reason, "Check the path and its permissions.") from problem
+        raise LedgerError(place, reason, "Check that the path exists and that you may read it.") from problem
 
 
 def _files(folder: Path) -> list[Path]:

@@ -71,7 +71,8 @@ def check_archive(file: Path, limits: ConversionLimits) -> None:
     if not zipfile.is_zipfile(file):
         reason = "the file is not in the zip format that torch.save writes since torch 1.6"
         raise RefusedError(
-            reason, "If you trust its author, load it with torch.load and save it again with torch.save."
+            reason,
+            "If you trust the file's author, load it with torch.load and save it again with torch.save.",
         )
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()

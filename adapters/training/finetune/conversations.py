@@ -46,7 +46,9 @@ def read_conversations(path: Path) -> list[Conversation]:
             example = read_example(line.data, path)
         except ValueError as error:
             remedy = f"`oneseek data check {path}` lists all bad lines"
-            raise OptionError("dataset", f"{path}, line {line.number}: {error}; {remedy}") from error
+            raise OptionError(
+                "dataset", f"{path}, line {line.number} is not a valid example: {error}; {remedy}"
+            ) from error
         messages = example.messages
         found.append(Conversation(tuple({"role": one.role, "content": one.content} for one in messages)))
     if not found:

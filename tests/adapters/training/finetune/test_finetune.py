@@ -268,11 +268,11 @@ def test_answers_in_another_language_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2: "),
-        ("[]", "line 2: "),
+        ("{", "line 2 is not a valid example: "),
+        ("[]", "line 2 is not a valid example: "),
         ('{"instruction": "A?", "output": " "}', "output"),
         ('{"messages": []}', "messages"),
-        ('{"messages": [{"role": "user", "content": "A?"}]}', "line 2: "),
+        ('{"messages": [{"role": "user", "content": "A?"}]}', "line 2 is not a valid example: "),
         ('{"messages": [{"role": "bot", "content": "A?"}]}', "role"),
     ],
 )
