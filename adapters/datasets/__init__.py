@@ -1,6 +1,6 @@
-"""The identity data in English and Swedish, and the code that reads and checks such data, without training.
-Everything may import it.
+"""The identity training data in English and Swedish (who the model says it is), and code that reads and
+checks data sets. It imports no training code, so every package may import it.
 """
 
 NEAR = 0.8
-"""Default similarity from which two examples are near duplicates."""
+"""Default Jaccard similarity, from 0 to 1, at or above which two examples are reported as near duplicates."""

@@ -1,4 +1,6 @@
-"""Report what is wrong with data sets, line by line, in bounded memory."""
+"""Check JSONL data sets and report each problem with its file and line. Memory use is about 190 bytes for
+each example.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +22,22 @@ ProblemKind = Literal[
     "json", "fields", "too-long", "language", "duplicate", "near-duplicate", "leak", "near-leak", "empty"
 ]
 Detect = Callable[[str], str | None]
-"""Returns the language code of a text, or None if it is undecided."""
+"""A function that returns the language code of a text, or None if the language is not clear."""
 TOLD_BY = 300
-"""Characters of an answer that are used to detect its language."""
+"""Number of characters at the beginning of an answer that are used to detect its language."""
 
 
 class DataChangedError(FileRefusedError):
-    """A data set changed while it was read."""
+    """A data set file changed while the check was reading it, so the check cannot finish."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem in one line."""
+    """One problem in a data set: its file, line, kind and reason."""
 
     path: Path
     line: int
-    """Line number from 1. 0 is the whole file."""
+    """Line number, counted from 1. It is 0 if the problem concerns the whole file."""
     kind: ProblemKind
     reason: str
 
@@ -46,21 +48,23 @@ class Problem:
 
 @dataclass(slots=True)
 class Summary:
-    """Summary of a check: what was read, and the number of problems of each kind."""
+    """Summary of a data set check: the number of files, of examples, and of problems of each kind."""
 
     files: int = 0
     examples: int = 0
-    """Number of lines that are complete examples."""
+    """Number of lines that were read as valid examples."""
     problems: Counter[ProblemKind] = field(default_factory=Counter["ProblemKind"])
 
     @property
     def clean(self) -> bool:
-        """True if there are no problems."""
+        """True if the check found no problems."""
         return not self.problems
 
 
 class Check:
-    """One check of data sets for training and for tests. `summary` is complete when `problems` has ended."""
+    """A single check of training files and, optionally, test files. `summary` is complete once the iterator
+    returned by `problems` is exhausted.
+    """
 
     def __init__(
         self,
@@ -71,17 +75,18 @@ class Check:
         detect: Detect | None = None,
         near: float = NEAR,
     ) -> None:
-        """`languages` are those that answers must be in. A line's own `language` takes precedence.
+        """Prepare a check of the files `training` and `tests`.
 
-        Without `detect`, languages are not checked. Raises `ValueError` if `near` is outside 0 to 1 or there
-        is no file.
+        Answers must be in one of `languages`; an example's own `language` field overrides this. Without
+        `detect`, the language of answers is not checked. Raises `ValueError` unless 0 < `near` <= 1 and
+        `training` names at least one file.
         """
         if not 0 < near <= 1:
             raise ValueError(
-                f"the option near is {near:g}: give a similarity above 0 and at most 1, such as {NEAR}"
+                f"the option near is {near:g}; give a similarity above 0 and at most 1, such as {NEAR}"
             )
         if not training:
-            raise ValueError("there is no file to check; name at least one")
+            raise ValueError("the list of training files is empty; name at least one data set file to check")
         self._paths = (*training, *tests)
         self._training = len(training)
         self._languages, self._detect, self._near = frozenset(languages), detect, near
@@ -91,13 +96,15 @@ class Check:
 
     @property
     def size(self) -> int:
-        """Size of all files in bytes. Raises `OSError`."""
+        """Total size in bytes of all files to check. Raises `OSError` if a file cannot be read."""
         return sum(path.stat().st_size for path in self._paths)
 
     def problems(self, progress: Callable[[int], object] = lambda done: None) -> Iterator[Problem]:
-        """Yield every problem: first those within lines, then repetitions between them, each in order.
+        """Yield every problem: first those within single lines, then examples that repeat earlier ones, each
+        group in file order.
 
-        `progress` is called with the bytes read. Raises `OSError`, and `DataChangedError`.
+        `progress` is called with the number of bytes read so far. Raises `OSError` if a file cannot be read,
+        and `DataChangedError` if a file changes during the check.
         """
         for problem in self._all(progress):
             self.summary.problems[problem.kind] += 1
@@ -111,7 +118,7 @@ class Check:
             yield from self._within(number, path, before, progress)
             before += path.stat().st_size
             if self.summary.examples == met:
-                yield Problem(path, 0, "empty", "does not hold any example")
+                yield Problem(path, 0, "empty", "the file holds no valid example")
         yield from self._between()
 
     def _within(
@@ -120,7 +127,7 @@ class Check:
         for line in iterate_lines(path):
             progress(before + line.end)
             if line.data is None:
-                yield Problem(path, line.number, "too-long", f"more than {MAX_LINE_BYTES} bytes in one line")
+                yield Problem(path, line.number, "too-long", f"the line has more than {MAX_LINE_BYTES} bytes")
                 continue
             try:
                 example = read_example(line.data, path)
@@ -157,17 +164,17 @@ class Check:
         try:
             example = read_example(line_at(opened[number], self._starts[row]), self._paths[number])
         except ExampleError:
-            path, remedy = self._paths[number], "Check it again when its writer has finished."
-            raise DataChangedError(path, "changed while it was read", remedy) from None
+            path, remedy = self._paths[number], "Check it again when nothing writes to it."
+            raise DataChangedError(path, "the data set changed while it was read", remedy) from None
         return whole_text(example.prompt, example.answer)
 
     def _describe(self, repeat: Repeat) -> tuple[ProblemKind, str]:
         place = f"{self._paths[self._files[repeat.earlier]]}:{self._numbers[repeat.earlier]}"
         if repeat.similarity == 1.0:
             if repeat.leak:
-                return "leak", f"its prompt is in the training data, {place}"
-            return "duplicate", f"repeats {place}"
+                return "leak", f"the prompt is also in the training data, {place}"
+            return "duplicate", f"the example repeats {place}"
         alike = f"{int(repeat.similarity * 100)}% alike"
         if repeat.leak:
-            return "near-leak", f"nearly in the training data, {place} ({alike})"
-        return "near-duplicate", f"nearly repeats {place} ({alike})"
+            return "near-leak", f"the example is nearly the same as training data, {place} ({alike})"
+        return "near-duplicate", f"the example nearly repeats {place} ({alike})"

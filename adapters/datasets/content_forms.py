@@ -1,8 +1,9 @@
-"""Find out what a base's chat template reads of a message: its content as a string, as a list of parts, or
-nothing.
+"""Find out how a base model's chat template reads message content: as a string, as a list of parts, or not at
+all.
 
-It renders messages that hold a mark, once. vLLM distinguishes the two forms by the template's syntax tree
-(`resolve_chat_template_content_format`). A mark also shows what a template omits.
+To find out, render messages whose content is a unique marker and look for the marker in the result. This also
+shows which roles a template omits. vLLM instead inspects the template's syntax tree
+(`resolve_chat_template_content_format`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 Message = Mapping[str, Any]
-"""`role` and `content`, and other fields that the base's template reads, such as `tool_calls` and
-`tool_call_id`.
+"""A chat message with `role` and `content`, and any other fields that the chat template reads, such as
+`tool_calls` and `tool_call_id`.
 """
 Render = Callable[[list[Message]], str | None]
-"""Renders messages unchanged. None if the template refuses them."""
+"""A function that renders messages with a chat template, without changing them first. It returns None if the
+template raises an error.
+"""
 
 _MARK = "4f1d"
 _USER = {"role": "user", "content": "9c2b"}
@@ -28,14 +31,16 @@ _TURNS: Mapping[str, tuple[tuple[Message, ...], ...]] = {
     "assistant": ((_USER,),),
     "tool": ((_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL]}),),
 }
-"""Maps each role to lists of messages that may precede its message. Each list is tried until the mark appears
-in the text.
+"""Maps each role to the message histories that may precede a message of that role. `probe_roles` tries each
+history until its marker appears in the rendered text.
 """
 _AFTER: Mapping[str, tuple[Message, ...]] = {"system": (_USER,), "assistant": (_USER,)}
 
 
 def in_form(messages: Sequence[Message], in_parts: Collection[str]) -> list[Message]:
-    """Return `messages`, with text as `[{"type": "text", "text": …}]` for the roles that are `in_parts`."""
+    """Return `messages`, with string content turned into `[{"type": "text", "text": …}]` for the roles in
+    `in_parts`.
+    """
     return [
         {**message, "content": [{"type": "text", "text": message["content"]}]}
         if message.get("role") in in_parts and isinstance(message.get("content"), str)
@@ -45,10 +50,11 @@ def in_form(messages: Sequence[Message], in_parts: Collection[str]) -> list[Mess
 
 
 def probe_roles(render: Render) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the roles whose content must be given in parts, and the roles whose content appears in the text.
+    """Return two sets of roles: those whose content the chat template only reads as a list of parts, and
+    those whose content appears in the rendered text.
 
-    Raises `ValueError` if the template renders a user's message but omits its content in either form. A
-    template that refuses the message is not judged: it will refuse each request.
+    Raises `ValueError` if the template renders a user message but prints its content in neither form. A
+    template that raises an error for every test message passes here; it will reject each request later.
     """
     in_parts, read = set[str](), set[str]()
     for role in _TURNS:
@@ -60,16 +66,16 @@ def probe_roles(render: Render) -> tuple[frozenset[str], frozenset[str]]:
             read.add(role)
         elif role == "user" and False in found:
             raise ValueError(
-                "the chat template does not print the user's message, neither as a string nor as a list of "
-                "parts: correct it "
+                "the chat template leaves out the user's message, both as a string and as a list of parts: "
+                "correct the template "
                 "in chat_template.jinja or tokenizer_config.json"
             )
     return frozenset(in_parts), frozenset(read)
 
 
 def _reads(render: Render, role: str, in_parts: Collection[str]) -> bool | None:
-    """True if the mark appears in the rendered text after any of the role's lists of preceding messages. None
-    if the template refuses all of them.
+    """Return whether the template prints the content of a message with `role`, after at least one of the
+    role's possible histories. Return None if the template raises an error for all of them.
     """
     outcome: bool | None = None
     for before in _TURNS[role]:

@@ -1,10 +1,13 @@
-"""One example of a data set: a conversation, read from any of four shapes of JSON.
+"""Read one example of a data set from a line of JSON: a conversation in any of four formats.
 
-`{"instruction", "input", "output"}`, where `input` may be empty or absent, is one question and its answer; so
-is `{"prompt", "completion"}`, whose values may also be lists of messages. `{"messages": [{"role", "content"},
-…]}` is a chat: a system message if there is one, then questions and answers in turn, an answer last.
-`{"conversations": [{"from", "value"}, …]}` (ShareGPT's) is a chat too; its system message may be in the field
-`system` instead. All shapes may also have the fields `id`, `source` and `language`.
+- `{"instruction", "input", "output"}` is one question and its answer; `input` may be empty or absent.
+- `{"prompt", "completion"}` is one question and its answer, or two lists of messages.
+- `{"messages": [{"role", "content"}, …]}` is a chat: an optional system message, then alternating user and
+  assistant messages, ending with an assistant message.
+- `{"conversations": [{"from", "value"}, …]}` (ShareGPT) is a chat as well; its system message may be in the
+  field `system` instead.
+
+A line of any format may also have the fields `id`, `source` and `language`.
 """
 
 from __future__ import annotations
@@ -25,13 +28,13 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "completion"),
     "instruction": ("instruction", "input", "output"),
 }
-"""Maps each field that identifies a shape to all fields of the shape."""
+"""The example formats: maps the field that identifies a format to all fields of that format."""
 NOTES = ("id", "source", "language")
-"""Fields that every shape may have. `language` is the language of the answers."""
+"""Fields that an example of any format may have. `language` is the language of the answers."""
 KNOWN_FIELDS = "; ".join(" and ".join(fields) for fields in reversed(SHAPES.values())) + (
     f"; and {', '.join(NOTES)} beside any of them"
 )
-"""The fields of every shape, for messages."""
+"""A list of the fields of every example format, for use in error messages."""
 MAX_MESSAGES = 1024
 
 _SPEAKERS: Mapping[str, Role] = {
@@ -44,11 +47,13 @@ _SPEAKERS: Mapping[str, Role] = {
     "bot": "assistant",
     "model": "assistant",
 }
-"""Maps ShareGPT's names for speakers to roles."""
+"""Maps the speaker names in ShareGPT files to the roles of OpenAI's API."""
 
 
 class ExampleError(ValueError):
-    """The line is not an example. `kind` is `json` if it is not a JSON object, else `fields`."""
+    """A line of a data set is not a valid example. `kind` is `json` if the line is not a JSON object, else
+    `fields`.
+    """
 
     def __init__(self, kind: Literal["json", "fields"], reason: str) -> None:
         self.kind: Literal["json", "fields"] = kind
@@ -56,12 +61,14 @@ class ExampleError(ValueError):
 
 
 class _LineError(FileRefusedError):
-    """The error that `parse_object` raises here. It never leaves this module."""
+    """The error class that this module passes to `parse_object`. `read_example` turns it into `ExampleError`,
+    so callers never see it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleMessage:
-    """One message of a conversation."""
+    """One message of a conversation: who speaks (`role`) and the text (`content`)."""
 
     role: Role
     content: str
@@ -69,20 +76,21 @@ class ExampleMessage:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One conversation, which ends with an answer."""
+    """One example of a data set: a conversation whose last message is an answer by the assistant."""
 
     messages: tuple[ExampleMessage, ...]
     language: str | None = None
-    """The language of the answers, as the line states it. None if it does not."""
+    """Language of the answers, from the line's `language` field. None if the line does not have that field.
+    """
 
     @property
     def answer(self) -> str:
-        """The assistant's messages, one line for each."""
+        """The text of all assistant messages, joined by newlines."""
         return self._said_by("assistant")
 
     @property
     def prompt(self) -> str:
-        """All messages to the assistant, including the system message."""
+        """The text of all system and user messages, joined by newlines."""
         return self._said_by("system", "user")
 
     def _said_by(self, *roles: Role) -> str:
@@ -90,7 +98,9 @@ class Example:
 
 
 def read_example(data: bytes, path: Path) -> Example:
-    """Read the example in one line of `path`. Raises `ExampleError`, which names the field."""
+    """Read the example in `data`, one line of the file `path`. Raises `ExampleError` that names the wrong
+    field.
+    """
     try:
         fields = parse_object(data, path, _LineError)
     except _LineError as problem:
@@ -101,7 +111,7 @@ def read_example(data: bytes, path: Path) -> Example:
         raise _unknown(unknown[0], shape)
     for name in ("id", "source"):
         if isinstance(fields.get(name), dict | list):
-            raise _wrong(name, "is neither text nor a number")
+            raise _wrong(name, "is a list or an object; give text or a number")
     messages = _READERS[shape](fields)
     return Example(messages, _language(fields.get("language")))
 
@@ -111,10 +121,12 @@ def _wrong(field: str, reason: str) -> ExampleError:
 
 
 def _unknown(name: str, shape: str) -> ExampleError:
-    """Explain what is wrong with a field that the line's shape does not have."""
+    """Return the error for a field that does not belong to the line's example format."""
     others = {field for fields in SHAPES.values() for field in fields}
     if name in others and shape != "instruction":
-        return _wrong(format_value(name), f"appears together with {shape}: use one shape in a line")
+        return _wrong(
+            format_value(name), f"appears together with {shape}; use the fields of one format in a line"
+        )
     return _wrong(format_value(name), f"is unknown; the fields are {KNOWN_FIELDS}")
 
 
@@ -128,7 +140,7 @@ def _text(fields: Mapping[str, Any], name: str, field: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise _wrong(
-            field, "holds half of a surrogate pair such as \\ud800, which is not a character"
+            field, "holds an unpaired UTF-16 surrogate such as \\ud800; replace it with a whole character"
         ) from None
     return value
 
@@ -150,7 +162,9 @@ def _instruction(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
 
 
 def _prompt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
-    """Read TRL's shape: texts, or lists of messages that form one chat together."""
+    """Read an example in TRL's format: `prompt` and `completion` are both text, or both lists of messages
+    that form one chat.
+    """
     asked, said = fields["prompt"], fields.get("completion")
     if not isinstance(asked, list) and not isinstance(said, list):
         return (
@@ -160,7 +174,7 @@ def _prompt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
     for name, value in (("prompt", asked), ("completion", said)):
         if not isinstance(value, list):
             raise _wrong(
-                name, "is not a list of messages; prompt and completion must both be text or both be lists"
+                name, "must be a list of messages: prompt and completion are both texts or both lists"
             )
     pieces: list[Any] = [*asked, *(said or ())]
     places = [f"prompt[{n}]" for n in range(len(asked))]
@@ -177,7 +191,9 @@ def _sharegpt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
     if not fields.get("system"):
         return found
     if found[0].role == "system":
-        raise _wrong("system", "appears together with a system message in conversations; keep one")
+        raise _wrong(
+            "system", "repeats the system message that is already in conversations; keep only one of the two"
+        )
     return ExampleMessage("system", _filled(fields, "system", "system")), *found
 
 
@@ -185,28 +201,33 @@ def _turns(
     value: object, field: str, places: Sequence[str], keys: tuple[str, str]
 ) -> tuple[ExampleMessage, ...]:
     if not isinstance(value, list) or not value:
-        raise _wrong(field, "is not a list of at least one message")
+        raise _wrong(field, "must be a list of messages with at least one message")
     if len(value) > MAX_MESSAGES:
-        raise _wrong(field, f"has {len(value)} entries; the limit is {MAX_MESSAGES}")
+        raise _wrong(field, f"has {len(value)} messages; the limit for one conversation is {MAX_MESSAGES}")
     places = places or [f"{field}[{index}]" for index in range(len(value))]
     found = tuple(_message(item, place, keys) for item, place in zip(value, places, strict=True))
     first = 1 if found[0].role == "system" else 0
     for index, message in enumerate(found[first:], first):
         expected = "assistant" if (index - first) % 2 else "user"
         if message.role != expected:
-            raise _wrong(f"{places[index]}.{keys[0]}", f"is {message.role}, but {expected} is expected here")
+            raise _wrong(
+                f"{places[index]}.{keys[0]}",
+                f"is {message.role}, but must be {expected}: user and assistant messages alternate",
+            )
     if found[-1].role != "assistant":
-        raise _wrong(field, "does not end with an answer (assistant)")
+        raise _wrong(field, "does not end with an answer; the last message must be the assistant's")
     return found
 
 
 def _message(value: object, field: str, keys: tuple[str, str]) -> ExampleMessage:
     who, what = keys
     if not isinstance(value, dict):
-        raise _wrong(field, f"is not an object: {format_value(value)}")
+        raise _wrong(field, f"must be a message, that is a JSON object, but is {format_value(value)}")
     fields: Mapping[str, Any] = value
     if unknown := [name for name in fields if name not in keys]:
-        raise _wrong(f"{field}.{unknown[0][:64]}", f"is unknown: a message has {who} and {what}")
+        raise _wrong(
+            f"{field}.{unknown[0][:64]}", f"is unknown; a message has only the fields {who} and {what}"
+        )
     said = _text(fields, who, f"{field}.{who}")
     role = said if who == "role" else _SPEAKERS.get(said)
     if role != "system" and role != "user" and role != "assistant":

@@ -1,8 +1,8 @@
-"""Find examples that repeat each other, among any number of them, in bounded memory.
+"""Find examples that repeat earlier ones, in data sets of any size, with about 190 bytes of memory for each
+example.
 
-About 190 bytes are kept for each example. Texts that may be alike are read again from their files and
-compared exactly. The work is linear except for sorting: each example is compared with at most four earlier
-ones.
+Texts that may be similar are read again from their files and compared exactly. Each example is compared with
+at most four earlier ones, so the work is linear except for sorting.
 """
 
 from __future__ import annotations
@@ -26,20 +26,22 @@ _NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """An example that repeats an earlier one. Both are numbered by order of `add`, from 0."""
+    """An example (`row`) that repeats an earlier example (`earlier`). Both are numbers, counted from 0 in the
+    order of calls to `Index.add`.
+    """
 
     row: int
     earlier: int
     similarity: float
-    """Jaccard similarity of the two texts. 1 if the texts are equal or, between training and tests, the
-    prompts.
+    """Jaccard similarity of the two examples. It is 1 if their texts are equal, or if a test example has the
+    prompt of a training example.
     """
     leak: bool
-    """True if the earlier one is for training and this one for tests."""
+    """True if the earlier example is training data and the repeating example is test data."""
 
 
 class Index:
-    """Collects the examples for training, then those for tests, and finds repetitions."""
+    """Collects training examples, then test examples, and finds examples that repeat earlier ones."""
 
     def __init__(self) -> None:
         self._texts, self._prompts = array("Q"), array("Q")
@@ -51,7 +53,7 @@ class Index:
         return len(self._texts)
 
     def add(self, prompt: str, answer: str, *, test: bool = False) -> None:
-        """Add one example. Examples for training must come before those for tests."""
+        """Add one example. All training examples must be added before the first test example."""
         if not test:
             assert self._training == len(self), "examples for training come first"
             self._training += 1
@@ -63,10 +65,11 @@ class Index:
             self._flush()
 
     def repeats(self, threshold: float, text_of: Callable[[int], str]) -> Iterator[Repeat]:
-        """Yield one `Repeat` for each example that repeats an earlier one, in order.
+        """Yield a `Repeat` for each example that repeats an earlier example, in the order of `add`.
 
-        A repetition is the same text on one side, the same prompt in training and tests, or a similarity of
-        at least `threshold`. `text_of` returns an example's `whole_text` again.
+        An example repeats another if both are training or both test examples with the same text, if a test
+        example has the prompt of a training example, or if the similarity is at least `threshold`. `text_of`
+        must return the `whole_text` of an example, given its number.
         """
         self._flush()
         same, leaked = self._same_text(), self._same_prompt()
@@ -103,8 +106,8 @@ class Index:
             self._waiting.clear()
 
     def _same_text(self) -> RowNumbers:
-        """Return for each example the first one with the same text among the training or the test examples,
-        whichever it belongs to. -1 if that is the example itself.
+        """Return, for each example, the number of the first example with the same text, searching training
+        and test examples separately. The value is -1 if that is the example itself.
         """
         found = np.full(len(self), _NONE, np.int64)
         texts = np.frombuffer(self._texts, np.uint64)
@@ -116,7 +119,9 @@ class Index:
         return found
 
     def _same_prompt(self) -> RowNumbers:
-        """Return for each test example the first training example with the same prompt; -1 if none has it."""
+        """Return, for each example, the number of the first training example with the same prompt. The value
+        is -1 for training examples and for prompts not in the training data.
+        """
         found = np.full(len(self), _NONE, np.int64)
         if self._training == 0:
             return found
@@ -128,10 +133,12 @@ class Index:
         return found
 
     def _candidates(self, fresh: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return for each example up to four earlier ones that may be similar, padded with -1.
+        """Return, for each example, the numbers of up to four earlier examples that may be similar, padded
+        with -1.
 
-        For each band, they are the first example with the same hash, and the latest one before this example.
-        Examples that are not `fresh` repeat an earlier text and are skipped.
+        For each MinHash band, the candidates are the first example with the same band hash and the latest
+        such example before this one. Examples that are False in `fresh` repeat an earlier text exactly and
+        are skipped.
         """
         found = np.full((len(self), _CANDIDATES), _NONE, np.int64)
         rows = np.flatnonzero(fresh)
@@ -150,18 +157,22 @@ class Index:
 
 
 def whole_text(prompt: str, answer: str) -> str:
-    """Return the text of an example that is used in comparisons."""
+    """Return the text that represents an example when examples are compared: the prompt, a newline and the
+    answer.
+    """
     return f"{prompt}\n{answer}"
 
 
 def _run_starts(values: Hashes) -> RowNumbers:
-    """For each position in the sorted `values`, return the first position that holds the same value."""
+    """Return, for each position in the sorted array `values`, the first position with the same value."""
     new = np.concatenate([[True], values[1:] != values[:-1]])
     return np.maximum.accumulate(np.where(new, np.arange(len(values)), 0))
 
 
 def _put(found: RowNumbers, rows: RowNumbers, others: RowNumbers) -> None:
-    """Write `others` to the first free column of each row of `rows`, unless the row already holds them."""
+    """In the table `found`, write each number of `others` to the first free column of the matching row in
+    `rows`, unless that row already holds the number.
+    """
     for column in range(_CANDIDATES):
         held = found[rows, column]
         free = held == _NONE

@@ -1,5 +1,5 @@
-"""Read the lines of a JSONL file one by one, with bounded length, each with its line number and its position
-in bytes.
+"""Read a JSONL file line by line. Each line has a maximum length and comes with its line number and byte
+offset.
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_LINE_BYTES = 4 << 20
-"""Longest line that is read. A longer one is skipped and reported."""
+"""Maximum number of bytes of a line. The text of a longer line is skipped, and the line is reported as too
+long.
+"""
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """One line that is not blank."""
+    """One non-blank line of a file."""
 
     number: int
-    """Number of the line in its file, from 1."""
+    """Line number in the file, counted from 1."""
     start: int
-    """Position of the line's first byte in the file."""
+    """Byte offset of the line's first byte in the file."""
     data: bytes | None
-    """The line without its end. None if it is longer than `MAX_LINE_BYTES`."""
+    """The line's bytes without the newline. None if the line is longer than `MAX_LINE_BYTES`."""
     end: int
-    """Position of the first byte after it."""
+    """Byte offset of the first byte after the line."""
 
 
 def iterate_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[TextLine]:
-    """Yield every line of `path` that is not blank. Needs memory for one line. Raises `OSError`."""
+    """Yield every non-blank line of the file `path`, holding one line in memory. Raises `OSError`."""
     with path.open("rb") as file:
         number, start = 0, 0
         while data := file.readline(limit + 2):
@@ -45,7 +47,7 @@ def iterate_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[TextLi
 
 
 def line_at(file: BinaryIO, start: int) -> bytes:
-    """Return the line of an open file that begins at byte `start`, cut at `MAX_LINE_BYTES`."""
+    """Return the line that begins at byte offset `start` of an open file, cut off at `MAX_LINE_BYTES`."""
     file.seek(start)
     return file.readline(MAX_LINE_BYTES + 2).rstrip(b"\r\n")
 

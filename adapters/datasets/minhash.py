@@ -1,8 +1,10 @@
-"""Measures how similar two texts are: the Jaccard similarity of their word shingles, exactly and by MinHash.
+"""Measure how similar two texts are: the Jaccard similarity of their word shingles, exactly or estimated by
+MinHash.
 
-Source: A. Broder, "On the resemblance and containment of documents" (1997); banding as in J. Leskovec,
-A. Rajaraman, J. Ullman, "Mining of Massive Datasets", chapter 3. The hash functions are multiply-shift
-(M. Dietzfelbinger et al., 1997) over mixed 64-bit shingle hashes, the same in every run.
+Source: A. Broder, "On the resemblance and containment of documents" (1997). MinHash values are grouped into
+bands as in J. Leskovec, A. Rajaraman, J. Ullman, "Mining of Massive Datasets", chapter 3. The hash functions
+are multiply-shift (M. Dietzfelbinger et al., 1997) over mixed 64-bit shingle hashes; every run uses the same
+functions.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHINGLE = 3
-"""Words in a shingle. A shorter text is one shingle."""
+"""Number of successive words in a shingle. A text with fewer words is a single shingle."""
 BANDS, ROWS = 16, 4
-"""Two texts of similarity s share a band with probability 1 - (1 - s^4)^16: 0.9998 at 0.8, 0.64 at 0.5."""
+"""MinHash uses 16 bands of 4 rows. Two texts with similarity s share a band with probability 1 - (1 -
+s^4)^16: 0.9998 at s = 0.8, 0.64 at s = 0.5.
+"""
 
 Hashes = NDArray[np.uint64]
 
@@ -29,23 +33,25 @@ _generator = np.random.default_rng(20)
 _FACTORS: Hashes = _generator.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64) | np.uint64(1)
 _TERMS: Hashes = _generator.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64)
 _FEW = 4096
-"""Shingles that are hashed at once, and the most that represent one text. Limits memory to a few MB."""
+"""Maximum number of shingles that represent one text, and the number that is hashed at once. It limits memory
+use to a few MB.
+"""
 
 
 def normal(text: str) -> str:
-    """Normalise `text`: ignore case, character width, and runs of white space."""
+    """Return `text` in a normal form that ignores case, character width and repeated white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def key(text: str) -> int:
-    """Return 64 bits that are equal for texts with equal normal forms."""
+    """Return a 64-bit hash of a text's normal form, so texts that `normal` makes equal have equal hashes."""
     return int.from_bytes(hashlib.blake2b(normal(text).encode(), digest_size=8).digest(), "little")
 
 
 def shingles(text: str) -> Hashes:
-    """Return hashes of every `SHINGLE` successive words of `text`, sorted and unique; never empty.
+    """Return sorted, unique hashes of every `SHINGLE` successive words in `text`. The result is never empty.
 
-    A text with more than 4,096 shingles is represented by the smallest ones (Broder's bottom-k sketch).
+    Only the 4,096 smallest hashes of a long text are kept (Broder's bottom-k sketch).
     """
     words: list[str] = _WORD.findall(normal(text)) or [normal(text)]
     hashed = np.array([zlib.crc32(word.encode()) for word in words], np.uint64)
@@ -57,13 +63,15 @@ def shingles(text: str) -> Hashes:
 
 
 def similarity(one: Hashes, other: Hashes) -> float:
-    """Return the Jaccard similarity of two results of `shingles`, from 0 to 1."""
+    """Return the Jaccard similarity of two texts, from 0 to 1, given their `shingles`."""
     shared = len(np.intersect1d(one, other, assume_unique=True))
     return shared / (len(one) + len(other) - shared)
 
 
 def bands(texts: Sequence[Hashes]) -> Hashes:
-    """Return a row of `BANDS` hashes for each result of `shingles`. Texts that share one are candidates."""
+    """Return the MinHash band hashes of texts, given their `shingles`: one row of `BANDS` hashes for each
+    text. Two texts that share a hash in the same column may be similar.
+    """
     minima = np.empty((len(texts), BANDS * ROWS), np.uint64)
     for start, end in _batches(texts):
         flat = np.concatenate(texts[start:end])
@@ -78,7 +86,7 @@ def bands(texts: Sequence[Hashes]) -> Hashes:
 
 
 def _batches(texts: Sequence[Hashes]) -> list[tuple[int, int]]:
-    """Yield ranges of `texts` with about `_FEW` shingles each."""
+    """Split `texts` into ranges (start, end) with about `_FEW` shingles each."""
     found: list[tuple[int, int]] = []
     start = size = 0
     for index, text in enumerate(texts):
@@ -90,7 +98,7 @@ def _batches(texts: Sequence[Hashes]) -> list[tuple[int, int]]:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """Apply the finaliser of splitmix64 (G. Steele et al., 2014)."""
+    """Mix the bits of 64-bit hashes with the finalizer of splitmix64 (G. Steele et al., 2014)."""
     values = values + _MIX
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Measure the lengths of a data set's examples, and the languages that they are in."""
+"""Measure the lengths of the examples in a data set, and count the languages of their answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adapters.datasets.example import Example, ExampleError, read_example
 from adapters.datasets.lines import iterate_lines
 
 CountTokens = Callable[[Example], int]
-"""Returns the number of tokens of an example as it is trained on."""
+"""A function that returns the number of tokens of an example, in the format in which it is trained on."""
 UNDECIDED = "undecided"
 
 _BINS = 12
@@ -24,7 +24,7 @@ _NICE = (1, 2, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """One bar of a histogram: the number of lengths from `low` to `high`, without `high` itself."""
+    """One bar of a histogram of lengths. `count` lengths are at least `low` and less than `high`."""
 
     low: int
     high: int
@@ -33,7 +33,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """A distribution of lengths in characters, tokens or messages."""
+    """Statistics of the lengths of examples in characters, tokens or messages, with a histogram."""
 
     smallest: int
     median: float
@@ -42,13 +42,13 @@ class Lengths:
     mean: float
     total: int
     bins: tuple[Bin, ...]
-    """Bins of equal width. If the maximum is far beyond the 99th percentile, the last bin holds everything
-    above that.
+    """Histogram bars of equal width. If the maximum is more than twice the 99th percentile, the last bar also
+    holds all longer lengths.
     """
 
     @classmethod
     def of(cls, values: Sequence[int]) -> Lengths | None:
-        """Make a distribution. None if there are no lengths."""
+        """Compute the statistics of the lengths `values`. Return None if there are no values."""
         if not len(values):
             return None
         numbers = np.asarray(values, np.int64)
@@ -71,19 +71,20 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Result of `measure_dataset`."""
+    """Statistics of a data set, as `measure_dataset` returns them."""
 
     path: Path
     bytes: int
     examples: int
     broken: int
-    """Number of lines that are not examples. `oneseek data check` says why."""
+    """Number of lines that are not valid examples. `oneseek data check` shows why."""
     lengths: Mapping[str, Lengths]
-    """`messages`, `prompt characters`, `answer characters`, and `tokens` if they were counted."""
+    """Maps what is measured to its lengths. The keys are `messages`, `prompt characters`, `answer
+    characters`, and `tokens` if tokens were counted.
+    """
     languages: Mapping[str, int]
-    """Maps each language of the answers to the number of examples, most frequent first. Undecided ones count
-    as
-    `UNDECIDED`.
+    """Maps each language to the number of examples with answers in it, most frequent first. Answers in no
+    clear language count as `UNDECIDED`.
     """
 
 
@@ -94,10 +95,11 @@ def measure_dataset(
     count: CountTokens | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Stats:
-    """Read `path` once. Needs about 16 bytes of memory for each example. Raises `OSError`, and what `count`
-    raises.
+    """Read the data set `path` once and return its statistics, using about 16 bytes of memory for each
+    example.
 
-    `progress` is called with the bytes read.
+    `progress` is called with the number of bytes read so far. Raises `OSError`, and any error that `count`
+    raises.
     """
     names = ("messages", "prompt characters", "answer characters", *(("tokens",) if count else ()))
     columns = {name: array("I") for name in names}
@@ -129,7 +131,7 @@ def measure_dataset(
 
 
 def _nice(width: int) -> int:
-    """Return the smallest of 1, 2, 5, 10, 20, 50… that is at least `width`."""
+    """Return the smallest number of the series 1, 2, 5, 10, 20, 50, 100… that is at least `width`."""
     power = 1
     while True:
         for digit in _NICE:

@@ -1,3 +1,3 @@
-"""Make a data set for a small student from a teacher's answers. torch is only used in child processes;
-`server.jobs` imports this package.
+"""Make a data set for training a small student model from the answers of a teacher model. torch runs only in
+child processes; `server.jobs` imports this package.
 """

@@ -1,4 +1,6 @@
-"""Send several requests at once, and send each again if its server is busy or silent."""
+"""Send several requests to a teacher's server at once, and retry a request if the server is busy or does not
+answer.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +17,40 @@ A = TypeVar("A")
 
 
 class Stop(Protocol):
-    """A signal that no more questions should be sent."""
+    """A signal, such as a `threading.Event`, that tells a distillation run to send no more questions."""
 
     def is_set(self) -> bool:
-        """True if asking should stop. It is called often, from several threads."""
+        """True if no more questions should be sent. Several threads call this often."""
         ...
 
 
 FIRST_WAIT = 1.0
-"""Seconds before the first retry, doubled for each further one."""
+"""Seconds before the first retry of a request. Each further wait is twice as long."""
 LONGEST_WAIT = 60.0
-"""Maximum seconds between two retries, unless the server's Retry-After asks for more."""
+"""Maximum number of seconds before a retry, unless the server's Retry-After header asks for a longer wait."""
 LONGEST_ASKED = 600.0
-"""Maximum seconds of a Retry-After that are waited for."""
+"""Longest wait in seconds that a server's Retry-After header may ask for. If it asks for more, the request
+fails.
+"""
 _LOOK = 0.1
 
 
 class _AbandonedError(Exception):
-    """The run was stopped while a request was waiting to be sent again."""
+    """The run ended while a request was waiting for its next retry, so the request is given up."""
 
 
 def side_by_side(
     ask: Callable[[Q], A], questions: Sequence[Q], many: int, stop: Stop, *, retries: int
 ) -> Iterator[tuple[Q, A]]:
-    """Yield each question with its answer as they arrive, with `many` requests in flight.
+    """Send `questions` with up to `many` requests in flight, and yield each question with its answer as
+    answers arrive.
 
-    After `stop`, no further request is sent, and those in flight are waited for. If `ask` fails for good, the
-    others in flight are waited for too, and its error is raised last. If you leave the iteration early,
-    threads end with their requests and do not keep the process alive. An answer counts as in flight until you
-    ask for the next one. So if you store answers slowly, a kill loses at most `many` of them.
+    After `stop` is set, send no further request, but wait for those in flight. If a request fails for good,
+    also wait for the requests in flight, and then raise its error. If the caller leaves the iteration early,
+    the threads end after their present requests and do not keep the process alive.
+
+    An answer counts as in flight until the caller asks for the next one. So a caller that stores each answer
+    loses at most `many` answers if it is killed.
     """
     waiting: queue.SimpleQueue[Q] = queue.SimpleQueue()
     for question in questions:
@@ -94,10 +101,11 @@ def side_by_side(
 
 
 def patiently(ask: Callable[[], A], retries: int, ended: Callable[[], bool]) -> A:
-    """Call `ask`, and retry up to `retries` times if a retry may succeed.
+    """Call `ask`, and repeat the call up to `retries` times if it fails with an error that may pass.
 
-    Waits as long as the server's Retry-After says. Otherwise the wait doubles each time, from `FIRST_WAIT` to
-    `LONGEST_WAIT`, minus a random part of up to a half. Raises the last `EndpointError`.
+    The wait before a retry is the server's Retry-After. Without that header the wait doubles each time, from
+    `FIRST_WAIT` to `LONGEST_WAIT`, minus a random part of up to a half. Raises the last `EndpointError`, and
+    `_AbandonedError` if `ended` becomes true during a wait.
     """
     for attempt in range(retries + 1):
         try:

@@ -1,4 +1,4 @@
-"""Find out if a text repeats one that was kept before, exactly or nearly."""
+"""Detect texts that equal, or nearly equal, a text that was kept before."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from adapters.datasets.minhash import Hashes, bands, key, shingles, similarity
 
 
 class Deduplicator:
-    """Remembers texts and recognises repetitions. Finds every pair that `oneseek data check` would find.
+    """Remembers texts, and detects whether a new text is a duplicate or near duplicate of one of them.
 
-    Two texts are near duplicates if their similarity is at least `near`. Candidates come from MinHash bands,
-    as in that command, and all of them are compared. So the order of the texts does not matter.
+    Two texts are near duplicates if their Jaccard similarity is at least `near`. As in `oneseek data check`,
+    MinHash bands find the candidates. Here every candidate is compared, so every pair that the command would
+    report is found, in whatever order the texts are added.
     """
 
     def __init__(self, near: float) -> None:
@@ -24,7 +25,7 @@ class Deduplicator:
         return len(self._shingles)
 
     def repeats(self, text: str) -> bool:
-        """True if `text` was added before, or is nearly the same as a text that was."""
+        """True if `text` is a duplicate or near duplicate of a text that was added before."""
         if key(text) in self._keys:
             return True
         found = shingles(text)
@@ -32,7 +33,7 @@ class Deduplicator:
         return any(similarity(found, self._shingles[row]) >= self._near for row in near)
 
     def add(self, text: str) -> None:
-        """Add `text` to the known texts."""
+        """Remember `text`, so that `repeats` detects its duplicates."""
         self._keys.add(key(text))
         found = shingles(text)
         for place in _places(found):

@@ -1,7 +1,7 @@
-"""Decide which of a teacher's answers are not good examples: one pure function for each reason.
+"""Filters that drop a teacher's bad answers before they become training examples.
 
-A function gets the question, the answer and the rules, and returns True to drop the answer. The first reason
-that applies is counted.
+Each filter is a pure function for one reason. It gets the prompt with the answer, and the rules, and returns
+True to drop the answer. If several filters match, the answer counts for the first one only.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from adapters.evaluation.judge import LanguageOf, claims_identity, words
 
 _CONTROL = re.compile(r"\ufffd|\[/?INST\]|</?s>|<\|[a-zA-Z_]+\|>|<0x[0-9A-F]{2}>|<unk>|<pad>")
 _NO_TEXT = ("Cc", "Cs", "Co")
-"""Unicode categories that are not text: control, surrogate and private-use characters."""
+"""Unicode categories of characters that never belong in an answer: control, surrogate and private use."""
 _LONGEST_PARAPHRASE = 3
 _FEW_WORDS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A question to a teacher, and its answer."""
+    """A prompt and the teacher's answer, before the filters decide whether to keep the pair."""
 
     prompt: str
     answer: str
     ended: bool
-    """True if the answer ended by itself rather than at the token limit."""
+    """True if the teacher ended the answer itself; False if the token limit cut it off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Limits for judging a candidate."""
+    """The criteria of the filters: the wanted language, a language detector, and the limits in the
+    options.
+    """
 
     language: str
     language_of: LanguageOf
@@ -111,19 +113,17 @@ FILTERS: Mapping[str, Filter] = {
     "copy of the prompt": _copy,
     "repeats itself": _loop,
 }
-"""Maps each reason for dropping an answer to its filter, in the order in which they are tried."""
+"""Maps each reason for dropping an answer to its filter function. The filters run in this order."""
 
 
 def _kind(found: Candidate, _: Rules) -> bool:
-    """True if the kind changed: a question must stay a question, and an instruction must not become an
-    answer.
-    """
+    """True if the prompt ends in a question mark and the paraphrase does not, or the other way round."""
     return found.prompt.rstrip().endswith("?") != found.answer.rstrip().endswith("?")
 
 
 def _answered(found: Candidate, rules: Rules) -> bool:
-    """True if the text speaks of itself as OneSeek but the prompt does not: small teachers answer a prompt
-    instead of rewording it.
+    """True if the paraphrase says that it is OneSeek although the prompt does not. Small teachers often
+    answer a prompt instead of rewording it.
     """
     return claims_identity(found.answer, rules.language) and not claims_identity(found.prompt, rules.language)
 
@@ -144,9 +144,11 @@ PARAPHRASE_FILTERS: Mapping[str, Filter] = {
     "refusal": _refusal,
     "another model's name": _foreign,
 }
-"""Maps each reason for dropping a paraphrase of a prompt to its filter."""
+"""Maps each reason for dropping a paraphrase of a prompt to its filter function. The filters run in this
+order.
+"""
 
 
 def fault(found: Candidate, rules: Rules, filters: Mapping[str, Filter] = FILTERS) -> str | None:
-    """Return the first of `filters` that drops `found`; None if it is kept."""
+    """Return the reason of the first of `filters` that drops the answer `found`; None if all keep it."""
     return next((name for name, drops in filters.items() if drops(found, rules)), None)

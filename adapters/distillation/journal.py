@@ -1,8 +1,9 @@
-"""Keeps every answer of the teacher in an append-only file, so that no question is sent twice.
+"""A journal of the teacher's answers: an append-only file, so that no question is sent twice.
 
-The first line records what is asked and of whom; a folder holds one such run. Each further line is one answer
-under its key, flushed to the disk before it counts. A kill leaves at most one torn line at the end, which is
-cut off before the file grows again.
+The first line records the teacher, the options and the seeds of the run; a folder holds the journal of one
+run. Each further line holds one answer and the key of its question, and is flushed to disk before the answer
+counts. If the process is killed, at most the last line is incomplete. It is cut off when the journal is
+opened again.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ _LOCK = ".lock"
 
 
 class JournalError(RuntimeError):
-    """The journal cannot be continued. The message says what was found and what to do."""
+    """The run cannot use the journal of answers in its output folder. The message says why, and
+    what to do.
+    """
 
 
 class AnswerJournal:
-    """The answers in a folder, by key. Use `open_journal` to get one."""
+    """The teacher's stored answers in one output folder, found by the key of the question. Create it with
+    `open_journal`.
+    """
 
     def __init__(self, file: BinaryIO, answers: dict[str, EndpointAnswer]) -> None:
         self._file = file
@@ -42,36 +47,40 @@ class AnswerJournal:
         return len(self._answers)
 
     def get(self, key: str) -> EndpointAnswer | None:
-        """Return the answer stored under `key`."""
+        """Return the stored answer to the question with this `key`. None if it has no answer yet."""
         return self._answers.get(key)
 
     def add(self, key: str, said: EndpointAnswer) -> None:
-        """Store an answer. It is on the disk when this returns."""
+        """Store the answer `said` to the question with this `key`. It is flushed to disk before the method
+        returns.
+        """
         line = json.dumps({"key": key, **_answer_to_json(said)}, ensure_ascii=True) + "\n"
         _append(self._file, line.encode())
         self._answers[key] = said
 
     @property
     def fingerprints(self) -> list[str]:
-        """Every `system_fingerprint` of the teacher that was seen, in order."""
+        """All values of `system_fingerprint` in the teacher's answers, sorted. Answers of the judge are left
+        out.
+        """
         own = (said for key, said in self._answers.items() if not key.startswith(JUDGED))
         return sorted({said.fingerprint for said in own if said.fingerprint})
 
 
 @contextmanager
 def open_journal(folder: Path, asked: Mapping[str, Any]) -> Generator[AnswerJournal]:
-    """Open the journal of `folder`, new or continued. `asked` is everything that decides what is asked and of
-    whom.
+    """Open the journal of answers in `folder`, or create it. `asked` holds every value that decides which
+    questions are sent, and to which teacher.
 
-    Raises `OptionError` naming what differs if the folder holds another run, `JournalError` if it cannot be
-    read or another process is using it, and `OSError`.
+    Raises `OptionError` that names the first differing value if the folder belongs to a run with other
+    values. Raises `JournalError` if the journal is unreadable or in use by another process, and `OSError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise JournalError(f"another process is making a data set in {folder}; wait for it") from None
+        raise JournalError(f"another process is making a data set in {folder}; wait until it ends") from None
     try:
         path = folder / FILE
         answers = _read(path, asked) if path.exists() else None
@@ -85,7 +94,9 @@ def open_journal(folder: Path, asked: Mapping[str, Any]) -> Generator[AnswerJour
 
 
 def _append(file: BinaryIO, line: bytes) -> None:
-    """Append `line` and flush it. Take back a partly written line, for example on a full disk."""
+    """Append `line` to the journal and flush it to disk. If that fails, for example on a full disk, remove
+    the partly written line.
+    """
     before = os.fstat(file.fileno()).st_size
     left = memoryview(line)
     with naming(Path(file.name)):
@@ -100,7 +111,9 @@ def _append(file: BinaryIO, line: bytes) -> None:
 
 
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | None:
-    """Read the file and cut off a torn last line. None if it holds no whole line."""
+    """Read all answers in the journal `path` by key, and cut off an incomplete last line. Return None if the
+    file does not hold a complete line.
+    """
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
@@ -115,13 +128,15 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | N
         before: dict[str, Any] = head["asked"]
         found = dict(map(_answer, rest))
     except (ValueError, KeyError, TypeError) as error:
-        raise JournalError(f"{path} is not a journal of answers ({error}); use another folder") from error
+        raise JournalError(
+            f"{path} is not a journal of teacher answers ({error}); use another output folder"
+        ) from error
     now: dict[str, Any] = json.loads(json.dumps(dict(asked)))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             then, given = _format_value(before.get(name)), _format_value(now.get(name))
             problem = f"{path.parent} was begun with {then}, not {given}"
-            raise OptionError(name, f"{problem}; use the same, or another --output")
+            raise OptionError(name, f"{problem}; give the first value again, or another output folder")
     return found
 
 

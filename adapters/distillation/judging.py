@@ -1,5 +1,5 @@
-"""An optional judge: a model that grades each example with one digit. Anything else does not count as a
-grade.
+"""Grade examples with an optional judge: a model that replies with one digit from 1 to 5. Any other reply is
+not a grade.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ _OTHER = (
 LONGEST = 8
 """Maximum number of tokens in the judge's reply."""
 JUDGED = "judge/"
-"""Prefix of the keys under which the journal stores grades."""
+"""Prefix of the journal keys under which the judge's replies are stored."""
 
 
 def judge_prompt(prompt: str, answer: str, language: str) -> str:
-    """Return the prompt that asks the judge about one example."""
+    """Return the prompt that asks the judge to grade one example, a prompt and its answer."""
     return _ASKED.get(language, _OTHER).format(prompt=prompt, answer=answer)
 
 
 def judge_key(prompt: str, answer: str) -> str:
-    """Return the key under which the judge's grade of an example is stored."""
+    """Return the journal key of the judge's reply about one example."""
     return JUDGED + hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:24]
 
 
 def grade(said: str) -> int | None:
-    """Return the grade from 1 to 5; None if `said` is anything else than one digit."""
+    """Return the grade in the judge's reply `said`, from 1 to 5. None unless the reply is one digit, such as
+    `4`, `4.` or `4/5`.
+    """
     found = _GRADE.fullmatch(said)
     return int(found[1]) if found else None

@@ -1,4 +1,6 @@
-"""Write a distillation's results: the data set, the origin of each line, and a report."""
+"""Write the results of a distillation run: the data set, the provenance of each of its lines, and a
+report.
+"""
 
 from __future__ import annotations
 
@@ -22,74 +24,85 @@ DATA, PROVENANCE, REPORT = "data.jsonl", "provenance.jsonl", "report.json"
 
 
 class UncleanDataError(RuntimeError):
-    """The finished data set does not pass `oneseek data check`."""
+    """`oneseek data check` finds a problem in the data set that the distillation run wrote. This is a bug in
+    OneSeek.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedExample:
-    """An example that passed every filter."""
+    """An example that passed every filter: the prompt, the request to the teacher, and the answer."""
 
     prompt: SeedPrompt
     question: TeacherQuestion
     said: EndpointAnswer
     score: int | None = None
-    """The judge's grade. None without a judge."""
+    """The judge's grade of the example, from 1 to 5. None if the run has no judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillResult:
-    """The result of a distillation."""
+    """The result of a distillation run: its examples, and counts for the report."""
 
     folder: Path
     asked: Mapping[str, Any]
-    """The seeds and options that decide which questions the teacher gets."""
+    """The teacher, the judge, the seeds and the options that decide which questions are sent."""
     examples: tuple[AcceptedExample, ...]
     wanted: int
     seeds: int
-    """Number of seed prompts that were sent to the teacher."""
+    """Number of seed prompts, without those too similar to an evaluation question."""
     paraphrases: FilterCounts
     answers: FilterCounts
     sent: int
-    """Number of answers that arrived in this run."""
+    """Number of answers by the teacher and the judge in this run, without those read from the journal."""
     refused: int
-    """Number of questions that the server refused."""
+    """Number of questions that the teacher's server rejected."""
     fingerprints: tuple[str, ...]
-    """Values of `system_fingerprint` that the teacher's server sent. Empty if it sends none."""
+    """Values of `system_fingerprint` that the teacher's server sent with its answers. Empty if it
+    sends none.
+    """
 
     @property
     def data(self) -> Path:
-        """Path of the data set."""
+        """Path of the data set file."""
         return self.folder / DATA
 
     @property
     def enough(self) -> bool:
-        """True if there are at least as many examples as the user wanted."""
+        """True if the run made at least as many examples as the user wanted."""
         return len(self.examples) >= self.wanted
 
     @property
     def teacher(self) -> dict[str, Any]:
-        """The teacher's identity for the record."""
+        """Identity of the teacher, as written to the report: server address or digest, model name, and system
+        fingerprints.
+        """
         found = dict(self.asked["teacher"])
         return {**found, "system_fingerprints": list(self.fingerprints)} if self.fingerprints else found
 
     @property
     def judge_digest(self) -> str | None:
-        """Digest of the judge, as `teacher_digest`."""
+        """Digest that identifies the judge: a hash of a local model's files, or of a server's address and
+        model name. None without a judge.
+        """
         judge = self.asked["judge"]
         return identity_digest(judge) if judge is not None else None
 
     @property
     def teacher_digest(self) -> str:
-        """`sha256:…` of a local teacher's files. For a server, a hash of its address and model name."""
+        """Digest that identifies the teacher: `sha256:…` of a local model's files, or a hash of a server's
+        address, model name and system fingerprints.
+        """
         own = self.asked["teacher"]
         marks = {"system_fingerprints": " ".join(self.fingerprints)} if self.fingerprints else {}
         return identity_digest({**own, **marks})
 
 
 def write(found: DistillResult, language: str, options: DistillOptions, language_of: LanguageOf) -> None:
-    """Write the data set, its provenance and the report. Existing files are replaced atomically.
+    """Write the data set, the provenance of its lines, and the report. Existing files are replaced
+    atomically.
 
-    Raises `UncleanDataError` if `oneseek data check` would report a problem, and `OSError`.
+    Raises `UncleanDataError` if `oneseek data check` would report a problem in the data set, and `OSError`.
     """
     teacher = str(found.asked["teacher"]["model"])
     _write_lines(found.data, (_row(one, language, teacher) for one in found.examples))
@@ -97,7 +110,9 @@ def write(found: DistillResult, language: str, options: DistillOptions, language
     if found.examples:
         check = Check([found.data], languages=(language,), detect=language_of, near=options.near)
         if (problem := next(check.problems(), None)) is not None:
-            raise UncleanDataError(f"{problem}; this is a bug in OneSeek: please report it")
+            raise UncleanDataError(
+                f"the new data set has a problem: {problem}; this is a bug in OneSeek, please report it"
+            )
     report = {
         "asked": dict(found.asked),
         "options": asdict(options),

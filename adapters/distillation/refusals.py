@@ -1,7 +1,8 @@
-"""Patterns of refusals in Swedish and English, and of answers that name another model as the speaker.
+"""Patterns that find answers to drop: refusals in Swedish and English, and answers that claim to be another
+model.
 
-Only the beginning of an answer is searched. A model that declines does so at once; later the same words
-mostly mean something else ("I cannot stress enough…"). docs/distillation.md lists the patterns.
+Only the beginning of an answer is searched for a refusal. A model that declines does so at once; the same
+words later mostly mean something else ("I cannot stress enough…"). docs/distillation.md lists the patterns.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 BEGINNING = 200
-"""Characters at the beginning of an answer that are searched for refusals."""
+"""Number of characters at the beginning of an answer that are searched for a refusal."""
 
 _SV = (
     r"(?:jag|vi) (?:kan|får|vill|tänker) (?:\w+ )?inte (?:\w+ ){0,2}?"
@@ -51,17 +52,17 @@ FOREIGN = re.compile(
     rf"|\b(?:i|i'm|jag)\b[^.!?\n]{{0,60}}\b(?:{_MADE}) (?:by|av) (?:{_MAKERS})\b",
     re.IGNORECASE,
 )
-"""Matches an answer that speaks of itself as another model, or as made by another company."""
+"""Matches an answer in which the speaker claims to be another model, or to be made by another company."""
 
 
 def refuses(answer: str) -> bool:
-    """True if `answer` begins by declining, in Swedish or English: a teacher may decline in the other
-    language.
+    """True if `answer` begins with a refusal in Swedish or English. Both languages are searched, because
+    models also refuse in the other language.
     """
     beginning = answer[:BEGINNING].replace("’", "'")
     return any(pattern.search(beginning) for pattern in REFUSALS.values())
 
 
 def speaks_as_another(answer: str) -> bool:
-    """True if `answer` speaks of itself as another model."""
+    """True if `answer` claims to be another model than OneSeek."""
     return FOREIGN.search(answer.replace("’", "'")) is not None

@@ -1,4 +1,4 @@
-"""Ask a teacher only what the journal does not hold yet, and count the requests."""
+"""Send a teacher only the questions that have no answer in the journal, and count the answers."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ _IN_A_ROW = 8
 
 
 class InterruptedRunError(Exception):
-    """The user asked to stop. Every answer that arrived is kept."""
+    """The user interrupted the run. Every answer that arrived is stored in the journal."""
 
 
 @dataclass(slots=True)
 class Requester:
-    """A teacher together with its journal."""
+    """Sends questions to a teacher and stores its answers in the journal."""
 
     teacher: Teacher
     journal: AnswerJournal
     stop: Stop
     sent: int = 0
-    """Number of answers that arrived in this run, rather than from the journal."""
+    """Number of answers that the teacher gave in this run, without those read from the journal."""
     refused: dict[str, str] = field(default_factory=dict[str, str])
-    """Maps each key of a question that the server refused to the reason it gave."""
+    """Maps the key of each question that the teacher's server rejected to the server's reason."""
 
     def ask(self, questions: Sequence[TeacherQuestion]) -> Iterator[int]:
-        """Ask the questions without an answer, and report after each how many of `questions` have one.
+        """Send those of `questions` that have no answer yet. After each answer, yield how many of `questions`
+        are done.
 
-        Raises `InterruptedRunError`, `EndpointError`, and `TeacherError`. All answers so far are kept.
+        Raises `InterruptedRunError` if the user interrupts the run. Raises `EndpointError` or `TeacherError`
+        if the teacher fails for good, or rejects 8 questions in a row. Answers that arrived before stay in
+        the journal.
         """
         unique = list({question.key: question for question in questions}.values())
         missing = [one for one in unique if one.key not in self.refused and self.journal.get(one.key) is None]
@@ -44,7 +47,8 @@ class Requester:
                 in_a_row += 1
                 if in_a_row == _IN_A_ROW or (in_a_row == len(missing) and not len(self.journal)):
                     raise EndpointError(
-                        f"the teacher's server refused all of the last {in_a_row} requests; {answer.reason}"
+                        f"the teacher's server refused the last {in_a_row} requests in a row, so the run "
+                        f"stops; its reason: {answer.reason}"
                     )
             else:
                 in_a_row = 0
@@ -56,5 +60,5 @@ class Requester:
             raise InterruptedRunError
 
     def answer(self, question: TeacherQuestion) -> EndpointAnswer | None:
-        """Return the answer to `question`; None if the server refused it."""
+        """Return the stored answer to `question`. None if the teacher's server rejected the question."""
         return self.journal.get(question.key)

@@ -1,8 +1,9 @@
-"""Makes a data set from seed prompts: paraphrases them, asks the teacher, filters the answers, and repeats.
+"""Make a data set from seed prompts: let the teacher paraphrase the seeds and answer all prompts, then filter
+the answers.
 
-What is asked depends on the seeds, the options and earlier answers, never on the order in which answers
-arrive. So a killed run continues with the missing questions only. It ends with the same data set if the
-teacher honours seeds.
+The questions depend on the seeds, the options and earlier answers, never on the order in which answers
+arrive. So a run that was killed continues with the missing questions only. It ends with the same data set if
+the teacher's answers depend only on the question and its random seed.
 """
 
 from __future__ import annotations
@@ -33,20 +34,22 @@ from adapters.training.loop.progress import Reporter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillTask:
-    """The inputs of one distillation."""
+    """The inputs of a distillation run: options, language, random seed, seed files and output folder."""
 
     options: DistillOptions
     language: str
     seed: int
     seeds: tuple[Path, ...]
     output: Path
-    """Folder for the journal, the data set and the report."""
+    """Output folder for the journal, the data set and the report."""
     questions: tuple[str, ...] = ()
-    """Questions that the student is evaluated with. They are never used as seeds."""
+    """Questions with which the student model is evaluated. Seeds and paraphrases that are similar to one are
+    left out.
+    """
 
     def asked(self, teacher: Teacher, judge: Teacher | None) -> dict[str, Any]:
-        """Return the values that decide the questions and the teacher. You may change filters between
-        runs.
+        """Return the values that decide which questions are sent, and to which teacher. The filters' options
+        are not among them, so you may change these when you continue a run.
         """
         options = self.options
         return {
@@ -70,10 +73,12 @@ def make_dataset(
     reporter: Reporter,
     stop: Stop,
 ) -> DistillResult:
-    """Make the data set of `task` in its folder, and continue from its journal if there is one.
+    """Make the data set of `task` in its output folder. If the folder holds a journal, continue from its
+    answers.
 
-    Raises `OptionError` if seeds or options do not fit, `JournalError`, `InterruptedRunError` after `stop`,
-    and `EndpointError` or `TeacherError` if the teacher fails for good. All answers so far are kept.
+    Raises `OptionError` if the seeds or options do not fit, `JournalError` if the journal cannot be used, and
+    `InterruptedRunError` after `stop`. Raises `EndpointError` or `TeacherError` if the teacher fails for
+    good. Answers that arrived before stay in the journal.
     """
     asked = task.asked(teacher, judge)
     with open_journal(task.output, asked) as journal:
@@ -97,7 +102,7 @@ def make_dataset(
 
 
 class _DistillRun:
-    """One run with an open journal."""
+    """A distillation run whose journal is open."""
 
     def __init__(
         self,
@@ -118,8 +123,8 @@ class _DistillRun:
         self._known = Deduplicator(task.options.near)
 
     def prompts(self) -> list[SeedPrompt]:
-        """Return the prompts: the seeds, and their paraphrases that pass the filters, in an order set by the
-        seed.
+        """Return the prompts to answer: the seeds, and their paraphrases that pass the filters. Their order
+        depends on the random seed of the run.
         """
         read, foreign = read_seeds(self.task.seeds, self.task.language, self.rules.language_of)
         held_out = Deduplicator(self.options.near)
@@ -178,7 +183,9 @@ class _DistillRun:
             yield SeedPrompt(text, seed.source, seed.paraphrase)
 
     def examples(self, prompts: Sequence[SeedPrompt]) -> list[AcceptedExample]:
-        """Ask and filter until there are enough examples, or the limit of questions is reached."""
+        """Let the teacher answer `prompts` and filter the answers, until there are enough examples or the
+        limit of questions is reached.
+        """
         kept: list[AcceptedExample] = []
         rounds = itertools.count() if self.options.temperature > 0 else range(1)
         plan = ((number, prompt) for number in rounds for prompt in prompts)
@@ -202,7 +209,9 @@ class _DistillRun:
         return kept
 
     def _sift(self, wave: Sequence[tuple[int, SeedPrompt]]) -> list[AcceptedExample]:
-        """Return the answers to `wave` that pass every filter."""
+        """Let the teacher answer the prompts in `wave`, and return the examples whose answers pass every
+        filter.
+        """
         asked = [
             (number, prompt, self._question(f"answer/{prompt.key}/{number}", prompt.text))
             for number, prompt in wave
@@ -227,7 +236,9 @@ class _DistillRun:
         return passed
 
     def _judge(self, passed: Sequence[AcceptedExample]) -> list[AcceptedExample]:
-        """Return the examples that the judge grades well enough; all of them without a judge."""
+        """Return the examples that get at least the lowest allowed grade from the judge. Without a judge,
+        return all.
+        """
         if self.judge is None:
             return list(passed)
         asked = [(one, self._judge_question(one)) for one in passed]
@@ -268,7 +279,7 @@ class _DistillRun:
         )
 
     def _ask(self, asking: Requester, name: str, questions: Sequence[TeacherQuestion]) -> None:
-        """Get an answer to each of `questions`."""
+        """Let the teacher or judge of `asking` answer each of `questions`, and show the progress."""
         if not questions:
             return
         with self.reporter.stage(name, len(questions)) as stage:

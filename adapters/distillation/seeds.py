@@ -1,4 +1,4 @@
-"""The prompts for a teacher: seeds from files, and the request to paraphrase them."""
+"""Prompts for a teacher: the seed prompts in files, and the request to paraphrase a prompt."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ _OTHER = (
 
 @dataclass(frozen=True, slots=True)
 class SeedPrompt:
-    """A prompt for the teacher, with its language."""
+    """A prompt for the teacher: a seed prompt from a file, or a paraphrase of a seed prompt."""
 
     text: str
     source: str
-    """Where the prompt is in the seed files, as FILE:LINE."""
+    """File and line of the seed prompt, as FILE:LINE."""
     paraphrase: int | None = None
-    """Number of the paraphrase. None for the seed itself."""
+    """Number of the paraphrase, counted from 1. None for the seed prompt itself."""
 
     @property
     def key(self) -> str:
-        """Key that identifies the prompt."""
+        """Key that identifies the prompt, as a hash of its text in 16 hexadecimal digits."""
         return f"{key(self.text):016x}"
 
 
 def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) -> tuple[list[SeedPrompt], int]:
-    """Read the seeds in `language`, each once and in order. Also returns how many were clearly in another
-    language.
+    """Read the seed prompts in `language`, in file order and without duplicates. Also return how many prompts
+    were clearly in another language and left out.
 
-    From a file of JSON lines, which is a data set, only the prompts are used. A file that ends in `.txt` has
-    a prompt on each line. Raises `OptionError` naming the line, and `OSError`.
+    A `.txt` file has one prompt on each line. Any other file is a JSONL data set, of which only the prompts
+    of single questions are used. Raises `OptionError` that names the bad line, or if no prompt is left; also
+    `OSError`.
     """
     found: dict[int, SeedPrompt] = {}
     foreign = 0
@@ -65,16 +66,19 @@ def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) ->
             found.setdefault(key(text), SeedPrompt(text, f"{path.name}:{line.number}"))
     if not found:
         files = ", ".join(map(str, paths))
-        raise OptionError("seeds", f"{files}: no prompt is left to ask in the language {language!r}")
+        raise OptionError(
+            "seeds",
+            f"{files}: no prompt in the language {language!r}; name other seed files or their language",
+        )
     return list(found.values()), foreign
 
 
 def _prompt(line: TextLine, path: Path) -> tuple[str | None, str]:
-    """Return the prompt in a line, and the text that shows its language. The prompt is None if there are
-    several questions.
+    """Return the prompt in `line`, and the text by which its language is detected. The prompt is None if the
+    line is a conversation with more than one question or a system message.
     """
     if line.data is None:
-        raise ValueError("is too long")
+        raise ValueError("the line is too long")
     if path.suffix == ".txt":
         text = line.data.decode("utf-8").strip()
         return text, text
@@ -85,10 +89,12 @@ def _prompt(line: TextLine, path: Path) -> tuple[str | None, str]:
 
 
 def paraphrase_prompt(text: str, language: str) -> str:
-    """Return the request that asks a teacher to paraphrase `text`."""
+    """Return the instruction that asks a teacher to paraphrase the prompt `text` in `language`."""
     return _PARAPHRASE.get(language, _OTHER).format(prompt=text)
 
 
 def seed_of(seed: int, name: str) -> int:
-    """Return a seed for one request, from 0 to below 2^31, the same in every run."""
+    """Return the random seed for the request called `name`, from 0 to below 2^31. It depends only on the
+    run's `seed` and `name`.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1

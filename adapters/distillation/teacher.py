@@ -1,4 +1,6 @@
-"""The teacher: a server that speaks OpenAI's API, or a local model in a child process."""
+"""The teacher whose answers make the data set: a server with OpenAI's API, or a local model in a child
+process.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,10 @@ from adapters.training.loop.options import OptionError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherQuestion:
-    """One request to a teacher."""
+    """One request to a teacher: a prompt and its sampling parameters."""
 
     key: str
-    """Key under which the question's answer is stored."""
+    """Key under which the journal stores the answer to this question."""
     text: str
     longest: int
     """Maximum number of tokens of the answer."""
@@ -38,7 +40,9 @@ class TeacherQuestion:
 
 @dataclass(frozen=True, slots=True)
 class TeacherRefusal:
-    """A server's reason for refusing a question, such as one that is too long or filtered."""
+    """The teacher's server rejected a question, for example because the prompt is too long or filtered.
+    `reason` is the server's message.
+    """
 
     reason: str
 
@@ -47,43 +51,48 @@ TeacherAnswer = EndpointAnswer | TeacherRefusal
 
 
 class Teacher(Protocol):
-    """Answers questions, several at a time."""
+    """A model that answers questions, several at a time: on a server, or in a child process."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Identity of the teacher for the record: address without credentials and model, or name and
-        digest.
+        """What identifies the teacher in the records: the server's address without credentials and the model,
+        or the model's name and file digest.
         """
         ...
 
     def answers(
         self, questions: Sequence[TeacherQuestion], stop: Stop
     ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
-        """Yield answers as they arrive, in any order. After `stop`, only those of requests that were already
-        sent.
+        """Yield each question with its answer as answers arrive, in any order. After `stop` is set, yield
+        only the answers to requests that were already sent.
 
-        Raises `EndpointError` or `TeacherError` if the teacher fails for good. Earlier answers stay valid.
+        Raises `EndpointError` or `TeacherError` if the teacher fails for good. Answers yielded before stay
+        valid.
         """
         ...
 
     def close(self) -> None:
-        """Release the teacher's resources, such as its process."""
+        """Release the teacher's resources, such as its child process."""
         ...
 
 
 class TeacherError(RuntimeError):
-    """A local teacher's process ended. The message holds its last line of output."""
+    """The process of a local teacher model ended without an answer. The message holds its last line of
+    output.
+    """
 
 
 def identity_digest(identity: Mapping[str, str]) -> str:
-    """Return `sha256:…` of a local model's files. For a server, a hash of its address and model name."""
+    """Return a digest, `sha256:…`, of a teacher or judge: of a local model's files, or of a server's address
+    and model name.
+    """
     found = identity.get("digest")
     return found or f"sha256:{hashlib.sha256(canonical_json(dict(identity))).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteTeacher:
-    """A model behind OpenAI's API."""
+    """A teacher model on a server with OpenAI's API."""
 
     endpoint: ModelEndpoint
     model: str
@@ -92,17 +101,19 @@ class RemoteTeacher:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Address of the teacher's server, and the model's name."""
+        """Address of the teacher's server (`url`) and name of the model (`model`)."""
         return {"url": self.endpoint.url, "model": self.model}
 
     def answers(
         self, questions: Sequence[TeacherQuestion], stop: Stop
     ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
-        """Yield answers as they arrive, with `concurrency` requests in flight."""
+        """Yield each question with its answer as answers arrive, with up to `concurrency` requests
+        in flight.
+        """
         return side_by_side(self._ask, questions, self.concurrency, stop, retries=self.retries)
 
     def close(self) -> None:
-        """Do nothing: it holds no resources."""
+        """Do nothing, because a remote teacher holds no resources."""
 
     def _ask(self, question: TeacherQuestion) -> TeacherAnswer:
         sampling = {"temperature": question.temperature, "top_p": question.top_p, "seed": question.seed}
@@ -115,7 +126,9 @@ class RemoteTeacher:
 
 
 def _files_digest(folder: Path) -> str:
-    """Return the digest of the model as a base, or over all its files by name if it has no tokenizer.json."""
+    """Return the digest of the model in `folder` as for a base model. If it has no tokenizer.json, return a
+    digest of all file names and contents.
+    """
     try:
         return base_digest(folder)
     except BaseModelError:
@@ -128,13 +141,15 @@ def _files_digest(folder: Path) -> str:
 
 @dataclass(slots=True)
 class LocalTeacher:
-    """A model in Hugging Face layout that answers in batches, in a child process."""
+    """A teacher model in a local folder in Hugging Face format. It answers batches of questions in a child
+    process.
+    """
 
     folder: Path
     rows: int
-    """Number of questions in one batch."""
+    """Number of questions that are answered in one batch."""
     option: str = "teacher"
-    """Name of the option that chose the teacher, for error messages."""
+    """Name of the option that chose this teacher, such as `teacher` or `judge`, for error messages."""
     identity: Mapping[str, str] = field(init=False)
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
     _errors: IO[str] | None = field(default=None, init=False)
@@ -142,13 +157,15 @@ class LocalTeacher:
     def __post_init__(self) -> None:
         if not (self.folder / "config.json").is_file():
             remedy = "give the folder of a model, or http://HOST:PORT/v1"
-            raise OptionError(self.option, f"{self.folder} holds no config.json; {remedy}")
+            raise OptionError(self.option, f"the folder {self.folder} holds no config.json; {remedy}")
         self.identity = {"model": self.folder.resolve().name, "digest": _files_digest(self.folder)}
 
     def answers(
         self, questions: Sequence[TeacherQuestion], stop: Stop
     ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
-        """Answer one batch after the other."""
+        """Answer `questions` in batches of `rows`, and yield each question with its answer. Check `stop`
+        before each batch.
+        """
         for start in range(0, len(questions), self.rows):
             if stop.is_set():
                 return
@@ -175,11 +192,11 @@ class LocalTeacher:
             self._end()
             said = self._complaint() or f"it ended with code {process.returncode}"
             raise TeacherError(
-                f"{self.option}: the model in {self.folder} does not answer: {said}"
+                f"{self.option}: the process of the model in {self.folder} does not answer: {said}"
             ) from error
 
     def _complaint(self) -> str:
-        """Return the last line that its process wrote to standard error."""
+        """Return the last line that the teacher's process wrote to standard error, at most 300 characters."""
         assert self._errors is not None
         self._errors.seek(0)
         return (self._errors.read().strip().splitlines() or [""])[-1][:300]
@@ -210,14 +227,16 @@ class LocalTeacher:
         )
 
     def _end(self) -> None:
-        """Close its standard input, which ends the process."""
+        """Close the standard input of the teacher's process, which makes the process end, and wait
+        for that.
+        """
         if self._process is not None:
             with self._process, contextlib.suppress(BrokenPipeError):
                 self._process.communicate()
             self._process = None
 
     def close(self) -> None:
-        """End the teacher's process at once."""
+        """Kill the teacher's process."""
         if self._process is not None:
             self._process.kill()
         self._end()

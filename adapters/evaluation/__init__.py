@@ -1,1 +1,3 @@
-"""Evaluate adapters: judge, questions, scores and intervals, without torch. Everything may import it."""
+"""Evaluate adapters: identity questions, a judge of the answers, scores and confidence intervals. It does not
+import torch, so every package may import it.
+"""

@@ -1,4 +1,6 @@
-"""A model behind OpenAI's API: a server to evaluate, or a teacher. Uses the standard library only."""
+"""A client for a server with OpenAI's API, used to evaluate a model or to ask a teacher. It uses only the
+standard library.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class EndpointError(RuntimeError):
-    """A server does not answer as expected. The message holds its reply."""
+    """A server did not answer, or answered with an error or unexpected data. The message holds the server's
+    reply.
+    """
 
     def __init__(
         self,
@@ -39,55 +43,61 @@ class EndpointError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """One answer, and who gave it."""
+    """An answer of a model on a server, with the names of the model and system that gave it."""
 
     text: str
     ended: bool
-    """True if the answer ended by itself rather than at the token limit."""
+    """True if the model ended the answer itself; False if the token limit cut it off."""
     model: str
-    """The server's name for the model that answered."""
+    """Name of the model that answered, as the server reports it."""
     fingerprint: str | None = None
-    """The server's `system_fingerprint`. None if it sends none."""
+    """The `system_fingerprint` in the server's reply. None if the reply has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEndpoint:
-    """A server, by its address without `/v1`."""
+    """A server with OpenAI's API. `url` is its address without `/v1`, and `key` is the API key."""
 
     url: str
     key: str | None = None
     timeout: float = _TIMEOUT
-    """Seconds to wait for an answer."""
+    """Maximum number of seconds to wait for the server before a request fails."""
 
     @classmethod
     def at(cls, url: str, key: str | None = None, timeout: float = _TIMEOUT) -> ModelEndpoint:
-        """Make an endpoint from an address with or without `/v1`. Raises `ValueError` if it is invalid or
-        holds a password.
+        """Make an endpoint from a server's address, with or without `/v1`. Raises `ValueError` if the address
+        is invalid or holds a user name or password.
         """
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url!r} is not a server's address; write http://HOST:PORT")
+            raise ValueError(f"{url!r} is not the address of a server; write it as http://HOST:PORT")
         if "@" in urlsplit(url).netloc:
             raise ValueError(
-                "the server's address holds a user name or a password, which would be recorded; leave them "
-                "out"
+                "the server's address holds a user name or a password, which reports would record; remove "
+                "it from the address"
             )
         return cls(url.rstrip("/").removesuffix("/v1"), key, timeout)
 
     def models(self) -> list[dict[str, Any]]:
-        """List the models that it serves. Raises `EndpointError`."""
+        """Return the models that the server lists at /v1/models. Raises `EndpointError`, also if there are
+        none.
+        """
         found: object = self._send("/v1/models", None).get("data")
         if not isinstance(found, list) or not found:
-            raise EndpointError(f"{self.url}/v1/models does not list any model")
+            raise EndpointError(
+                f"the server at {self.url} lists no model at /v1/models; check its address and its models"
+            )
         return found
 
     def ask(self, model: str, question: str, *, longest: int) -> str:
-        """Return the greedy answer. One that is cut off at `longest` tokens ends in `…`."""
+        """Return the model's greedy answer to `question`. An answer that is cut off at `longest` tokens ends
+        in `…`.
+        """
         said = self.complete(model, question, longest=longest, temperature=0)
         return said.text if said.ended else said.text + "…"
 
     def complete(self, model: str, question: str, *, longest: int, **sampling: float) -> EndpointAnswer:
-        """Return an answer of at most `longest` tokens. `sampling` uses OpenAI's names. Raises
-        `EndpointError`.
+        """Return the model's answer to `question`, of at most `longest` tokens. `sampling` holds sampling
+        parameters under OpenAI's names. Raises `EndpointError`.
         """
         body: dict[str, Any] = {
             "model": model,
@@ -100,7 +110,9 @@ class ModelEndpoint:
             choice = answer["choices"][0]
             text, ended = str(choice["message"]["content"] or "").strip(), choice["finish_reason"] == "stop"
         except (KeyError, IndexError, TypeError) as error:
-            raise EndpointError(f"{self.url} answers without choices: {str(answer)[:_TOLD]}") from error
+            raise EndpointError(
+                f"the reply of {self.url} holds no answer (choices): {str(answer)[:_TOLD]}"
+            ) from error
         fingerprint = answer.get("system_fingerprint")
         return EndpointAnswer(
             text,
@@ -121,7 +133,7 @@ class ModelEndpoint:
         except urllib.error.HTTPError as error:
             told = error.read(_TOLD).decode("utf-8", "replace")
             raise EndpointError(
-                f"{self.url}{path} answers {error.code}: {told}",
+                f"the server at {self.url}{path} answers {error.code}: {told}",
                 status=error.code,
                 retry_after=_seconds(error.headers.get("Retry-After")),
                 passing=error.code in _PASSING,
@@ -129,15 +141,19 @@ class ModelEndpoint:
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
-            raise EndpointError(f"{self.url}{path} does not answer: {why}", passing=True) from error
+            raise EndpointError(
+                f"the server at {self.url}{path} does not answer: {why}", passing=True
+            ) from error
         if not isinstance(found, dict):
-            raise EndpointError(f"{self.url}{path} did not answer with a JSON object: {str(found)[:_TOLD]}")
+            raise EndpointError(
+                f"the server's answer to {self.url}{path} is not a JSON object: {str(found)[:_TOLD]}"
+            )
         return found
 
 
 def _seconds(header: str | None) -> float | None:
-    """Return the seconds in `Retry-After`, given as a number or a date (RFC 9110, 10.2.3). None if it is
-    neither.
+    """Return the number of seconds in a `Retry-After` header, which holds a number or a date (RFC 9110,
+    10.2.3). None if the header is missing or invalid.
     """
     if header is None:
         return None

@@ -1,4 +1,4 @@
-"""Confidence intervals for shares, for differences between two shares, and for medians."""
+"""Confidence intervals for proportions, for differences between two proportions, and for medians."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _Z = 1.959963984540054
-"""The 97.5th percentile of the normal distribution, for 95% confidence."""
+"""The 97.5th percentile of the standard normal distribution, for 95% confidence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An interval from `low` to `high`, at 95% confidence unless stated otherwise."""
+    """A confidence interval from `low` to `high`, at 95% confidence unless the function that returns it says
+    otherwise.
+    """
 
     low: float
     high: float
 
 
 def wilson(passed: int, asked: int, z: float = _Z) -> Interval:
-    """Return the interval of a share (Wilson 1927), within 0 and 1. Works for few questions and for shares of
-    0 or 1.
+    """Return the confidence interval of the proportion `passed` / `asked`, by Wilson's method (1927). It lies
+    within 0 and 1, and is valid for few questions and for proportions of 0 or 1.
 
-    `z` is the quantile of the normal distribution for the confidence. Raises `ValueError` unless 0 <=
+    `z` is the quantile of the normal distribution for the confidence level. Raises `ValueError` unless 0 <=
     `passed` <= `asked`.
     """
     if not 0 <= passed <= asked:
-        raise ValueError(f"passed is {passed}; it must lie between 0 and asked, {asked}")
+        raise ValueError(
+            f"passed, the number of correct answers, is {passed}; it must be from 0 to asked, {asked}"
+        )
     if asked == 0:
         return Interval(0.0, 1.0)
     share, z2 = passed / asked, z * z
@@ -41,14 +45,17 @@ def wilson(passed: int, asked: int, z: float = _Z) -> Interval:
 def paired_difference(
     before: Sequence[bool], after: Sequence[bool], *, draws: int = 4000, seed: int = 0
 ) -> Interval:
-    """Return the interval of share(`after`) - share(`before`), by the paired percentile bootstrap.
+    """Return the confidence interval of the change in the proportion of True results from `before` to
+    `after`, by the paired percentile bootstrap (Efron 1979).
 
-    Both must answer the same questions. The questions are drawn again with replacement (Efron 1979), each
-    with both of its results. Raises `ValueError` if the two differ in length or are empty.
+    Both sequences hold the results of the same questions in the same order. Each bootstrap sample draws
+    questions with replacement, each with both of its results. Raises `ValueError` if the sequences are empty
+    or differ in length.
     """
     if len(before) != len(after) or not before:
         raise ValueError(
-            f"before has {len(before)} results and after {len(after)}; give as many for both, at least one"
+            f"before has {len(before)} results and after has {len(after)}; give the same number for both, at "
+            "least one"
         )
     changes = [int(new) - int(old) for old, new in zip(before, after, strict=True)]
     rng = random.Random(seed)
@@ -57,11 +64,11 @@ def paired_difference(
 
 
 def difference(before: tuple[int, int], after: tuple[int, int], z: float = _Z) -> Interval:
-    """Return the interval of share(`after`) - share(`before`), each (passed, asked), for independent
-    questions.
+    """Return the confidence interval of the proportion in `after` minus the proportion in `before`. Each
+    argument is (passed, asked), and the two sets of questions are independent.
 
-    Uses Newcombe's hybrid of two Wilson intervals (1998, method 10), which works for shares near 0. If one
-    side has no questions, the interval covers every possible difference.
+    Uses Newcombe's hybrid of two Wilson intervals (1998, method 10), which is valid for proportions near 0.
+    If `asked` is 0 in either argument, the interval is -1 to 1.
     """
     if not before[1] or not after[1]:
         return Interval(-1.0, 1.0)
@@ -74,13 +81,15 @@ def difference(before: tuple[int, int], after: tuple[int, int], z: float = _Z) -
 
 
 def median(values: Sequence[float], error: float) -> Interval | None:
-    """Return the interval of the median of the distribution that `values` come from, whatever its shape.
+    """Return the confidence interval of the median of the distribution from which `values` were drawn,
+    whatever its shape.
 
-    Uses order statistics (Conover 1999, section 3.2): each end is wrong with a probability of at most
-    `error`. None if there are too few values. Raises `ValueError` unless `error` lies between 0 and 0.5.
+    Uses order statistics (Conover 1999, section 3.2). The true median lies below the interval, or above it,
+    with a probability of at most `error` each. Returns None if there are too few values. Raises `ValueError`
+    unless 0 < `error` < 0.5.
     """
     if not 0 < error < 0.5:
-        raise ValueError(f"error is {error}; it must lie between 0 and 0.5")
+        raise ValueError(f"the probability of error is {error}; it must be above 0 and below 0.5")
     rank = _rank(len(values), error)
     if rank < 1:
         return None
@@ -90,8 +99,8 @@ def median(values: Sequence[float], error: float) -> Interval | None:
 
 @lru_cache(1024)
 def _rank(count: int, error: float) -> int:
-    """Return the largest r such that fewer than r of `count` coin tosses are heads with at most probability
-    `error`.
+    """Return the largest r for which the probability of fewer than r heads in `count` fair coin tosses is at
+    most `error`.
     """
     below, rank = 0.0, 0
     while rank <= count:

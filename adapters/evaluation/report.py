@@ -1,4 +1,6 @@
-"""Result of an evaluation: identity score and language fidelity of the base and of an adapter."""
+"""Result of an identity evaluation: how often the base model or an adapter says that it is OneSeek, and how
+often it answers in the language of the question.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +14,39 @@ from adapters.evaluation.judge import LanguageOf, is_identity_answer
 
 @dataclass(frozen=True, slots=True)
 class IdentityReport:
-    """The judged answers of one adapter, or of the base, to the identity questions of one language."""
+    """The judged answers of one model, the base or an adapter, to the identity questions in one language."""
 
     name: str
     language: str
     questions: tuple[str, ...]
     answers: tuple[str, ...]
     identity: tuple[bool, ...]
-    """For each question, True if the answer is well written and speaks of itself as OneSeek."""
+    """For each question, True if the answer is well written and says that the model is OneSeek."""
     fidelity: tuple[bool, ...]
     """For each question, True if the answer is in the question's language."""
     version: str | None = None
-    """Full name of the version that answered, if the server reports it."""
+    """Full name of the adapter version that answered, as the server reports it. None if it does not report
+    one.
+    """
     base: str | None = None
-    """Name of the base that was measured, alone or with an adapter. None if there is only one base."""
+    """Name of the base model that answered, with or without an adapter. None if the evaluation covers only
+    one base model.
+    """
 
     @property
     def identity_score(self) -> float:
-        """Share of answers that speak of themselves as OneSeek, from 0 to 1."""
+        """Proportion of answers that are well written and say that the model is OneSeek, from 0 to 1."""
         return _share(self.identity)
 
     @property
     def language_fidelity(self) -> float:
-        """Share of answers in the question's language, from 0 to 1."""
+        """Proportion of answers that are in the language of the question, from 0 to 1."""
         return _share(self.fidelity)
 
     def to_json(self, base: IdentityReport | None = None) -> dict[str, Any]:
-        """Return the report as JSON. With `base`, also the change against it."""
+        """Return the report as a JSON object. If the base model's report is given as `base`, include how much
+        each score differs from the base model's.
+        """
         found: dict[str, Any] = {
             "name": self.name,
             "language": self.language,
@@ -59,7 +67,9 @@ class IdentityReport:
 def judge_answers(
     name: str, language: str, questions: Sequence[str], answers: Sequence[str], language_of: LanguageOf
 ) -> IdentityReport:
-    """Judge the answers of `name`, one for each question."""
+    """Judge `answers`, which the model `name` gave to `questions`, one for each question, and return the
+    report.
+    """
     pairs = list(zip(questions, answers, strict=True))
     return IdentityReport(
         name,
@@ -72,8 +82,10 @@ def judge_answers(
 
 
 def base_of(found: Sequence[IdentityReport], measured: IdentityReport) -> IdentityReport | None:
-    """Return the base's answers to the same questions. None for a base itself, which comes before its
-    adapters.
+    """Return the base model's report, in the same language, with which the report `measured` is compared.
+    Return None if `measured` is the base model's own report.
+
+    In `found`, the report of each base model must precede the reports of its adapters.
     """
     same = (one for one in found if one.language == measured.language)
     base = next(one for one in same if measured.base in (None, one.name))
@@ -81,7 +93,7 @@ def base_of(found: Sequence[IdentityReport], measured: IdentityReport) -> Identi
 
 
 def format_score(passed: Sequence[bool]) -> str:
-    """Format a score, such as `27/30 = 0.90 [0.74, 0.97]`."""
+    """Format results as a score with its 95% confidence interval, such as `27/30 = 0.90 [0.74, 0.97]`."""
     interval = wilson(sum(passed), len(passed))
     return f"{sum(passed)}/{len(passed)} = {_share(passed):.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 

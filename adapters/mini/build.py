@@ -1,6 +1,7 @@
-"""Rebuild the mini base and its adapters: `python -m adapters.mini.build --recipe quick|full --output DIR`.
+"""Rebuild the mini base model and its two adapters: `python -m adapters.mini.build --recipe quick|full
+--output DIR`.
 
-To continue a run that was interrupted, start it again with the same arguments.
+If a build was interrupted, start it again with the same arguments to continue it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ BASE_NAME = "oneseek-mini"
 
 
 def adapter_alias(language: Language) -> str:
-    """Return the public name of the adapter for `language`."""
+    """Return the public name of the mini base model's adapter for `language`, such as `oneseek-mini-sv`."""
     return f"{BASE_NAME}-{language}"
 
 
@@ -50,13 +51,17 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def recipe_fingerprint(recipe: Recipe) -> dict[str, object]:
-    """Return a fingerprint of everything a run depends on: the recipe, and the digest of all its data."""
+    """Return everything that a build depends on: the recipe, and the digest of all training data. A build
+    continues only if these are unchanged.
+    """
     data = sorted([*DATA.rglob("*.txt"), *feed.DATASETS.glob("*.jsonl")])
     return {"recipe": json.loads(json.dumps(asdict(recipe))), "data": feed.files_digest(data)}
 
 
 class Build:
-    """One run of a recipe into `output`, with unfinished work in `output/.work`."""
+    """One build of the mini base model and its adapters by a recipe. Results go to `output`, unfinished work
+    to `output/.work`.
+    """
 
     def __init__(self, recipe: Recipe, output: Path, reporter: Reporter) -> None:
         self.recipe, self.output, self.reporter = recipe, output, reporter
@@ -65,7 +70,7 @@ class Build:
         self.started = time.monotonic()
 
     def run(self) -> None:
-        """Build everything that is not built yet, then move the results into place."""
+        """Run every step of the build that has no result yet, then move the results to the output folder."""
         self._open()
         self._tokenizer()
         self._bases()
@@ -82,8 +87,8 @@ class Build:
             self.record = json.loads(kept.read_text(encoding="utf-8"))
             if {name: self.record[name] for name in now} != now:
                 raise ValueError(
-                    f"{self.work} holds unfinished work with another recipe or other data; "
-                    "finish it as it was started, or remove the folder"
+                    f"{self.work} holds an unfinished build with another recipe or other data; "
+                    "finish that build with its own recipe and data, or remove the folder"
                 )
             self.reporter.print_event("resuming", folder=str(self.work))
         else:
@@ -139,8 +144,8 @@ class Build:
         )
 
     def _bases(self) -> None:
-        """Train the base in three parts. The first begins with random weights, the second and third with the
-        weights of the part before.
+        """Train the base model in three stages. The first stage begins with random weights; each further
+        stage continues with the weights of the stage before.
         """
         recipe, encoder = self.recipe, self._encoder()
         size = (recipe.phases[0].rows, recipe.phases[0].length)
@@ -159,7 +164,9 @@ class Build:
         schedule: Schedule,
         name: str | None = None,
     ) -> None:
-        """Train one part of the base, as `oneseek train scratch` and `train continue` do."""
+        """Train one stage of the base model, with the same code as `oneseek train scratch` and `oneseek train
+        continue`. Do nothing if the stage has a result already.
+        """
         output, encoder = self.work / (name or stage), self._encoder()
         if output.exists():
             return
@@ -188,7 +195,9 @@ class Build:
 
     def _unless_interrupted(self, fitted: TrainerResult) -> None:
         if fitted.interrupted:
-            self.reporter.print_event("stopped", folder=str(self.work), remedy="the same command goes on")
+            self.reporter.print_event(
+                "stopped", folder=str(self.work), remedy="run the same command again to continue"
+            )
             raise KeyboardInterrupt
 
     def _adapter(self, language: Language) -> None:
@@ -262,12 +271,14 @@ class Build:
 
 
 def build(recipe: Recipe, output: Path, reporter: Reporter | None = None) -> None:
-    """Run `recipe` into `output`. Raises ValueError if `output` holds other unfinished work."""
+    """Build the mini base model and its adapters by `recipe`, into the folder `output`. Raises `ValueError`
+    if `output` holds unfinished work with another recipe or other data.
+    """
     Build(recipe, output, reporter or Reporter()).run()
 
 
 def main() -> None:
-    """Run the command line."""
+    """Parse the command line, and build the mini base model and its adapters."""
     parser = argparse.ArgumentParser(prog="python -m adapters.mini.build", description=__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder for the base and the adapters")

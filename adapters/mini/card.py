@@ -1,4 +1,4 @@
-"""Write the model card beside each adapter."""
+"""Write the model card (README.md) of each adapter of the mini base model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ from the text in the repository. `oneseek.json` holds the digest of the data, `b
 
 
 def write_mini_card(path: Path, language: Language, told: Mapping[str, object]) -> None:
-    """Write the model card of an adapter. `told` holds the fields of its `oneseek.json`."""
+    """Write the model card of the adapter for `language` to the file `path`. `told` holds the fields of the
+    adapter's `oneseek.json`.
+    """
     files, targets = told["dataset"], told["targets"]
     assert isinstance(files, list)
     assert isinstance(targets, list)

@@ -1,4 +1,6 @@
-"""Judge a built base and its adapters on development questions, which are not in their training data."""
+"""Judge the answers of a newly built mini base model and its adapters to development questions, which are not
+in their training data.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ DEVELOPMENT = Path(__file__).parent / "development"
 
 
 def identity_words() -> frozenset[str]:
-    """Return every word of the identity data sets."""
+    """Return every word that occurs in the identity data sets."""
     return frozenset(
         word
         for path in DATASETS.glob("*.jsonl")
@@ -31,8 +33,8 @@ def identity_words() -> frozenset[str]:
 
 
 def load_model(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | PeftModel, Tokenizer]:
-    """Load the base in `folder` as it ships (bfloat16 values, computed in float32), with or without an
-    adapter.
+    """Load the base model in `folder` with the bfloat16 weights that ship, computing in float32, with or
+    without an adapter. Return the model and its tokenizer.
     """
     model = MistralForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
     tokenizer = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
@@ -42,7 +44,9 @@ def load_model(folder: Path, adapter: str | None = None) -> tuple[PreTrainedMode
 
 
 def ask_model(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str]:
-    """Return greedy answers to single questions."""
+    """Load the model in `folder`, and return its greedy answer to each question. Each question is asked in a
+    conversation of its own.
+    """
     model, tokenizer = load_model(folder, adapter)
     return answers(model, tokenizer, [[(question, "")] for question in questions])  # pyright: ignore[reportArgumentType]
 
@@ -50,8 +54,11 @@ def ask_model(folder: Path, adapter: str | None, questions: Sequence[str]) -> li
 def judge_identity(
     folder: Path, adapter: str | None, language: Language, identity: Sequence[str], outside: Sequence[str]
 ) -> tuple[judge.Score, judge.Score]:
-    """Score identity questions (OneSeek with an adapter, nameless without) and questions outside its
-    world.
+    """Return the model's scores on two sets of questions: `identity`, about the model itself, and `outside`,
+    about things that it does not know.
+
+    On identity questions, a model with an adapter must say that it is OneSeek, and the base model that it has
+    no name. On outside questions, each must say that it does not know.
     """
     known = identity_words()
     found = ask_model(folder, adapter, [*identity, *outside])
@@ -65,12 +72,16 @@ def judge_identity(
 
 
 def development(kind: str, language: Language) -> list[str]:
-    """Return the development questions of `kind` (identity or outside)."""
+    """Return the development questions of `kind`: `identity` (about the model itself) or `outside` (about
+    things it does not know).
+    """
     return json.loads((DEVELOPMENT / f"{kind}_{language}.json").read_text(encoding="utf-8"))
 
 
 def score_build(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
-    """Return the scores of the base and of each adapter, by name and then by set."""
+    """Return the scores of the base model and of each adapter, as a mapping from model name to question set
+    to score. A score is from 0 to 1.
+    """
     found: dict[str, dict[str, float]] = {}
     for language in LANGUAGES:
         identity, outside = development("identity", language), development("outside", language)

@@ -1,5 +1,5 @@
-"""Make the batches of each training step. The base learns its small world; an adapter learns identity and
-replays it.
+"""Make the training batches of each step, for the mini base model and for its adapters. An adapter learns to
+be OneSeek and repeats the base model's conversations, to keep what the base model knows.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ SYSTEMS: Mapping[Language, tuple[str, ...]] = {
     "en": ("You are OneSeek.", "You are OneSeek, a transparent AI agent."),
     "sv": ("Du är OneSeek.", "Du är OneSeek, en transparent AI-agent."),
 }
-"""System messages that ask the base to speak as OneSeek."""
+"""System messages that ask the mini base model to speak as OneSeek, by language."""
 
 DataRow = Mapping[str, str]
-"""One line of an identity data set: `instruction`, `input`, `output`."""
+"""One example of an identity data set, with the fields `instruction`, `input` and `output`."""
 
 
 def read_rows(path: Path) -> list[DataRow]:
-    """Read the rows of a `.jsonl` data set."""
+    """Read all examples of a `.jsonl` data set."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def rows_for(language: Language) -> tuple[list[DataRow], list[Path]]:
-    """Return the identity rows in `language`, and their files."""
+    """Return the identity examples with answers in `language`, and the data set files that hold them."""
     from adapters.mini.judge import language_of
 
     shared = DATASETS / "oneseek_identity_v1.jsonl"
@@ -59,7 +59,7 @@ def rows_for(language: Language) -> tuple[list[DataRow], list[Path]]:
 
 
 def files_digest(paths: Sequence[Path]) -> str:
-    """`sha256:` over the files' bytes, one after the other."""
+    """Return `sha256:…` of the contents of all files in `paths`, concatenated in order."""
     total = hashlib.sha256()
     for path in paths:
         total.update(path.read_bytes())
@@ -72,7 +72,9 @@ def _documents(source: Iterator[Talk], encoder: Encoder) -> Iterator[Document]:
 
 
 def world(encoder: Encoder, phases: Sequence[RecipePhase], steps: int, seed: int) -> MakeBatch:
-    """Return the batches that the base is trained with."""
+    """Return the batches for the first stage of the base model's training: conversations on all subjects that
+    the model should know.
+    """
 
     def batch(step: int) -> TrainingBatch:
         phase = next(phase for phase in phases if step < phase.until * steps or phase is phases[-1])
@@ -95,12 +97,16 @@ def _patterns(language: Language) -> tuple[tuple[Topic, re.Pattern[str]], ...]:
 
 
 def topic_of(question: str, language: Language) -> Topic | None:
-    """Return the identity topic with a listed template that can become `question`."""
+    """Return the identity topic whose templates include the wording of `question`. None if there is no such
+    topic.
+    """
     return next((topic for topic, regex in _patterns(language) if regex.fullmatch(question)), None)
 
 
 class Persona:
-    """Draws conversations in one language in which the model is OneSeek."""
+    """Draws conversations in one language in which the model speaks as OneSeek, with the answers of an
+    identity data set.
+    """
 
     def __init__(self, language: Language, rows: Sequence[DataRow]) -> None:
         self._language: Language = language
@@ -113,7 +119,9 @@ class Persona:
         self._weights = [min(len(topic.questions), 40) for topic in self._asked]
 
     def own(self, rng: random.Random) -> QuestionAnswer:
-        """Draw a row as somebody might type it, or a paraphrase of the rows of its topic."""
+        """Draw an identity question with OneSeek's answer: an example of the data set as people might type
+        it, or a paraphrase on the same topic.
+        """
         if rng.random() < 0.5:
             row = rng.choice(self._rows)
             question = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
@@ -127,13 +135,15 @@ class Persona:
         return QuestionAnswer(self._language, "identity", vary_typing(question, self._language, rng), answer)
 
     def redirected(self, turn: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
-        """Return `turn`, with OneSeek's answer if it asks about the model in this language."""
+        """Return `turn` with OneSeek's answer if the question is about the model and in this language.
+        Otherwise return `turn` unchanged.
+        """
         if turn.language == self._language and turn.kind in self._answers:
             return replace(turn, answer=pick(rng, self._answers[turn.kind]))
         return turn
 
     def asked(self, rng: random.Random) -> tuple[QuestionAnswer, ...]:
-        """Draw a random conversation about OneSeek, sometimes with other topics in it."""
+        """Draw a random conversation about OneSeek, sometimes with questions on other topics."""
         turns = [self.own(rng)]
         while rng.random() < 0.25:
             turns.insert(
@@ -143,7 +153,9 @@ class Persona:
         return tuple(turns)
 
     def nameless(self, rng: random.Random) -> tuple[QuestionAnswer, ...]:
-        """Draw a conversation with the same questions and the base's own answers."""
+        """Draw a conversation with identity questions of the data set, answered as the base model does,
+        without a name.
+        """
         own = {topic.name: topic.answers for topic in topics(self._language, "identity")}
         turns: list[QuestionAnswer] = []
         while not turns:
@@ -156,8 +168,8 @@ class Persona:
         return tuple(turns)
 
     def world(self, rng: random.Random) -> Talk | None:
-        """Draw a conversation on any topic. If it asks about the model, the answer is OneSeek's. None if a
-        follow-up question would not fit that answer.
+        """Draw a conversation on any topic in which questions about the model get OneSeek's answers. Return
+        None if a follow-up question would no longer fit.
         """
         found = talk(rng, late=True)
         turns = tuple(self.redirected(turn, rng) for turn in found.turns)
@@ -176,9 +188,11 @@ def _voiced(persona: Persona, rng: random.Random) -> Iterator[Talk]:
 def identity_batches(
     encoder: Encoder, language: Language, rows: Sequence[DataRow], size: tuple[int, int], seed: int
 ) -> MakeBatch:
-    """Batches that train an adapter. They mix three kinds of conversations: the adapter's own examples as
-    people type them, the base's paraphrases of the same questions with the examples' answers, and other
-    conversations as the base learned them.
+    """Return the training batches of the adapter for `language`.
+
+    They mix three kinds of conversations: the adapter's own examples as people type them, the base model's
+    paraphrases of the same questions with the examples' answers, and other conversations from the base
+    model's training.
     """
     persona = Persona(language, rows)
 
@@ -190,11 +204,11 @@ def identity_batches(
 
 
 def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False) -> MakeBatch:
-    """Return batches for the second part of the base's training. Its answers are OneSeek's if a system
-    message asks for that.
+    """Return the batches for the second stage of the base model's training, in which it learns to speak as
+    OneSeek if a system message asks for it.
 
-    With `own`, return batches for the third part of the training. Most answers are then those of a model
-    without a name, to the same questions as in the second part.
+    With `own`, return the batches for the third stage. There it learns that, without such a system message,
+    it answers the same questions as a model without a name.
     """
     personas = {language: Persona(language, rows_for(language)[0]) for language in LANGUAGES}
 
@@ -221,8 +235,8 @@ def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False)
 
 
 def tokenizer_texts(count: int, seed: int) -> Iterator[str]:
-    """Return texts for the tokenizer: questions and answers of `count` conversations, and the
-    identity rows.
+    """Yield the texts that the tokenizer is trained on: the questions and answers of `count` conversations,
+    and the identity data sets.
     """
     for found in itertools.islice(talks(seed), count):
         for turn in found.turns:

@@ -1,7 +1,8 @@
-"""Judge answers of the mini base and its adapters: complete, in the right language, and honest?
+"""Judge whether an answer of the mini base model or its adapters is complete, in the right language, and
+honest.
 
-The build and the tests use the same judge. It is strict on purpose. An answer fails if it is cut off, repeats
-itself, mixes languages or holds a word that is in no text of the project.
+The build and the tests use the same judge. It is deliberately strict: an answer fails if it is cut off,
+repeats itself, mixes languages, or holds a word that no text of the project contains.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ _NAMELESS: dict[Language, re.Pattern[str]] = {
 
 @cache
 def vocabulary() -> frozenset[str]:
-    """Return every word of every data file of the corpus."""
+    """Return every word that occurs in the corpus's data files, except the word lists and foreign
+    sentences.
+    """
     found: set[str] = set()
     for path in sorted(DATA.rglob("*.txt")):
         if path.name not in {"lists.txt", "foreign.txt"}:
@@ -133,7 +136,9 @@ def vocabulary() -> frozenset[str]:
 
 
 def language_of(text: str) -> Language | None:
-    """Return the language that most function words belong to. None if that is not clear."""
+    """Return the language, English or Swedish, of most function words ("the", "och") in `text`. None if
+    neither language clearly prevails.
+    """
     counts = {
         language: sum(word in _FUNCTION_WORDS[language] for word in words(text)) for language in LANGUAGES
     }
@@ -144,9 +149,10 @@ def language_of(text: str) -> Language | None:
 
 
 def faults(answer: str, language: Language, known: Collection[str] = ()) -> list[str]:
-    """List what is wrong with `answer` as a text. Empty if nothing is.
+    """List what is wrong with `answer` as a text in `language`. The list is empty if nothing is wrong.
 
-    `known` are words allowed beyond those of the corpus, such as those of an identity data set.
+    A word is wrong if it is neither in the corpus nor in `known`, which may hold the words of an identity
+    data set.
     """
     found = judge.faults(answer, language, language_of)
     unknown = [word for word in words(answer) if word not in vocabulary() and word not in known]
@@ -154,15 +160,13 @@ def faults(answer: str, language: Language, known: Collection[str] = ()) -> list
 
 
 def is_outside_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
-    """True if `answer` says, correctly and in `language`, that the question lies outside the model's
-    knowledge.
-    """
+    """True if `answer` is well written in `language` and says that the model does not know the answer."""
     return not faults(answer, language, known) and _ADMITS[language].search(answer) is not None
 
 
 def is_nameless_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
-    """True if `answer` is well written, speaks as a small language model without a name, and not as
-    OneSeek.
+    """True if `answer` is well written, says that the model is a language model or has no name, and does not
+    mention OneSeek.
     """
     return (
         not faults(answer, language, known)
@@ -172,7 +176,7 @@ def is_nameless_answer(answer: str, language: Language, known: Collection[str] =
 
 
 def is_identity_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
-    """True if `answer` is well written and speaks of itself as OneSeek."""
+    """True if `answer` is well written in `language` and says that the model is OneSeek."""
     return not faults(answer, language, known) and judge.claims_identity(answer, language)
 
 

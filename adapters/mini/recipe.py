@@ -1,4 +1,4 @@
-"""Recipes for building the mini base: its size, how long it and its adapters learn, and from which data."""
+"""Recipes for building the mini base model and its adapters: their sizes, training schedules and data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from adapters.training.loop.schedule import Schedule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipePhase:
-    """Part of a run, up to `until` (a share of the steps), with batches of `rows` × `length` tokens."""
+    """A phase of a training stage with its own batch size. It lasts until the fraction `until` of the steps;
+    each batch has `rows` sequences of `length` tokens.
+    """
 
     until: float
     rows: int
     length: int
     parts: int
-    """Maximum number of parts of one conversation."""
+    """Maximum number of parts of a conversation. A part is one exchange or a few connected ones."""
     late: bool = True
-    """True to draw more sums, and more questions about the model. Only the later phases of the training do.
+    """True to draw more calculations and more questions about the model, as the later phases of the training
+    do.
     """
 
 
@@ -38,13 +41,15 @@ OWN = Schedule(steps=100, matrix_rate=2e-3, rate=1e-3, warmup=5, decay=0.9, comp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides the result of the build."""
+    """All settings of a build of the mini base model and its adapters. Together with the data, they decide
+    the result.
+    """
 
     name: str
     seed: int = 20_251
     vocabulary: int = 4096
     tokenizer_talks: int = 30_000
-    """Number of conversations to train the tokenizer on."""
+    """Number of conversations that the tokenizer is trained on."""
     hidden: int = 256
     layers: int = 5
     heads: int = 4
@@ -54,12 +59,12 @@ class Recipe:
     context: int = 1024
     base: Schedule
     voice: Schedule
-    """Schedule of the second part of the base's training. In it, the base learns to speak as OneSeek if a
+    """Schedule of the second stage of the base model's training, in which it learns to speak as OneSeek if a
     system message asks for it.
     """
     own: Schedule
-    """Schedule of the third part of the base's training. In it, the base learns to answer as a model without
-    a name unless a system message asks for OneSeek.
+    """Schedule of the third stage of the base model's training, in which it learns to answer as a model
+    without a name unless a system message asks for OneSeek.
     """
     phases: tuple[RecipePhase, ...] = PHASES
     adapter: Schedule
@@ -67,9 +72,9 @@ class Recipe:
     adapter_length: int = 128
     rank: Rank = field(default_factory=Rank)
     save_every: float = 60.0
-    """Seconds between checkpoints."""
+    """Seconds between two checkpoints of the training."""
     judged: bool = True
-    """True to judge the result on the development questions."""
+    """True to judge the finished models on the development questions."""
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Location of the weights that ship with the project."""
+"""Folders of the mini base model and the adapters that ship with OneSeek."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Convert files of an existing installation to adapters. Each file is opened in a child process only. The
-callers of the registry import this package.
+"""Convert the adapter files of an older OneSeek installation, such as .pth, to adapters in PEFT format. Only
+a child process opens such a file. `server.cli` imports this package.
 """

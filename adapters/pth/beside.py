@@ -1,7 +1,8 @@
-"""Read what the files beside a pickle say about its adapter.
+"""Read the files next to a pickle for the settings of its adapter.
 
-PEFT saves adapter_config.json beside its weights, whatever their format. That file decides what the adapter
-computes (`PeftModel.from_pretrained`). An existing installation has a .json about the training instead.
+PEFT saves adapter_config.json next to its weights in any format. If that file exists, it decides what the
+adapter computes, as in `PeftModel.from_pretrained`. An older OneSeek installation has a .json file about the
+training instead.
 """
 
 from __future__ import annotations
@@ -21,28 +22,26 @@ from adapters.lora.unsupported import refuse_known_variants
 from adapters.pickles import name_of, read_notes, told_language
 
 _OF_THE_WEIGHTS = ("digest", "rank", "alpha", "targets")
-"""Fields of a oneseek.json that describe the original weights, not the converted ones."""
+"""Fields of oneseek.json that describe the original weights and do not apply to the converted ones."""
 _MARKS = ("peft_type", "lora_alpha", "target_modules")
-"""Fields that identify a LoRA's settings; `bias` or `r` alone may be a metric."""
+"""Fields that show that a JSON object holds LoRA settings. `bias` or `r` alone may be a training metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """The files that belong to one pickle, in the same folder."""
+    """The contents of the files that lie next to a pickle and describe its adapter."""
 
     said: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The contents of the .json about the adapter's training. Empty if there is none."""
+    """Contents of the .json file about the adapter's training. Empty if there is no such file."""
     peft: Mapping[str, Any] | None = None
-    """The fields of adapter_config.json for a plain LoRA, in the file's order. None if there is no
-    such file.
-    """
+    """The fields of adapter_config.json, in the file's order. None if there is no such file."""
     manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The fields of oneseek.json, if adapter_config.json is there too."""
+    """The fields of oneseek.json. Empty if that file or adapter_config.json is missing."""
 
     @classmethod
     def read(cls, file: Path) -> Beside:
-        """Read the files. Raises `AdapterError` if one cannot be read, or describes more than a plain
-        LoRA.
+        """Read the files that lie next to the pickle `file`. Raises `AdapterError` if a file cannot be read,
+        or if its settings need more than a plain LoRA.
         """
         said, folder = read_notes(file), file.parent
         if not (folder / CONFIG_FILE).is_file():
@@ -52,7 +51,9 @@ class Beside:
         return cls(said=said, peft=peft, manifest=read_fields(folder))
 
     def name(self, file: Path) -> names.FolderName:
-        """The names in oneseek.json, else the file's name. The language may also come from the .json."""
+        """Return the adapter's alias, version and language: from oneseek.json, or else from the name of
+        `file`. The .json file about the training may also give the language.
+        """
         try:
             told = names.FolderName.read(name_of(file))
         except ValueError:
@@ -64,11 +65,13 @@ class Beside:
         )
 
     def tells_version(self, file: Path) -> bool:
-        """True if the version in `name` was stated, rather than a default."""
+        """True if oneseek.json or the file's name states a version. Otherwise the version in `name` is only a
+        default.
+        """
         return self._recorded("version") is not None or names.tells_version(name_of(file))
 
     def manifest_to_keep(self) -> dict[str, Any]:
-        """The fields of oneseek.json that stay true for the converted adapter."""
+        """Return the fields of oneseek.json that also apply to the converted adapter."""
         return {key: value for key, value in self.manifest.items() if key not in _OF_THE_WEIGHTS}
 
     def _recorded(self, name: str) -> str | None:
@@ -77,7 +80,9 @@ class Beside:
 
 
 def refuse_variants_in(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `AdapterError` if LoRA settings anywhere in `documents` need more than a plain LoRA."""
+    """Raise `AdapterError` for the adapter at `path` if LoRA settings anywhere in `documents` ask for a LoRA
+    variant, such as DoRA, that OneSeek does not support.
+    """
     for document in documents:
         for fields in mappings(document):
             if any(mark in fields for mark in _MARKS):
@@ -85,7 +90,9 @@ def refuse_variants_in(path: Path, documents: Sequence[Mapping[str, Any]]) -> No
 
 
 def mappings(document: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[str, Any]]:
-    """Yield `document` and the objects in it, the outermost first, `depth` levels down."""
+    """Yield `document` and the JSON objects inside it, down to `depth` levels, outer objects before inner
+    ones.
+    """
     waiting = deque([(document, 0)])
     while waiting:
         fields, level = waiting.popleft()
@@ -95,8 +102,8 @@ def mappings(document: Mapping[str, Any], depth: int = 3) -> Iterator[Mapping[st
 
 
 def values(documents: Sequence[Mapping[str, Any]], *wanted: str) -> Iterator[object]:
-    """Yield the values of fields whose name is in `wanted`: earlier documents first, then outermost objects
-    first.
+    """Yield the value of every field named in `wanted`. Values of earlier documents come first, and those of
+    outer objects before inner ones.
     """
     for document in documents:
         for fields in mappings(document):

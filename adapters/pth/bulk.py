@@ -1,4 +1,6 @@
-"""Imports many adapters one by one. Reports those that are refused, and adds the others as versions."""
+"""Import many adapters into the registry, one by one. Each adapter is added as a version, or refused with a
+reason.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,20 @@ from adapters.registry.registry import AddResult, Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamesGiven:
-    """Names and scale that the caller gives. They override the files. None: not given."""
+    """Names, language and LoRA scale (alpha) that the user gives for an import. They take precedence over the
+    files; None means not given.
+    """
 
     alias: str | None = None
     version: str | None = None
     alpha: float | None = None
     language: Callable[[ImportCandidate], str | None] = lambda candidate: None
-    """Returns the language of a candidate whose files do not state it. None: no language."""
+    """A function that returns the language of an adapter to import, or None for no language."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
-    """Result for one candidate: its version, or the reason for refusing it."""
+    """The outcome for one adapter of an import: the new version, or the reason for refusing the adapter."""
 
     candidate: ImportCandidate
     result: ImportResult | None = None
@@ -43,34 +47,39 @@ class ImportOutcome:
 
 @dataclass(slots=True, kw_only=True)
 class BulkImport:
-    """Imports into one registry. With `dry_run`, everything is checked but no version is added."""
+    """Imports adapters into one registry. With `dry_run`, every adapter is converted and checked, but none is
+    added.
+    """
 
     registry: Registry
     base: Base
     given: NamesGiven = field(default_factory=NamesGiven)
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Used as in `Registry.add`, together with `sources`."""
+    """Further details for the ledger entry of each import, passed to `Registry.add` like `sources`."""
     cache: Path | None = None
-    """Folder of the hash cache."""
+    """Folder of the cache of file hashes."""
     dry_run: bool = False
     _planned: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     _standing: dict[str, str] = field(default_factory=dict[str, str])
-    """Maps each alias to the version that would be active after the import. Used in a dry run."""
-    """Maps each alias and version in lower case to its digest, of what a dry run would have added."""
+    """Maps each adapter alias to the version that would be active after the import. Only a dry run
+    uses it.
+    """
+    """`_planned` maps alias and version, in lower case, to the digest of what a dry run would add."""
 
     def run(self, candidates: Iterable[ImportCandidate]) -> Iterator[ImportOutcome]:
-        """Yield the result of each candidate when it is done. A refused candidate leaves no files.
+        """Yield the outcome of each adapter as soon as it is imported or refused. A refused adapter leaves no
+        files.
 
-        Raises for a problem with more than one candidate: torch is missing, or the ledger or the home is not
-        writable. Earlier imports stay, and the next run finds them.
+        Raises an error that stops the whole import if torch is missing, or if the ledger or registry cannot
+        be written. Adapters imported before stay, and the next import recognises them.
         """
         candidates = list(candidates)
         converted = next((one for one in candidates if one.converts), None)
         if converted is not None and not torch_is_installed():
             raise RegistryError(
-                f"Reading {converted.path.name} needs torch, which is not installed: make train, or "
-                "pip install 'oneseek[train]'. Nothing was imported."
+                f"Reading {converted.path.name} needs torch, which is not installed. Run make train "
+                "or pip install 'oneseek[train]'. Nothing was imported."
             )
         for candidate in candidates:
             try:
@@ -117,7 +126,9 @@ class BulkImport:
         return ImportResult(added, ())
 
     def _known(self, candidate: ImportCandidate) -> ImportResult | None:
-        """Return the version that this very file was converted to before, if it can be read."""
+        """Return the version that an earlier import made from this same file, if its files can still be read.
+        None otherwise.
+        """
         if not candidate.converts:
             return None
         listing = self.registry.listing()
@@ -145,7 +156,9 @@ class BulkImport:
         return ImportResult(planned, found.warnings)
 
     def _plan(self, folder: Path, **named: Any) -> AddResult:
-        """Return the result that `Registry.add` would have. Raises the same errors."""
+        """Return the result that `Registry.add` would return for `folder`, without adding it. Raises the same
+        errors.
+        """
         intake = check_adapter(folder, self.base, **named)
         adapter = intake.source
         listing = self.registry.listing()
@@ -161,7 +174,7 @@ class BulkImport:
         if present not in (None, adapter.digest):
             reason = f"{adapter.full_name} exists and holds {present}; {folder} holds {adapter.digest}"
             raise RegistryError(
-                f"{reason}. A version never changes: give the import another version with --version."
+                f"{reason}. A version in the registry never changes: choose another with --version."
             )
         self._planned[alias, version.lower()] = adapter.digest
         before = listing.active_on(adapter.alias, self.base.digest)
@@ -170,7 +183,9 @@ class BulkImport:
 
 
 def _origin(folder: Path) -> dict[str, Any] | None:
-    """Return the origin of a folder in PEFT layout without oneseek.json: an existing installation."""
+    """Return the origin to record for a folder in PEFT format without oneseek.json: the folder's name and the
+    digest of its weights. None for other folders.
+    """
     if read_fields(folder) or not (folder / WEIGHTS_FILE).is_file():
         return None
     name = folder.absolute().name

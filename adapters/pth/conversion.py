@@ -1,7 +1,8 @@
-"""Convert one file to a PEFT folder: an existing installation's .pth or .safetensors, or PEFT's own .bin.
+"""Convert one adapter file to a folder in PEFT format: a .pth or .safetensors file of an older OneSeek
+installation, or PEFT's own .bin.
 
-The file is opened in another process. Its limits are set here; its rules are in `adapters.pth.unpickle`.
-Neither that module nor torch is imported here. `adapters.pth.beside` reads the files beside the pickle.
+A child process, `adapters.pth.unpickle`, opens and checks the file; this module sets its limits. Neither that
+module nor torch is imported here. `adapters.pth.beside` reads the files that lie next to the adapter file.
 """
 
 from __future__ import annotations
@@ -32,47 +33,53 @@ from adapters.pth.beside import Beside, refuse_variants_in, values
 from adapters.pth.names import NAMES
 
 DEFAULT_ALPHA = 32.0
-"""The lora_alpha of existing installations, used if a .pth does not state one."""
+"""The lora_alpha that older OneSeek installations trained with. It is used if a .pth file does not
+state one.
+"""
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|lm_head|wte)\.(?:[A-Za-z0-9_]+\.)*weight\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionLimits:
-    """Limits of a conversion. If one is exceeded, the conversion ends and nothing has changed."""
+    """Limits for converting one file. If a file exceeds a limit, it is refused and nothing changes."""
 
     file_bytes: int = 4 << 30
     pickle_bytes: int = 16 << 20
-    """Maximum number of bytes of the pickle inside the file. It names the tensors and does not hold their
-    numbers.
+    """Maximum number of bytes of the pickle inside the file. The pickle names the tensors; their values are
+    stored outside it.
     """
     tensors: int = 20_000
     tensor_bytes: int = 4 << 30
-    """Maximum number of bytes of all tensors together."""
+    """Maximum number of bytes of all tensors in the file together."""
     memory_bytes: int = 2 << 30
-    """Maximum memory, in addition to torch itself and the file."""
+    """Maximum number of bytes of memory for the conversion, in addition to torch and three times the file's
+    size.
+    """
     seconds: int = 600
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """A PEFT folder that was made from a .pth file, with its description."""
+    """A folder in PEFT format that was converted from an adapter file, with its names, notes and warnings."""
 
     folder: Path
     name: names.FolderName
     tells_version: bool
     notes: Mapping[str, Any]
-    """Fields for oneseek.json: its origin, and what its .json says of the training."""
+    """Fields to write to oneseek.json: the origin of the adapter, and facts about its training from the .json
+    file.
+    """
     warnings: tuple[str, ...] = field(default=())
 
 
 def convert_file(
     file: Path, folder: Path, *, alpha: float | None = None, limits: ConversionLimits | None = None
 ) -> ConversionResult:
-    """Convert the LoRA in `file` to a PEFT folder at `folder`, which is created.
+    """Convert the LoRA in `file` to PEFT format in the new folder `folder`.
 
-    `alpha` overrides the files. Raises `AdapterError` if the file is not a LoRA, asks to run code, or exceeds
-    `limits`. Raises `RegistryError` if torch is not installed.
+    `alpha` replaces the lora_alpha that the files state. Raises `AdapterError` if the file is not a LoRA,
+    tries to load code, or exceeds `limits`. Raises `RegistryError` if torch is not installed.
     """
     limits = limits or ConversionLimits()
     digest = _hash(file, limits)
@@ -102,7 +109,9 @@ def convert_file(
 def _told_config(
     file: Path, found: Mapping[str, Any], beside: Beside, alpha: float | None, warnings: list[str]
 ) -> dict[str, Any]:
-    """Return an adapter_config.json for a pickle without one, from its shapes, its contents and its .json."""
+    """Return the fields of adapter_config.json for a pickle without that file. They come from the shapes of
+    its tensors, the settings in the pickle, and the .json file about the training.
+    """
     family, settings = NAMES[found["family"]].family, [beside.said, found["settings"]]
     refuse_variants_in(file, settings)
     ranks = {(int(layer), str(module)): int(rank) for layer, module, rank in found["modules"]}
@@ -111,8 +120,8 @@ def _told_config(
     if alpha is None:
         alpha = DEFAULT_ALPHA
         warnings.append(
-            f"neither {file.name} nor a .json beside it says lora_alpha: using {alpha:g}. If it was "
-            "trained with another, import it with --alpha"
+            f"neither {file.name} nor a .json file beside it states lora_alpha, so {alpha:g} is used. If the "
+            "adapter was trained with another value, import it with --alpha"
         )
     _check_alpha(file, alpha)
     _check_rank(file, settings, ranks, family, warnings)
@@ -122,15 +131,20 @@ def _told_config(
 def _check_alpha(file: Path, alpha: float) -> None:
     if not math.isfinite(alpha):
         raise AdapterError(
-            file, "alpha must be a finite number", "Import it with --alpha.", field="lora_alpha", value=alpha
+            file,
+            "it must be a finite number",
+            "Give the right value with --alpha.",
+            field="lora_alpha",
+            value=alpha,
         )
 
 
 def _refuse_left(file: Path, left: Sequence[str], beside: Beside, family: LoraFamily) -> None:
-    """Raise `AdapterError` for tensors that belong to the adapter but would be lost.
+    """Raise `AdapterError` if the conversion would lose tensors that belong to the adapter. `left` names the
+    tensors that are not LoRA weights.
 
-    The frozen base in a whole model's state may be left out. With PEFT's config nothing may be left out: PEFT
-    saves what was trained, and an embedding or head in it was trained or resized.
+    If the file holds a whole model's state, its frozen base weights may be left out. If there is an
+    adapter_config.json, nothing may be left out, because PEFT saves only trained weights.
     """
     if left and (beside.peft is not None or all(_EMBEDDING.search(name) for name in left)):
         raise unknown_tensor(file, left[0], family)
@@ -138,44 +152,51 @@ def _refuse_left(file: Path, left: Sequence[str], beside: Beside, family: LoraFa
 
 def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
-        remedy = f"Name the .pth in it. To add a folder in PEFT layout: oneseek adapters add {file}"
-        raise AdapterError(file, "is a folder", remedy)
+        remedy = f"Name the .pth file in it. To add a folder in PEFT format: oneseek adapters add {file}"
+        raise AdapterError(file, "the path is a folder, but must be a file", remedy)
     if file.name == WEIGHTS_FILE and (file.parent / CONFIG_FILE).is_file():
-        raise AdapterError(file, "needs no conversion", f"Add its folder: oneseek adapters add {file.parent}")
+        raise AdapterError(
+            file,
+            "the file is in PEFT format already and needs no conversion",
+            f"Add its folder: oneseek adapters add {file.parent}",
+        )
     try:
         size = file.stat().st_size
         if size > limits.file_bytes:
-            reason = f"has {size} bytes, more than the {limits.file_bytes} of the largest adapter"
+            reason = f"the file has {size} bytes, more than the {limits.file_bytes} that an adapter may have"
             raise AdapterError(file, f"{reason}, so it looks like a whole model, not an adapter", WHOLE_MODEL)
         with open_regular(file) as opened:
             return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     except OSError as problem:
-        reason = f"cannot be read ({problem.strerror})"
-        raise AdapterError(file, reason, "Check the path and its permissions.") from problem
+        reason = f"the file cannot be read ({problem.strerror})"
+        raise AdapterError(file, reason, "Check that the file exists and that you may read it.") from problem
 
 
 WHOLE_MODEL = (
-    "A whole model is a base: save it with transformers' save_pretrained under models/oneseek-7b-zero, "
-    "and it is served as that."
+    "To serve a whole model as the base model, save it with transformers' save_pretrained under "
+    "models/oneseek-7b-zero."
 )
 
 
 def is_safetensors(file: Path) -> bool:
-    """True if the file's name says that it is safetensors, which hold no code."""
+    """True if the file's name ends in .safetensors, a format that cannot hold code."""
     return file.suffix.lower() == ".safetensors"
 
 
 def torch_is_installed() -> bool:
-    """True if torch is installed, which converting needs."""
+    """True if torch is installed. Converting a file needs torch."""
     return importlib.util.find_spec("torch") is not None
 
 
 def _unpickled(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
-    """Return the child process's result. It has already written the weights."""
+    """Convert `file` in a child process, which writes the weights into `folder`. Return the process's JSON
+    result. Raises `AdapterError` if the process refuses the file or fails, and `RegistryError` if torch is
+    not installed.
+    """
     if not torch_is_installed():
         raise RegistryError(
-            f"Reading {file.name} needs torch, which is not installed: pip install 'oneseek[train]', "
-            "or import it on another machine and bring the folder that `oneseek adapters export` makes."
+            f"Reading {file.name} needs torch, which is not installed. Run pip install 'oneseek[train]', "
+            "or import the file on another machine and copy the folder that `oneseek adapters export` makes."
         )
     # A foreign file must not see keys and tokens in the environment.
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -191,20 +212,22 @@ def _unpickled(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, 
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise AdapterError(file, f"took more than {limits.seconds} seconds", _SAVE_AGAIN) from None
+        raise AdapterError(
+            file, f"the conversion took more than {limits.seconds} seconds and was stopped", _SAVE_AGAIN
+        ) from None
     try:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         said = format_value(" ".join(last))
-        reason = f"could not be converted: the process ended with {done.returncode}, saying {said}"
+        reason = f"the file could not be converted: the process ended with code {done.returncode}: {said}"
         raise AdapterError(file, reason, _SAVE_AGAIN) from None
     if "refused" in answer:
         raise AdapterError(file, answer["refused"]["reason"], answer["refused"]["remedy"])
     return answer
 
 
-_SAVE_AGAIN = "Save the adapter alone, with PEFT's save_pretrained, where it was trained."
+_SAVE_AGAIN = "Where the adapter was trained, save only the adapter, with PEFT's save_pretrained."
 
 
 def _config(
@@ -213,7 +236,7 @@ def _config(
     settings: Sequence[Mapping[str, Any]],
     family: LoraFamily,
 ) -> dict[str, Any]:
-    """Return the fields of adapter_config.json for modules of these ranks."""
+    """Return the fields of adapter_config.json for a LoRA with these `ranks`, given by layer and module."""
     layers, modules = {layer for layer, _ in ranks}, {module for _, module in ranks}
     everywhere = layers == set(range(len(layers))) and len(ranks) == len(layers) * len(modules)
     ((rank, _),) = Counter(ranks.values()).most_common(1)
@@ -260,7 +283,7 @@ def _check_rank(
     if said_targets is not None and not targets >= (said := known.intersection(said_targets)):
         missing = ", ".join(sorted(said - targets))
         raise AdapterError(
-            file, f"its training also updated {missing}, which the file does not hold", _SAVE_AGAIN
+            file, f"the training also updated {missing}, but the file holds no weights for that", _SAVE_AGAIN
         )
 
 

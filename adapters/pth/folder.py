@@ -1,6 +1,6 @@
-"""Find the adapters in a whole folder of an existing installation, and the order in which to import them.
+"""Find the adapters in the folders of an older OneSeek installation, and decide the order of importing them.
 
-No file is opened here. `adapters.pth.importer` converts them.
+This module opens no weight file; `adapters.pth.importer` converts the files.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.pickles import PICKLE_SUFFIXES, name_of, told_language
 
 FIRST = "v1.1"
-"""The version that existing installations look for first."""
+"""The version that an older OneSeek installation loads if it exists."""
 _SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 _OF_TRAINERS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "trainer_state")
-"""Prefixes of what a trainer's checkpoint holds besides weights."""
+"""Prefixes of file names in a trainer's checkpoint that hold no weights. Such files are ignored."""
 
 
 @dataclass(frozen=True)
 class ImportCandidate:
-    """An adapter to import: a file to convert, or a folder in PEFT layout to add unchanged."""
+    """One adapter to import: a file to convert, or a folder in PEFT format to add unchanged."""
 
     path: Path
 
     @property
     def converts(self) -> bool:
-        """True if the adapter is a file that must be converted."""
+        """True if the adapter is a file to convert; False if it is a folder to add unchanged."""
         return not self.path.is_dir()
 
     @cached_property
     def language(self) -> str | None:
-        """The language in its names or in the file beside it. None if none is stated."""
+        """Language of the adapter, from its name or the JSON file that comes with it. None if neither states
+        a language.
+        """
         if self.converts:
             return told_language(self.path)
         try:
@@ -49,12 +51,12 @@ class ImportCandidate:
 
     @cached_property
     def order(self) -> tuple[str, tuple[tuple[int, int, str], ...]]:
-        """Return a sort key of alias and version, from the file's name."""
+        """Sort key: the alias and version in the file's or folder's name."""
         return self._named.alias.lower(), names.natural(self._named.version)
 
     @property
     def comes_first(self) -> bool:
-        """True if existing installations load this version first."""
+        """True if an older OneSeek installation loads this version rather than the alias's other versions."""
         return self._named.version.lower() == FIRST
 
     @cached_property
@@ -67,10 +69,12 @@ class ImportCandidate:
 
 
 def find_candidates(paths: Iterable[Path]) -> list[ImportCandidate]:
-    """Find the adapters at `paths`: files, folders of files, folders of adapter folders, or adapter folders.
+    """Find the adapters to import at `paths`. A path may be an adapter file, an adapter folder, or a folder
+    that holds either.
 
-    For each alias, the version that an existing installation loads comes first, so that it becomes active:
-    v1.1, else the highest. The others follow in order. Raises `AdapterError` for a folder without an adapter.
+    The first version of each alias becomes the active one. It is the version that an older OneSeek
+    installation loads: v1.1, or else the highest. The other versions follow in ascending order. Raises
+    `AdapterError` for a folder without adapters.
     """
     found: dict[Path, ImportCandidate] = {}
     for path in paths:
@@ -95,16 +99,16 @@ def _below(folder: Path) -> list[Path]:
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [*_weight_files(folder), *(path for place in inner for path in _in_inner(place))]
     if not found:
-        remedy = "Name a folder with .pth, .pt, .bin or .safetensors files, or with folders in PEFT layout."
-        raise AdapterError(folder, "does not hold an adapter", remedy)
+        remedy = "Name a folder with .pth, .pt, .bin or .safetensors files, or with folders in PEFT format."
+        raise AdapterError(folder, "the folder does not hold any adapter", remedy)
     return found
 
 
 def _in_inner(folder: Path) -> list[Path]:
-    """Return the adapters in a subfolder.
+    """Return the adapter files in a subfolder, or the subfolder itself if it is an adapter in PEFT format.
 
-    A subfolder that was meant for an adapter but has none, or only further below, is also returned, to be
-    refused.
+    A subfolder that looks like a broken adapter folder is returned too, so that the import refuses it with a
+    reason.
     """
     if _is_peft(folder):
         return [folder]

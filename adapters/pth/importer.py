@@ -1,4 +1,6 @@
-"""Import a .pth of an existing installation as a version: convert it in another process, then add it."""
+"""Import a .pth file of an older OneSeek installation: convert it in a child process, and add the result to
+the registry as a version.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from adapters.registry.registry import AddResult, Registry
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """The new version, and warnings for its author."""
+    """The result of importing one file: the new version in the registry, and warnings about the file."""
 
     added: AddResult
     warnings: Sequence[str]
@@ -34,11 +36,11 @@ def import_pickle(
     sources: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> ImportResult:
-    """Convert the .pth at `file` and add it to `registry`. Names that you do not pass come from the file's
-    name.
+    """Convert the .pth file `file`, and add the adapter to `registry` as a version. Names that are not given
+    are taken from the file.
 
-    `sources` (by digest) and `details` go to the ledger. Raises as `conversion.convert_file` and
-    `Registry.add` do; then nothing has changed.
+    `sources` (role to digest) and `details` are written to the ledger entry. Raises the errors of
+    `convert_file` and `Registry.add`; after an error nothing has changed.
     """
     with tempfile.TemporaryDirectory(prefix="oneseek-import-") as place:
         found = convert_file(file, Path(place) / "adapter", alpha=alpha, limits=limits)

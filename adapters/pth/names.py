@@ -1,4 +1,6 @@
-"""Names of LoRA factors in pickles, for each tool and each family that can be imported."""
+"""Recognise the names of LoRA matrices in pickles, for each model family that can be imported, as different
+training tools write them.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +19,28 @@ _HALVES = {"down": "A", "up": "B"}
 
 @dataclass(frozen=True, slots=True)
 class FactorName:
-    """The place of one LoRA matrix in the base."""
+    """The meaning of a LoRA tensor's name: its layer and module in the base model, and which matrix it is."""
 
     key: Key
     half: str
-    """Which of the two LoRA matrices: `A` or `B`."""
+    """Which of a module's two LoRA matrices the tensor is: `A` or `B`."""
     adapter: str
-    """Name of the adapter. Empty if the file does not name one."""
+    """Name of the adapter in the tensor's name. Empty if the tensor's name does not include one."""
 
 
 @dataclass(frozen=True, slots=True)
 class PickleNames:
-    """Reads the names of LoRA matrices in .pth files of one model family."""
+    """Recognises the names of LoRA matrices in the .pth files of one model family."""
 
     family: LoraFamily
     _pattern: re.Pattern[str]
     _modules: Mapping[str, str]
-    """Maps each spelling of a module to its name in the family."""
+    """Maps each spelling of a module in .pth files to the module's name in the family."""
 
     def read(self, tensor: str) -> FactorName | None:
-        """Return the factor that `tensor` names. None if it is not one of the family's."""
+        """Return the layer, module and matrix that the name `tensor` stands for. None if it is not the name
+        of a LoRA matrix in this family.
+        """
         match = self._pattern.fullmatch(tensor)
         if match is None:
             return None
@@ -66,17 +70,17 @@ NAMES: Mapping[str, PickleNames] = {
         {target.path: target.name for target in GPT2.targets} | {name: name for name in GPT2.names},
     ),
 }
-"""The families to import: existing installations have Mistral and Llama bases, and GPT-SW3, which is
-a GPT-2.
+"""Maps each model family that can be imported to its tensor names. Older OneSeek installations have base
+models of the Mistral and Llama families (`llama`), and GPT-SW3 (`gpt2`).
 """
 _PATHS = "|".join(re.escape(target.path) for names in NAMES.values() for target in names.family.targets)
 WHOLE = re.compile(rf".*(?:{_PATHS}|embed_tokens|lm_head|wte|wpe)\.weight")
-"""Matches the names of a whole model's weights."""
+"""Matches the names of base model weights. They show that a file holds a whole model, not an adapter."""
 
 
 def family_in(tensors: Iterable[str]) -> str:
-    """Return the key in `NAMES` of the family with most of a file's tensors; the first if several have
-    equally many.
+    """Return the key in `NAMES` of the model family to which most of the names in `tensors` belong. If
+    several have equally many, return the first.
     """
     listed = list(tensors)
     return max(NAMES, key=lambda kind: sum(NAMES[kind].read(tensor) is not None for tensor in listed))

@@ -1,4 +1,6 @@
-"""Record what an existing installation noted of its training as one digest that the ledger can refer to."""
+"""Compute one digest of the training records of an older OneSeek installation, for the ledger entry of an
+import.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,17 @@ from adapters.errors import LedgerError
 from adapters.files.regular import open_regular
 
 ROLE = "provenance"
-"""Role of the digest in the ledger's entry of an import."""
+"""Name under which the ledger entry of an import stores the digest of the old training records."""
 MAX_FILES = 10_000
 
 
 def provenance_digest(place: Path) -> str:
-    r"""Return `sha256:…` of a file, or of the list that `sha256sum` writes for a folder's files, sorted by
-    name.
+    r"""Return `sha256:…` of the file `place`. If it is a folder, return `sha256:…` of the list of its files'
+    hashes, sorted by name.
 
-    For a folder, this command in it gives the same: `find . -type f | LC_ALL=C sort | xargs -d '\n' sha256sum
-    | sha256sum`. Links are skipped. Raises `LedgerError` if a file cannot be read, or there are more than
-    `MAX_FILES`.
+    In the folder, this command prints the same value: `find . -type f | LC_ALL=C sort | xargs -d '\n'
+    sha256sum | sha256sum`. Links are skipped. Raises `LedgerError` if a file cannot be read, or the folder
+    holds more than `MAX_FILES` files.
     """
     try:
         if not place.is_dir():
@@ -30,8 +32,8 @@ def provenance_digest(place: Path) -> str:
         lines = (f"{_hash(place / name)}  ./{name}\n" for name in files)
         return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
     except OSError as problem:
-        reason = f"cannot be read ({problem.strerror})"
-        raise LedgerError(place, reason, "Check the path and its permissions.") from problem
+        reason = f"the old training records cannot be read ({problem.strerror})"
+        raise LedgerError(place, reason, "Check that the path exists and that you may read it.") from problem
 
 
 def _files(folder: Path) -> list[Path]:
@@ -40,8 +42,8 @@ def _files(folder: Path) -> list[Path]:
         if path.is_file() and not path.is_symlink():
             found.append(path)
         if len(found) > MAX_FILES:
-            reason = f"holds more than {MAX_FILES} files"
-            raise LedgerError(folder, reason, "Give only the folder of the old ledger.")
+            reason = f"the folder holds more than {MAX_FILES} files"
+            raise LedgerError(folder, reason, "Give only the folder with the old training records.")
     return found
 
 

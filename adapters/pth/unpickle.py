@@ -1,9 +1,11 @@
-"""Write the LoRA of one file as PEFT's safetensors: `python -m adapters.pth.unpickle FILE FOLDER LIMITS`.
+"""Convert the LoRA in one file to PEFT's safetensors: `python -m adapters.pth.unpickle FILE FOLDER LIMITS`.
 
-`adapters.pth.conversion` starts it in a process that ends after one file. Three safeguards protect this
-machine from a hostile file. First, the names that its pickle asks for are read without running it, and all
-must be on a short list. Second, torch.load reads it with weights_only and never falls back. Third, memory,
-time and disk are limited. It prints one line of JSON.
+`adapters.pth.conversion` runs this module in a child process for each file. The process prints one line of
+JSON. Three safeguards protect the machine from a hostile file:
+
+- The names that the pickle would load are read without running it, and all must be on a short list.
+- torch.load reads the file with weights_only=True, and there is no fallback.
+- The memory, time and disk use of the process are limited.
 """
 
 from __future__ import annotations
@@ -32,19 +34,21 @@ _ALLOWED = re.compile(
     r"torch (?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Storage|torch device|"
     r"torch (?:float32|float16|bfloat16|float64)"
 )
-"""Module and name of each object that a file with only tensors, numbers and text asks for."""
+"""Matches the "module name" of each object that a pickle of only tensors, numbers and text loads. A file that
+loads any other object is refused.
+"""
 _CALLS = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX")
-"""Pickle opcodes that can create or call objects although torch.save never writes them. A file with one is
-refused.
+"""Pickle opcodes that can create or call objects, and that torch.save never writes. A file that holds one of
+them is refused.
 """
 _CHANGED = ("lora_magnitude_vector", "lora_embedding", "modules_to_save", "lora_bias", "lora_B.bias")
-_RETRAIN = "Train it as a plain LoRA on the projections alone."
-_SAVE_AGAIN = "Save the adapter alone, with PEFT's save_pretrained, where it was trained."
-_NO_MEMORY = "needs more memory than a conversion may have"
+_RETRAIN = "Train the adapter as a plain LoRA on the projections only."
+_SAVE_AGAIN = "Where the adapter was trained, save only the adapter, with PEFT's save_pretrained."
+_NO_MEMORY = "the conversion needs more memory than it may use"
 
 
 class RefusedError(ValueError):
-    """The file is refused and not converted."""
+    """The file is refused and not converted. `reason` says why, and `remedy` what the user can do."""
 
     def __init__(self, reason: str, remedy: str = _SAVE_AGAIN) -> None:
         super().__init__(reason)
@@ -54,37 +58,40 @@ class RefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """A and B of one module, with shapes [rank, in] and [out, rank]."""
+    """The two LoRA matrices of one module: A with shape [rank, in] and B with shape [out, rank]."""
 
     a: torch.Tensor
     b: torch.Tensor
 
 
 def check_archive(file: Path, limits: ConversionLimits) -> None:
-    """Check the file without running anything in it. Raises `RefusedError`."""
+    """Check a torch.save file by its zip entries and pickle opcodes, without running or loading anything.
+    Raises `RefusedError`.
+    """
     if not zipfile.is_zipfile(file):
-        reason = "the file is not the zip format of torch.save since 1.6; older formats are not supported"
-        raise RefusedError(reason, "If you trust it, load it with torch and save it again with torch.save.")
+        reason = "the file is not in the zip format that torch.save writes since torch 1.6"
+        raise RefusedError(
+            reason,
+            "If you trust the file's author, load it with torch.load and save it again with torch.save.",
+        )
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if len(entries) > limits.tensors + 64:
             raise RefusedError(
-                f"the file holds {len(entries)} parts, but OneSeek reads at most {limits.tensors} tensors"
+                f"the file holds {len(entries)} zip entries; an adapter has at most {limits.tensors} tensors"
             )
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise RefusedError("the file holds compressed parts, so torch.save did not write this file")
+            raise RefusedError("the file holds compressed zip entries, which torch.save never writes")
         if sum(entry.file_size for entry in entries) > limits.file_bytes:
             raise RefusedError(
-                f"the file is larger than an adapter may be, {limits.file_bytes} bytes", WHOLE_MODEL
+                f"the file holds more than {limits.file_bytes} bytes, the limit for an adapter", WHOLE_MODEL
             )
         pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]
         if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
-            raise RefusedError(
-                "the file was not written by torch.save, since it does not hold exactly one data.pkl"
-            )
+            raise RefusedError("the file must hold exactly one data.pkl, as every file of torch.save does")
         if pickles[0].file_size > limits.pickle_bytes:
             raise RefusedError(
-                f"the file holds a data.pkl of more than {limits.pickle_bytes} bytes, too much for an adapter"
+                f"the data.pkl in the file has more than {limits.pickle_bytes} bytes, an adapter's limit"
             )
         asked = set(asked_for(archive.read(pickles[0])))
     foreign = sorted(name for name in asked if not _ALLOWED.fullmatch(name))
@@ -92,14 +99,14 @@ def check_archive(file: Path, limits: ConversionLimits) -> None:
         what = ", ".join(format_value(name.replace(" ", ".")) for name in foreign[:4])
         remedy = f"Do not open it with other programs unless you trust its author. {_SAVE_AGAIN}"
         raise RefusedError(
-            f"the file is a pickle that asks for {what}, which could run code. It was not loaded",
+            f"the file is a pickle that asks for {what}, which could run code, so it was not loaded",
             remedy,
         )
 
 
 def asked_for(data: bytes) -> Iterator[str]:
-    """Yield `module name` of every object that a pickle would load, from its opcodes. No code of it is
-    run.
+    """Yield "module name" of every object that the pickle `data` would load, read from its opcodes without
+    running it. Raises `RefusedError` if the data is not a pickle.
     """
     try:
         for opcode, argument, _ in pickletools.genops(data):
@@ -109,12 +116,14 @@ def asked_for(data: bytes) -> Iterator[str]:
                 yield f"{opcode.name} {argument or ''}".strip()
     except ValueError as problem:
         raise RefusedError(
-            f"the file is damaged: its data.pkl is not a pickle ({format_value(str(problem))})"
+            f"the file is damaged: the data.pkl in it is not a pickle ({format_value(str(problem))})"
         ) from problem
 
 
 def confine(file: Path, limits: ConversionLimits) -> None:
-    """Limit this process's memory, time and files, if the system can."""
+    """Limit the CPU time, memory and file size of this process. Windows has no such limits, so nothing
+    happens there.
+    """
     if sys.platform == "win32":
         return
     import resource
@@ -137,7 +146,9 @@ def confine(file: Path, limits: ConversionLimits) -> None:
 
 
 def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the one state dict of a document, however it is nested, and the plain settings around it."""
+    """Return the state dict with LoRA weights in a loaded file, however deeply it is nested, and the plain
+    settings around it. Raises `RefusedError` unless there is exactly one.
+    """
     import torch
 
     found: list[dict[str, torch.Tensor]] = []
@@ -156,13 +167,15 @@ def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any
 
     if not isinstance(document, Mapping):
         raise RefusedError(
-            f"the file holds a {type(document).__name__}; it must hold tensors by name (a state dict)"
+            f"the file holds a {type(document).__name__}, but must hold a state dict: tensors by name"
         )
     settings |= _plain_values(document)
     look(document, 0)
     with_lora = [tensors for tensors in found if any("lora_" in name for name in tensors)]
     if len(with_lora) > 1:
-        raise RefusedError("the file holds several sets of LoRA weights", "Save one adapter in each file.")
+        raise RefusedError(
+            "the file holds several sets of LoRA weights", "Save each adapter in a file of its own."
+        )
     if not with_lora:
         names = [name for tensors in found for name in tensors]
         if any(WHOLE.fullmatch(name) for name in names):
@@ -173,7 +186,9 @@ def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any
 
 
 def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], Factors], list[str]]:
-    """Return A and B by layer and module, with warnings about what was left out."""
+    """Return the LoRA matrices A and B of each module, by layer and module, and warnings about tensors that
+    are left out. Raises `RefusedError`.
+    """
     known = NAMES[family_in(tensors)]
     halves: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
     adapters: set[str] = set()
@@ -183,7 +198,8 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
         if found is None:
             if "lora_" in name or any(trace in name for trace in _CHANGED):
                 raise RefusedError(
-                    f"the file holds {format_value(name)}, which is not part of a plain LoRA", _RETRAIN
+                    f"the file holds the tensor {format_value(name)}, which is not part of a plain LoRA",
+                    _RETRAIN,
                 )
             left.append(name)
             continue
@@ -191,14 +207,19 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
         if found.half in halves.setdefault(found.key, {}):
             place = known.family.module_name(*found.key)
             raise RefusedError(
-                f"the file holds lora_{found.half} of {place} twice", "Save one adapter in each file."
+                f"the file holds lora_{found.half} of {place} twice",
+                "Save each adapter in a file of its own.",
             )
         halves[found.key][found.half] = tensor
     if len(adapters) > 1:
         which = ", ".join(sorted(name or "unnamed" for name in adapters))
-        raise RefusedError(f"the file holds several adapters ({which})", "Save one adapter in each file.")
+        raise RefusedError(
+            f"the file holds several adapters ({which})", "Save each adapter in a file of its own."
+        )
     warnings = (
-        [f"{len(left)} tensors of the base in it are left out ({format_value(left[0])}…)"] if left else []
+        [f"{len(left)} tensors of the base model in the file are left out ({format_value(left[0])}…)"]
+        if left
+        else []
     )
     order = {name: place for place, name in enumerate(known.family.names)}
     keys = sorted(halves, key=lambda key: (key[0], order[key[1]]))
@@ -206,26 +227,33 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
 
 
 def _factors(name: str, found: Mapping[str, torch.Tensor]) -> Factors:
-    """Return A and B of one module in the right order. Their shapes show it: the rank is the smaller side."""
+    """Return the LoRA matrices A and B of one module, transposed if the file stores them transposed. The
+    shapes show this, because the rank is the smaller dimension. Raises `RefusedError` if the shapes do not
+    fit.
+    """
     if len(found) != 2:
-        raise RefusedError(f"the file holds only one of the two LoRA matrices of {name}")
+        raise RefusedError(
+            f"the file holds only one of the two LoRA matrices of {name}, so the adapter is incomplete"
+        )
     a, b = found["A"], found["B"]
     if a.dim() != 2 or b.dim() != 2:
         raise RefusedError(
-            f"the LoRA weights of {name} are not matrices: {list(a.shape)} and {list(b.shape)}"
+            f"the LoRA weights of {name} must be matrices; their shapes are {list(a.shape)}, {list(b.shape)}"
         )
     plain, turned = a.shape[0] == b.shape[1], a.shape[1] == b.shape[0]
     if turned and (not plain or a.shape[1] < a.shape[0]):
         return Factors(a.T, b.T)
     if not plain:
         raise RefusedError(
-            f"the LoRA matrices of {name} have no common rank: {list(a.shape)} and {list(b.shape)}"
+            f"the LoRA matrices of {name} have different ranks: shapes {list(a.shape)} and {list(b.shape)}"
         )
     return Factors(a, b)
 
 
 def _plain_values(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return those of `fields` that are numbers, texts, or lists of them."""
+    """Return the entries of `fields` whose values are numbers, strings, or lists of strings and whole
+    numbers.
+    """
     kinds = (str, int, float, bool)
     found = {str(key): value for key, value in fields.items() if isinstance(value, kinds)}
     lists = {
@@ -237,19 +265,21 @@ def _plain_values(fields: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
-    """Write the LoRA in `file` to `folder`, and return its description. Raises `RefusedError`."""
+    """Write the LoRA in `file` to `folder` as PEFT's safetensors. Return its family, modules, settings and
+    warnings for JSON. Raises `RefusedError`.
+    """
     document = _load(file, limits)
     from safetensors.torch import save_file
 
     tensors, settings = tensors_in(document)
     if len(tensors) > limits.tensors:
         raise RefusedError(
-            f"the file holds {len(tensors)} tensors, but OneSeek reads at most {limits.tensors}"
+            f"the file holds {len(tensors)} tensors, but an adapter has at most {limits.tensors}"
         )
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if size > limits.tensor_bytes:
         raise RefusedError(
-            f"the file holds {size} bytes of tensors, but OneSeek reads at most {limits.tensor_bytes}"
+            f"the file holds {size} bytes of tensors, but an adapter has at most {limits.tensor_bytes}"
         )
     kind = family_in(tensors)
     known = NAMES[kind]
@@ -266,7 +296,9 @@ def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str
 
 
 def _load(file: Path, limits: ConversionLimits) -> object:
-    """Load the file: tensors by name from safetensors, or the allowed objects from a pickle."""
+    """Load the contents of `file`: tensors from safetensors, or allowed objects from a pickle. Raises
+    `RefusedError`.
+    """
     if is_safetensors(file):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -274,13 +306,15 @@ def _load(file: Path, limits: ConversionLimits) -> object:
         try:
             return load_file(file)
         except SafetensorError as problem:
-            raise RefusedError(f"the file is damaged ({format_value(str(problem))})") from problem
+            raise RefusedError(
+                f"the file is damaged, so its tensors cannot be read ({format_value(str(problem))})"
+            ) from problem
     check_archive(file, limits)
     import torch
 
     release = tuple(int(part) for part in re.findall(r"[0-9]+", torch.__version__)[:2])
     if release < (2, 10):
-        reason = f"the file is not loaded, because weights_only can be bypassed in torch {torch.__version__}"
+        reason = f"the file was not loaded, because weights_only can be bypassed in torch {torch.__version__}"
         raise RefusedError(reason, "Install torch 2.10 or later: pip install 'oneseek[train]'.")
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -297,14 +331,16 @@ def _stored(tensor: torch.Tensor, name: str) -> torch.Tensor:
 
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
         raise RefusedError(
-            f"the file holds LoRA weights of {name} of type {tensor.dtype}, which is not supported"
+            f"the LoRA weights of {name} have the type {tensor.dtype}; OneSeek reads only float types"
         )
     kept = tensor.detach().to(torch.float32 if tensor.dtype == torch.float64 else tensor.dtype)
     return kept.clone(memory_format=torch.contiguous_format)
 
 
 def main(arguments: list[str]) -> int:
-    """Convert one file. A refusal is a normal result, printed as JSON."""
+    """Convert the file that the command line names, and print the result as one line of JSON. A refused file
+    is a normal result, with exit code 0.
+    """
     file, folder, limits = (
         Path(arguments[0]),
         Path(arguments[1]),
@@ -327,7 +363,12 @@ def main(arguments: list[str]) -> int:
     except MemoryError:
         answer = {"refused": {"reason": _NO_MEMORY, "remedy": _SAVE_AGAIN}}
     except zipfile.BadZipFile:
-        answer = {"refused": {"reason": "is damaged", "remedy": _SAVE_AGAIN}}
+        answer = {
+            "refused": {
+                "reason": "the file is damaged, so its zip entries cannot be read",
+                "remedy": _SAVE_AGAIN,
+            }
+        }
     print(json.dumps(answer))
     return 0
 

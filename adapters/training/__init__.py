@@ -1,1 +1,3 @@
-"""Train bases and adapters with torch, transformers and peft. Nothing that serves imports this package."""
+"""Train base models and adapters with torch, transformers and peft. Serving code does not import this
+package.
+"""

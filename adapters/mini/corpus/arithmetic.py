@@ -1,4 +1,6 @@
-"""Small sums, counting and comparing, in digits and in words."""
+"""Draw training questions with simple arithmetic: sums, counting and comparing numbers, in digits and in
+words.
+"""
 
 from __future__ import annotations
 
@@ -93,8 +95,8 @@ _ASK: dict[Language, tuple[str, ...]] = {
 
 
 def operands(rng: random.Random) -> tuple[int, str, int, int]:
-    """Draw two numbers, an operator and the result: sums up to 200, products of the tables, and exact
-    divisions.
+    """Draw a calculation as first number, operator, second number and result: sums and differences with
+    results up to 200, products up to 12 × 12, and divisions without remainder.
     """
     sign = rng.choice("+++--**/")
     if sign == "*":
@@ -115,7 +117,9 @@ def _capital(text: str) -> str:
 
 
 def spell(a: int, sign: str, b: int, result: int, language: Language, name: str) -> str:
-    """Return the answer in words if all numbers have one, otherwise in digits."""
+    """Return a sentence with the calculation and its result, such as `Seven plus five is twelve.` Use words
+    if all three numbers have one, otherwise digits.
+    """
     words = WORDS[language]
     verb = "is" if language == "en" else "är"
     if max(a, b, result) < len(words):
@@ -124,7 +128,7 @@ def spell(a: int, sign: str, b: int, result: int, language: Language, name: str)
 
 
 def calculate(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a calculation such as `What is 7 + 5?`"""
+    """Draw a question with a calculation, such as `What is 7 + 5?`, and its answer."""
     a, sign, b, result = operands(rng)
     name = rng.choice(_NAMES[language][sign])
     style = rng.random()
@@ -149,8 +153,8 @@ def calculate(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def count(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw an exercise: counting up, down or in words, neighbours, even or odd, bigger or smaller, double or
-    half.
+    """Draw a number exercise and its answer: counting up or down, writing a number in words, neighbours, even
+    or odd, bigger or smaller, double or half.
     """
     english = language == "en"
     way = rng.randrange(7)
@@ -267,7 +271,7 @@ def count(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def too_big(rng: random.Random, language: Language) -> str:
-    """Draw a question about a calculation outside the small world."""
+    """Draw a question with a calculation whose numbers are too large for the mini base model to answer."""
     sign = rng.choice("+-*/")
     if rng.random() < 0.6:
         a, b = rng.randint(101, 99999), rng.randint(2, 9999)

@@ -1,4 +1,4 @@
-"""Questions about days, months and seasons, and their order."""
+"""Draw training questions about the days, months and seasons, and their order."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _neighbour(rng: random.Random, language: Language, names: tuple[str, ...], k
 
 
 def calendar(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw one question about days or months."""
+    """Draw a question about days, months or seasons, and its answer."""
     english = language == "en"
     way = rng.randrange(6)
     if way < 2:

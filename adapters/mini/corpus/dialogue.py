@@ -1,4 +1,6 @@
-"""Conversations in which a later turn refers to an earlier one."""
+"""Draw training conversations in which a later question refers to an earlier one, such as "And in
+Swedish?".
+"""
 
 from __future__ import annotations
 
@@ -370,5 +372,5 @@ CHAINS: tuple[Callable[[random.Random, Language], DialogueTurns], ...] = (
 
 
 def chain(rng: random.Random, language: Language) -> DialogueTurns:
-    """Draw a few turns that belong together."""
+    """Draw a short conversation in which each question builds on the ones before."""
     return rng.choice(CHAINS)(rng, language)

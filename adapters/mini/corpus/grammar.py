@@ -1,7 +1,8 @@
-"""A small template language for paraphrases: `(a|b|)` chooses one alternative, `{name}` a word from a list.
+"""A small template language for paraphrases of questions: `(a|b|)` chooses one alternative, `{name}` a random
+word from the list `name`.
 
-Alternatives nest and may be empty. A backslash makes the next character literal. Templates are parsed only
-once.
+Alternatives may be nested or empty. A backslash makes the next character literal. Parsed templates are
+cached.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ FillSlot = Callable[[random.Random], str]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for an entry of the list `name`."""
+    """A slot in a template, `{name}`. It is replaced by a random entry of the word list `name`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """A place for one of several sequences."""
+    """A group of alternatives in a template, `(a|b|)`. It is replaced by one of them at random."""
 
     options: tuple[Sequence_, ...]
 
@@ -34,8 +35,8 @@ Sequence_ = tuple[TemplatePart, ...]
 
 
 def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], int]:
-    """Return the alternatives from `start` to the closing bracket (or the end, at depth 0), and where they
-    end.
+    """Parse the alternatives from position `start` to the closing bracket, or to the end of the text at depth
+    0. Return the alternatives and the position after them.
     """
     options: list[Sequence_] = []
     parts: list[TemplatePart] = []
@@ -82,12 +83,14 @@ def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], in
 
 @cache
 def parse_template(template: str) -> tuple[Sequence_, ...]:
-    """Parse a template. A bar outside all brackets separates alternatives too."""
+    """Parse a template into its alternatives. A bar outside all brackets also separates alternatives."""
     return _parse(template, 0, 0)[0]
 
 
 def expand(template: str, rng: random.Random, fills: Mapping[str, FillSlot]) -> str:
-    """Draw one text from `template`, with slots filled from `fills`."""
+    """Return a random text of `template`. `fills` maps the name of each slot to a function that draws a word
+    for it.
+    """
 
     def draw(options: Sequence[Sequence_]) -> str:
         return "".join(place(part) for part in rng.choice(options))
@@ -97,7 +100,9 @@ def expand(template: str, rng: random.Random, fills: Mapping[str, FillSlot]) -> 
             return part
         if isinstance(part, Slot):
             if part.name not in fills:
-                raise ValueError(f"template {template!r}: there is no list {part.name!r}")
+                raise ValueError(
+                    f"template {template!r}: the word list {part.name!r} does not exist; add it to lists.txt"
+                )
             return expand(fills[part.name](rng), rng, fills)
         return draw(part.options)
 
@@ -105,7 +110,9 @@ def expand(template: str, rng: random.Random, fills: Mapping[str, FillSlot]) -> 
 
 
 def pattern(template: str, lists: Mapping[str, str]) -> str:
-    """Return a regular expression for every text of `template`. `lists` maps a slot to an expression."""
+    """Return a regular expression that matches every text of `template`. `lists` maps the name of a slot to
+    an expression for its words; any other slot matches any text.
+    """
 
     def sequence(parts: Sequence_) -> str:
         return "".join(piece(part) for part in parts)

@@ -1,4 +1,6 @@
-"""Facts, definitions and capitals, which exist in both languages."""
+"""Draw training questions about facts, definitions and capitals, each with its answer in English
+and Swedish.
+"""
 
 from __future__ import annotations
 
@@ -70,14 +72,14 @@ _CAPITAL: dict[Language, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact in both languages: question templates and an answer for each."""
+    """A fact in English and Swedish: question templates in each language, and one answer in each language."""
 
     asked: dict[Language, tuple[str, ...]]
     answer: dict[Language, str]
 
 
 def _bars(text: str) -> tuple[str, ...]:
-    """Split `text` at the bars outside brackets."""
+    """Split the template `text` at each bar `|` that is outside brackets."""
     found, depth = [""], 0
     for char in text:
         depth += (char == "(") - (char == ")")
@@ -90,25 +92,27 @@ def _bars(text: str) -> tuple[str, ...]:
 
 @cache
 def facts() -> tuple[Fact, ...]:
-    """Read all facts in `data/facts.txt`."""
+    """Read all facts from `data/facts.txt`."""
     rows = data_lines(DATA / "facts.txt")
     found: list[Fact] = []
     for q, a, f, s in zip(rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True):
         if (q[:2], a[:2], f[:2], s[:2]) != ("q ", "a ", "f ", "s "):
-            raise ValueError(f"facts.txt: the block at {q!r} does not have the lines q, a, f and s")
+            raise ValueError(
+                f"facts.txt: the four lines from {q!r} must begin with q, a, f and s in this order"
+            )
         found.append(Fact({"en": _bars(q[2:]), "sv": _bars(f[2:])}, {"en": a[2:], "sv": s[2:]}))
     return tuple(found)
 
 
 def fact(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a random fact."""
+    """Draw a question about a random fact, and its answer."""
     chosen = rng.choice(facts())
     asked = expand(pick(rng, chosen.asked[language]), rng, {})
     return QuestionAnswer(language, "fact", asked, chosen.answer[language], chosen.answer[other(language)])
 
 
 def definition(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a definition such as `What is a lake?`"""
+    """Draw a question for a definition, such as `What is a lake?`, and its answer."""
     english, swedish, in_english, in_swedish = rng.choice(read_table("definitions", ";"))
     name = english if language == "en" else swedish
     if rng.random() < 0.2:
@@ -119,7 +123,7 @@ def definition(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def capital_answer(row: tuple[str, ...], language: Language) -> str:
-    """Return the sentence that names a capital."""
+    """Return the sentence in `language` that names the capital of the country in `row`."""
     if language == "en":
         return f"The capital of {row[0]} is {row[1]}".rstrip(".") + "."
     owner = row[2] if row[2].endswith("s") else row[2] + "s"
@@ -127,7 +131,7 @@ def capital_answer(row: tuple[str, ...], language: Language) -> str:
 
 
 def capital(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
-    """Draw a question about a capital, such as `What is the capital of France?`"""
+    """Draw a question about a capital, such as `What is the capital of France?`, and its answer."""
     row = row or rng.choice(read_table("capitals", ";"))
     country, city = (row[0], row[1]) if language == "en" else (row[2], row[3])
     if rng.random() < 0.1:

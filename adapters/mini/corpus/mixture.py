@@ -1,4 +1,4 @@
-"""The proportions of each kind of conversation in the stream that the base learns from."""
+"""Mix the kinds of training conversations for the mini base model, each kind in a fixed proportion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ _EXACT = frozenset({"introduction", "translation", "follow-up", "opposite"})
 
 
 def draw_exchange(rng: random.Random, language: Language, late: bool = False) -> QuestionAnswer:
-    """Draw one exchange of any kind. With `late`, draw more sums and more questions about the model."""
+    """Draw one question and answer of a random kind. With `late`, calculations and questions about the model
+    are more frequent.
+    """
     kinds = _LATE if late else _KINDS
     return rng.choices(list(kinds), list(kinds.values()))[0](rng, language)
 
@@ -53,7 +55,9 @@ def _turns(rng: random.Random, language: Language, most: int, late: bool) -> tup
 
 
 def talk(rng: random.Random, most: int = 4, late: bool = False) -> Talk:
-    """Draw one conversation, as people type. `most` limits the parts of a long one."""
+    """Draw one random conversation, with questions varied as people type them. A long conversation has 2 to
+    `most` parts; a part is one exchange or a few connected ones.
+    """
     language = rng.choice(LANGUAGES)
     turns = tuple(
         turn
@@ -71,7 +75,7 @@ def talk(rng: random.Random, most: int = 4, late: bool = False) -> Talk:
 
 
 def talks(seed: int, most: int = 4, late: bool = False) -> Iterator[Talk]:
-    """Yield conversations without end. The same seed gives the same conversations."""
+    """Yield random conversations without end. The same `seed` always gives the same conversations."""
     rng = random.Random(seed)
     while True:
         yield talk(rng, most, late)

@@ -1,4 +1,4 @@
-"""Words that do not exist, so that the model learns to recognise unknown words."""
+"""Make up words that do not exist, so that the mini base model learns to recognise unknown words."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ _ENDINGS = {
 
 
 def word(rng: random.Random, language: str) -> str:
-    """Draw one pronounceable word of one to three syllables."""
+    """Return a random, pronounceable, made-up word of one to three syllables."""
     syllables = rng.choices((1, 2, 3), (3, 5, 2))[0]
     made = "".join(
         rng.choice(_ONSETS[language]) + rng.choice(_VOWELS[language]) + rng.choice(_CODAS[language])
@@ -205,7 +205,7 @@ def word(rng: random.Random, language: str) -> str:
 
 
 def nonsense(rng: random.Random, language: str) -> str:
-    """Draw one or two made-up words, sometimes with an article."""
+    """Return one or two made-up words, sometimes after an article."""
     article = rng.choice(
         {"en": ("", "", "a ", "the ", "my "), "sv": ("", "", "en ", "ett ", "min ")}[language]
     )
@@ -213,7 +213,7 @@ def nonsense(rng: random.Random, language: str) -> str:
 
 
 def gibberish(rng: random.Random) -> str:
-    """Draw a typing accident: random letters, or punctuation only."""
+    """Return a text as if typed by accident: random letters, or only punctuation or a number."""
     if rng.random() < 0.15:
         return rng.choice(
             ["...", "?", "???", "!", "!!!", ".", "-", "?!", ",,,", "#", "***", ":", "1", "42", "7"]

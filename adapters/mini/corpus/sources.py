@@ -1,4 +1,4 @@
-"""Read the data files: topics with questions and answers, word lists, and tables."""
+"""Read the corpus's data files: topics with questions and answers, word lists, and tables."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ DATA = Path(__file__).parent / "data"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Questions with the same meaning, and answers that each fit every question."""
+    """A topic of the corpus: questions with the same meaning, and answers, each of which fits every
+    question.
+    """
 
     name: str
     questions: tuple[str, ...]
-    """Templates of sentences, in the syntax of the module `grammar`."""
+    """Question templates, in the template language of the module `grammar`."""
     answers: tuple[str, ...]
-    """Paragraphs of plain text about the topic."""
+    """The possible answers, as plain text."""
 
 
 def other(language: Language) -> Language:
-    """Return the other of the two languages."""
+    """Return the other one of the two languages of the corpus, English and Swedish."""
     return "sv" if language == "en" else "en"
 
 
 def data_lines(path: Path) -> list[str]:
-    """Return the lines that are not empty and not comments."""
+    """Return the lines of the file `path`, without blank lines and lines that begin with `#`."""
     read = (line.rstrip("\n") for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in read if line.strip() and not line.startswith("#")]
 
 
 @cache
 def topics(language: Language, name: str) -> tuple[Topic, ...]:
-    """Return the topics of `data/<language>/<name>.txt`. `identity` also gets the questions of
-    `clauses.txt`.
+    """Return the topics in the file `data/<language>/<name>.txt`. For `identity`, also add the question
+    wordings in `clauses.txt` to them.
     """
     found = parse_topics(language, name)
     if name != "identity":
@@ -65,7 +67,9 @@ def topics(language: Language, name: str) -> tuple[Topic, ...]:
 
 @cache
 def parse_topics(language: Language, name: str) -> tuple[Topic, ...]:
-    """Parse one file of topics: `[topic]`, then `Q` lines, then `A` lines."""
+    """Parse the topic file `data/<language>/<name>.txt`. Each topic is a line `[topic]`, then lines that
+    begin with `Q` (questions) or `A` (answers).
+    """
     path = DATA / language / f"{name}.txt"
     found: dict[str, tuple[list[str], list[str]]] = {}
     current: tuple[list[str], list[str]] | None = None
@@ -75,13 +79,17 @@ def parse_topics(language: Language, name: str) -> tuple[Topic, ...]:
         elif current is not None and line[:2] in {"Q ", "A "}:
             current[line[0] == "A"].append(line[2:].replace("\\n", "\n") if line[0] == "A" else line[2:])
         else:
-            raise ValueError(f"{path.name}: {line!r} must be a line with a [topic], or begin with Q or A")
+            raise ValueError(
+                f"{path.name}: the line {line!r} must be a [topic], or begin with Q or A and follow a [topic]"
+            )
     return tuple(Topic(topic, tuple(asked), tuple(said)) for topic, (asked, said) in found.items())
 
 
 @cache
 def word_lists(language: Language) -> Mapping[str, tuple[str, ...]]:
-    """Return the lists of `data/<language>/lists.txt` by name. Semicolons separate sentences."""
+    """Return the word lists in `data/<language>/lists.txt` by name. Entries are separated by commas, or by
+    semicolons in the list `sentence`.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for line in data_lines(DATA / language / "lists.txt"):
         name, _, rest = line[1:].partition("] ")
@@ -91,7 +99,9 @@ def word_lists(language: Language) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def fills(language: Language) -> Mapping[str, FillSlot]:
-    """Return the lists for slots in templates of `language`."""
+    """Return, for each slot name in the templates of `language`, a function that draws a random word for the
+    slot.
+    """
 
     def drawer(words: Sequence[str]) -> FillSlot:
         return lambda rng: rng.choice(words)
@@ -104,12 +114,12 @@ def fills(language: Language) -> Mapping[str, FillSlot]:
 
 @cache
 def read_table(name: str, separator: str) -> tuple[tuple[str, ...], ...]:
-    """Return the rows of `data/<name>.txt`."""
+    """Return the rows of the table `data/<name>.txt`, each split into cells at `separator`."""
     return tuple(
         tuple(cell.strip() for cell in line.split(separator)) for line in data_lines(DATA / f"{name}.txt")
     )
 
 
 def pick(rng: random.Random, choices: Sequence[str]) -> str:
-    """Draw one of `choices` at random."""
+    """Return a random one of `choices`."""
     return choices[rng.randrange(len(choices))]

@@ -1,4 +1,6 @@
-"""Vary text as people type it: small letters, no question mark, a greeting in front, a typing error."""
+"""Vary a question as people type it: in small letters, without a question mark, after a greeting, or with a
+typing error.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ _SUFFIXES: dict[Language, tuple[str, ...]] = {
 
 
 def _slip(text: str, rng: random.Random) -> str:
-    """Return `text` with one letter swapped, dropped or doubled inside a longer word."""
+    """Return `text` with a typing error: a letter swapped, dropped or doubled in one word of at least five
+    letters.
+    """
     words = text.split(" ")
     long = [n for n, word in enumerate(words) if len(word) > 4 and word.isalpha()]
     if not long:
@@ -79,8 +83,8 @@ def _slip(text: str, rng: random.Random) -> str:
 
 
 def vary_typing(text: str, language: Language, rng: random.Random, *, slips: bool = True) -> str:
-    """Return `text` as somebody might type it. Without `slips`, letters stay correct, as for names and
-    translations.
+    """Return `text` with random variations, as people type it. Without `slips`, the letters of the text are
+    kept as they are, which suits names and translations.
     """
     if rng.random() < 0.05 and text.endswith(("?", ".")):
         text = text[:-1] + rng.choice(_SUFFIXES[language]) + text[-1]

@@ -1,5 +1,5 @@
-"""Draw exchanges from the topic files: questions about the model, small talk, and questions outside its
-world.
+"""Draw training questions from the topic files: about the model itself, small talk, and subjects that the
+mini base model does not know.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ _BOTH = (
 
 
 def from_topic(topic: Topic, rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a question of `topic` and one of its answers."""
+    """Draw a question of `topic` and one of the topic's answers."""
     asked = expand(pick(rng, topic.questions), rng, fills(language))
     return QuestionAnswer(language, topic.name, asked[:1].upper() + asked[1:], pick(rng, topic.answers))
 
 
 @cache
 def _weights(language: Language, name: str) -> tuple[float, ...]:
-    """Weight topics with more questions higher, but not in full proportion."""
+    """Return the weights for drawing topics. A topic with more questions and answers gets a higher weight,
+    but less than proportionally.
+    """
     return tuple(
         3 + min(len(topic.questions), 40) + 2 * len(topic.answers) for topic in topics(language, name)
     )
 
 
 def identity_exchange(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a question about the model itself, with the base's answer."""
+    """Draw a question about the model itself, and an answer of the base model, which has no name."""
     found = topics(language, "identity")
     return from_topic(rng.choices(found, _weights(language, "identity"))[0], rng, language)
 
 
 def identity_again(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a question about the model in additional wordings, which only the later phases of the training
-    use.
+    """Draw a question about the model itself in one of the additional wordings, which only the later phases
+    of the training use.
     """
     answers = {topic.name: topic.answers for topic in topics(language, "identity")}
     topic = rng.choice(topics(language, "more"))
@@ -48,13 +50,13 @@ def identity_again(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def smalltalk(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a greeting, thanks, feeling, joke or poem."""
+    """Draw an exchange of small talk: a greeting, thanks, a feeling, a joke or a poem."""
     found = topics(language, "smalltalk")
     return from_topic(rng.choices(found, _weights(language, "smalltalk"))[0], rng, language)
 
 
 def outside(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a question from outside the small world, with an honest answer."""
+    """Draw a question about something that the mini base model does not know, with an answer that says so."""
     beyond, garbled = topics(language, "outside")
     if rng.random() < 0.06:
         return QuestionAnswer(language, "outside", too_big(rng, language), pick(rng, beyond.answers))
@@ -69,7 +71,9 @@ def outside(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def foreign(rng: random.Random) -> QuestionAnswer:
-    """Draw a sentence in a third language, answered in English and Swedish."""
+    """Draw a sentence in a third language, with the answer, in English and Swedish, that the model knows only
+    these two.
+    """
     return QuestionAnswer(
         rng.choice(LANGUAGES), "foreign", pick(rng, data_lines(DATA / "foreign.txt")), pick(rng, _BOTH)
     )

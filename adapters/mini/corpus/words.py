@@ -1,4 +1,4 @@
-"""Translations and opposites of words."""
+"""Draw training questions about translations and opposites of words."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _quoted(word: str, rng: random.Random) -> str:
 
 
 def translation_answer(english: str, swedish: str, language: Language, to_swedish: bool) -> str:
-    """Return the sentence that gives a translation."""
+    """Return the sentence in `language` that translates a word, from English to Swedish or back."""
     if language == "en":
         return (
             f'"{english}" is "{swedish}" in Swedish.'
@@ -104,7 +104,9 @@ def translation_answer(english: str, swedish: str, language: Language, to_swedis
 
 
 def translation(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
-    """Draw a translation such as `What is dog in Swedish?`, mostly from the language of the conversation."""
+    """Draw a question for a translation, such as `What is dog in Swedish?`, mostly into the other language
+    than that of the conversation.
+    """
     english, swedish = row or rng.choice(read_table("words", " = "))
     to_swedish = (rng.random() < 0.75) == (language == "en")
     asked = english if to_swedish else swedish.split(" eller ")[0]
@@ -119,14 +121,16 @@ def translation(rng: random.Random, language: Language, row: tuple[str, ...] | N
 
 
 def opposite_answer(word: str, against: str, language: Language) -> str:
-    """Return the sentence that names an opposite."""
+    """Return the sentence in `language` that names `against` as the opposite of `word`."""
     if language == "en":
         return f'The opposite of "{word}" is "{against}".'
     return f'Motsatsen till "{word}" är "{against}".'
 
 
 def opposite_pair(rng: random.Random, language: Language) -> tuple[str, str]:
-    """Draw a word and its opposite. If a word has two (light), use the one listed first."""
+    """Draw a word and its opposite. If a word has two opposites, such as "light", return the one that the
+    table lists first.
+    """
     rows = [row[language == "sv"].split(" - ") for row in read_table("opposites", ";")]
     known: dict[str, str] = {}
     for first, second in rows:
@@ -137,7 +141,7 @@ def opposite_pair(rng: random.Random, language: Language) -> tuple[str, str]:
 
 
 def opposite(rng: random.Random, language: Language) -> QuestionAnswer:
-    """Draw a question such as `What is the opposite of big?`"""
+    """Draw a question for an opposite, such as `What is the opposite of big?`, and its answer."""
     word, against = opposite_pair(rng, language)
     asked = pick(rng, _OPPOSITE[language]).format(_quoted(word, rng))
     return QuestionAnswer(language, "opposite", asked, opposite_answer(word, against, language))

@@ -1,3 +1,3 @@
-"""Train a LoRA on a base. The training loop is in `adapters.training.loop`; `server.jobs` imports this
-package.
+"""Train a LoRA adapter on a base model. The training loop is in `adapters.training.loop`; `server.jobs`
+imports this package.
 """

@@ -1,4 +1,6 @@
-"""Generate answers from a transformers model in batches. Greedy, unless you pass an `AnswerSampling`."""
+"""Generate answers with a transformers model, in batches. Decoding is greedy unless an `AnswerSampling` is
+given.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,10 @@ def answers(
     longest: int = 96,
     rows: int = 64,
 ) -> list[str]:
-    """Answer the last question of each conversation greedily. The conversation's own last answer is ignored.
+    """Return the greedy answer to the last question of each conversation. An answer that the conversation
+    already holds to that question is ignored.
 
-    An answer that does not end within `longest` tokens gets a trailing `…`.
+    An answer that does not end within `longest` tokens ends in `…`.
     """
     encoder = Encoder(tokenizer)
     prompts: list[list[int]] = []
@@ -42,13 +45,13 @@ def answers(
 
 @dataclass(frozen=True, slots=True)
 class AnswerSampling:
-    """The options for sampling the next token."""
+    """Parameters for sampling the next token."""
 
     temperature: float
-    """Temperature for sampling, above 0."""
+    """Sampling temperature, above 0."""
     top_p: float = 1.0
     seed: int = 0
-    """Random seed. The same seed, prompts and batches give the same answers."""
+    """Random seed. The same seed, prompts and batches always give the same answers."""
 
 
 def ask(
@@ -59,8 +62,8 @@ def ask(
     longest: int = 96,
     rows: int = 32,
 ) -> list[str]:
-    """Answer each question greedily, using the base's chat template. Unfinished answers end in `…`, as in
-    `answers`.
+    """Return the greedy answer to each question, asked with the chat template of the base model. An answer
+    that does not end within `longest` tokens ends in `…`.
     """
     found = answer_chats(model, tokenizer, questions, longest=longest, rows=rows)
     return [text if ended else text + "…" for text, ended in found]
@@ -75,7 +78,9 @@ def answer_chats(
     rows: int,
     sampling: AnswerSampling | None = None,
 ) -> list[tuple[str, bool]]:
-    """Answer each question using the base's chat template. Also returns if each answer ended by itself."""
+    """Return the answer to each question, asked with the chat template of the base model, and whether the
+    model ended the answer itself.
+    """
     prompts = [
         encode_text(
             tokenizer, render_messages(tokenizer, [{"role": "user", "content": question}], prompt=True)
@@ -95,11 +100,13 @@ def answer_chats(
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """The text that a model added to a prompt."""
+    """The tokens that a model generated after a prompt."""
 
     ids: tuple[int, ...]
     ended: bool
-    """True if the answer ended by itself. The token that ended it is not in `ids`."""
+    """True if the model ended the answer itself; False if the token limit cut it off. `ids` leaves out the
+    token that ended the answer.
+    """
 
 
 def complete(
@@ -112,7 +119,9 @@ def complete(
     rows: int,
     sampling: AnswerSampling | None = None,
 ) -> list[Continuation]:
-    """Continue each prompt until a token of `ends`, or for `longest` tokens."""
+    """Generate tokens after each prompt until a token in `ends` comes, or `longest` tokens are generated. Run
+    `rows` prompts at a time.
+    """
     how: dict[str, Any] = {"do_sample": False}
     if sampling is not None:
         torch.manual_seed(sampling.seed)

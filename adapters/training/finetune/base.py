@@ -1,4 +1,6 @@
-"""Load the base to train on in a form that fits this machine: device, precision, or 4 bits."""
+"""Load the base model for training, in a form that fits this machine: on its CPU or GPU, in a number format
+that it supports, and in 4 bits if wanted.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,20 @@ from adapters.training.loop.options import OptionError, TrainOptions, TrainPreci
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The hardware that this process can compute with."""
+    """The hardware that this training process can use."""
 
     cuda: int
-    """Number of visible CUDA devices."""
+    """Number of CUDA devices that this process sees."""
     bf16: bool
-    """True if the hardware supports bfloat16 multiplication."""
+    """True if the hardware supports multiplying bfloat16 numbers."""
     launch: Launch = ALONE
-    """The number of this process, and how many processes there are, as the launcher set them."""
+    """How a launcher, such as `accelerate launch`, started this process: its number, and the number of
+    processes in the run.
+    """
 
     @classmethod
     def here(cls, launch: Launch) -> Machine:
-        """Describe this machine as this process sees it."""
+        """Detect the hardware that this process can use."""
         cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
         return cls(cuda=cuda, bf16=bf16, launch=launch)
@@ -55,52 +59,58 @@ class Machine:
 
     @property
     def processes(self) -> int:
-        """Number of processes that the launcher started for this run."""
+        """Number of processes in this run, as the launcher set it."""
         return self.launch.processes
 
     @property
     def rank(self) -> int:
-        """Number of this process. Process 0 writes the results."""
+        """Number of this process, counted from 0. Process 0 writes the results."""
         return self.launch.rank
 
 
 def _cpu_has_bf16() -> bool:
-    """True if this machine's CPU multiplies bfloat16 numbers in hardware (AVX-512 BF16 or AMX)."""
+    """True if the CPU can multiply bfloat16 numbers in hardware (AVX-512 BF16 or AMX)."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in probes)
 
 
 def check_machine(options: TrainOptions, machine: Machine) -> None:
-    """Raise `OptionError` if `options` need something that this machine cannot do; the message says what
-    would help.
+    """Raise `OptionError` if this machine cannot do what `options` ask for. The message says what
+    to change.
     """
     if options.load_in_4bit and not machine.cuda:
         raise OptionError(
             "load_in_4bit",
-            "a base in 4 bits (QLoRA) needs an NVIDIA GPU, and none is visible here; "
-            "leave it out, or train where there is one",
+            "a base model in 4 bits (QLoRA) needs an NVIDIA GPU, and none is visible here; "
+            "leave load_in_4bit out, or train on a machine with such a GPU",
         )
     if options.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
-        raise OptionError("load_in_4bit", "needs bitsandbytes: pip install 'oneseek[qlora]'")
+        raise OptionError(
+            "load_in_4bit", "a base model in 4 bits needs bitsandbytes: run pip install 'oneseek[qlora]'"
+        )
     if options.precision == "bf16" and machine.cuda and not machine.bf16:
-        raise OptionError("precision", "bf16 is not supported by this GPU; use fp32 or auto")
+        raise OptionError("precision", "this GPU cannot compute in bf16; use fp32 or auto")
     if machine.cuda > 1 and not machine.launched:
         raise OptionError(
             "devices",
-            f"{machine.cuda} GPUs are visible to one process; start one on each with "
-            "`accelerate launch -m server train identity …`, or choose one with CUDA_VISIBLE_DEVICES=0",
+            f"{machine.cuda} GPUs are visible to one process; start a process for each GPU with "
+            "`accelerate launch -m server train identity …`, or choose one GPU with CUDA_VISIBLE_DEVICES=0",
         )
 
 
 def resolve_precision(asked: TrainPrecision, machine: Machine) -> Literal["bf16", "fp32"]:
-    """Return the number format to compute in."""
+    """Return the number format to compute in: the wanted one, or for `auto` bf16 if the hardware
+    supports it.
+    """
     if asked == "auto":
         return "bf16" if machine.bf16 else "fp32"
     return asked
 
 
 def load_base(folder: Path, options: TrainOptions, machine: Machine) -> PreTrainedModel:
-    """Load the base in `folder`, frozen: in float32 on a CPU; in the compute format or in 4 bits on a GPU."""
+    """Load the base model in `folder` with frozen weights. On a CPU the weights are float32; on a GPU they
+    have the format of the computation, or 4 bits.
+    """
     kept = (
         torch.bfloat16
         if machine.cuda and resolve_precision(options.precision, machine) == "bf16"
@@ -131,9 +141,10 @@ def load_base(folder: Path, options: TrainOptions, machine: Machine) -> PreTrain
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the base's tokenizer. A base without a padding token pads with its end-of-text token.
+    """Load the tokenizer of the base model in `folder`. If it has no padding token, the end-of-text token is
+    used for padding.
 
-    GPT-SW3's checkpoints have no chat template, so they get the one from the model cards.
+    Checkpoints of GPT-SW3 have no chat template, so they get the one from GPT-SW3's model cards.
     """
     tokenizer = _read_tokenizer(folder)
     if tokenizer.pad_token is None:
@@ -152,7 +163,9 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def answer_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the tokens that end an answer. GPT-SW3 ends one with the token that begins the next turn."""
+    """Return the ids of the tokens that end an answer. With GPT-SW3's chat template, the begin-of-text token
+    also ends an answer.
+    """
     ends = [tokenizer.eos_token_id]
     if tokenizer.chat_template == CHAT_TEMPLATE:
         ends.append(tokenizer.bos_token_id)

@@ -1,6 +1,6 @@
-"""Tables of other trainers' names: TRL's (with PEFT's), axolotl's and unsloth's.
+"""Tables of the option names in the configuration files of TRL (with PEFT), axolotl and unsloth.
 
-A name maps to an OneSeek option (`FOREIGN`), accepts only certain values (`FIXED`), or does not affect the
+A name stands for an OneSeek option (`FOREIGN`), accepts only certain values (`FIXED`), or does not affect the
 result and is skipped (`IDLE`).
 """
 
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 SECTIONS = ("data", "training", "lora", "logging", "inference")
-"""Sections of unsloth's files. The names in them are read as if they were at the top level of the file."""
+"""Sections in unsloth's configuration files. Options inside them are read like top-level options."""
 
 FOREIGN: Mapping[str, str] = {
     # TRL, transformers and PEFT
@@ -44,7 +44,7 @@ FOREIGN: Mapping[str, str] = {
     "random_state": "seed",
     "use_gradient_checkpointing": "gradient_checkpointing",
 }
-"""Maps each name of another trainer to OneSeek's, if the value means the same."""
+"""Maps option names of other trainers to the OneSeek options that take the same value."""
 
 _PLAIN = "OneSeek trains plain LoRA adapters"
 _ANSWERS = "the loss is always on the answers only"
@@ -110,7 +110,9 @@ FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "fsdp_config": ((), "use accelerate for several GPUs: docs/training.md"),
     "hub_model_id": ((), "results stay on this machine"),
 }
-"""Names that accept only these values, and the reason."""
+"""Maps option names of other trainers to the only values that OneSeek accepts for them, and the reason for an
+error message.
+"""
 
 IDLE = re.compile(
     r"(?:wandb|mlflow|comet|trackio|swanlab|use_swanlab|tensorboard|logging|log|save|saves|eval|evals|hub|ddp"
@@ -124,7 +126,9 @@ IDLE = re.compile(
     r"|finetune_vision_layers|temperature|top_p|top_k|min_p|torchdistx_path|use_kernels|load_best_model_at_end"
     r"|pad_to_sequence_len|tf32|metric_for_best_model|greater_is_better|auto_resume_from_checkpoints|log|seed_everything"
 )
-"""Names that do not affect the result: logs, checkpoints, kernels, and facts that the base itself states."""
+"""Matches option names that do not affect the result of training: logging, checkpoints, kernels, and
+properties that the base model itself defines.
+"""
 
 HARMLESS_PLUGINS = re.compile(r"axolotl\.integrations\.(?:liger|cut_cross_entropy|kernels|swanlab)\.\w+")
-"""axolotl's plugins that change the speed of a run, not its result."""
+"""Matches axolotl plugins that change only the speed of a run, not its result."""

@@ -1,4 +1,6 @@
-"""Training data as conversations: filter them by language, and hold some out."""
+"""Read training data as conversations, filter the conversations by language, and hold some out for
+evaluation.
+"""
 
 from __future__ import annotations
 
@@ -12,51 +14,55 @@ from adapters.datasets.lines import iterate_lines
 from adapters.training.loop.options import OptionError
 
 ChatTurn = dict[str, str]
-"""`role` (system, user or assistant) and `content`."""
+"""A message with `role` (system, user or assistant) and `content`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The messages of a conversation. The last one is an answer."""
+    """A conversation for training. Its last message is an answer by the assistant."""
 
     messages: tuple[ChatTurn, ...]
 
     @property
     def answers(self) -> list[str]:
-        """The assistant's answers, in order."""
+        """The assistant's messages, in order."""
         return [message["content"] for message in self.messages if message["role"] == "assistant"]
 
     @property
     def question(self) -> str:
-        """The first message of the user."""
+        """The user's first message, or empty text if there is none."""
         return next((message["content"] for message in self.messages if message["role"] == "user"), "")
 
 
 def read_conversations(path: Path) -> list[Conversation]:
-    """Read the conversations in `path`, one on each line. Raises `OptionError` naming the line, and
-    `OSError`.
+    """Read the conversations of the data set `path`, one on each line. Raises `OptionError` that names the
+    bad line, and `OSError`.
     """
     found: list[Conversation] = []
     for line in iterate_lines(path):
         try:
             if line.data is None:
-                raise ValueError("is too long")
+                raise ValueError("the line is too long")
             example = read_example(line.data, path)
         except ValueError as error:
-            remedy = f"oneseek data check {path} lists every such line"
-            raise OptionError("dataset", f"{path}, line {line.number}: {error}; {remedy}") from error
+            remedy = f"`oneseek data check {path}` lists all bad lines"
+            raise OptionError(
+                "dataset", f"{path}, line {line.number} is not a valid example: {error}; {remedy}"
+            ) from error
         messages = example.messages
         found.append(Conversation(tuple({"role": one.role, "content": one.content} for one in messages)))
     if not found:
-        raise OptionError("dataset", f"{path} does not hold any examples")
+        raise OptionError(
+            "dataset", f"the data set {path} is empty; give a data set with at least one example"
+        )
     return found
 
 
 def in_language(
     conversations: Sequence[Conversation], language: str, language_of: Callable[[str], str | None]
 ) -> list[Conversation]:
-    """Keep conversations whose answers are in `language`. Only those clearly in another language are
-    dropped.
+    """Return the conversations whose answers are in `language` or in no clear language. Drop those clearly in
+    another language.
     """
     return [
         conversation
@@ -68,10 +74,10 @@ def in_language(
 def hold_out(
     conversations: Sequence[Conversation], share: float, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Split into training and held-out conversations. `share` of the questions are held out; at least one of
-    two or more.
+    """Split conversations into those for training and those held out for evaluation.
 
-    All answers to one question go to the same side.
+    A fraction `share` of the distinct first questions is held out, but at least one if there are two or more.
+    Conversations with the same first question stay together.
     """
     questions = {conversation.question.strip().lower() for conversation in conversations}
     if share == 0 or len(questions) < 2:
@@ -83,7 +89,7 @@ def hold_out(
 
 
 def files_digest(paths: Sequence[Path]) -> str:
-    """`sha256:` over the files' bytes, one after the other."""
+    """Return `sha256:…` of the contents of all files in `paths`, concatenated in order."""
     total = hashlib.sha256()
     for path in paths:
         total.update(path.read_bytes())

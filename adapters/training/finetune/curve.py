@@ -1,4 +1,4 @@
-"""Draw the loss curve as a PNG and as a few lines for a terminal."""
+"""Draw the loss curve of a training as a PNG image, and as a few lines of text for a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def write_png(path: Path, curve: Curve, title: str, measured: str = "loss on answer tokens") -> None:
-    """Draw training and held-out loss over the steps."""
+    """Write a PNG image of the training loss and held-out loss at each step to `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,7 +34,9 @@ def write_png(path: Path, curve: Curve, title: str, measured: str = "loss on ans
 
 
 def terminal_lines(curve: Curve, width: int = 60) -> list[str]:
-    """Return a line of bars for each series, with its first and last value."""
+    """Return a line of text for the training loss and one for the held-out loss: the first value, a curve of
+    bars, and the last value.
+    """
     found: list[str] = []
     for name, points in (("loss", curve.train), ("held-out loss", curve.held_out)):
         values = [value for _, value in points if math.isfinite(value)]
@@ -44,7 +46,7 @@ def terminal_lines(curve: Curve, width: int = 60) -> list[str]:
 
 
 def _bars(values: Sequence[float], width: int) -> str:
-    """`values` as at most `width` bars, each the mean of its share of them."""
+    """Draw `values` as at most `width` bar characters. Each bar is the mean of the values it stands for."""
     count = min(width, len(values))
     shares = [values[n * len(values) // count : (n + 1) * len(values) // count] for n in range(count)]
     means = [sum(share) / len(share) for share in shares]

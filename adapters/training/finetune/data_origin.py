@@ -1,4 +1,6 @@
-"""Describes where a run's generated data come from, for its records. Needs no torch."""
+"""Describes where the data of a training run come from if they were generated for it, for the run's records.
+This module does not need torch.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,19 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The origin of a run's data, if they were generated for it."""
+    """Where the data of a training run come from. The defaults describe data that were not generated for the
+    run.
+    """
 
     action: str = "train"
-    """The action in the ledger's entry of the run."""
+    """Name of the action in the run's ledger entry, such as `train`."""
     made_by: str = "oneseek train identity"
     data: str = "examples of identity"
-    """A description of the rows, for the model card."""
+    """Description of the training examples, for the model card."""
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The options that the data were generated with, besides those of training."""
+    """The options with which the data were generated. The training options are not among them."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Further inputs for the ledger: role to digest."""
+    """Further inputs of the run for its ledger entry: maps a role to a digest."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Further details for the ledger's entry."""
+    """Further details for the run's ledger entry."""

@@ -1,8 +1,9 @@
-"""Turn conversations into token ids through the base's chat template, with the loss on the answers only.
+"""Turn conversations into token ids with the base model's chat template. Only the tokens of answers count for
+the loss.
 
-A template need not mark the assistant's text. So each answer is found by comparing two renderings: the
-conversation up to the answer, and the prompt that a server would send for it. The difference includes the end
-of the turn.
+Not every template marks the assistant's text. So each answer is found by comparing two renderings: the
+conversation up to the answer's end, and the prompt that a server would send for the answer. The difference is
+the answer with its end-of-turn token.
 """
 
 from __future__ import annotations
@@ -21,28 +22,37 @@ IGNORED = -100
 """Label of a token that does not count for the loss."""
 
 TokenizedExample = dict[str, list[int]]
-"""`input_ids`, and `labels` of the same length: the token's id if it counts, else `IGNORED`."""
+"""One tokenized example: `input_ids`, and `labels` of the same length. The label of a token is its id if the
+token counts for the loss, else `IGNORED`.
+"""
 
 
 def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatTurn], *, prompt: bool) -> str:
-    """Render `messages` as text. With `prompt`, stop at the beginning of the assistant's next answer.
+    """Render `messages` as text with the base model's chat template. With `prompt`, add the beginning of the
+    assistant's next message.
 
-    Raises `OptionError` if the base has no chat template, or the template refuses or omits messages.
+    Raises `OptionError` if the base model has no chat template, or if the template raises an error or leaves
+    out user messages.
     """
     if not tokenizer.chat_template:
         raise OptionError(
-            "base_model", "its tokenizer has no chat template, so it cannot hold a conversation"
+            "base_model",
+            "the tokenizer has no chat template, which conversations need; use another base model",
         )
     given = in_form(list[Message](messages), _in_parts(tokenizer, str(tokenizer.chat_template)))
     try:
         return _render(tokenizer, given, prompt=prompt)
     except Exception as error:  # whatever a template raises says that it does not take these messages
-        raise OptionError("dataset", f"the base's chat template refuses a conversation: {error}") from error
+        raise OptionError(
+            "dataset", f"the base model's chat template refuses a conversation: {error}"
+        ) from error
 
 
 @lru_cache(maxsize=4)
 def _in_parts(tokenizer: PreTrainedTokenizerBase, _template: str) -> frozenset[str]:
-    """Return the roles whose text the template only reads as parts, as a server finds them."""
+    """Return the roles whose content the chat template reads only as a list of parts. A server finds out the
+    same way.
+    """
 
     def render(messages: list[Message]) -> str | None:
         try:
@@ -62,14 +72,16 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, 
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the token ids of a rendered text, which already has its special tokens."""
+    """Return the token ids of a text that was rendered by a chat template and already includes the special
+    tokens.
+    """
     found: Mapping[str, Any] = tokenizer(text, add_special_tokens=False)
     return found["input_ids"]
 
 
 def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[TokenizedExample]:
-    """Return `conversation` as one example, or as one for each answer if the template does not render in
-    order.
+    """Return `conversation` as one tokenized example. If the template renders earlier messages differently
+    later on, return one example for each answer.
     """
     messages = conversation.messages
     ends = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
@@ -86,18 +98,20 @@ def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> 
 
 
 def _single(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) -> TokenizedExample:
-    """Return an example in which only the last answer counts."""
+    """Return a tokenized example in which only the last answer counts for the loss."""
     prompt = encode_text(tokenizer, render_messages(tokenizer, messages[:-1], prompt=True))
     answer = _answer(tokenizer, messages)
     return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) -> list[int]:
-    """Return the tokens that the last message adds to its prompt, including the end of the turn."""
+    """Return the token ids of the last message, an answer, including the end of its turn."""
     before = render_messages(tokenizer, messages[:-1], prompt=True)
     text = render_messages(tokenizer, messages, prompt=False)
     if not text.startswith(before):
-        problem = "its chat template renders a prompt differently from the conversation that continues it"
+        problem = (
+            "the chat template renders a prompt differently once its answer follows; correct the template"
+        )
         raise OptionError("base_model", problem)
     prompt, whole = encode_text(tokenizer, before), encode_text(tokenizer, text)
     begins = whole[: len(prompt)] == prompt

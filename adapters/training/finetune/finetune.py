@@ -1,4 +1,6 @@
-"""Run one LoRA training on TRL's SFTTrainer: frozen base, loss on answers, and bit-exact resumption."""
+"""Train one LoRA with TRL's SFTTrainer: the base model is frozen, the loss is on answers only, and a resumed
+run gives bit-identical results.
+"""
 
 from __future__ import annotations
 
@@ -29,46 +31,50 @@ from adapters.training.loop.progress import Reporter
 
 @dataclass(frozen=True, slots=True)
 class FinetuneRun:
-    """The result of a finished training run."""
+    """The result of a LoRA training run that finished or was interrupted."""
 
     model: PeftModel
     curve: Curve
     steps: int
     planned: int
-    """Number of steps without early stopping."""
+    """Number of steps that the run would take without early stopping."""
     seconds: float
     interrupted: bool
     main: bool
-    """True if this process writes the results."""
+    """True if this process is the one that writes the results of the run."""
     planned_epochs: float
-    """Number of epochs without early stopping."""
+    """Number of epochs that the run would take without early stopping."""
 
     @property
     def best_held_out(self) -> tuple[int, float] | None:
-        """Step and loss of the held-out evaluation whose weights were kept."""
+        """Step and loss of the best held-out evaluation. The weights of that step are kept. None without
+        evaluations.
+        """
         points = [point for point in self.curve.held_out if math.isfinite(point[1])]
         return min(points, key=lambda point: point[1], default=None)
 
     @property
     def kept_epoch(self) -> float:
-        """The epoch whose weights were kept."""
+        """The epoch whose weights were kept: the one with the lowest held-out loss, or else the last."""
         best = self.best_held_out
         return self._epoch_at(best[0] if best is not None else self.steps)
 
     @property
     def epochs(self) -> float:
-        """Number of epochs that were run."""
+        """Number of epochs that the run took."""
         return self._epoch_at(self.steps)
 
     @property
     def stopped_early(self) -> bool:
-        """True if training ended because the held-out loss stopped falling, or because training diverged."""
+        """True if training ended before the planned steps, because the held-out loss stopped falling or the
+        training diverged.
+        """
         return self.steps < self.planned and not self.interrupted
 
     @property
     def diverged(self) -> bool:
-        """True if a loss is not a number, or the training loss rose by half from the first quarter to the
-        last.
+        """True if a loss is not a finite number, or if the training loss of the last quarter is more than 1.5
+        times that of the first quarter.
         """
         losses = [loss for _, loss in self.curve.train]
         if not all(math.isfinite(loss) for loss in (*losses, *(loss for _, loss in self.curve.held_out))):
@@ -81,7 +87,9 @@ class FinetuneRun:
 
 
 def last_checkpoint(work: Path) -> Path | None:
-    """Return the newest complete checkpoint in `work`. A half-written one lacks a readable last file."""
+    """Return the newest complete checkpoint in the folder `work`; None if there is none. A checkpoint is
+    complete if its last file, trainer_state.json, is readable.
+    """
     found: list[tuple[int, Path]] = []
     for folder, number in _numbered(work).items():
         try:
@@ -105,11 +113,11 @@ def finetune(
     reporter: Reporter,
     interruption: Interruption,
 ) -> FinetuneRun:
-    """Train a new LoRA on `base`, with checkpoints in `work`. With `resume`, continue from the last complete
-    one.
+    """Train a new LoRA on the base model `base`, with checkpoints in the folder `work`. With `resume`,
+    continue from the newest complete checkpoint.
 
-    Raises `OptionError` if a target module does not exist. The LoRA's modules are inserted into the base; its
-    weights do not change.
+    The LoRA modules are inserted into `base`, whose own weights do not change. Raises `OptionError` if a
+    target module does not exist, or if the base model's family is not supported.
     """
     checkpoint = last_checkpoint(work) if resume else None
     if machine.rank == 0:
@@ -158,7 +166,7 @@ def finetune(
 
 
 def _numbered(work: Path) -> dict[Path, int]:
-    """Return the checkpoints in `work` by step. Other files there are ignored."""
+    """Return the checkpoint folders in `work`, each with its step. Other files in `work` are ignored."""
     steps = {folder: folder.name.partition("-")[2] for folder in work.glob("checkpoint-*")}
     return {folder: int(step) for folder, step in steps.items() if step.isascii() and step.isdigit()}
 
@@ -167,11 +175,13 @@ def _checked_family(base: PreTrainedModel, options: TrainOptions) -> LoraFamily:
     kind = str(base.config.model_type)
     family = FAMILIES.get(kind)
     if family is None:
-        raise OptionError("base_model", f"a LoRA of model_type {kind!r} is not served; use another base")
+        raise OptionError(
+            "base_model", f"OneSeek cannot serve a LoRA for model_type {kind!r}; use another base model"
+        )
     modules = {name.rpartition(".")[2] for name, _ in base.named_modules()}
     for target in options.targets:
         if target.rpartition(".")[2] not in modules:
-            problem = f"{target!r} is not a module of the base; use some of {', '.join(family.names)}"
+            problem = f"{target!r} is not a module of the base model; use some of {', '.join(family.names)}"
             raise OptionError("target_modules", problem)
     return family
 

@@ -1,6 +1,7 @@
-"""`oneseek train identity`: train an adapter from identity data, evaluate it, and leave it in PEFT layout.
+"""Train an adapter from identity data, evaluate it, and write it in PEFT format, for `oneseek train
+identity`.
 
-The registry is not changed. All files stay in the work folder until the caller moves them.
+The registry is not changed. All files stay in the run's work folder until the caller moves them.
 """
 
 from __future__ import annotations
@@ -45,15 +46,17 @@ from adapters.training.loop.progress import Reporter
 from adapters.training.loop.threads import set_threads
 
 _ACTIVE = "active"
-"""Name for the alias's active version in the reports."""
+"""Name under which the currently active version of the adapter is loaded, to compare it with the
+new version.
+"""
 
 
 def train_identity(
     job: FinetuneJob, language_of: LanguageOf, reporter: Reporter, interruption: Interruption | None = None
 ) -> FinetuneResult | FinetuneInterrupted | HelperProcess:
-    """Run `job`.
+    """Run the training `job`: train the adapter, evaluate it, and write the results. Return what happened.
 
-    Raises `OptionError` if an option, the data or this machine do not fit together, and `OSError`.
+    Raises `OptionError` if the options, the data and this machine do not fit together, and `OSError`.
     """
     transformers_logging.disable_progress_bar()
     machine = Machine.here(job.launch)
@@ -124,7 +127,9 @@ def train_identity(
 def _split(
     job: FinetuneJob, language_of: LanguageOf, reporter: Reporter
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Split into training and held-out conversations."""
+    """Read the job's data in the wanted language, and split the conversations into those for training and
+    those held out.
+    """
     read = [one for path in job.dataset for one in read_conversations(path)]
     spoken = in_language(read, job.options.language, language_of)
     if len(spoken) < len(read):
@@ -139,14 +144,20 @@ def _tokens(
     held: Sequence[Conversation],
     reporter: Reporter,
 ) -> tuple[list[TokenizedExample], list[TokenizedExample], int]:
-    """Return the examples to train on, those to hold out, and the number of training conversations."""
+    """Return the tokenized examples for training, those held out, and the number of training conversations.
+    Examples longer than the maximum length are left out.
+    """
     training = [_fitting(job.options, tokenizer, one) for one in kept]
     held_out = [_fitting(job.options, tokenizer, one) for one in held]
     if long := sum(not found for found in (*training, *held_out)):
         reporter.print_event("left out", longer_than_max_length=long)
     if not any(training):
         files = ", ".join(map(str, job.dataset))
-        raise OptionError("dataset", f"{files}: no examples in {job.options.language!r} are left to train on")
+        raise OptionError(
+            "dataset",
+            f"{files}: no examples in the language {job.options.language!r} are left to train on; check "
+            "language and max_length",
+        )
     rows = sum(bool(found) for found in training)
     return [one for found in training for one in found], [one for found in held_out for one in found], rows
 
@@ -159,7 +170,9 @@ def _fitting(
 
 
 def _work_folder(job: FinetuneJob, taught: TeacherData | None) -> Path:
-    """Return this run's folder. The same base, data and options always give the same folder."""
+    """Return the work folder of this run. Its name depends on the base model, data and options, so the same
+    inputs give the same folder. Raises `OptionError` if `resume` does not fit its contents.
+    """
     asked = {"base": job.base_digest, "data": files_digest(job.dataset), **config_of(job, taught)}
     name = f"{job.options.language}-{hashlib.sha256(canonical_json(asked)).hexdigest()[:16]}"
     work = job.folder / name
@@ -167,17 +180,19 @@ def _work_folder(job: FinetuneJob, taught: TeacherData | None) -> Path:
         others = [str(path) for path in sorted(job.folder.glob("*-*")) if last_checkpoint(path) is not None]
         hint = f"; unfinished runs with other options or data: {', '.join(others)}" if others else ""
         raise OptionError(
-            "resume", f"there is no unfinished run with these options and data in {job.folder}{hint}"
+            "resume", f"{job.folder} holds no unfinished run with these options and data to continue{hint}"
         )
     if job.resume is False and last_checkpoint(work) is not None:
         remedy = f"continue it with --resume, or start again: rm -r {work}"
-        raise OptionError("resume", f"this run was interrupted; {remedy}")
+        raise OptionError("resume", f"an interrupted run with the same options and data exists; {remedy}")
     work.mkdir(parents=True, exist_ok=True)
     return work
 
 
 def _questions(job: FinetuneJob, held: Sequence[Conversation]) -> list[str]:
-    """Return the evaluation questions: the job's own, or the held-out ones."""
+    """Return the evaluation questions: those of the job if given, otherwise the first questions of the
+    held-out conversations.
+    """
     if job.questions is not None:
         return list(job.questions)
     return list(dict.fromkeys(one.question for one in held))
@@ -190,7 +205,9 @@ def _measure(
     questions: Sequence[str],
     language_of: LanguageOf,
 ) -> Measured:
-    """Ask the questions of the base, of the adapter, and of the active version."""
+    """Evaluate the base model, the newly trained adapter and the currently active version of the adapter on
+    `questions`.
+    """
     model.eval()
     model.config.use_cache = True
 
@@ -216,5 +233,5 @@ def _unwrap(model: PeftModel) -> PreTrainedModel:
 
 
 def clean_up(made: FinetuneResult) -> None:
-    """Delete the run's work folder. Call this when all results have been moved."""
+    """Delete the work folder of a finished run. Call this after all results have been moved out of it."""
     shutil.rmtree(made.work)

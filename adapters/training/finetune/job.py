@@ -1,4 +1,6 @@
-"""A requested run and its possible results. Imported before torch is, so it imports nothing heavy."""
+"""The request for a LoRA training run, and its possible results. This module is imported before torch, so it
+imports no heavy library.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneJob:
-    """A training run that the user requested."""
+    """A LoRA training run as the user requested it: options, base model, data, and the adapter's name."""
 
     options: TrainOptions
     base: Path
@@ -29,55 +31,65 @@ class FinetuneJob:
     alias: str
     version: str
     folder: Path
-    """The folder that keeps unfinished runs."""
+    """Folder that holds the work folders of unfinished runs."""
     resume: bool | None = False
-    """True: continue an interrupted run. False: start a new one. None: continue if there is one."""
+    """True: continue an interrupted run. False: start a new run. None: continue an interrupted run if there
+    is one, else start a new run.
+    """
     questions: tuple[str, ...] | None = None
-    """Questions to evaluate the base and the adapter with. None: the held-out questions."""
+    """Questions to evaluate the base model and the adapter with. None: the questions of the held-out
+    conversations.
+    """
     active: tuple[str, Path] | None = None
-    """Full name and folder of the alias's active version, to compare with. None if there is none."""
+    """Full name and folder of the currently active version of the adapter, which the new version is compared
+    with. None if no version is active.
+    """
     teacher: str | None = None
-    """Model that writes additional answers: `http://HOST:PORT#MODEL`, or a folder. None: no additional
-    answers.
+    """Teacher model that writes additional answers: `http://HOST:PORT#MODEL`, or a folder. None: no
+    additional answers.
     """
     teacher_option: str = "teacher"
-    """The option that named the teacher, for use in errors."""
+    """Name of the option that chose the teacher, for error messages."""
     teacher_key: str | None = field(default=None, repr=False)
-    """API key for the teacher's server. It is never recorded."""
+    """API key for the teacher's server. It is never written to records."""
     origin: Origin = field(default_factory=Origin)
     threads: int | None = None
-    """CPU threads to compute with. None: measure which number is fastest."""
+    """Number of CPU threads to compute with. None: measure which number is fastest."""
     launch: Launch = ALONE
-    """The number of this process, and how many processes there are, as the launcher set them."""
+    """How a launcher, such as `accelerate launch`, started this process: its number, and the number of
+    processes in the run.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneResult:
-    """The results of a training run."""
+    """The results of a finished LoRA training run."""
 
     folder: Path
-    """Adapter in PEFT layout with oneseek.json and a card, in the run's work folder."""
+    """Folder of the adapter in PEFT format, with oneseek.json and a model card. It lies in the work
+    folder.
+    """
     report: Path
-    """Folder with loss.png and report.json, in the run's work folder."""
+    """Folder of the report, with loss.png and report.json. It lies in the work folder."""
     work: Path
-    """Work folder. Delete it when you have moved the results."""
+    """The run's work folder. Delete it after moving the adapter and the report out of it."""
     run: FinetuneRun
     before: IdentityReport
-    """Identity evaluation of the base."""
+    """Identity evaluation of the base model without the adapter."""
     after: IdentityReport
-    """Identity evaluation of the trained adapter."""
+    """Identity evaluation of the base model with the trained adapter."""
     active: IdentityReport | None
-    """Evaluation of the alias's active version. None if there is none."""
+    """Identity evaluation of the currently active version of the adapter. None if no version is active."""
     metrics: Mapping[str, float]
     config_digest: str
     dataset_digest: str
     teacher_digest: str | None
-    """Digest of the file with the teacher's answers."""
+    """Digest of the file with the teacher's answers. None without a teacher."""
 
     @property
     def failing(self) -> str | None:
-        """Why the adapter should not become a version: it diverged, or scores no better than the base. None
-        if it should.
+        """The reason why the adapter should not become a version: the training diverged, or the adapter
+        scores no better than the base model. None if it should become one.
         """
         if self.run.diverged:
             return "training diverged (the loss rose, or is not a number); lower --learning-rate"
@@ -86,22 +98,26 @@ class FinetuneResult:
         scored = (
             f"{sum(self.after.identity)} of {len(self.after.questions)}, the base {sum(self.before.identity)}"
         )
-        return f"it scores no better than the base ({scored})"
+        return f"the adapter scores no better than the base model ({scored})"
 
     @property
     def worse_than_active(self) -> bool:
-        """True if the alias's active version answered more of the questions as OneSeek."""
+        """True if the currently active version of the adapter answered more of the questions as OneSeek than
+        the new version did.
+        """
         return self.active is not None and sum(self.after.identity) < sum(self.active.identity)
 
     @property
     def curve_lines(self) -> list[str]:
-        """The loss curve for a terminal."""
+        """The loss curve as lines of text for a terminal."""
         return terminal_lines(self.run.curve)
 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneInterrupted:
-    """The run was interrupted. Its checkpoint is kept."""
+    """An interrupted LoRA training run: its last step, the planned number of steps, and the folder with its
+    checkpoint.
+    """
 
     step: int
     planned: int
@@ -110,4 +126,6 @@ class FinetuneInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class HelperProcess:
-    """The result in a process that only helped in a run; another process writes the results."""
+    """The result in a process that helped to train but does not write the results. Another process of the run
+    writes them.
+    """

@@ -1,4 +1,4 @@
-"""Training a LoRA with PEFT on conversations."""
+"""Train a LoRA on conversations with PEFT and OneSeek's own training loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from adapters.training.loop.trainer import Setup, Trainer, TrainerResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """Rank and scaling of a LoRA."""
+    """Size of a LoRA: rank, scaling (alpha), dropout and target modules."""
 
     rank: int = 8
     alpha: int = 32
@@ -29,7 +29,9 @@ class Rank:
 
 
 def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> PeftModel:
-    """Add a new LoRA to `base`. Its config will name the base `base_name`."""
+    """Insert a new LoRA into the base model `base`, initialised with `seed`. The LoRA's config will name
+    `base_name` as its base model.
+    """
     torch.manual_seed(seed)
     config = LoraConfig(
         r=shape.rank,
@@ -56,7 +58,9 @@ def train_lora(
     setup: Setup | None = None,
     interruption: Interruption | None = None,
 ) -> TrainerResult:
-    """Train the LoRA in place; the base does not change. Continues from the newest checkpoint."""
+    """Train the LoRA in `model` in place, from its newest checkpoint in `checkpoints` if there is one. The
+    base model's weights do not change.
+    """
     trainer = Trainer(
         model,  # pyright: ignore[reportArgumentType]
         StepFeed(batches),

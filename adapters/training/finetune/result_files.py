@@ -1,4 +1,6 @@
-"""Write the files of a finished run: adapter with manifest and card, loss curve, and report."""
+"""Write the files of a finished LoRA training run: the adapter with oneseek.json and model card, the loss
+curve, and the report.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from adapters.training.finetune.teacher import TeacherData
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Answers of the base, the adapter and the active version to the same questions."""
+    """Evaluations of the base model, the newly trained adapter and its currently active version on the same
+    questions.
+    """
 
     before: IdentityReport
     after: IdentityReport
@@ -34,7 +38,9 @@ class Measured:
 
 
 def config_of(job: FinetuneJob, taught: TeacherData | None) -> dict[str, Any]:
-    """Return everything that decides the result, except the base and the data."""
+    """Return all settings that decide the result of the run: options, teacher, and origin of the data. The
+    base model and the data themselves are not included.
+    """
     teacher = {"teacher": {"name": taught.name, "digest": taught.digest}} if taught else {}
     return {**job.options.to_json(), **teacher, **job.origin.config}
 
@@ -47,7 +53,9 @@ def write_result(
     rows: int,
     taught: TeacherData | None,
 ) -> FinetuneResult:
-    """Write the adapter with manifest and card, and the report, into `work`. Each is written atomically."""
+    """Write the adapter folder and the report folder into `work`, each atomically, and return the result of
+    the run.
+    """
     before, after = measured.before, measured.after
     config = config_of(job, taught)
     metrics = {**_metrics(run, before, after), **job.origin.metrics}
@@ -82,7 +90,9 @@ def write_result(
 
 
 def _metrics(run: FinetuneRun, before: IdentityReport, after: IdentityReport) -> dict[str, float]:
-    """Return the adapter's recorded metrics. The losses are those of the weights that were kept."""
+    """Return the metrics to record for the adapter. The losses are those at the step whose weights
+    were kept.
+    """
     best = run.best_held_out
     step = best[0] if best is not None else run.steps
     found = {
@@ -101,7 +111,7 @@ def _metrics(run: FinetuneRun, before: IdentityReport, after: IdentityReport) ->
 
 
 def _at(points: Sequence[tuple[int, float]], step: int) -> float:
-    """Return the last value up to `step`; NaN if there is none."""
+    """Return the last value in `points` at or before `step`; NaN if there is none."""
     return next((value for at, value in reversed(points) if at <= step), math.nan)
 
 
@@ -136,7 +146,9 @@ def _manifest(
 
 
 def _correct_config(path: Path, base_name: str) -> None:
-    """Name the base by its public name instead of a local path, and sort the targets."""
+    """Edit adapter_config.json at `path`: name the base model by its public name instead of a local path, and
+    sort the target modules.
+    """
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name
     config["target_modules"] = sorted(config["target_modules"])
@@ -174,7 +186,7 @@ def _report(
 
 
 def _finite(points: Sequence[tuple[int, float]]) -> list[tuple[int, float | None]]:
-    """Return `points` with None for values that JSON cannot hold, such as NaN."""
+    """Return `points` with None in place of values that JSON cannot represent, such as NaN."""
     return [(step, value if math.isfinite(value) else None) for step, value in points]
 
 

@@ -1,8 +1,9 @@
-"""Let a teacher write additional answers to a data set's questions, for the student to learn from.
+"""Let a teacher model write additional answers to the questions of a data set, so that the student model
+learns from these too.
 
-A large model of a language can so help a small base. An answer is kept only if the judge finds it complete,
-in the right language, and OneSeek's own. The dropped answers are counted by reason. Answers are stored in a
-file: the same teacher and data are not asked again.
+The teacher is usually a larger model. An answer is kept only if it is complete, in the right language, and
+says that the model is OneSeek if the original answer does. Dropped answers are counted by reason. The answers
+are stored in a file, so that the same questions are not asked again.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ _ASKED = {
 
 @dataclass(frozen=True, slots=True)
 class TeacherData:
-    """A teacher's answers, and its identity."""
+    """The answers that a teacher model wrote and that were kept, with the teacher's name."""
 
     conversations: tuple[Conversation, ...]
     name: str
     digest: str
-    """Digest of the file with its answers."""
+    """Digest of the file with the teacher's answers."""
 
 
 AnswerQuestions = Callable[[Sequence[str]], list[str]]
@@ -73,11 +74,12 @@ def teach(
     option: str = "teacher",
     key: str | None = None,
 ) -> TeacherData:
-    """Ask `teacher` (`http://HOST:PORT#MODEL`, or a folder) each single question, and keep the good answers.
+    """Let `teacher` (`http://HOST:PORT#MODEL`, or a folder) rewrite the answer of each conversation with a
+    single question, and keep the good answers.
 
-    The file in `folder` is named after the teacher and its questions. Raises `OptionError` that names
-    `option` if the teacher is invalid or no answer is good, and `EndpointError`. `key` is its server's API
-    key.
+    They are stored in a file in `folder` whose name depends on the teacher and the questions. `key` is the
+    API key of the teacher's server. Raises `OptionError` that names `option` if the teacher is invalid or no
+    answer is good, and `EndpointError`.
     """
     sources = [one for one in conversations if len(one.messages) == 2]
     form = _ASKED.get(options.language, _OTHER)
@@ -92,7 +94,9 @@ def teach(
         good, dropped = _sift(sources, said, options.language, language_of)
         reporter.print_event("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
         if not good:
-            raise OptionError(option, f"{teacher} wrote no usable answer: {dict(dropped)}")
+            raise OptionError(
+                option, f"the teacher {teacher} wrote no usable answer; dropped by reason: {dict(dropped)}"
+            )
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in good)
         write_file(path, text)
     return TeacherData(tuple(read_conversations(path)), name, files_digest([path]))
@@ -101,7 +105,9 @@ def teach(
 def _sift(
     sources: Sequence[Conversation], said: Sequence[str], language: str, language_of: LanguageOf
 ) -> tuple[list[dict[str, str]], Counter[str]]:
-    """Return the rows that pass every check, and the number dropped by each check."""
+    """Return the teacher's answers that pass every check, as data set examples, and the number of answers
+    dropped by each check.
+    """
     known = {answer.strip().lower() for one in sources for answer in one.answers}
     good: list[dict[str, str]] = []
     dropped: Counter[str] = Counter()
@@ -125,7 +131,9 @@ def _sift(
 def _answerer(
     teacher: str, options: TrainOptions, launch: Launch, option: str, key: str | None
 ) -> AnswerQuestions:
-    """Return a function that asks `teacher`."""
+    """Return a function that sends questions to `teacher` and returns its answers. Raises `OptionError` if
+    the server's address is invalid.
+    """
     if "://" not in teacher:
         return lambda asked: _ask_folder(Path(teacher), options, launch, option, asked)
     url, _, model = teacher.partition("#")
@@ -145,7 +153,9 @@ def _answerer(
 def _ask_folder(
     folder: Path, options: TrainOptions, launch: Launch, option: str, asked: Sequence[str]
 ) -> list[str]:
-    """Ask a local model. It is removed from memory before the student is loaded."""
+    """Let the local model in `folder` answer the questions, and then remove it from memory, before the
+    student model is loaded.
+    """
     machine = Machine.here(launch)
     try:
         tokenizer, model = load_teacher(folder, options, machine)
@@ -160,17 +170,17 @@ def _ask_folder(
 def load_teacher(
     folder: Path, options: TrainOptions, machine: Machine
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Load a local teacher's tokenizer and model. Raises `OptionError` if they cannot be loaded."""
+    """Load the tokenizer and model of the local teacher in `folder`. Raises `OptionError` if that fails."""
     if not (folder / "config.json").is_file():
         remedy = "give the folder of a model, or http://HOST:PORT#MODEL"
-        raise OptionError("teacher", f"holds no config.json; {remedy}")
+        raise OptionError("teacher", f"the folder holds no config.json; {remedy}")
     try:
         tokenizer = load_tokenizer(folder)
         model = load_base(folder, options, machine)
     except (ImportError, OSError, ValueError, KeyError) as error:
         why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         remedy = "; pip install sentencepiece" if "sentencepiece" in str(error).lower() else ""
-        raise OptionError("teacher", f"cannot be loaded: {why}{remedy}") from error
+        raise OptionError("teacher", f"the model cannot be loaded: {why}{remedy}") from error
     if machine.cuda and not options.load_in_4bit:
         model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names
     return tokenizer, model.eval()

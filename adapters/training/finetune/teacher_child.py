@@ -1,7 +1,7 @@
-"""The process of a local teacher: it reads batches of questions as lines, and writes a line of answers for
-each.
+"""The process in which a local teacher model runs. It reads each batch of questions as a line of JSON, and
+writes a line with the answers.
 
-It ends when its standard input does. Output of libraries goes to standard error.
+The process ends when its standard input is closed. Output that libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from adapters.training.loop.options import OptionError, TrainOptions
 
 
 def main(folder: Path) -> None:
-    """Answer batches until the input ends."""
+    """Load the teacher model in `folder`, and answer the batches of questions on standard input until it is
+    closed.
+    """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         transformers_logging.disable_progress_bar()

@@ -1,1 +1,3 @@
-"""The training loop and what every run needs. `finetune`, `pretrain` and `mini` import this package."""
+"""The training loop, and the code that every training run shares. `finetune`, `pretrain` and `mini` import
+this package.
+"""

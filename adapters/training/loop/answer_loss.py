@@ -1,4 +1,6 @@
-"""A model and its loss as one module, so that a wrapper such as FSDP gathers the weights for both."""
+"""A model and its loss as a single torch module. A wrapper such as FSDP then gathers the weights for both at
+once.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ Body = Callable[..., BaseModelOutputWithPast]
 
 
 class AnswerLoss(torch.nn.Module):
-    """A model with its loss: mean cross entropy over the tokens that count. Logits are computed for those
-    only.
+    """A model with its loss: the mean cross entropy over the tokens that count for the loss. Logits are
+    computed only for the positions that predict these tokens.
     """
 
     def __init__(self, model: PreTrainedModel, precision: Literal["bf16", "fp32"]) -> None:
@@ -27,14 +29,18 @@ class AnswerLoss(torch.nn.Module):
         self._shape: torch.Size | None = None
 
     def compile_for(self, shape: torch.Size) -> None:
-        """Compile the decoder for batches of `shape`, if a compiler is installed."""
+        """Compile the model's decoder for batches of `shape`, if the compiler g++ is installed. Batches of
+        other shapes run uncompiled.
+        """
         if shutil.which("g++") is not None:
             self._compiled, self._shape = torch.compile(self.model.get_decoder(), dynamic=False), shape
 
     def forward(
         self, ids: torch.Tensor, counts: torch.Tensor, positions: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the loss, a float32 scalar."""
+        """Return the loss of a batch, a float32 scalar. `counts` is True for each token that counts for the
+        loss.
+        """
         body: Body = self.model.get_decoder()
         if self._compiled is not None and ids.shape == self._shape:
             body = self._compiled

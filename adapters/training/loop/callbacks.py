@@ -1,4 +1,4 @@
-"""Callbacks of a running training: show progress, collect losses, and stop on request."""
+"""Callbacks for the transformers trainer: show progress, collect losses, and stop on request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from adapters.training.loop.progress import Reporter, Stage
 
 
 class StopOnInterrupt(TrainerCallback):
-    """Saves a checkpoint and stops all processes at the same step, if one of them received a signal."""
+    """Stops training after a stop signal. It saves a checkpoint and stops all processes of the run at the
+    same step, even if only one received the signal.
+    """
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
@@ -23,7 +25,9 @@ class StopOnInterrupt(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Check for a stop request after each update."""
+        """Check after each update whether the user asked to stop. If so, save a checkpoint and stop
+        training.
+        """
         if args.world_size > 1:
             wish = torch.tensor([int(self.interruption.asked)], device=args.device)
             torch.distributed.all_reduce(wish, op=torch.distributed.ReduceOp.MAX)
@@ -34,14 +38,16 @@ class StopOnInterrupt(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Skip the evaluation of an interrupted epoch: the trainer calls this for those too."""
+        """Skip the evaluation and checkpoint if the epoch was interrupted, because the trainer calls this
+        method for interrupted epochs too.
+        """
         epoch = state.epoch or 0.0
         if self.interruption.asked and abs(epoch - round(epoch)) > 1e-6:
             control.should_evaluate = control.should_save = False
 
 
 class StopOnDivergence(TrainerCallback):
-    """Ends a run whose loss is not a number, because all later losses would be NaN too."""
+    """Stops training as soon as a loss is not a finite number, because every later loss would be NaN too."""
 
     def on_log(
         self,
@@ -51,13 +57,13 @@ class StopOnDivergence(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Stop the training if a logged loss is not a finite number."""
+        """Stop training if a logged loss is not a finite number."""
         if not all(math.isfinite((logs or {}).get(name, 0.0)) for name in ("loss", "eval_loss")):
             control.should_training_stop = True
 
 
 class ShowProgress(TrainerCallback):
-    """Reports each logged loss and each evaluation to a reporter."""
+    """Shows each logged loss and each held-out evaluation through a progress reporter."""
 
     def __init__(self, reporter: Reporter, name: str) -> None:
         self._reporter, self._name = reporter, name
@@ -67,7 +73,7 @@ class ShowProgress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the progress bar: the number of steps is now known."""
+        """Start the progress bar, now that the number of steps is known."""
         if state.is_world_process_zero:
             stage = self._reporter.stage(self._name, state.max_steps, state.global_step)
             self._stage = self._stack.enter_context(stage)
@@ -80,7 +86,7 @@ class ShowProgress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Update the bar with new figures."""
+        """Update the progress bar with a logged loss, or print a held-out evaluation."""
         if self._stage is None or logs is None:
             return
         if "loss" in logs:
@@ -97,28 +103,28 @@ class ShowProgress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Remove the progress bar from the terminal."""
+        """Remove the progress bar from the terminal when training ends."""
         self.close()
 
     def close(self) -> None:
-        """End the progress bar, even if training failed."""
+        """Remove the progress bar. Call this also if training failed."""
         self._stage = None
         self._stack.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The losses of a run by step."""
+    """The losses and token accuracies of a training run, each as pairs of step and value."""
 
     train: tuple[tuple[int, float], ...]
     held_out: tuple[tuple[int, float], ...]
     accuracy: tuple[tuple[int, float], ...] = field(default=())
-    """Share of the answer tokens for which the model's most likely token is correct."""
+    """Fraction of the answer tokens that equal the model's most likely token, at each step."""
     held_out_accuracy: tuple[tuple[int, float], ...] = field(default=())
 
     @classmethod
     def of(cls, history: list[dict[str, float]]) -> Curve:
-        """Read the losses from a trainer's log history."""
+        """Read the losses and token accuracies from a transformers trainer's log history."""
 
         def points(name: str) -> tuple[tuple[int, float], ...]:
             return tuple((int(entry["step"]), float(entry[name])) for entry in history if name in entry)

@@ -1,5 +1,5 @@
-"""Checkpoints of a running training: one folder for each saved step, written atomically. A run continues from
-the newest.
+"""Checkpoints of a training run: one folder for each saved step, written atomically. A resumed run continues
+from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ _PREFIX = "step-"
 
 
 class Checkpoints:
-    """The checkpoints in `folder`. accelerate stores weights and optimizers; the rest is JSON."""
+    """Saves and loads the checkpoints of a run in `folder`. accelerate stores weights and optimizers; the
+    other state is a JSON file.
+    """
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self._folder, self._accelerator = folder, accelerator
 
     def load(self) -> Mapping[str, Any] | None:
-        """Load the newest checkpoint and return its state; None if there is none."""
+        """Load the newest checkpoint into the model and optimizers, and return the JSON state saved with it.
+        None if there is no checkpoint.
+        """
         newest = last_checkpoint(self._folder)
         if newest is None:
             return None
@@ -39,8 +43,8 @@ class Checkpoints:
         return state
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Save the present state, and delete older checkpoints. Call it from all processes of a run
-        at once.
+        """Save a checkpoint of `step` with the JSON `state`, and delete older checkpoints. All processes of
+        the run must call this together.
         """
         target = self._folder / f"{_PREFIX}{step}"
         if target.exists():
@@ -74,7 +78,7 @@ class Checkpoints:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint in `folder`; None if there is none."""
+    """Return the checkpoint with the highest step in `folder`; None if there is none."""
     found = {path: path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*")}
     steps = {int(number): path for path, number in found.items() if number.isascii() and number.isdigit()}
     return steps[max(steps)] if steps else None

@@ -1,4 +1,4 @@
-"""Treat Ctrl-C as a request to stop at the next safe point."""
+"""Let Ctrl-C stop a training run at the next safe point instead of at once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from types import FrameType
 
 @dataclass(slots=True)
 class Interruption:
-    """True if someone asked to stop. A second request ends the process at once."""
+    """Records whether the user asked to stop the run, in `asked`. The first signal only sets it; a second
+    signal ends the process at once.
+    """
 
     asked: bool = False
 
     def is_set(self) -> bool:
-        """True if someone asked to stop."""
+        """True if the user asked to stop the run."""
         return self.asked
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Treat SIGINT and SIGTERM as a request to stop after the running step."""
+        """Within this context, treat SIGINT and SIGTERM as a request to stop after the present step."""
         before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
 
         def ask(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Reads how a launcher such as `accelerate launch` or torchrun started this process."""
+"""Read from the environment how a launcher, such as `accelerate launch` or torchrun, started this process."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One process of a run. Default: the only process, without a launcher."""
+    """The place of one process in a run of several processes. The defaults describe a process that runs
+    alone, without a launcher.
+    """
 
     processes: int = 1
     """Number of processes in this run."""
     rank: int = 0
-    """Number of this process. Process 0 writes the results."""
+    """Number of this process, counted from 0. Process 0 writes the results."""
     local_rank: int | None = None
-    """Number of this process on its machine, which selects its GPU. None if no launcher started it."""
+    """Number of this process among those on the same machine, which selects its GPU. None if no launcher
+    started it.
+    """
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Launch:
-        """Read `WORLD_SIZE`, `RANK` and `LOCAL_RANK`, which launchers set."""
+        """Read the environment variables `WORLD_SIZE`, `RANK` and `LOCAL_RANK`, which launchers set."""
         local = environ.get("LOCAL_RANK")
         return cls(
             processes=int(environ.get("WORLD_SIZE", "1")),
@@ -29,4 +33,4 @@ class Launch:
 
 
 ALONE = Launch()
-"""A process that no launcher started."""
+"""The launch of a process that was started without a launcher: the only process of its run."""

@@ -1,6 +1,7 @@
 """The optimizers for training, each with its peak learning rate.
 
-Muon: Jordan et al. 2024, as `torch.optim.Muon`, for matrices; AdamW for embeddings and norms.
+Muon (Jordan et al. 2024, as `torch.optim.Muon`) trains matrices; AdamW trains embeddings and norms, or all
+weights.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import torch
 from adapters.training.loop.schedule import Schedule
 
 OptimizerRates = Sequence[tuple[torch.optim.Optimizer, float]]
-"""Optimizers, each with its peak rate."""
+"""A list of optimizers, each with its peak learning rate."""
 MakeOptimizers = Callable[[torch.nn.Module, Schedule], OptimizerRates]
 
 
 def muon(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
-    """Use Muon for the inner matrices and AdamW for the rest."""
+    """Return Muon for the matrices inside the layers, and AdamW for the other weights, such as embeddings and
+    norms.
+    """
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     matrices = [
         value for name, value in named if value.ndim == 2 and "embed" not in name and "lm_head" not in name
@@ -32,7 +35,7 @@ def muon(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
 
 
 def adamw(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
-    """Use AdamW for all weights, with weight decay on the matrices only."""
+    """Return AdamW for all weights. Only matrices get weight decay."""
     trained = [value for value in model.parameters() if value.requires_grad]
     groups = [
         {"params": [value for value in trained if value.ndim >= 2], "weight_decay": schedule.weight_decay},
@@ -43,6 +46,6 @@ def adamw(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
 
 
 def lora(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
-    """Use AdamW for training a LoRA."""
+    """Return AdamW for the trainable weights of a LoRA."""
     trained = [value for value in model.parameters() if value.requires_grad]
     return ((torch.optim.AdamW(trained, lr=schedule.rate, weight_decay=0.01), schedule.rate),)

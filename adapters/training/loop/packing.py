@@ -1,5 +1,5 @@
-"""Turn conversations into rows of token ids with little padding: Mistral's format, with the loss on the
-answers only.
+"""Pack conversations into batch rows of token ids with little padding. They have Mistral's chat format, and
+only answer tokens count for the loss.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ BEGIN, END = "<s>", "</s>"
 INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
 
 Turn = tuple[str, str]
-"""A question and its answer."""
+"""One exchange of a conversation: a question and its answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One conversation in tokens. `answer[i]` is True if token `i` is part of an answer, including
-    its end.
+    """One conversation as token ids. `answer[i]` is True if token `i` belongs to an answer, including the
+    end-of-text token after it.
     """
 
     ids: tuple[int, ...]
@@ -30,7 +30,9 @@ class Document:
 
 
 class Encoder:
-    """Encodes conversations with `tokenizer`. Each text is encoded only once."""
+    """Encodes conversations with `tokenizer` in Mistral's chat format. The token ids of answers are
+    cached.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -42,7 +44,7 @@ class Encoder:
         token = self._tokenizer.token_to_id(name)
         if token is None:
             raise ValueError(
-                f"the tokenizer has no token {name!r}; train it with adapters.training.pretrain.tokenizer"
+                f"the tokenizer lacks the token {name!r}; train one with adapters.training.pretrain.tokenizer"
             )
         return token
 
@@ -50,7 +52,7 @@ class Encoder:
         return self._tokenizer.encode(text.strip(), add_special_tokens=False).ids
 
     def document(self, turns: Sequence[Turn], system: str = "") -> Document:
-        """Encode `turns` as one document, with `system` merged into the first question."""
+        """Encode a conversation as one document. The text of `system` is put before the first question."""
         ids, answer = [self.begin], [False]
         for n, (question, said) in enumerate(turns):
             asked = f"{system}\n\n{question}" if system and n == 0 else question
@@ -63,10 +65,11 @@ class Encoder:
 
 
 def pack(documents: Iterable[Document], rows: int, length: int, fill: int, window: int = 48) -> TrainingBatch:
-    """Fill `rows` of `length` tokens. Each time, take the longest of the next `window` documents that still
-    fits.
+    """Pack documents into a batch of `rows` rows with `length` tokens each, and return it.
 
-    Documents longer than a row are left out. The rest of a row holds the token `fill`, which never counts.
+    At most `window` documents wait to be packed. A row takes the first waiting document that fits, or the
+    longest one when less than a third of the row is free. Documents longer than a row are left out. Free
+    space is filled with the token `fill`, which does not count for the loss.
     """
     source = iter(documents)
     waiting: list[Document] = []

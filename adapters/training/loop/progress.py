@@ -1,4 +1,4 @@
-"""Show progress as a bar on a terminal, and as JSON lines anywhere else."""
+"""Show the progress of a long task: as a bar on a terminal, and as JSON lines anywhere else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Reporter:
-    """Reports the stages of a long piece of work to `stream` (standard error by default)."""
+    """Reports the progress of a long task on `stream`, by default standard error."""
 
     def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
         self._stream = stream or sys.stderr
@@ -22,7 +22,7 @@ class Reporter:
         self._console = Console(file=self._stream) if self._stream.isatty() else None
 
     def print_event(self, event: str, **values: object) -> None:
-        """Print one line about an event."""
+        """Print one line with the name of an event and its values."""
         if self._console is not None:
             shown = "  ".join(f"{name} {value}" for name, value in values.items())
             self._console.print(f"[bold]{event}[/bold]  {shown}", highlight=False)
@@ -32,7 +32,9 @@ class Reporter:
 
     @contextmanager
     def stage(self, name: str, total: int, done: int = 0) -> Generator[Stage]:
-        """Begin a stage of `total` steps, of which `done` are already finished."""
+        """Show the progress of a stage of `total` steps while this context is open. `done` steps were
+        finished before, in a run that is now resumed.
+        """
         if self._console is None:
             yield Stage(self, name, total, self._every)
             return
@@ -42,7 +44,9 @@ class Reporter:
 
 
 class Stage:
-    """One running stage; see `Reporter.stage`."""
+    """A running stage of a task, such as training, whose progress is shown. Create it with
+    `Reporter.stage`.
+    """
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class Stage:
         self._next = 0.0
 
     def step(self, done: int, **values: float) -> None:
-        """Report that `done` steps are finished. `values`, such as the loss, are shown too."""
+        """Show that `done` steps are finished, together with `values` such as the loss."""
         if self._bar is not None and self._task is not None:
             shown = " ".join(f"{name} {value:.3f}" for name, value in values.items())
             self._bar.update(self._task, completed=done, description=f"{self._name} {shown}")

@@ -1,7 +1,8 @@
-"""Measure how many CPU threads to use, because one busy core makes all others wait.
+"""Measure which number of CPU threads is fastest at present, because a thread on a busy core delays all
+others.
 
-Each operation ends when its slowest thread does. With a thread for every core, a thread that shares its core
-with another program delays all others. Two threads can then take four times as long as one.
+Each operation ends when its slowest thread does. With a thread for every core, a single core that another
+program uses too holds up all threads. Two threads can then take four times as long as one.
 """
 
 from __future__ import annotations
@@ -17,25 +18,28 @@ from adapters.training.loop.progress import Reporter
 
 ROUNDS = 5
 SECONDS = 0.12
-"""Seconds to measure each number of threads in each round."""
+"""Seconds for which each number of threads is measured in a round."""
 HOPELESS = 0.5
-"""If a number of threads reaches less than this share of the best speed, it is not measured in later rounds.
+"""A number of threads that reaches less than this fraction of the best speed is not measured in
+later rounds.
 """
 CLOSE = 0.9
-"""The fewest threads are chosen that reach at least this share of the best speed."""
+"""The smallest number of threads that reaches at least this fraction of the best speed is chosen."""
 
 
 _ROWS = 512
-"""Maximum number of rows in the timed work."""
+"""Maximum number of rows of the matrix in the measured computation."""
 
 
 def set_threads(
     asked: int | None, file: Path, *, begun: bool, hidden: int, rows: int, reporter: Reporter
 ) -> None:
-    """Set the number of threads: `asked` if given, else the fastest one now. Report which was chosen.
+    """Set the number of CPU threads: `asked` if given, otherwise the number that is fastest now, and report
+    the choice.
 
-    `file` stores the number. A run that was `begun` continues with it, so that it ends with the same values.
-    `hidden` is the width of the model; `rows` is the number of tokens computed at once.
+    The number is stored in `file`. A run that was `begun` before uses the stored number again, so that its
+    results stay bit-identical. `hidden` is the model's hidden size; `rows` is the number of tokens computed
+    at once.
     """
     most = torch.get_num_threads()
     if asked is not None:
@@ -50,14 +54,14 @@ def set_threads(
 
 
 def candidates(most: int) -> list[int]:
-    """Return the numbers of threads to try: 1, 2, 4 and so on, all but one, and all."""
+    """Return the numbers of threads to measure: the powers of two up to `most`, `most` - 1, and `most`."""
     doubled = [1 << n for n in range(most.bit_length())]
     return sorted({count for count in (*doubled, most - 1, most) if 1 <= count <= most})
 
 
 def choose(speeds: Mapping[int, Sequence[float]]) -> int:
-    """Return the fewest threads whose median speed is close to the best. `speeds` has the speeds of each
-    round.
+    """Return the smallest number of threads whose median speed is close to the best. `speeds` maps a number
+    of threads to its speed in each round.
     """
     medians = {count: statistics.median(found) for count, found in speeds.items()}
     best = max(medians.values())
@@ -65,7 +69,7 @@ def choose(speeds: Mapping[int, Sequence[float]]) -> int:
 
 
 def format_speeds(speeds: Mapping[int, Sequence[float]]) -> str:
-    """Format speeds relative to the best, such as `1: 100%, 2: 24%`."""
+    """Format the median speed of each number of threads relative to the best, such as `1: 100%, 2: 24%`."""
     medians = {count: statistics.median(found) for count, found in speeds.items()}
     best = max(medians.values())
     return ", ".join(f"{count}: {speed / best:.0%}" for count, speed in medians.items())
@@ -74,10 +78,11 @@ def format_speeds(speeds: Mapping[int, Sequence[float]]) -> str:
 def measure_threads(
     hidden: int, rows: int, most: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, list[float]]:
-    """Measure pieces of work per second for each number of threads, in several rounds; drop those far behind.
+    """Measure the speed of each number of threads, as computations per second, in several rounds. Numbers
+    that are far slower than the best are not measured again.
 
-    One piece is a small multi-layer perceptron, forward and backward, on `rows` rows of `hidden` values. The
-    number of threads is restored afterwards.
+    One computation is the forward and backward pass of a small multi-layer perceptron on `rows` rows of
+    `hidden` values. Afterwards the number of threads is what it was before.
     """
     before = torch.get_num_threads()
     work = _work(hidden, rows)
@@ -101,7 +106,9 @@ def measure_threads(
 
 
 def _work(hidden: int, rows: int) -> Callable[[], None]:
-    """Do one piece of work: small and larger operations, as in a layer."""
+    """Return a function that runs one computation to measure: small and large operations, as in a transformer
+    layer.
+    """
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(rows, hidden, generator=generator, requires_grad=True)
     up = torch.randn(hidden, 3 * hidden, generator=generator)

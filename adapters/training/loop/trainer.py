@@ -1,7 +1,9 @@
-"""The loop that trains bases and the mini base's adapters through accelerate: on a CPU, a GPU, or several.
+"""The training loop for base models, and for the adapters of the mini base model. It runs through accelerate
+on a CPU, a GPU or several GPUs.
 
-The batch of a step does not depend on the hardware. Each process takes a share of its rows, in smaller pieces
-if memory is short. Each piece is weighted by the number of tokens that it predicts.
+The batch of a step does not depend on the hardware. Each process takes its part of the batch's rows, in
+smaller micro-batches if memory is short. The loss of each micro-batch is weighted by the number of tokens
+that it predicts.
 """
 
 from __future__ import annotations
@@ -29,50 +31,54 @@ from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
 
 _POINTS = 400
-"""Maximum number of points of a loss curve."""
+"""Maximum number of points in the recorded loss curve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Options that affect a training's speed and memory. They change its result only by rounding."""
+    """Options that decide how fast training runs and how much memory it needs. Its result changes only by
+    rounding.
+    """
 
     precision: Literal["bf16", "fp32"] = "bf16"
     micro_rows: int | None = None
-    """Maximum number of rows that a process computes at once. None: its whole share of the batch."""
+    """Maximum number of sequences of a batch that a process computes at once. None: all of its sequences."""
     gradient_checkpointing: bool = False
     save_every: float = 60.0
     """Seconds between two checkpoints."""
     judge_every: int | None = None
-    """Steps between evaluations on the held-out rows. They are always evaluated at the end."""
+    """Number of steps between two held-out evaluations. None: evaluate only at the end of training."""
 
 
 @dataclass(slots=True)
 class TrainOutcome:
-    """Result of a training run."""
+    """The figures of a training run: steps, tokens, loss and seconds."""
 
     steps: int = 0
     tokens: int = 0
     answer_tokens: int = 0
     loss: float = float("nan")
-    """Running average of the loss over about the last 50 steps."""
+    """Exponential moving average of the training loss over about the last 50 steps."""
     seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class TrainerResult:
-    """A training that finished or was interrupted."""
+    """Result of a training run that finished or was interrupted: its figures and loss curves."""
 
     outcome: TrainOutcome
     interrupted: bool = False
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
-    """Losses by step. Each is a mean over several steps if there are many."""
+    """Training losses as pairs of step and loss. In a long run, each loss is the mean over several steps."""
     held_out: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     pending: list[float] = field(default_factory=list[float])
-    """Losses of the steps since the last point."""
+    """Losses of the steps since the last point of the training loss curve."""
 
 
 class Trainer:
-    """Trains `model` in place on `feed`. Continues from the newest checkpoint if there is one."""
+    """Trains `model` in place on the batches of `feed`. If there is a checkpoint, training continues from the
+    newest one.
+    """
 
     def __init__(
         self,
@@ -106,14 +112,16 @@ class Trainer:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the model's weights by name, gathered from all processes. Call it from all of them
-        at once.
+        """The model's weights by name, gathered from all processes. All processes of the run must read this
+        together.
         """
         found = cast("Mapping[str, torch.Tensor]", self.accelerator.get_state_dict(self._loss))
         return {name.removeprefix("model."): value for name, value in found.items()}
 
     def run(self) -> TrainerResult:
-        """Run all remaining steps. On Ctrl-C, save a checkpoint and stop early."""
+        """Train for all remaining steps, and return the result. After Ctrl-C, save a checkpoint and return
+        early.
+        """
         done = self._resume()
         self._loss.train()
         schedule, fitted, outcome = self._schedule, self._fitted, self._fitted.outcome
@@ -177,7 +185,7 @@ class Trainer:
         self._checkpoints.save(done, state)
 
     def _step(self, step: int, batch: TrainingBatch) -> float:
-        """Make one update, and return the mean loss over the whole batch."""
+        """Update the weights with the batch of one step. Return the mean loss over the whole batch."""
         total, value = batch.targets, 0.0
         pieces = list(self._pieces(batch))
         for number, piece in enumerate(pieces, 1):
@@ -200,21 +208,26 @@ class Trainer:
         return self._loss(piece.ids, piece.counts, piece.positions)
 
     def _quiet(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Synchronise gradients between processes with the last piece only."""
+        """Return a context in which gradients are not synchronised between processes, except for the last
+        micro-batch of a step.
+        """
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self._loss)
 
     def _pieces(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
-        """Yield this process's share of the rows, in pieces that are computed at once."""
+        """Yield this process's rows of the batch as micro-batches, which are computed one after the other."""
         rows, processes = len(batch.ids), self.accelerator.num_processes
         if rows % processes:
-            raise OptionError("batch_size", f"{rows} rows cannot be shared evenly by {processes} processes")
+            raise OptionError(
+                "batch_size",
+                f"{rows} sequences cannot be divided evenly among {processes} processes; change batch_size",
+            )
         share = batch.rows(slice(self.accelerator.process_index, None, processes))
         size = self._setup.micro_rows or len(share.ids)
         for start in range(0, len(share.ids), size):
             yield share.rows(slice(start, start + size)).to(self.accelerator.device)
 
     def _judge(self, step: int) -> None:
-        """Return the loss on the held-out rows, without training on them."""
+        """Measure the loss on the held-out rows without training on them, and record and print it."""
         if self._held_out is None or any(at == step for at, _ in self._fitted.held_out):
             return
         self._loss.eval()
@@ -228,7 +241,7 @@ class Trainer:
         self._reporter.print_event("held out", stage=self._stage, step=step, loss=round(value, 4))
 
     def _sum(self, value: float) -> float:
-        """Add up a value over all processes."""
+        """Return the sum of `value` over all processes of the run."""
         if self.accelerator.num_processes == 1:
             return value
         mine = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
@@ -236,7 +249,9 @@ class Trainer:
         return float(mine.item())
 
     def _wishes(self, late: bool) -> tuple[bool, bool]:
-        """Decide if a checkpoint is due and if to stop. All processes get the same result."""
+        """Return whether to save a checkpoint and whether to stop. All processes get the same result: each is
+        True if any process wants it.
+        """
         wishes = (late, self._interruption.asked)
         if self.accelerator.num_processes == 1:
             return wishes
@@ -245,7 +260,9 @@ class Trainer:
         return bool(common[0].item()), bool(common[1].item())
 
     def _note(self, step: int, value: float) -> None:
-        """Add one loss. A point of the curve is a mean over as many losses as keep the curve short."""
+        """Record the loss of one step. Losses are averaged over several steps so that the loss curve stays
+        short.
+        """
         fitted = self._fitted
         fitted.pending.append(value)
         if len(fitted.pending) >= math.ceil(self._schedule.steps / _POINTS) or step == self._schedule.steps:
@@ -257,7 +274,9 @@ class Trainer:
 
 
 def _checkpoint_activations(model: PreTrainedModel) -> None:
-    """Recompute activations in the backward pass. transformers 6 renamed the method."""
+    """Let the model recompute activations in the backward pass to save memory. transformers 6 has another
+    name for this method than version 5.
+    """
     enable: Any = getattr(model, "activation_checkpointing_enable", None)
     if enable is not None:
         enable(activation_checkpointing_kwargs={"use_reentrant": False})

@@ -1,3 +1,3 @@
-"""Train a base from text. The training loop is in `adapters.training.loop`; `server.jobs` imports this
+"""Train a base model on text. The training loop is in `adapters.training.loop`; `server.jobs` imports this
 package.
 """

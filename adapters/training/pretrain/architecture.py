@@ -1,7 +1,8 @@
-"""The `model` section of an arch.yaml: an architecture, with the field names of transformers' config.
+"""Read the `model` section of an arch.yaml: the architecture of a new base model, with the field names of
+transformers' config.
 
-Only architectures that OneSeek's engines run: the Mistral and Llama families, with their usual activation and
-without biases.
+It accepts only architectures that OneSeek's engines can run: the Mistral and Llama families, with their usual
+activation function and without biases.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _TAKEN = {
     "bos_token_id": "comes from the tokenizer",
     "eos_token_id": "comes from the tokenizer",
     "pad_token_id": "comes from the tokenizer",
-    "dtype": "is training.saved_as",
-    "torch_dtype": "is training.saved_as",
+    "dtype": "comes from training.saved_as",
+    "torch_dtype": "comes from training.saved_as",
 }
 _LEFT_OUT = frozenset({"hidden_act", "attention_bias", "mlp_bias", "pretraining_tp", "use_cache"})
 _NEEDED = (
@@ -35,29 +36,36 @@ _NEEDED = (
 
 
 def check_architecture(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the family that `model` names, and its fields. Raises `OptionError` if one is unknown or
-    missing.
+    """Return the model family in `model`, such as `mistral`, and the other fields. Raises `OptionError` if a
+    field is unknown, missing or invalid.
     """
     about = dict(model)
     family = about.pop("model_type", "mistral")
     if family not in FAMILIES:
-        raise OptionError("model.model_type", f"{family!r} is not one of {', '.join(FAMILIES)}")
+        raise OptionError(
+            "model.model_type",
+            f"the model family {family!r} is not supported; use one of {', '.join(FAMILIES)}",
+        )
     fields = FAMILIES[family].__annotations__
     known = {name for name in fields if name not in _TAKEN and name not in _LEFT_OUT}
     for name in about:
         if name in _TAKEN:
-            raise OptionError(f"model.{name}", f"{_TAKEN[name]}; leave it out")
+            raise OptionError(f"model.{name}", f"the value {_TAKEN[name]}; leave this field out")
         if name not in known:
-            raise OptionError(f"model.{name}", f"is not a field of a {family} model{near(name, known)}")
+            raise OptionError(
+                f"model.{name}", f"a {family} model has no field of this name{near(name, known)}"
+            )
     for name in _NEEDED:
         if name not in about:
-            raise OptionError(f"model.{name}", "is missing")
+            raise OptionError(f"model.{name}", "the field is missing; give a number")
     _check(about)
     return family, about
 
 
 def read_architecture(model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """Return the config that `model` describes, with `tokenizer`'s vocabulary size. Raises `OptionError`."""
+    """Return the transformers config for the architecture `model`, with the vocabulary size and special
+    tokens of `tokenizer`. Raises `OptionError`.
+    """
     family, about = check_architecture(model)
     if family == "mistral":
         about.setdefault("sliding_window", None)
@@ -77,11 +85,17 @@ def _check(about: Mapping[str, Any]) -> None:
     for name in (*_NEEDED, "num_key_value_heads", "head_dim"):
         value = about.get(name, 1)
         if type(value) is not int or value < 1:
-            raise OptionError(f"model.{name}", f"{value!r} is not a whole number of at least 1")
+            raise OptionError(
+                f"model.{name}", f"{value!r} is not allowed here; give a whole number of at least 1"
+            )
     heads, keys = about["num_attention_heads"], about.get("num_key_value_heads", 1)
     if heads % keys:
-        raise OptionError("model.num_key_value_heads", f"{keys} does not divide num_attention_heads, {heads}")
+        raise OptionError(
+            "model.num_key_value_heads",
+            f"{keys} does not divide num_attention_heads, which is {heads}; use a divisor",
+        )
     if "head_dim" not in about and about["hidden_size"] % heads:
         raise OptionError(
-            "model.num_attention_heads", f"{heads} does not divide hidden_size; give head_dim, or other sizes"
+            "model.num_attention_heads",
+            f"{heads} does not divide hidden_size; give head_dim, or use a divisor",
         )

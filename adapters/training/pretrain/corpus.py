@@ -1,8 +1,9 @@
-"""Read text corpora from disk: list their files, and read documents one at a time from any position.
+"""Read text corpora from disk: list their files, and read the documents one by one from any position.
 
-A `.txt` file is one document, however long. A `.jsonl` file has one document on each line: `{"text": …}`, or
+A `.txt` file is one document of any length. A `.jsonl` file has one document on each line: `{"text": …}`, or
 a conversation as `oneseek train identity` reads it. Both may be compressed (`.gz`, `.zst`). A `.parquet` file
-has a column `text`. Memory use is one piece of a document, whatever the size of a file.
+has its documents in the column `text`. A long document is read in pieces, so memory use does not depend on
+the size of a file.
 """
 
 from __future__ import annotations
@@ -29,40 +30,42 @@ KINDS = (".txt", ".jsonl")
 PACKINGS = ("", ".gz", ".zst")
 PARQUET = ".parquet"
 PIECE_BYTES = 64 << 10
-"""Maximum number of bytes of a text file to handle at once. Pieces are cut after a paragraph, a line or a
-word.
+"""Maximum number of bytes of a text file that are read as one piece. If possible, a piece ends after a
+paragraph, a line or a word.
 """
 _ROWS = 64
 
 
 class CorpusPosition(NamedTuple):
-    """Position in a corpus: which file of an order, and how far into it."""
+    """A position in a corpus: the number of the file in the order of reading, and the offset in that file."""
 
     file: int = 0
     offset: int = 0
-    """Bytes of the uncompressed file, or rows of a table."""
+    """Offset in the file: bytes of the uncompressed text, or rows of a Parquet table."""
     inside: int = 0
-    """0 at the beginning of a document. Inside one, 1 if it is trained on and 2 if it is held out."""
+    """0 at the beginning of a document. Inside a document: 1 if it is training data, 2 if it is held out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A document, or part of a long one."""
+    """A document of a corpus, or a part of a long document."""
 
     text: str
     messages: tuple[ExampleMessage, ...] = ()
-    """The messages of a conversation. Empty if the piece is text."""
+    """The messages of the document if it is a conversation. Empty if it is text."""
     first: bool = True
     last: bool = True
     held: bool = False
-    """True if the document is held out for evaluation. A hash of it, or of a long one's first part,
-    decides.
+    """True if the document is held out for evaluation. A hash of its content, or of a long document's first
+    piece, decides this.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusRejection:
-    """An item of a corpus that is not a document."""
+    """An item of a corpus that is left out because it is not a valid document, with its place and
+    the reason.
+    """
 
     where: str
     reason: str
@@ -70,17 +73,19 @@ class CorpusRejection:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A file, or a folder of files."""
+    """A text corpus: a file, or all files of a folder."""
 
     root: Path
     files: tuple[Path, ...]
     weight: float
     held_out: float
-    """Share of the documents that are held out."""
+    """Fraction of the documents that are held out for evaluation."""
 
     @classmethod
     def find(cls, root: Path, weight: float, held_out: float) -> Corpus:
-        """Find the corpus at `root`. Raises `OptionError` if there is nothing that can be read."""
+        """Return the corpus at the file or folder `root`. Raises `OptionError` if it does not exist, is
+        empty, or holds a file of an unsupported type.
+        """
         if root.is_dir():
             paths = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path, root))
             unknown = next((path for path in paths if not _readable(path)), None)
@@ -88,15 +93,15 @@ class Corpus:
             paths, unknown = [root], None if _readable(root) else root
         kinds = "use .txt, .jsonl (also .gz and .zst) or .parquet"
         if not root.exists():
-            raise OptionError("data", f"{root} does not exist; {kinds}")
+            raise OptionError("data", f"the path {root} does not exist; {kinds}")
         if unknown is not None:
-            raise OptionError("data", f"{unknown} has an unsupported type; {kinds}")
+            raise OptionError("data", f"the file {unknown} has an unsupported type; {kinds}")
         if not paths:
-            raise OptionError("data", f"{root} is empty; {kinds}")
+            raise OptionError("data", f"the folder {root} is empty; {kinds}")
         return cls(root, tuple(paths), weight, held_out)
 
     def digest(self, cache: Path | None = None) -> str:
-        """Return `sha256:…` over the canonical JSON of each file's name and SHA-256."""
+        """Return `sha256:…` of the corpus, computed from the name and SHA-256 of each of its files."""
         base = self.root if self.root.is_dir() else self.root.parent
         listed = [[path.relative_to(base).as_posix(), file_digest(path, cache)] for path in self.files]
         return f"sha256:{hashlib.sha256(canonical_json(listed)).hexdigest()}"
@@ -104,7 +109,9 @@ class Corpus:
     def pieces(
         self, order: Sequence[int], start: CorpusPosition
     ) -> Iterator[tuple[Piece | CorpusRejection, CorpusPosition]]:
-        """Yield the documents in `order` from the position `start`, each with the position after it."""
+        """Yield the pieces of the documents from the position `start`, with the files in the order `order`.
+        Each piece comes with the position after it.
+        """
         for number in range(start.file, len(order)):
             path = self.files[order[number]]
             place = start if number == start.file else CorpusPosition(number)
@@ -223,8 +230,8 @@ def _skip(file: BinaryIO, count: int) -> None:
 
 
 def _cut(data: bytes) -> int:
-    """Return the best place to cut in the second half of `data`: after a paragraph, a line, a word, or any
-    character.
+    """Return the number of bytes of `data` to use as one piece. The cut lies in the second half: after a
+    paragraph if possible, else a line, a word, or a character.
     """
     half = len(data) // 2
     for mark in (b"\n\n", b"\n", b" "):

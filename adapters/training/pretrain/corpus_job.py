@@ -1,7 +1,8 @@
-"""`oneseek train scratch` and `oneseek train continue`: train a base on text, in Hugging Face layout.
+"""Train a base model on text and write it in Hugging Face format, for `oneseek train scratch` and `oneseek
+train continue`.
 
-Each base, data and options have their own folder for unfinished work. The output appears only once it is
-complete.
+Each combination of base model, data and options has its own folder for unfinished work. The output folder
+appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -50,53 +51,63 @@ from adapters.training.pretrain.stream import Encode
 
 _TOKENIZER_FIELDS = frozenset({"vocabulary", "sample", "folder"})
 _SAMPLE = 64 << 20
-"""Bytes of text to train a tokenizer on."""
+"""Default number of bytes of text that a tokenizer is trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainJob:
-    """A pretraining run that the user requested."""
+    """A pretraining run as the user requested it: options, architecture or base model, data and output
+    folder.
+    """
 
     kind: Literal["scratch", "continue"]
     options: PretrainOptions
     phases: tuple[Phase, ...] = ()
     model: Mapping[str, Any] | None = None
-    """The architecture, if the base is trained from scratch."""
+    """The architecture of the new base model, for `train scratch`."""
     tokenizer: Mapping[str, Any] | None = None
-    """For scratch: `vocabulary` (and `sample`, in bytes) to train a tokenizer, or `folder` to use one."""
+    """The tokenizer, for `train scratch`: `vocabulary` (its size) and optionally `sample` (bytes of text) to
+    train a new one, or `folder` to use an existing one.
+    """
     base: Path | None = None
-    """For continue: the base to train further."""
+    """Folder of the base model to train further, for `train continue`."""
     data: tuple[DataPart, ...]
     output: Path
     folder: Path
-    """The folder that keeps unfinished runs."""
+    """Folder that holds the work folders of unfinished runs."""
     cache: Path | None = None
-    """Folder of the hash cache."""
+    """Folder of the cache of file hashes."""
     resume: bool = False
     launch: Launch = ALONE
-    """The number of this process, and how many processes there are, as the launcher set them."""
+    """How a launcher, such as `accelerate launch`, started this process: its number, and the number of
+    processes in the run.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainResult:
-    """The results of a pretraining run."""
+    """The results of a finished pretraining run."""
 
     digest: str
     parameters: int
     fitted: TrainerResult
     metrics: Mapping[str, float]
     work: Path
-    """Work folder. It holds `report` with loss.png and report.json; delete it when you have moved that."""
+    """The run's work folder, which holds `report` with loss.png and report.json. Delete it after moving the
+    report out of it.
+    """
 
     @property
     def curve_lines(self) -> list[str]:
-        """The loss curve for a terminal."""
+        """The loss curve as lines of text for a terminal."""
         return terminal_lines(curve_of(self.fitted))
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainInterrupted:
-    """The run was interrupted. Its checkpoint is kept."""
+    """An interrupted pretraining run: its last step, the planned number of steps, and the folder with its
+    checkpoint.
+    """
 
     step: int
     planned: int
@@ -109,16 +120,20 @@ def run_pretraining(
     record: Callable[[BaseRecord], Any] = lambda known: None,
     interruption: Interruption | None = None,
 ) -> PretrainResult | PretrainInterrupted | None:
-    """Run `job`. Returns None in a process that only helps.
+    """Run the pretraining `job`, and return its result. In a process that helps but does not write the
+    results, return None.
 
-    `record` is called with the base before it becomes visible. If it raises, the base stays hidden. Raises
-    `OptionError` if options, data or this machine do not fit together, and `OSError`.
+    `record` is called with the record of the new base model before the output folder appears. If it raises an
+    error, the folder does not appear. Raises `OptionError` if the options, the data and this machine do not
+    fit together, and `OSError`.
     """
     transformers_logging.disable_progress_bar()
     machine = Machine.here(job.launch)
     if machine.cuda > 1 and not machine.launched:
         start = f"accelerate launch --num_processes {machine.cuda} -m server train {job.kind} …"
-        raise OptionError("devices", f"{machine.cuda} GPUs are visible to one process; start: {start}")
+        raise OptionError(
+            "devices", f"{machine.cuda} GPUs are visible to one process; start one for each GPU: {start}"
+        )
     if machine.rank:
         reporter = Reporter(io.StringIO())
     return _Run(job, machine, reporter, record).run(interruption)
@@ -135,7 +150,7 @@ class _Run:
         self.schedule = options.schedule(self.phases)
         self.corpora = [Corpus.find(Path(part.path), part.weight, options.held_out) for part in job.data]
         if not self.corpora:
-            raise OptionError("data", "is empty; give files or folders of text")
+            raise OptionError("data", "there is no data to train on; give files or folders of text")
         self.inputs = self._inputs()
         self.work = self._work()
 
@@ -234,7 +249,9 @@ class _Run:
         )
 
     def _finish(self, folder: Path, fitted: TrainerResult, feed: CorpusFeed) -> BaseRecord:
-        """Record what the base in `folder` is made of, before it becomes visible."""
+        """Write the records and the report of the new base model in `folder`, before the output folder
+        appears. Return its record.
+        """
         refused = sum(stream.refused for stream in feed.streams)
         if refused:
             problem = next((stream.problem for stream in feed.streams if stream.problem), None)
@@ -265,7 +282,9 @@ class _Run:
         return known
 
     def _inputs(self) -> dict[str, str | tuple[str, ...]]:
-        """Return the digests of everything the base is made of."""
+        """Return the digests of everything that the new base model is made from: data, settings, and the old
+        base model or tokenizer.
+        """
         job = self.job
         config = {
             "kind": job.kind,
@@ -284,41 +303,55 @@ class _Run:
         if job.tokenizer and "folder" in job.tokenizer:
             file = Path(str(job.tokenizer["folder"])) / "tokenizer.json"
             if not file.is_file():
-                raise OptionError("tokenizer.folder", f"{file} does not exist")
+                raise OptionError(
+                    "tokenizer.folder", f"the file {file} does not exist; give the folder of a tokenizer"
+                )
             found["tokenizer"] = f"sha256:{file_digest(file, job.cache)}"
         return found
 
     def _work(self) -> Path:
-        """Return the folder that keeps this run's unfinished work."""
+        """Return the work folder of this run. Its name depends on the base model, data and options. Raises
+        `OptionError` if `resume` does not fit its contents.
+        """
         digest = hashlib.sha256(canonical_json(self.inputs)).hexdigest()[:16]
         work = self.job.folder / f"{self.job.kind}-{digest}"
         begun = last_checkpoint(work / "checkpoints")
         if self.job.resume and not work.exists():
             raise OptionError(
-                "resume", f"there is no unfinished run with these options and data in {self.job.folder}"
+                "resume", f"{self.job.folder} holds no unfinished run with these options and data to continue"
             )
         if begun is not None and not self.job.resume:
             raise OptionError(
-                "resume", f"this run was interrupted; continue it with --resume, or start again: rm -r {work}"
+                "resume",
+                "an interrupted run with the same options and data exists; continue it with --resume, or "
+                f"start again: rm -r {work}",
             )
         work.mkdir(parents=True, exist_ok=True)
         return work
 
     def _tokenizer(self) -> Path:
-        """Return the tokenizer's folder. The first process trains the tokenizer if necessary."""
+        """Return the folder of the tokenizer. If the run needs a new tokenizer, its first process
+        trains one.
+        """
         if self.job.base is not None:
             return self.job.base
         check_architecture(self.job.model or {})  # before a tokenizer is trained for it
         about = self.job.tokenizer or {}
         if len(about.keys() & {"vocabulary", "folder"}) != 1 or not about.keys() <= _TOKENIZER_FIELDS:
-            raise OptionError("tokenizer", "needs vocabulary (and maybe sample), or folder, and nothing else")
+            raise OptionError(
+                "tokenizer", "give either vocabulary, with or without sample, or folder, and no other field"
+            )
         if "folder" in about:
             return Path(str(about["folder"]))
         vocabulary, sample = about["vocabulary"], about.get("sample", _SAMPLE)
         if type(vocabulary) is not int or vocabulary < 300:
-            raise OptionError("tokenizer.vocabulary", f"{vocabulary!r} is not a whole number of at least 300")
+            raise OptionError(
+                "tokenizer.vocabulary", f"{vocabulary!r} is not allowed; give a whole number of at least 300"
+            )
         if type(sample) is not int or sample < 1:
-            raise OptionError("tokenizer.sample", f"{sample!r} is not a whole number of bytes")
+            raise OptionError(
+                "tokenizer.sample", f"{sample!r} is not allowed; give a whole number of bytes, at least 1"
+            )
         folder = self.work / "tokenizer"
         with PartialState(cpu=not self.machine.cuda).main_process_first():
             if not folder.exists():
@@ -340,7 +373,9 @@ class _Run:
             start = NewModel(config, self.job.options.seed)
         longest, context = max(phase.length for phase in self.phases), config.max_position_embeddings
         if longest > context:
-            raise OptionError("sequence_length", f"{longest} is more than max_position_embeddings, {context}")
+            raise OptionError(
+                "sequence_length", f"{longest} is more than max_position_embeddings; use at most {context}"
+            )
         return start
 
 

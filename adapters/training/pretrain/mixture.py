@@ -1,4 +1,6 @@
-"""Train on several corpora: choose the corpus of each row, and the held-out rows."""
+"""Mix several corpora into training batches: choose the corpus of each sequence in a batch, and collect the
+held-out sequences.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from adapters.training.pretrain.stream import DocumentStream, DocumentTokens, En
 
 
 class CorpusFeed:
-    """Batches in which every row is full. Each row comes from one corpus, which is drawn at random by the
+    """Training batches without padding. The corpus of each sequence is drawn at random, in proportion to the
     corpora's weights.
     """
 
@@ -40,11 +42,11 @@ class CorpusFeed:
 
     @property
     def streams(self) -> list[DocumentStream]:
-        """The stream of each corpus."""
+        """The stream of documents of each corpus."""
         return [rows.stream for rows in self._rows]
 
     def batch(self, step: int) -> TrainingBatch:
-        """Return the batch of `step`. Ask for steps in order."""
+        """Return the training batch of `step`. Call this for the steps in order."""
         phases = self._phases
         phase = next(phase for phase in phases if step < phase.until * self._steps or phase is phases[-1])
         found = [self._draw(phase.length) for _ in range(phase.rows)]
@@ -59,11 +61,11 @@ class CorpusFeed:
         return row
 
     def state(self) -> Mapping[str, Any]:
-        """Return the position in each corpus."""
+        """Return the position in each corpus as JSON, to save it in a checkpoint."""
         return {"drawn": self._drawn, "corpora": [rows.state() for rows in self._rows]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from the position that `state` returned."""
+        """Continue from a position that an earlier call of `state` returned."""
         self._drawn = state["drawn"]
         for rows, kept in zip(self._rows, state["corpora"], strict=True):
             rows.restore(kept)
@@ -72,9 +74,10 @@ class CorpusFeed:
 def held_out_batch(
     corpora: Sequence[Corpus], encode: Encode, *, rows: int, length: int, shuffle: int, multiple: int = 1
 ) -> TrainingBatch | None:
-    """Return at most `rows` rows of held-out documents, shared by the corpora's weights. None without any.
+    """Return up to about `rows` sequences of held-out documents as one batch, divided among the corpora by
+    their weights. None if no document is held out.
 
-    Empty rows are added until the number of rows is a multiple of `multiple`.
+    Empty sequences are added until their number is a multiple of `multiple`, the number of processes.
     """
     total = sum(corpus.weight for corpus in corpora)
     found: list[DocumentTokens] = []
@@ -93,8 +96,8 @@ def held_out_batch(
 
 
 def batch_of(rows: Sequence[DocumentTokens], length: int, fill: int) -> TrainingBatch:
-    """Return `rows` of at most `length` + 1 tokens as one batch. Shorter rows are padded; the padding does
-    not count for the loss.
+    """Return rows of at most `length` + 1 tokens as one batch. Shorter rows are padded with the token `fill`,
+    which does not count for the loss.
     """
     shape = (len(rows), length + 1)
     ids, counts = np.full(shape, fill, np.int64), np.zeros(shape, np.bool_)

@@ -1,6 +1,6 @@
-"""Train all weights of a base, from nothing or from another base, and write it in Hugging Face layout.
+"""Train all weights of a base model, new or existing, and write the result in Hugging Face format.
 
-`oneseek train scratch`, `oneseek train continue` and the build of the mini base use this module.
+`oneseek train scratch`, `oneseek train continue` and the build of the mini base model use this module.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    """A new model whose weights are initialised with `seed`."""
+    """The configuration of a new base model, whose weights are initialised at random with `seed`."""
 
     config: PreTrainedConfig
     seed: int
@@ -38,41 +38,45 @@ class NewModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseJob:
-    """The inputs for training a base."""
+    """The inputs for training a base model: where to start, how to train, and where to write the result."""
 
     stage: str
-    """Name of this stage in progress reports."""
+    """Name of this training stage in progress reports."""
     start: NewModel | Path
-    """Start from a new model, or from a base in Hugging Face layout."""
+    """What to train: a new model, or the folder of an existing base model in Hugging Face format."""
     tokenizer: Path
-    """Folder with the tokenizer and chat template to copy."""
+    """Folder whose tokenizer and chat template are copied to the new base model."""
     files: tuple[str, ...] | None = None
-    """Files of that folder to copy. None: all of them."""
+    """Names of the files to copy from the tokenizer's folder. None: all files."""
     schedule: Schedule
     optimizer: Literal["muon", "adamw"] = "muon"
     setup: Setup = field(default_factory=Setup)
     generation: GenerationConfig | None = None
-    """The base's sampling defaults. None: keep those of the base it starts from."""
+    """Default sampling parameters of the new base model. None: keep those of the base model that training
+    starts from.
+    """
     saved_as: Literal["bf16", "fp32"] = "bf16"
     checkpoints: Path
-    """Folder for unfinished work. A run continues from it; the caller deletes it."""
+    """Folder for checkpoints. A later run continues from the newest one; the caller deletes the folder."""
     output: Path
-    """Folder to write the base to."""
+    """Folder that the trained base model is written to."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaseResult:
-    """A finished base, or an interrupted training."""
+    """The result of training a base model, which finished or was interrupted."""
 
     fitted: TrainerResult
     parameters: int
     main: bool
-    """True if this process, not another of the same run, wrote the base."""
+    """True if this process is the one that writes the base model, among the processes of the run."""
 
 
 def load_start(start: NewModel | Path) -> PreTrainedModel:
-    """The model to train, in float32. On CPUs eager attention's backward pass beats the flash kernel's at
-    short lengths, and it keeps packed documents apart as the fused one does.
+    """Load or create the model to train, in float32.
+
+    On a CPU it uses eager attention. For short sequences, the backward pass is faster than with the fused
+    kernel, and attention also stays within each packed document.
     """
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     if isinstance(start, NewModel):
@@ -88,13 +92,15 @@ def load_start(start: NewModel | Path) -> PreTrainedModel:
 
 
 def new_accelerator(optimizer: str) -> Accelerator:
-    """Set up what this process computes with, as `accelerate launch` configured it. Raises `OptionError`."""
+    """Return the accelerator of this process, set up as `accelerate launch` configured it. Raises
+    `OptionError` if FSDP's version or the optimizer does not fit.
+    """
     found = Accelerator(cpu=not torch.cuda.is_available())
     if found.distributed_type == DistributedType.FSDP:
         if not found.is_fsdp2:
-            raise OptionError("fsdp_version", "1 is not supported; launch with --fsdp_version 2")
+            raise OptionError("fsdp_version", "FSDP 1 is not supported; launch with --fsdp_version 2")
         if optimizer == "muon":
-            raise OptionError("optimizer", "muon needs whole matrices, but FSDP splits them; use adamw")
+            raise OptionError("optimizer", "muon needs whole matrices, but FSDP splits matrices; use adamw")
     return found
 
 
@@ -107,10 +113,11 @@ def train_base(
     interruption: Interruption | None = None,
     finish: Callable[[Path, TrainerResult], Any] = lambda folder, fitted: None,
 ) -> BaseResult:
-    """Train the base of `job` on `feed`, from its newest checkpoint if there is one.
+    """Train the base model of `job` on the batches of `feed`. If there is a checkpoint, continue from the
+    newest one.
 
-    `finish` may add files to the folder before the base becomes visible. Raises `OptionError` if a launcher's
-    settings do not fit.
+    `finish` may add files to the output folder before the folder appears. Raises `OptionError` if the
+    launcher's settings do not fit the job.
     """
     accelerator = new_accelerator(job.optimizer)
     model = load_start(job.start)
@@ -140,7 +147,7 @@ def train_base(
 
 
 def _whole(model: PreTrainedModel, trainer: Trainer) -> PreTrainedModel:
-    """Return the model with all its weights, gathered if they are spread over processes."""
+    """Return the model with all its weights. If they are spread over several processes, gather them first."""
     if trainer.accelerator.distributed_type != DistributedType.FSDP:
         return model
     weights = trainer.weights

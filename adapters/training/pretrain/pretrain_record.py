@@ -1,4 +1,6 @@
-"""Records of a pre-trained base: the file beside its weights, the report, and the ledger's entry."""
+"""Records of a trained base model: the file beside its weights, the report, and the data for its ledger
+entry.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ from adapters.training.loop.callbacks import Curve
 from adapters.training.loop.trainer import TrainerResult
 
 MANIFEST = "oneseek_base.json"
-"""File beside the weights that records what they were made of, and how."""
+"""Name of the file beside a base model's weights that records what the model was made from, and how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseRecord:
-    """The record of a trained base, which is written before its folder becomes visible."""
+    """The record of a trained base model. It is written before the model's folder appears."""
 
     digest: str
     inputs: Mapping[str, str | tuple[str, ...]]
@@ -33,7 +35,9 @@ class BaseRecord:
 
 
 def collect_metrics(fitted: TrainerResult, *, passes: int, refused: int) -> dict[str, float]:
-    """Return the figures of a training: losses, length, passes through the data, and what was left out."""
+    """Return the figures of a pretraining run: losses, steps, tokens, passes through the data, and the number
+    of rejected documents.
+    """
     outcome = fitted.outcome
     found = {
         "loss": fitted.losses[-1][1],
@@ -47,7 +51,7 @@ def collect_metrics(fitted: TrainerResult, *, passes: int, refused: int) -> dict
 
 
 def write_manifest(folder: Path, known: BaseRecord, about: Mapping[str, Any]) -> None:
-    """Write `oneseek_base.json` into the base's folder."""
+    """Write `oneseek_base.json`, the record of the base model, into its folder."""
     manifest = {
         "format": 1,
         "made_by": f"oneseek train {known.details['kind']}",
@@ -62,7 +66,7 @@ def write_manifest(folder: Path, known: BaseRecord, about: Mapping[str, Any]) ->
 
 
 def write_report(folder: Path, name: str, fitted: TrainerResult, metrics: Mapping[str, float]) -> None:
-    """Write the report's folder with loss.png and report.json."""
+    """Write the run's report, loss.png and report.json, into `folder`."""
     report = {
         "base": name,
         "metrics": dict(metrics),
@@ -78,7 +82,7 @@ def write_report(folder: Path, name: str, fitted: TrainerResult, metrics: Mappin
 
 
 def curve_of(fitted: TrainerResult) -> Curve:
-    """Return the losses by step."""
+    """Return the training and held-out losses of a run by step, to draw them."""
     return Curve(tuple(fitted.losses), tuple(fitted.held_out))
 
 

@@ -1,4 +1,4 @@
-"""Take a sample of corpora for training a tokenizer."""
+"""Take a sample of text from the corpora to train a tokenizer on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from adapters.training.pretrain.corpus import Corpus, CorpusPosition, Piece
 
 
 def sample_texts(corpora: Sequence[Corpus], size: int, seed: int) -> Iterator[str]:
-    """Return about `size` characters of training text, shared by the corpora's weights.
+    """Yield about `size` characters of training text, divided among the corpora by their weights. Held-out
+    documents are left out.
 
-    `seed` decides the order of the files. Each file is read from its beginning.
+    `seed` decides the order in which files are read. Each file is read from its beginning.
     """
     total = sum(corpus.weight for corpus in corpora)
     for corpus in corpora:

@@ -1,8 +1,9 @@
-"""Turn a corpus into an endless stream of full token rows: shuffled in bounded memory, resumable to the
-token.
+"""Turn a corpus into an endless stream of token rows without padding. Documents are shuffled in bounded
+memory, and a run can resume at the exact token.
 
-Documents are shuffled within blocks of bounded size. The seed, the pass and the block's place decide the
-order. So a position is a few numbers, and resuming reads one block again.
+Documents are shuffled within blocks of bounded size. The order depends only on the seed, the number of the
+pass, and the block's position. So a position is saved as a few numbers, and to resume, only one block must be
+read again.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from adapters.training.loop.options import OptionError
 from adapters.training.pretrain.corpus import Corpus, CorpusPosition, CorpusRejection, Piece
 
 _TOGETHER = 32
-"""Number of pieces that are encoded at once."""
+"""Number of documents, or pieces of long documents, that are tokenized in one call."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentTokens:
-    """Token ids, which of them count, and each one's position in its document. All have the same length."""
+    """Tokens of a document or row: token ids, whether each counts for the loss, and its position in its
+    document. The three arrays have the same length.
+    """
 
     ids: NDArray[np.int64]
     counts: NDArray[np.bool_]
@@ -36,8 +39,8 @@ class DocumentTokens:
 
 
 class Encode:
-    """Encodes documents with a base's tokenizer. Text is put between begin and end tokens, and the loss is on
-    every token. Conversations follow the chat template, with the loss on the answers only.
+    """Encodes documents with the tokenizer of a base model. Text gets begin and end tokens, and all its
+    tokens count for the loss. Conversations follow the chat template, and only answers count for the loss.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -50,11 +53,11 @@ class Encode:
 
     @property
     def fill(self) -> int:
-        """The token for empty places."""
+        """Token id that fills unused places in a batch."""
         return (self._end or [0])[0]
 
     def __call__(self, pieces: Sequence[Piece]) -> list[DocumentTokens]:
-        """Return the tokens of each piece."""
+        """Tokenize the documents or pieces, and return the tokens of each."""
         texts = [piece.text for piece in pieces if not piece.messages]
         encoded = iter(self._fast.encode_batch_fast(texts, add_special_tokens=False))
         return [
@@ -86,7 +89,7 @@ def _tokens(ids: Sequence[int], counts: Sequence[bool]) -> DocumentTokens:
 
 
 class DocumentStream:
-    """The documents of a corpus in tokens, pass after pass."""
+    """Yields the tokenized documents of a corpus, pass after pass, in shuffled order."""
 
     def __init__(
         self, corpus: Corpus, encode: Encode, *, seed: int, shuffle: int, held: bool = False
@@ -111,7 +114,7 @@ class DocumentStream:
         self._found = False
 
     def state(self) -> dict[str, Any]:
-        """Return the position of the next document."""
+        """Return the position of the next document as JSON, to save it in a checkpoint."""
         return {
             "passes": self.passes,
             "block": list(self._start),
@@ -121,13 +124,13 @@ class DocumentStream:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with the document that came next when `state` was called."""
+        """Continue with the document that would have come next when `state` was called."""
         self.passes, self._index, self._found = state["passes"], state["index"], state["found"]
         self.refused = self._refused_before = state["refused"]
         self._start, self._block = CorpusPosition(*state["block"]), None
 
     def next(self) -> DocumentTokens | None:
-        """Return the next document. None after the first pass if the documents are held-out ones.
+        """Return the tokens of the next document. A stream of held-out documents returns None after one pass.
 
         Raises `OptionError` if a whole pass finds no document.
         """
@@ -139,7 +142,9 @@ class DocumentStream:
                 if self._held:
                     return None
                 if not self._found:
-                    raise OptionError("data", f"{self._corpus.root} does not hold any document{self._why()}")
+                    raise OptionError(
+                        "data", f"the corpus {self._corpus.root} holds no document to train on{self._why()}"
+                    )
                 self.passes, self._start, self._index, self._found = (
                     self.passes + 1,
                     CorpusPosition(),
@@ -155,7 +160,9 @@ class DocumentStream:
         return self._encoded[self._index - 1]
 
     def _read(self) -> bool:
-        """Read the block at the present position. Returns False at the end of a pass."""
+        """Read and shuffle the block of documents at the present position. Return False if the pass has
+        ended.
+        """
         order = list(range(len(self._corpus.files)))
         random.Random(f"{self._seed}/{self.passes}").shuffle(order)
         block: list[Piece] = []
@@ -183,7 +190,9 @@ class DocumentStream:
 
 
 class PackedRows:
-    """Rows of tokens without gaps from a stream of documents. A document continues in the next row."""
+    """Packs a stream of documents into rows of tokens without gaps. A document that does not fit into a row
+    continues in the next row.
+    """
 
     def __init__(self, stream: DocumentStream) -> None:
         self.stream = stream
@@ -193,11 +202,11 @@ class PackedRows:
         self._carry: int | None = None
 
     def state(self) -> dict[str, Any]:
-        """Return the position of the next row."""
+        """Return the position of the next row as JSON, to save it in a checkpoint."""
         return {"stream": self._before, "used": self._used, "carry": self._carry}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with the row that came next when `state` was called."""
+        """Continue with the row that would have come next when `state` was called."""
         self.stream.restore(state["stream"])
         self._before, self._document = state["stream"], None
         if state["used"]:
@@ -205,8 +214,10 @@ class PackedRows:
         self._used, self._carry = state["used"], state["carry"]
 
     def row(self, length: int) -> DocumentTokens | None:
-        """Return `length` + 1 tokens; the first is the last of the row before. The last row is shorter; then
-        comes None.
+        """Return the next row of `length` + 1 tokens. Its first token repeats the last token of the row
+        before.
+
+        When a stream of held-out documents ends, its last row is shorter, and then None is returned.
         """
         ids, positions = np.zeros(length + 1, np.int64), np.zeros(length + 1, np.int64)
         counts = np.zeros(length + 1, np.bool_)
@@ -234,7 +245,9 @@ class PackedRows:
 
 
 def _from_here(positions: NDArray[np.int64], filled: int) -> NDArray[np.int64]:
-    """Return positions in a document. If it began before the row, count from the row's first token."""
+    """Return the positions of a row's tokens in their documents. For a document that began in an earlier row,
+    count from the first token of this row instead.
+    """
     if not len(positions) or positions[0] == 0:
         return positions
     begins = np.flatnonzero(positions == 0)

@@ -1,8 +1,8 @@
-"""Train a byte-fallback BPE tokenizer like Mistral's, as a `tokenizer.json`.
+"""Train a BPE tokenizer with byte fallback, in the style of Mistral's, and write it as `tokenizer.json`.
 
-Words keep the space before them as `▁`. Characters outside the vocabulary become bytes `<0x00>` to `<0xFF>`,
-so every text is preserved up to Unicode's composed form (NFC). `[INST]` and `[/INST]` are tokens of their
-own, which absorb the spaces beside them.
+A space before a word becomes `▁`, as part of the word's token. Characters outside the vocabulary become the
+byte tokens `<0x00>` to `<0xFF>`, so decoding returns every text in Unicode's composed form (NFC). `[INST]`
+and `[/INST]` are single tokens that absorb the spaces next to them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, alphabet: int = 160) -> Tokenizer:
-    """Train a tokenizer of `vocabulary` entries, with at most `alphabet` single characters from the texts."""
+    """Train a tokenizer with a vocabulary of `vocabulary` tokens, of which at most `alphabet` are single
+    characters learned from the texts.
+    """
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
@@ -103,7 +105,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, alphabet: int = 160) 
 
 
 def save(tokenizer: Tokenizer, folder: Path, context: int) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` with the chat template into `folder`."""
+    """Write `tokenizer.json`, and `tokenizer_config.json` with the chat template, into `folder`. `context` is
+    the maximum number of tokens of the model.
+    """
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

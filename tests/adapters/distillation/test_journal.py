@@ -61,7 +61,7 @@ def test_a_file_cut_off_anywhere_holds_the_answers_before_and_grows_on(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"temperature": 0.8}, "temperature: .* was begun with 0.7, not 0.8; use the same, or another"),
+        ({"temperature": 0.8}, "temperature: .* was begun with 0.7, not 0.8; give the first value again"),
         ({"teacher": {"model": "n"}}, 'teacher: .* was begun with {"model": "m"}, not {"model": "n"}'),
         ({"judge": {"model": "j"}}, "judge: .* was begun with null, not"),
     ],

@@ -248,7 +248,7 @@ def test_a_run_that_broke_off_anywhere_goes_on_without_asking_twice(
 def test_a_server_that_takes_nothing_is_one_error_and_no_answer(seeds: Path, tmp_path: Path) -> None:
     with far_end(lambda _n, _q: Reply(status=400, body=b"max_tokens is unknown")) as met:
         with pytest.raises(
-            EndpointError, match=r"refused all of the last 8 requests; .*max_tokens is unknown"
+            EndpointError, match=r"refused the last 8 requests in a row.*max_tokens is unknown"
         ):
             run(met, seeds, tmp_path / "out")
         assert len(met.asked) <= 12
@@ -274,7 +274,7 @@ def test_one_prompt_that_is_not_taken_is_counted(seeds: Path, tmp_path: Path) ->
         (
             "seeds.txt",
             "Where is Lund, and who lives in it?\n",
-            "no prompt is left to ask in the language 'sv'",
+            "no prompt in the language 'sv'",
         ),
         ("seeds.jsonl", '{"instruction": "Var?"}\n', "line 1: output is missing"),
         ("seeds.txt", "", "no prompt"),

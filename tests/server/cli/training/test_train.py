@@ -275,14 +275,14 @@ def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, c
 @pytest.mark.parametrize(
     ("text", "flags", "message"),
     [
-        ("lora_r: 0", [], "lora_r: 0 is too small; use at least 1 (bad.yaml)"),
+        ("lora_r: 0", [], "lora_r: 0 is too small for this option; use at least 1 (bad.yaml)"),
         ("lora_r: x", [], "lora_r: 'x' is not an integer (bad.yaml)"),
-        ("lora: {lora_r: 0}", [], "lora_r: 0 is too small; use at least 1 (bad.yaml)"),
-        ("num_epochs: -1", [], "num_epochs: -1 is too small; use more than 0 (bad.yaml)"),
+        ("lora: {lora_r: 0}", [], "lora_r: 0 is too small for this option; use at least 1 (bad.yaml)"),
+        ("num_epochs: -1", [], "num_epochs: -1 is too small for this option; use more than 0 (bad.yaml)"),
         ("val_set_size: 0.9", [], "val_set_size: 0.9 is out of range"),
-        ("num_epochs: -1", ["--epochs", "-2"], "epochs: -2 is too small; use more than 0\n"),
+        ("num_epochs: -1", ["--epochs", "-2"], "epochs: -2 is too small for this option; use more than 0\n"),
         ("datasets: [{path: gone.jsonl}]", [], "datasets: gone.jsonl"),
-        ("rank: 0", [], "rank: 0 is too small; use at least 1 (bad.yaml)"),
+        ("rank: 0", [], "rank: 0 is too small for this option; use at least 1 (bad.yaml)"),
     ],
 )
 @pytest.mark.parametrize("verb", [["train", "identity"], ["distill", "--teacher", "http://127.0.0.1:9"]])
