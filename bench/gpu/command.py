@@ -104,10 +104,15 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--commit", help="OneSeek's commit, where the tree has no .git")
     arguments = parser.parse_args(given)
     if arguments.out and arguments.resume:
-        parser.error("--out starts a new result file and --resume continues one; use only one of them")
+        parser.error(
+            "--out starts a new result file and --resume continues an existing one; "
+            "give only one of these two options"
+        )
     for name in arguments.servers.split(","):
         if name not in SERVERS:
-            parser.error(f"--servers {name!r} is unknown; use some of {', '.join(SERVERS)}")
+            parser.error(
+                f"--servers names the unknown server {name!r}; the known servers are {', '.join(SERVERS)}"
+            )
     return arguments
 
 

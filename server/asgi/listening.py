@@ -156,7 +156,8 @@ class AnnouncingServer(uvicorn.Server):
         if self._died_at is None and not self.should_exit and not self._are_alive():
             self._died_at = time.monotonic()
             log.critical(
-                "an engine has stopped for good; the server exits in %g seconds with status 1", DEAD_SECONDS
+                "an engine has died and is not restarted, so the server exits in %g seconds with status 1",
+                DEAD_SECONDS,
             )
             self._notifier.stopping("an engine has died")
         if self._died_at is not None and time.monotonic() - self._died_at >= DEAD_SECONDS:

@@ -151,7 +151,11 @@ class Errors:
 
 async def _send_error(reply: ErrorReply, error: Exception, scope: Scope, send: Send) -> None:
     if reply.status >= 500 and reply.code == "internal_error":
-        log.error("request %s failed with an unexpected error", scope[EXCHANGE].request_id, exc_info=error)
+        log.error(
+            "request %s failed with an unexpected error; its client gets the error internal_error",
+            scope[EXCHANGE].request_id,
+            exc_info=error,
+        )
     body = reply.body()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()]

@@ -53,7 +53,8 @@ class ServiceNotifier:
             return cls()
         if address[0] not in "/@" or not hasattr(socket, "AF_UNIX"):
             log.warning(
-                "the variable %s is %r, which is not a Unix socket; the server does not report to systemd",
+                "the environment variable %s is %r, which is not a Unix socket, "
+                "so the server cannot tell systemd when it is ready",
                 SOCKET,
                 address,
             )

@@ -218,14 +218,15 @@ class OnDemandEngine:
             self._retry_seconds = FIRST_RETRY
             self.last_used = self._clock()
             self._observer.base_loaded("ok", self.last_used - began)
-            log.info("base %s loaded in %.1f s", self.name, self.last_used - began)
+            log.info("base model %s was loaded in %.1f s", self.name, self.last_used - began)
 
     def _failed(self, error: Exception, seconds: float) -> BasePhase:
         expected = isinstance(error, EngineError | OSError | ValueError | MemoryError)
         self._problem = _public(error)
         self._retry_at = self._clock() + self._retry_seconds
         log.error(
-            "base %s failed to load; the first request after %.0f s tries again: %s",
+            "base model %s failed to load, and requests for this base get 503; "
+            "the first request after %.0f s starts another attempt: %s",
             self.name,
             self._retry_seconds,
             error,
@@ -242,7 +243,11 @@ class OnDemandEngine:
             try:
                 await engine.load(adapter)
             except AdapterRefusedError as error:
-                log.error("the base was loaded, but the engine refused to load adapter %s", error)
+                log.error(
+                    "a base model was loaded into memory, but without one of its adapters, "
+                    "because the engine refused adapter %s",
+                    error,
+                )
                 self._adapters.pop(adapter.digest, None)
 
     async def _drop(self, engine: Engine | None) -> None:
@@ -259,7 +264,7 @@ class OnDemandEngine:
         finally:
             self._phase = "failed" if reason == "died" else "unloaded"
         self._observer.base_unloaded(reason)
-        log.info("base %s was unloaded from memory; reason: %s", self.name, reason)
+        log.info("base model %s was unloaded from memory (reason: %s)", self.name, reason)
 
     async def _watch(self) -> None:
         idle_seconds = self._limits.idle_seconds

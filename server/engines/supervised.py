@@ -203,14 +203,14 @@ class SupervisedEngine:
         """Return how the engine failed; None if it works. An engine that hangs is marked as dead."""
         state = self._engine.state()
         if not state.alive:
-            log.critical("the engine has died; all its requests have failed")
+            log.critical("the engine has died, and all requests in the engine have failed")
             return "died"
         limit = self._step_timeout
         if limit is None or not state.exceeds(limit):
             return None
         log.critical(
-            "the engine hangs: one step has taken %.0f s; "
-            "if steps are that slow on this machine, raise step_timeout (now %g)",
+            "the engine hangs in a step that has taken %.0f s, so it is given up and its requests fail; "
+            "if steps are that slow on this machine, raise the setting step_timeout (now %g s)",
             state.progress,
             limit,
         )
@@ -227,7 +227,11 @@ class SupervisedEngine:
                 await self._replace()
             except Exception as error:
                 self._observer.restarted("failed")
-                log.error("restarting the engine failed: %s", error, exc_info=_unexpected(error))
+                log.error(
+                    "restarting the engine failed; the server tries again while restart_engine allows it: %s",
+                    error,
+                    exc_info=_unexpected(error),
+                )
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
             else:
@@ -241,7 +245,7 @@ class SupervisedEngine:
                 self._restarting = False
         if self._restarts:
             log.critical(
-                "not restarting the engine: it was restarted %d times in an hour, "
+                "the engine is not restarted again: it was restarted %d times within an hour, "
                 "the most that the setting restart_engine allows",
                 self._restarts,
             )
@@ -269,7 +273,9 @@ class SupervisedEngine:
                 await engine.load(adapter)
             except (AdapterRefusedError, AdapterNotLoadedError) as error:
                 log.error(
-                    "adapter %s could not be loaded after the engine's restart: %s", adapter.full_name, error
+                    "adapter %s was loaded before the engine's restart, but could not be loaded again: %s",
+                    adapter.full_name,
+                    error,
                 )
                 self._adapters.pop(adapter.digest, None)
         for digest in engine.residents.open - self._adapters.keys():

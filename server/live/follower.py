@@ -254,7 +254,11 @@ class RegistryFollower:
         if now.problem is None:
             log.info("serving adapter %s again: its files are intact", now.full_name)
         else:
-            log.error("adapter %s is damaged and not served: %s", now.full_name, now.problem)
+            log.error(
+                "adapter %s is damaged and not served; restore its files or promote another version: %s",
+                now.full_name,
+                now.problem,
+            )
 
     def _note_damage(self, adapter: Adapter, problem: str) -> None:
         """Mark a version of the registry as damaged, because loading its files has failed."""
@@ -272,7 +276,11 @@ class RegistryFollower:
                 imported=adapter.imported,
             )
             self._served.replace(damaged)
-            log.error("adapter %s is damaged and not served: %s", damaged.full_name, damaged.problem)
+            log.error(
+                "adapter %s is damaged and not served; restore its files or promote another version: %s",
+                damaged.full_name,
+                damaged.problem,
+            )
 
     def _kept(self) -> dict[Path, Adapter]:
         """Return this base's adapters by folder, without those that were loaded over HTTP."""
@@ -335,7 +343,12 @@ class RegistryFollower:
                 done = False
                 continue
             self._served.activate(alias, version)
-            log.info("alias %s now points to %s (was %s)", after.alias, after.full_name, before.full_name)
+            log.info(
+                "alias %s is now answered by adapter %s (before: %s)",
+                after.alias,
+                after.full_name,
+                before.full_name,
+            )
             self.unload(before)
         return done
 

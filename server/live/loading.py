@@ -290,7 +290,7 @@ STORAGE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 
 def unwritable(error: OSError) -> ApiError:
     """Return the error reply if a change cannot be written to disk. Paths of the host go to the log only."""
-    log.error("a change of adapters could not be written to disk: %s", error)
+    log.error("a change to the adapters was refused, because it could not be written to disk: %s", error)
     if error.errno in FULL:
         message = "The server's disk is full. Nothing has changed. Free some space and retry."
         reply = ErrorReply(507, message, type="server_error", code="storage_full", headers=_FOR_GOOD)

@@ -62,7 +62,9 @@ class EngineRefusals:
             return True
         if not slots:
             log.warning(
-                "adapter %s is not served: the engine was started with max_adapters 0", adapter.full_name
+                "adapter %s is not served, because the engine was started with max_adapters 0; "
+                "raise this setting and restart the server",
+                adapter.full_name,
             )
             self._digests.add(adapter.digest)
             return False
@@ -91,7 +93,8 @@ class EngineRefusals:
             return True  # somebody else was faster
         except AdapterRejectedError as error:
             log.error(
-                "the engine cannot load adapter %s; requests for it get 503, because its name must stay: %s",
+                "the engine cannot load adapter %s, but the adapter's name cannot be removed either; "
+                "requests for this adapter get 503: %s",
                 adapter.full_name,
                 error,
             )

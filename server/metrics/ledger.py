@@ -57,7 +57,10 @@ class LedgerWatch:
             try:
                 await asyncio.to_thread(self.look)
             except Exception:
-                log.exception("reading the ledger in %s failed", self._folder)
+                log.exception(
+                    "verifying the ledger in %s raised an unexpected error; the server tries again soon",
+                    self._folder,
+                )
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
@@ -87,7 +90,9 @@ class LedgerWatch:
         try:
             verdict = Ledger.open(self._folder).verify(self._public_key)
         except LedgerError as error:
-            log.warning("the ledger cannot be read, so it is not verified: %s", error)
+            log.warning(
+                "the ledger of adapter changes cannot be read, so its signatures are not verified: %s", error
+            )
             return "unreadable", 0
         if verdict.state != "absent":
             return verdict.state, verdict.count
@@ -96,7 +101,8 @@ class LedgerWatch:
     def _export(self, health: LedgerHealth, entries: int) -> None:
         if health in BROKEN and health != self._health:
             log.error(
-                "verifying the ledger in %s found that it is %s; for details run: oneseek ledger verify",
+                'the ledger in %s failed its verification with the result "%s"; '
+                "for details run: oneseek ledger verify",
                 self._folder,
                 health,
             )

@@ -134,7 +134,7 @@ class Samples:
             except Exception:
                 # Without a sample there is a gap in a chart; without the task there are none ever again.
                 log.exception(
-                    "recording the last 5 seconds' metrics failed; the web page's charts have a gap there"
+                    "recording the metrics of the last 5 seconds failed; the web page's charts show a gap"
                 )
 
     def since(self, number: int) -> tuple[Sample, ...]:

@@ -153,7 +153,8 @@ class TrialEnds:
         adapter, alias = ended.adapter, ended.trial.alias
         remedy = f"to keep it from starting again after a restart, run: oneseek adapters settle {alias}"
         log.error(
-            "the trial of adapter %s was ended, but recording that failed (%s); %s",
+            "the trial of adapter %s as canary or shadow was ended, "
+            "but the end could not be written to the registry (%s); %s",
             adapter.full_name,
             error,
             remedy,

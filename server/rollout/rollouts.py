@@ -68,7 +68,8 @@ class Rollouts:
             except Exception:
                 # A canary that nothing judges any more would be worse than a line a second.
                 log.exception(
-                    "comparing canaries and shadows with the active versions failed; trying again soon"
+                    "comparing canaries and shadows with the active versions raised an unexpected error; "
+                    "the server compares them again in a second"
                 )
 
     async def close(self) -> None:
@@ -240,7 +241,7 @@ class Rollouts:
         self._over.add((trial.alias, trial.since))
         adapter, active = names.by_alias[trial.alias][version], names.active(trial.alias)
         log.error(
-            "adapter %s is worse than the active %s, so its trial as %s was ended: %s",
+            "adapter %s is worse than the active version %s, so its trial as %s was ended: %s",
             adapter.full_name, active.full_name, trial.kind, verdict.problem,
         )  # fmt: skip
         self._divide(trial.alias, split, shadow)

@@ -110,7 +110,7 @@ class Shadows:
             shadowing.window.add_failure()
             if not isinstance(error, EngineError):
                 log.exception(
-                    "shadow adapter %s failed to answer a copy of a request; clients are not affected",
+                    "shadow adapter %s failed to answer a copy of a request; no client's answer is affected",
                     shadowing.adapter.full_name,
                 )
         finally:

@@ -43,7 +43,9 @@ def begin_all(observers: Sequence[RequestObserver], exchange: Exchange, scope: S
             observer.begin(exchange, scope)
         except Exception as error:
             log.error(
-                "starting the log line or trace of request %s failed", exchange.request_id, exc_info=error
+                "starting the log line or trace of request %s failed; the request is answered anyway",
+                exchange.request_id,
+                exc_info=error,
             )
 
 
@@ -54,5 +56,7 @@ def end_all(observers: Sequence[RequestObserver], exchange: Exchange) -> None:
             observer.end(exchange)
         except Exception as error:
             log.error(
-                "writing the log line or trace of request %s failed", exchange.request_id, exc_info=error
+                "writing the log line or trace of request %s failed; its answer is not affected",
+                exchange.request_id,
+                exc_info=error,
             )

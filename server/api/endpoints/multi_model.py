@@ -226,7 +226,8 @@ class MultiModel:
         if isinstance(item, Exception):
             if answer.error is not None and answer.error.code == "internal_error":
                 log.error(
-                    "request %s: one of the models it asked failed; the others still answer",
+                    "request %s asks several models, and one of the models failed with an unexpected error; "
+                    "the other models still answer",
                     exchange.request_id,
                     exc_info=item,
                 )

@@ -179,5 +179,10 @@ def _reply_for(error: Exception, exchange: Exchange) -> ErrorReply:
     reply = reply_for(error)
     exchange.status, exchange.error = reply.status, reply.code or "error"
     if reply.code == "internal_error":
-        log.error("request %s failed while its answer was streaming", exchange.request_id, exc_info=error)
+        log.error(
+            "request %s failed with an unexpected error while its answer was streaming; "
+            "the stream ends with an error event",
+            exchange.request_id,
+            exc_info=error,
+        )
     return reply

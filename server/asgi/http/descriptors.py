@@ -33,9 +33,12 @@ class DescriptorWatch:
         except OSError as error:
             exhausted = error.errno in (errno.EMFILE, errno.ENFILE)
         if exhausted and not self._exhausted:
-            log.error("out of file descriptors: new connections are closed. Raise `ulimit -n`")
+            log.error(
+                "the server is out of file descriptors and closes new connections; "
+                "raise the limit of open files (`ulimit -n`)"
+            )
         elif self._exhausted and not exhausted:
-            log.warning("file descriptors are available again; accepting new connections")
+            log.warning("file descriptors are available again; the server accepts new connections")
         self._exhausted = exhausted
 
 

@@ -102,7 +102,8 @@ class LingeringTransport(asyncio.Transport):
         unsent = self._inner.get_write_buffer_size()
         if unsent and self._written - unsent == sent:
             log.info(
-                "closing a connection: the client has not read its answer for %g seconds", self.write_seconds
+                "a connection is closed, because its client has read nothing of the answer for %g seconds",
+                self.write_seconds,
             )
             self.abort()
         else:

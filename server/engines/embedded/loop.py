@@ -47,7 +47,11 @@ def _own_fault(sequence: Running, error: Exception) -> EngineError:
     """Return the error for one failed request, and log the details. Other requests continue."""
     if isinstance(error, EngineError):
         return error
-    logger.error("request %s failed inside the engine", sequence.request.request_id, exc_info=error)
+    logger.error(
+        "request %s failed with an unexpected error inside the engine; other requests continue",
+        sequence.request.request_id,
+        exc_info=error,
+    )
     return EngineError("the engine failed at this request")
 
 
@@ -175,7 +179,7 @@ class StepLoop:
             self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive() and not self._abandoned:
             logger.error(
-                "the engine was stopped while it computed a step, which has not ended after %g seconds",
+                "the engine closes although its current step did not end within %g seconds",
                 CLOSE_SECONDS,
             )
 
@@ -195,7 +199,9 @@ class StepLoop:
                     self._wake.wait()
                 self._wake.clear()
         except BaseException:  # a panic in native code is not an `Exception`
-            logger.exception("the engine stops: a step failed with an unexpected error")
+            logger.exception(
+                "the engine stops and its requests fail, because a step raised an unexpected error"
+            )
             fault = EngineDeadError("the engine stopped on an internal error")
         with self._gate:
             self._alive = False
@@ -242,7 +248,9 @@ class StepLoop:
         try:
             self._observer.step(seconds, batch)
         except Exception:  # metrics must not end a request
-            logger.exception("recording step metrics failed and is turned off; serving continues")
+            logger.exception(
+                "recording a step's metrics raised an error, so step metrics are now off; requests continue"
+            )
             self._observer = None
 
     def _run(self, step: Step, batch: list[Delivery]) -> tuple[list[Running], NDArray[np.float32]]:

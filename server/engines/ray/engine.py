@@ -214,7 +214,8 @@ class RemoteEngine:
                 return
             except (ReplicaLostError, EngineDeadError) as lost:
                 log.warning(
-                    "request %s failed because replica %s of the engine failed: %s",
+                    "request %s was interrupted because engine replica %s failed; "
+                    "another replica takes the request unless a part of its answer was already sent: %s",
                     request.request_id,
                     answer.replica,
                     lost,

@@ -272,7 +272,9 @@ class VllmCore:
         except CoreDeadError:
             listener.on_death(GONE)
         except Exception:
-            log.exception("reading vLLM's output failed; the engine stops")
+            log.exception(
+                "the engine stops, because reading the output of vLLM's core raised an unexpected error"
+            )
             listener.on_death("the engine has failed")
 
     async def _watch(self, listener: Listener) -> None:

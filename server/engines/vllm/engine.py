@@ -241,7 +241,10 @@ class CoreEngine:
         except EngineError as error:
             stream.fail(error)
         except Exception:
-            log.exception("vLLM did not accept request %s", work.request.request_id)
+            log.exception(
+                "request %s failed, because passing it to vLLM raised an unexpected error",
+                work.request.request_id,
+            )
             stream.fail(EngineError("the engine failed at this request; the server's log has the reason"))
 
     async def _send(self, stream: DeltaStream, work: CoreRequest) -> None:

@@ -224,7 +224,10 @@ class Residency:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
         except Exception:
-            log.exception("loading adapters into the engine failed; the requests that wait for them fail")
+            log.exception(
+                "loading an adapter into the engine raised an unexpected error; "
+                "all requests that wait for an adapter fail"
+            )
             self._fail(list(self._line), EngineError("the engine failed to load an adapter"))
         finally:
             self._slots.closing = None
@@ -344,7 +347,7 @@ class Residency:
             except AdapterRefusedError as error:
                 outcome = "refused"
                 log.warning(
-                    "the engine refused to load adapter %s", error
+                    "the engine refused to load an adapter (its name and the reason follow): %s", error
                 )  # its message begins with the name
                 if await self._has_lost_its_name(adapter, error):
                     raise AdapterUnknownError(str(error)) from error

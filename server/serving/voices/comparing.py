@@ -85,7 +85,8 @@ async def _by_vectors(
         vectors = await embed_texts(exchange, embedder, list(texts.values()))
     except (ApiError, EngineError) as error:
         log.warning(
-            "base %s cannot compare the answers by meaning now, so their wording is compared: %s",
+            "base model %s cannot compute embeddings now, so the answers of several models "
+            "are compared by their wording instead of their meaning: %s",
             embedder.runtime.name,
             error,
         )

@@ -118,7 +118,11 @@ class ExternalModel:
             reply = ErrorReply(504, message, type="server_error", code="external_model_timeout")
             raise ApiError(reply) from None
         except httpx2.HTTPError as error:
-            log.warning("calling the external model %s failed: %s", self.name, type(error).__name__)
+            log.warning(
+                "the connection to the external model %s failed, and so did its answer: %s",
+                self.name,
+                type(error).__name__,
+            )
             raise self._failed(
                 "the external service could not be reached, or the connection broke; try again later"
             ) from None
@@ -139,7 +143,9 @@ class ExternalModel:
         ) as response:
             if response.status_code != 200:
                 log.warning(
-                    "the external model %s answered with HTTP status %d", self.name, response.status_code
+                    "the external model %s gave no answer: its service returned HTTP status %d",
+                    self.name,
+                    response.status_code,
                 )
                 raise self._failed(
                     f"the external service answered with HTTP status {response.status_code}; try again later"

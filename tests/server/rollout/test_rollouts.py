@@ -284,7 +284,7 @@ def test_a_rollback_holds_where_the_registry_cannot_be_written(
         many(rolled, 10)
         if not rolled.splits():
             break
-    until(lambda: "recording that failed" in caplog.text)
+    until(lambda: "could not be written to the registry" in caplog.text)
     assert rolled.serving.counts()[rollouts("unwritten")] == 1
     assert rolled.registry.listing().pointers.state(ALIAS).split is not None, "the ledger comes first"
     # What is still on disk is not taken again, also where the registry changes otherwise.

@@ -127,7 +127,9 @@ def open_best(
         except (EngineError, ValueError) as error:
             reason = error.reason if isinstance(error, DeviceError) else "memory"
             fallback = DeviceFallback(provider.name, reason, str(error))
-            logger.warning("device %s cannot be used, trying the next one: %s", provider.name, error)
+            logger.warning(
+                "device %s cannot be used, so the server tries the next device: %s", provider.name, error
+            )
     return _open(providers[-1], placed, threads, dict, fallback)
 
 

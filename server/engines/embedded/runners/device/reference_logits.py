@@ -96,7 +96,11 @@ class DeviceCheck:
         try:
             found = exercise(runner, rows[: self._rows], self._context, adapter_mix)
         except Exception as error:  # drivers raise any type; the log has the traceback
-            logger.exception("device %s raised an error in the self-test, so it is not used", self._device)
+            logger.exception(
+                "device %s raised an error while its self-test computed a base or an adapter; "
+                "the base or adapter is not served on this device",
+                self._device,
+            )
             raise DeviceError(
                 "failed", f"{self._device} fails at {subject}: {type(error).__name__}"
             ) from error
@@ -165,7 +169,8 @@ class DeviceCheck:
             _prune(target.parent)
         except OSError as error:
             logger.warning(
-                "the self-test's reference logits cannot be saved in %s; the next start repeats the work: %s",
+                "the CPU's reference logits for the device self-test cannot be saved in %s; "
+                "the next start computes the logits again: %s",
                 target.parent,
                 error,
             )

@@ -208,7 +208,7 @@ def _is_made_ready(entry: CatalogueEntry) -> bool:
         entry.ensure_ready()
     except OSError as error:
         logger.warning(
-            "Windows could not prepare its AI provider %s %s: %s",
+            "Windows could not prepare the Windows ML provider %s %s, so its devices are not used: %s",
             entry.name,
             entry.version,
             first_line(error),

@@ -63,7 +63,10 @@ def _register(entry: CatalogueEntry) -> bool:
         ort.register_execution_provider_library(entry.name, entry.library_path)
     except Exception as error:  # ONNX Runtime's errors have no common base class
         logger.warning(
-            "the Windows ML provider %s %s cannot be loaded: %s", entry.name, entry.version, first_line(error)
+            "the Windows ML provider %s %s cannot be loaded, so its devices are not used: %s",
+            entry.name,
+            entry.version,
+            first_line(error),
         )
         return False
     return True
