@@ -1,3 +1,3 @@
-"""Adapters and bases without serving: their file formats, how they are found, and how they are made.
+"""Everything about adapters and bases except serving: file formats, discovery, training and merging.
 `routing` and `server` import this package.
 """

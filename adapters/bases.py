@@ -1,4 +1,4 @@
-"""Find the base to serve, in the order that existing installations use."""
+"""Find the base model to serve: the configured one, else one in a known folder, else the mini base."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BASES = (
     ("models/mistral-7b-instruct", "mistral-7b-instruct"),
     ("models/llama-2-7b-chat", "llama-2-7b-chat"),
 )
-"""Folder under the installation's root, and the base's public name. The first folder that holds weights is
-used.
+"""Known folders of bases under the installation's root, each with the base's public name. The first folder
+that holds weights is used.
 """
 MINI_BASE = "oneseek-mini"
 TOKENIZER_FILES = (
@@ -45,18 +45,18 @@ _NAME_IT = "Name another folder with --base-model PATH."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundBase:
-    """A base that passed the first check: its folder has config.json, a tokenizer and safetensors."""
+    """A base model that was found: its folder has config.json, a tokenizer and safetensors weights."""
 
     path: Path
     name: str
-    """Public name, such as `mistral-7b-instruct`."""
+    """Public name of the base, such as `mistral-7b-instruct`."""
     reason: str
     """Why this base was chosen, for the log."""
 
     shipped: bool
-    """True if this is the mini base that comes with OneSeek."""
+    """True if this base is the mini base that comes with OneSeek."""
     warning: str | None = None
-    """Warning about other files in the folder that could be taken for the base. None if there are none."""
+    """Warning if the folder holds other weight files that could be taken for the base; None otherwise."""
 
 
 def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPPED) -> FoundBase:
@@ -64,8 +64,7 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
     else the mini base.
 
     Raises `BaseModelError` if the chosen base cannot be served; the message says what is missing and what to
-    do. It never falls back to a lesser base silently. If an architecture is not supported, the engine reports
-    it later.
+    do. No other base is tried then. If an architecture is not supported, the engine reports it later.
     """
     if explicit is not None:
         mini = explicit.resolve() == (shipped / "base").resolve()
@@ -78,7 +77,9 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
             continue
         if not is_inside(folder, root):
             raise BaseModelError(
-                folder, f"is a link that leads outside {root}", f"Name it: --base-model {folder}"
+                folder,
+                f"the base's folder is a link that leads outside {root}, so it must be named",
+                f"To serve this base, name it: --base-model {folder}",
             )
         if not any(folder.glob("*.safetensors")) and _pickle(folder) is None:
             empty.append(place)
@@ -89,7 +90,7 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """True if `path` is `root` or lies below it, once every link is followed."""
+    """True if `path` is `root` or lies below it, after all symbolic links are resolved."""
     try:
         return path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
     except (OSError, RuntimeError):
@@ -98,7 +99,9 @@ def is_inside(path: Path, root: Path) -> bool:
 
 def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> FoundBase:
     if not folder.is_dir():
-        raise BaseModelError(folder, "is not a folder", "Give the folder that holds config.json.")
+        raise BaseModelError(
+            folder, "the base's path is not a folder", "Name the folder that holds the base's config.json."
+        )
     if not (folder / "config.json").is_file():
         raise BaseModelError(folder / "config.json", "does not exist", _where(folder))
     read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
@@ -107,7 +110,9 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         remedy = f"If you trust the file, convert it once with transformers: {convert}."
         raise BaseModelError(
-            pickle, "is a pickle, which can run code when it is loaded, so OneSeek does not load it", remedy
+            pickle,
+            "the base's weight file is a pickle, which can run code, so OneSeek does not load it",
+            remedy,
         )
     warning = find_checkpoint(folder).warning
     if tokenizer_file(folder) is None:
@@ -117,11 +122,14 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
 
 
 def _where(folder: Path) -> str:
-    """Say what to name instead of a folder that has no config.json."""
+    """Return the advice for a base's folder that has no config.json: which folder to name instead."""
     if (folder / "adapter_config.json").is_file():
-        return f"It holds an adapter: name it with --adapters {folder}, and its base with --base-model PATH."
+        return (
+            f"The folder holds an adapter: name it with --adapters {folder}, "
+            "and its base with --base-model PATH."
+        )
     found = sorted(folder.glob("*/config.json")) or sorted(folder.glob("*/*/config.json"))
-    return f"Name the folder in it: --base-model {found[0].parent}" if found else _NAME_IT
+    return f"Name the folder inside: --base-model {found[0].parent}" if found else _NAME_IT
 
 
 def _pickle(folder: Path) -> Path | None:

@@ -18,8 +18,8 @@ def format_value(value: object) -> str:
 class FileRefusedError(ValueError):
     """A file of a base or an adapter cannot be used.
 
-    `str(error)` holds the whole path, for the log and the command line. `public` names no folder of the host,
-    for an HTTP response.
+    `str(error)` holds the whole path, for the log and the command line. `public` is the message with only the
+    file's name, for an HTTP response.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class FileRefusedError(ValueError):
         return str(self).replace(str(self.path), self.path.name)
 
     def rename(self, folder: Path, shown: str) -> None:
-        """Return the same error with `folder` shown as `shown` in its message, such as a URL."""
+        """Replace the path `folder` in the error's message by `shown`, such as the URL that the folder came
+        from.
+        """
         self.args = (str(self).replace(str(folder), shown),)
 
 
@@ -50,7 +52,8 @@ def passing_cause(error: BaseException) -> OSError | None:
     """Return the operating system's error behind `error` if it is temporary, such as no file descriptors or
     memory left.
 
-    Retrying later succeeds, because nothing is wrong with the file itself. Returns None for any other cause.
+    The operation can be retried then, because nothing is wrong with the file itself. Returns None for any
+    other cause.
     """
     found: BaseException | None = error
     while isinstance(found, FileRefusedError):
@@ -63,11 +66,13 @@ class AdapterError(FileRefusedError):
 
 
 class BaseModelError(FileRefusedError):
-    """A base's files cannot be served."""
+    """A base model's files cannot be served."""
 
 
 class UnknownAdapterError(LookupError):
-    """No adapter has this name. The message is safe to show: bounded, ASCII, with close matches as a hint."""
+    """No adapter has this name. The message is safe to show to clients: short, ASCII, with similar names as a
+    hint.
+    """
 
     def __init__(self, name: str, hints: Iterable[str] = ()) -> None:
         self.name = name
@@ -89,4 +94,4 @@ class LedgerError(FileRefusedError):
 
 
 class UnknownInLedgerError(LookupError):
-    """The ledger has no entry about this subject or digest."""
+    """The ledger has no entry about the requested subject or digest."""

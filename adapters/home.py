@@ -1,7 +1,7 @@
-"""The folder of a server's state, `$ONESEEK_HOME`, and its format number.
+"""OneSeek's home: the folder of a server's state, `$ONESEEK_HOME`, and the number of its format.
 
-The file `format` holds the number. It is written when the home is made or first written to. A home without
-that file has format 1, as older releases wrote it.
+The file `format` in the home holds the number. It is written when the home is made or first written to. A
+home without this file has format 1, because older releases did not write it.
 """
 
 from __future__ import annotations
@@ -15,31 +15,41 @@ from adapters.files.regular import read_regular
 from adapters.numerals import parse_integer
 
 FORMAT = 1
-"""Current format number. Increase it if an older OneSeek would misread a newer registry, ledger or keys."""
+"""Current format number of OneSeek's home. Increase it if an older OneSeek would misread a newer registry,
+ledger or keys.
+"""
 FORMAT_FILE = "format"
 _MAX_BYTES = 64
 
 
 class HomeError(FileRefusedError):
-    """This OneSeek does not support the format of the home. Nothing in the home was changed."""
+    """The format of OneSeek's home is not supported or cannot be read. Nothing in the home was changed."""
 
 
 def read_format(home: Path) -> int:
-    """Read the format number of `home`. Raises `HomeError` if the file holds no number or cannot be read."""
+    """Return the format number of `home`; 1 if it has no file `format`. Raises `HomeError` if that file holds
+    no number or cannot be read.
+    """
     path = home / FORMAT_FILE
     try:
         text = read_regular(path, _MAX_BYTES).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return 1
     except OSError as problem:
-        reason = f"cannot be read ({problem.strerror})"
-        raise HomeError(path, reason, "Check its permissions.") from problem
+        reason = f"the file cannot be read ({problem.strerror})"
+        raise HomeError(
+            path, reason, "Check the permissions of the file, which holds the home's format."
+        ) from problem
     with suppress(ValueError):
         if (number := parse_integer(text)) >= 1:
             return number
     remedy = "Restore the file from a backup. If only releases without this file wrote the folder, delete it."
     raise HomeError(
-        path, "does not hold the format number of OneSeek's home", remedy, field="format", value=text
+        path,
+        "the file does not hold the format number of OneSeek's home, an integer of at least 1",
+        remedy,
+        field="format",
+        value=text,
     )
 
 
@@ -48,16 +58,15 @@ def check_home(home: Path) -> None:
     if (found := read_format(home)) > FORMAT:
         from adapters.version import oneseek_version
 
-        reason = f"has format {found}, and OneSeek {oneseek_version()} reads up to format {FORMAT}"
+        reason = f"the home has format {found}, but OneSeek {oneseek_version()} reads up to format {FORMAT}"
         remedy = "Install a newer OneSeek, or name another folder with --home PATH (ONESEEK_HOME)."
         raise HomeError(home, reason, remedy)
 
 
 def mark_home(home: Path) -> None:
-    """Write the format number if `home` has none. Raises as `check_home`.
+    """Write the file `format` if `home` has none. Raises the errors of `check_home`.
 
-    If the home is not writable, this does nothing. The first command that has to write there reports the
-    error.
+    If the home is not writable, do nothing. The first command that has to write there reports the error.
     """
     check_home(home)
     if not (home / FORMAT_FILE).exists():

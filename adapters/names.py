@@ -1,5 +1,5 @@
-"""Names of adapters as people write them: aliases, versions, full names and languages. Works on text only;
-opens no files.
+"""Check and split names of adapters: aliases, versions, full names (alias@version) and language codes. Opens
+no files.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _FOLDER = re.compile(r"(?P<name>.+?)[-_.](?P<version>v[0-9]+(?:\.[0-9]+)*)(?:-(?
 def alias(text: str) -> str:
     """Return `text` if it is a valid alias. Raises `ValueError` that says what is wrong.
 
-    An alias is 1 to 128 of a-z, 0-9, dot, dash and underscore in either case. It begins with a letter or a
-    digit, is not in `RESERVED`, and can be a folder's name on Windows. Aliases that differ only in case are
-    the same.
+    An alias has 1 to 128 characters: letters a-z in either case, digits, dots, dashes and underscores. It
+    begins with a letter or a digit, is not in `RESERVED`, and can be a folder's name on Windows. Aliases that
+    differ only in case are the same.
     """
     if not _ALIAS.fullmatch(text):
         raise ValueError(
-            f"{format_value(text)} is not an alias: use up to 128 of a-z, 0-9, '.', '-', '_', "
+            f"{format_value(text)} is not an alias of an adapter: use up to 128 of a-z, 0-9, '.', '-', '_', "
             "beginning with a letter or digit"
         )
     if text.lower() in RESERVED:
         others = ", ".join(sorted(RESERVED))
-        raise ValueError(f"the alias {format_value(text)} is reserved: do not use {others}")
+        raise ValueError(f"the alias {format_value(text)} is reserved: choose an alias other than {others}")
     if text.endswith(".") or _DEVICES.fullmatch(text):
         raise ValueError(
-            f"the alias {format_value(text)} cannot be a folder's name on Windows: choose another"
+            f"the alias {format_value(text)} cannot be a folder's name on Windows: choose another alias"
         )
     return text
 
@@ -48,7 +48,9 @@ def alias(text: str) -> str:
 def version(text: str) -> str:
     """Return `text` if it is a version such as v1.1 or v1.1-SV. Raises `ValueError` otherwise."""
     if not _VERSION.fullmatch(text):
-        raise ValueError(f"{format_value(text)} is not a version: write v1, v1.1 or v1.1-SV")
+        raise ValueError(
+            f"{format_value(text)} is not a version of an adapter: write one such as v1, v1.1 or v1.1-SV"
+        )
     return text
 
 
@@ -62,8 +64,8 @@ def language(text: str) -> str:
 
 
 def split_name(text: str) -> tuple[str, str | None]:
-    """Split `alias@version` into alias and version; an alias alone gives None as its version. Raises as
-    `alias` and `version` do.
+    """Split `alias@version` into alias and version; an alias alone gives None as its version. Raises
+    `ValueError` if either part is invalid.
     """
     before, at, after = text.partition("@")
     return alias(before), version(after) if at else None
@@ -98,8 +100,8 @@ def tells_version(folder: str) -> bool:
 
 
 def folder_title(folder: PurePath) -> str:
-    """Return the name that people use for a folder. For a snapshot in Hugging Face's cache it is the
-    repository's name.
+    """Return a readable name for a model's folder: the folder's own name, or the repository's name for a
+    snapshot in Hugging Face's cache.
 
     A snapshot lies in CACHE/models--OWNER--NAME/snapshots/COMMIT (huggingface_hub, "Understand caching").
     """
@@ -110,15 +112,17 @@ def folder_title(folder: PurePath) -> str:
 
 
 def from_folder(text: str) -> str:
-    """Turn a folder's name into an alias: lower case, with dashes for characters that are not allowed. Empty
-    if nothing is left.
+    """Turn a folder's name into an alias: lower case, with dashes for characters that are not allowed.
+    Returns an empty string if no allowed character is left.
     """
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:128].rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
 class FolderName:
-    """Alias, version and language read from the name of a folder that records none of them."""
+    """Alias, version and language guessed from an adapter folder's name, for a folder that does not record
+    them.
+    """
 
     alias: str
     version: str
@@ -128,8 +132,8 @@ class FolderName:
     def read(cls, text: str) -> FolderName:
         """Read a folder's name: `oneseek-7b-zero-v1.1-SV` gives `oneseek-7b-zero-sv`, v1.1, Swedish.
 
-        Without a version it is v1. Characters that an alias cannot hold become dashes. Raises `ValueError` if
-        no alias is left.
+        A name without a version gives v1. Characters that an alias cannot hold become dashes. Raises
+        `ValueError` if no valid alias is left.
         """
         match = _FOLDER.fullmatch(text)
         if match is None:

@@ -1,5 +1,5 @@
-"""Adapters that are pickle files. They are never read here: only their names are, to suggest the command that
-converts them.
+"""Recognise adapters stored as pickle files, and suggest the command that converts them. The pickles are
+never opened here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 _GENERIC = ("adapter", "adapter_model", "pytorch_model", "model", "weights", "lora")
 _MAX_NOTES_BYTES = 256 << 10
 _LANGUAGES = {"english": "en", "engelska": "en", "swedish": "sv", "svenska": "sv"}
-"""Language names as the .json file of an existing installation may spell them."""
+"""Maps names of languages, as the .json file of an existing installation may write them, to
+language codes.
+"""
 
 
 def refuse_pickle(folder: Path) -> None:
-    """Raise `AdapterError` with the converting command if `folder` holds a pickle or is one."""
+    """Raise `AdapterError`, with the command that converts the file, if `folder` contains or is a pickle
+    file.
+    """
     found = [path for path in (folder, *(folder / name for name in PICKLES)) if path.is_file()]
     pickle = next((path for path in found if path.suffix.lower() in PICKLE_SUFFIXES), None)
     if pickle is not None:
@@ -31,8 +35,8 @@ def refuse_pickle(folder: Path) -> None:
 
 
 def import_command(file: Path) -> str:
-    """Return the command that converts `file`, with the language that its name states. Without a language, it
-    is never chosen by language.
+    """Return the command that converts the pickle `file`, with `--language` if the file's name or .json file
+    states a language. An adapter without a language is never chosen by language.
     """
     text, language = str(file), told_language(file)
     named = f'"{text}"' if " " in text else text
@@ -40,8 +44,8 @@ def import_command(file: Path) -> str:
 
 
 def told_language(file: Path) -> str | None:
-    """Return the language that the file's name or the .json beside it states, such as sv. None if neither
-    does.
+    """Return the code of the language, such as sv, that the pickle's name or the .json file beside it states.
+    None if neither states a language.
     """
     try:
         if (told := names.FolderName.read(name_of(file)).language) is not None:
@@ -60,13 +64,15 @@ def told_language(file: Path) -> str | None:
 
 
 def name_of(file: Path) -> str:
-    """Return the part of the path that names the adapter: the file's name, or its folder's if the file's is
-    generic.
+    """Return the name of the pickle's adapter: the file's stem, or the folder's name if the stem is generic,
+    such as `adapter_model`.
     """
     return names.folder_title(file.absolute().parent) if file.stem.lower() in _GENERIC else file.stem
 
 
 def read_notes(file: Path) -> Mapping[str, Any]:
-    """Read the .json beside `file`; empty if there is none. Raises `AdapterError`."""
+    """Read the .json file beside the pickle `file`; empty if there is none. Raises `AdapterError` if it is
+    damaged.
+    """
     beside = file.with_suffix(".json")
     return read_object(beside, _MAX_NOTES_BYTES, AdapterError) if beside.is_file() else {}

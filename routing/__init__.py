@@ -1,3 +1,3 @@
-"""Which language a question is written in and which adapter answers it, without I/O per request; `server`
-imports it.
+"""Detect the language and topic of a question, and choose the adapter that answers it, without I/O per
+request. `server` imports this package.
 """

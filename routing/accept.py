@@ -16,7 +16,9 @@ def preferred_languages(header: str | None) -> tuple[str, ...]:
 
 
 def language_qualities(header: str | None) -> dict[str, float]:
-    """Return the quality of each language code, above 0 and at most 1, in order of preference."""
+    """Return the q value of each language code in the header, above 0 and at most 1, in order
+    of preference.
+    """
     if not header:
         return {}
     found: list[tuple[float, str]] = []

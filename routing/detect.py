@@ -1,7 +1,8 @@
-"""Detects the language of a conversation: a posterior over the candidate languages and "something else".
+"""Detect the language of a conversation: a posterior over the candidate languages and "something else".
 
-`routing.evidence` scores each turn. A forward filter combines the turns (a hidden Markov model whose hidden
-state is the user's language). Adapters matter only through the prior of their languages.
+`routing.evidence` scores each of the user's messages. A forward filter combines the messages (a hidden Markov
+model whose hidden state is the user's language). The adapters of a server only affect the prior probabilities
+of their languages.
 """
 
 from __future__ import annotations
@@ -27,34 +28,39 @@ BACKGROUND = (
     *("af", "ca", "cs", "cy", "es", "et", "fr", "hr", "hu", "id", "is", "it", "lt"),
     *("lv", "pl", "pt", "ro", "sk", "sl", "so", "sq", "sw", "tl", "tr", "vi"),
 )
-"""Languages of the label `xx` (something else). The best of them gives its score."""
+"""Languages that count as `xx` (something else). The highest score among them is the score of `xx`."""
 _EARLIER_LIMIT = 300
-"""Maximum number of characters of an earlier turn that are scored."""
+"""Maximum number of characters that are scored of each user message before the latest."""
 _PAYLOAD, _PAYLOAD_OF_SURE = 1.5, 0.5
-"""Limits, in nats, of the evidence from a text that an instruction is about ("Translate this: …"). The first
-applies if only its length shows the instruction, the second if its words do."""
+"""Maximum evidence, in nats, against a language from a text that an instruction is about ("Translate this:
+…"). The first limit applies if the instruction is recognised by its length only, the second if by its words.
+"""
 _SURE_ALONE = 0.97
-"""If a question alone has a language with at least this probability, earlier turns are ignored."""
+"""If the latest message alone gives one language at least this probability, earlier messages are ignored."""
 _NAME = 0.1
-"""Factor on the evidence of a turn that consists of a name only."""
+"""Factor on the evidence of a message that consists of a name only, such as "Stockholm"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """A posterior over the candidate languages and `xx` (something else)."""
+    """The result of detection: the posterior probability of each candidate language and of `xx` (something
+    else).
+    """
 
     language: str | None
     """The decided language, which may be `xx`; None if undecided."""
     confidence: float
-    """Posterior probability of the likeliest language, even if undecided."""
+    """Posterior probability of the likeliest language, even if the language is undecided."""
     scores: Mapping[str, float]
-    """Maps each language to its posterior probability, likeliest first; they add up to 1."""
+    """Maps each language to its posterior probability, likeliest first. The probabilities add up to 1."""
     evidence: str
-    """Explanation for people: what was read, and which evidence it gave."""
+    """Explanation for people: which part of the message was read, and what evidence it gave."""
     from_history: bool = False
-    """True if the question alone was undecided and the earlier turns decided the language."""
+    """True if the earlier messages decided the language: the latest message alone was undecided, or suggested
+    another language.
+    """
     told: bool = True
-    """True if any turn gave evidence. If not, the scores equal the prior."""
+    """True if any message gave evidence of a language. If not, `scores` are the prior probabilities."""
 
     @property
     def likeliest(self) -> str:
@@ -66,28 +72,31 @@ class Detector(Protocol):
     """Detects the language of a conversation."""
 
     def detect(self, turns: Sequence[str], accept_language: str | None = None) -> Detection:
-        """Judge the user's turns, oldest first; the last is the question. Never raises."""
+        """Detect the language of `turns`, the user's messages, oldest first; the last is the question. Never
+        raises.
+        """
         ...
 
 
 class ProfileDetector:
-    """The default detector. Combines langdetect's profiles, word lists, a prior and earlier turns.
+    """The default detector. Combines langdetect's letter statistics, word lists, prior probabilities and
+    earlier messages.
 
-    It loads its tables once and has no other state. So threads can share it, and the same turns always give
-    the same result.
+    It loads its tables once and has no other state. So threads can share it, and the same messages always
+    give the same result.
     """
 
     def __init__(self, settings: RoutingSettings | None = None) -> None:
-        """Create the detector. Raises `ProfileError` for a language that has neither a profile nor its own
-        script.
+        """Create the detector. Raises `ProfileError` for a configured language that has neither a letter
+        profile nor a script of its own.
         """
         self._settings = settings or RoutingSettings()
         configured = tuple(detection_code(row.code) for row in self._settings.languages)
         for code in configured:
             if code not in profiled_languages() and script_of(code) == LATIN:
                 raise ProfileError(
-                    f"languages names {code!r}, which the language detector does not know; it knows: "
-                    f"{', '.join(sorted(profiled_languages()))}"
+                    f"the routing languages include {code!r}, which the language detector does not know; "
+                    f"use one of: {', '.join(sorted(profiled_languages()))}"
                 )
         latin = tuple(
             dict.fromkeys((*NEIGHBOURS, *(code for code in configured if script_of(code) == LATIN)))
@@ -104,11 +113,13 @@ class ProfileDetector:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The candidate languages, without `xx`."""
+        """The candidate languages, without `xx` (something else)."""
         return self._labels[:-1]
 
     def detect(self, turns: Sequence[str], accept_language: str | None = None) -> Detection:
-        """Judge the user's turns, oldest first; the last is the question. Never raises."""
+        """Detect the language of `turns`, the user's messages, oldest first; the last is the question. Never
+        raises.
+        """
         prior = self._hinted(accept_language)
         question, evidence, named = self._read(turns[-1] if turns else "", LIMIT)
         told = bool(question.any())
@@ -140,7 +151,9 @@ class ProfileDetector:
         return Detection(language, confidence, MappingProxyType(scores), evidence, from_history, told)
 
     def _read(self, turn: str, limit: int) -> tuple[Scores, str, bool]:
-        """Return a turn's log-likelihood for each label, an explanation, and True if it is only a name."""
+        """Return the log-likelihood of the message `turn` for each label, an explanation, and True if the
+        message is only a name.
+        """
         cleaned = clean(turn, limit)
         script = main_script("".join(cleaned.words.all))
         if script != LATIN and script not in self._scorers:
@@ -156,7 +169,9 @@ class ProfileDetector:
         return scores - scores.max(), _explain(cleaned, _why(scorer, found), instruction=True), False
 
     def _placed(self, scorer: Scorer, found: Evidence) -> Scores:
-        """Expand the scores of one script's labels to all labels. Other labels get a very low score."""
+        """Expand the scores of a scorer, which knows the languages of one script, to all labels. Languages of
+        other scripts get a very low score.
+        """
         if not found.grams and not found.scores.any():
             return np.zeros(len(self._labels))
         if scorer.labels == self._labels:

@@ -19,7 +19,9 @@ _BECAUSE = {
 
 
 def explain(route: Route, top: int = 3) -> list[str]:
-    """Return lines with target, reason, language, the `top` likeliest languages, and the evidence."""
+    """Return lines that show the target, the reason, the language, the `top` likeliest languages, and the
+    evidence.
+    """
     target = " + ".join(name if weight == 1.0 else f"{weight:g} × {name}" for name, weight in route.target)
     lines = [
         f"adapter   {target or 'none, the base alone'}",

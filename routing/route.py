@@ -1,4 +1,6 @@
-"""Decides which adapter answers: explicit choice first, then language, then the configured policies."""
+"""Decide which adapter answers: the request's explicit choice first, then topic and language, then the
+configured policies.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,15 @@ from routing.system import answer_language
 from routing.topics.model import TopicMatch, TopicModel
 
 _SYSTEM_SHARE = 0.25
-"""Minimum probability, by the user's text, of the system prompt's language, if that is to decide."""
+"""The system prompt's language decides the route only if the user's text gives it at least this
+probability.
+"""
 _HEADER_SHARE = 0.5
-"""Minimum probability, by the user's text, of all languages in Accept-Language, if these are to decide."""
+"""Accept-Language decides the route only if the user's text gives its languages together at least this
+probability.
+"""
 MODEL = "model"
-"""Body field that names the adapter or base."""
+"""Field of the request body that names the adapter or base."""
 
 
 class Reason(StrEnum):
@@ -40,38 +46,44 @@ class Reason(StrEnum):
     CONVERSATION = "conversation"
     LANGUAGE = "language"
     TOPIC = "topic"
-    """The question is like the examples of an adapter."""
+    """The topic decided: the question is like an adapter's example questions."""
     SYSTEM = "system"
-    """The language that the system prompt asks for, or is written in."""
+    """The system prompt decided: it asks for a language, or is written in that language."""
     ACCEPT_LANGUAGE = "accept-language"
     DEFAULT = "default"
     UNDECIDED = "undecided"
-    """The policy for undecided texts, by the likeliest language or by sending them to the base."""
+    """The language is undecided, and the policy for undecided texts chose: the likeliest language's adapter,
+    or the base.
+    """
     NO_ADAPTER = "no-adapter"
-    """The policy for texts in a language without an adapter."""
+    """The text's language has no adapter, and the policy for such languages chose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The decision for one question."""
+    """The routing decision for one request."""
 
     target: Blend
     """Pairs of (requested adapter name or alias, weight); empty for the base."""
     language: str | None
-    """The detected language of the question, whatever the target; None if undecided."""
+    """The detected language of the question, even if the request named its adapter itself; None
+    if undecided.
+    """
     confidence: float
-    """Probability of the most likely language, given the text."""
+    """Probability of the most likely language, given the user's text."""
     reason: Reason
     detection: Detection | None
-    """The detection that the decision used; set by every `Router.decide`."""
+    """The whole result of language detection. `Router.decide` always sets it."""
     topic: TopicMatch | None = None
     """Topic of the question; None unless adapters have examples and the request names no adapter."""
     base: str | None = None
-    """Name of the base, if a language or the default is configured to use one. `target` is empty then."""
+    """Name of the base to use, if the settings give a language or the default a base. `target`
+    is empty then.
+    """
 
 
 class AdapterNames(Protocol):
-    """The names of adapters and bases that routing needs from the registry."""
+    """Tells the router which names are adapters and which are bases."""
 
     def is_adapter(self, name: str) -> bool:
         """True if `name` is an adapter's alias, alias@version, or short name such as `sv`."""
@@ -89,20 +101,22 @@ class RouteQuery:
     header: str | None = None
     """Value of the header `X-OneSeek-Adapter`. None if it was not sent."""
     model: str | None = None
-    """The body's `model`; None leaves the choice to the router."""
+    """Value of `model` in the request body. None leaves the choice to the router."""
     turns: tuple[str, ...] = ()
     """The user's messages, oldest first; the last is the question."""
     accept_language: str | None = None
     system: str | None = None
     """The application's system prompt; None if there is none."""
     fallback: str | None = None
-    """Alias to use if only a policy would choose the base."""
+    """Alias of the adapter to use if the policies, not the request, would choose the base."""
     opening: tuple[str, ...] = ()
-    """Texts that identify the conversation: all its requests share them, and few other requests do."""
+    """Texts that identify the conversation: all of its requests contain them, and few other requests do."""
 
 
 class UnknownNameError(LookupError):
-    """The catalogue has no such name. `field` is the field or header that contained it."""
+    """The request names an adapter or base that is not served. `field` is the body field or header that
+    contained the name.
+    """
 
     def __init__(self, name: str, field: str) -> None:
         self.name = name if len(name) <= 80 else f"{name[:77]}…"
@@ -111,7 +125,7 @@ class UnknownNameError(LookupError):
 
 
 class Router:
-    """Decides routes. Immutable, so that any thread may use it."""
+    """Decides routes of requests. Immutable, so that any thread may use it."""
 
     def __init__(
         self, settings: RoutingSettings, detector: Detector, topics: TopicModel | None = None
@@ -123,7 +137,7 @@ class Router:
     def decide(self, question: RouteQuery, catalogue: AdapterNames) -> Route:
         """Decide the route of `question`. Raises `SelectionError` or `UnknownNameError`.
 
-        If the header or the model decides, the language is detected for the receipt only.
+        If the request's header or `model` names the adapter, the language is detected for the receipt only.
         """
         asked = self._asked(question, catalogue)
         seen = self._detector.detect(question.turns, question.accept_language)
@@ -147,7 +161,9 @@ class Router:
         return Route((), seen.language, seen.confidence, reason, seen, topic, base=name)
 
     def voices(self, catalogue: AdapterNames) -> tuple[str, ...]:
-        """Return the aliases configured for languages, in the order of the settings, without duplicates."""
+        """Return the served adapters that are configured for languages, by alias, in the settings' order and
+        without duplicates.
+        """
         aliases = dict.fromkeys(row.adapter for row in self._settings.languages)
         return tuple(alias for alias in aliases if catalogue.is_adapter(alias))
 
@@ -156,7 +172,9 @@ class Router:
         return self._detector.detect((text,))
 
     def _topic_of(self, turns: Sequence[str], seen: Detection) -> TopicMatch | None:
-        """Return the topic of the question, or else of the turns before it."""
+        """Return the topic match of the question, or of the latest earlier message that gives evidence of a
+        topic. None if no adapter has a topic in this language.
+        """
         if self._topics is None:
             return None
         found: TopicMatch | None = None
@@ -167,7 +185,9 @@ class Router:
         return found
 
     def _asked(self, question: RouteQuery, catalogue: AdapterNames) -> tuple[Blend, Reason] | None:
-        """Return the explicit choice. A model's name must be known even if the header decides."""
+        """Return the adapters that the request names and the reason; None if it names none. A name in `model`
+        must be known even if the header decides.
+        """
         model = None if question.model is None else named_choice(question.model, MODEL, catalogue)
         if question.header is not None:
             chosen = named_choice(question.header, HEADER, catalogue)
@@ -177,7 +197,9 @@ class Router:
     def _by_language(
         self, question: RouteQuery, seen: Detection, catalogue: AdapterNames
     ) -> tuple[str | None, Reason]:
-        """Choose by the detected language: the name of an adapter or a base; None: the default base."""
+        """Choose by the detected language. Returns the name of an adapter or a base, None for the default
+        base, and the reason.
+        """
         if seen.language is not None:
             decided = Reason.CONVERSATION if seen.from_history else Reason.LANGUAGE
             return self._for_language(seen.language, decided, catalogue)
@@ -206,10 +228,12 @@ class Router:
         return name if _is_known(name, catalogue) else None
 
     def _by_header(self, accept_language: str | None, seen: Detection, catalogue: AdapterNames) -> str | None:
-        """Choose the likeliest language of Accept-Language with an adapter, weighted by quality.
+        """Return the adapter of the language in Accept-Language with the highest product of q value and
+        probability.
 
-        Returns None if the text makes them unlikely: with policy `likeliest`, these languages together must
-        have at least half of the probability.
+        Returns None if that language has no adapter. Also returns None if the text makes the languages
+        unlikely: with policy `likeliest`, they must together have at least half of the probability. If the
+        text gives no evidence, only the q values of languages with an adapter count.
         """
         qualities = language_qualities(accept_language)
         names = {
@@ -234,12 +258,16 @@ class Router:
         return without, Reason.UNDECIDED if reason is Reason.UNDECIDED else Reason.NO_ADAPTER
 
     def _default(self, catalogue: AdapterNames) -> str | None:
-        """Return the configured default, or the base while that adapter is not in the catalogue."""
+        """Return the configured default adapter or base. None, the default base, if there is none or it is
+        not served.
+        """
         name = self._settings.default
         return name if name != BASE and _is_known(name, catalogue) else None
 
     def _without_evidence(self, question: RouteQuery, catalogue: AdapterNames) -> str | None:
-        """Choose if there is no evidence of a language: the default, or else `without_evidence`."""
+        """Return the adapter for a request that gives no evidence of a language: the configured default, or
+        else the setting `without_evidence`. None is the base.
+        """
         fallback = question.fallback is not None and catalogue.is_adapter(question.fallback)
         if self._settings.default is not None or fallback:
             return self._default(catalogue)
@@ -252,7 +280,8 @@ def _is_known(name: str | None, catalogue: AdapterNames) -> bool:
 
 
 def named_choice(asked: str, field: str, catalogue: AdapterNames) -> Blend | None:
-    """Return the adapters that `asked` names, empty for the base; None if the server is to choose.
+    """Return the adapters, with weights, that `asked` names. The result is empty for the base, and None if
+    the server is to choose.
 
     Raises `UnknownNameError`, or `SelectionError` for a malformed header or blend.
     """
@@ -274,7 +303,9 @@ def named_choice(asked: str, field: str, catalogue: AdapterNames) -> Blend | Non
 
 
 def _known(name: str, field: str, catalogue: AdapterNames) -> str:
-    """Return `name` without its base's name, or `base` for a base. Raises `UnknownNameError`."""
+    """Return `name` without the prefix `BASE:`, or `base` if it is the name of a base. Raises
+    `UnknownNameError` if it is not served.
+    """
     base, rest = split_base(name)
     if base is not None and not catalogue.is_base(base):
         raise UnknownNameError(name, field)

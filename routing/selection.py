@@ -1,8 +1,8 @@
-"""Parses the names of adapters or bases in the header `X-OneSeek-Adapter` and in `model`.
+"""Parse the names of adapters or bases in the header `X-OneSeek-Adapter` and in the body's `model`.
 
 A selection is an alias, `alias@version`, a base's name, `base`, `auto` or `oneseek` (the same as `auto`). If
-a server has several bases, `BASE:` can come before it. It can also be a blend `name=weight,name=weight,…`.
-Case does not matter. This module does not check if a name exists.
+a server has several bases, the prefix `BASE:` can choose one. A selection can also be a blend
+`name=weight,name=weight,…`. Case does not matter. This module does not check if a name exists.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from typing import Literal
 
 Blend = tuple[tuple[str, float], ...]
-"""Requested adapter names with their weights; empty for the base."""
+"""Requested adapter names with their weights; empty if the base is requested alone."""
 
 HEADER = "X-OneSeek-Adapter"
 AUTO, BASE = "auto", "base"
@@ -28,7 +28,7 @@ _GRAMMAR = "give an alias, alias@version, 'base', 'auto', or a blend such as 'sv
 
 
 class SelectionError(ValueError):
-    """A selection is malformed. `field`, `value` and `remedy` are parts of the message."""
+    """A selection of adapters is malformed. `field`, `value` and `remedy` are parts of the message."""
 
     def __init__(self, value: str, remedy: str, field: str = HEADER) -> None:
         self.field = field
@@ -38,11 +38,10 @@ class SelectionError(ValueError):
 
 
 def parse_selection(asked: str, field: str = HEADER) -> Blend | Literal["auto"]:
-    """Parse `asked`: `auto`, adapters with weights, or an empty blend for `base`.
+    """Parse the selection `asked`. Returns `auto`, adapters with weights, or an empty blend for `base`.
 
-    A base's own name is returned like an adapter's.
-
-    Raises `SelectionError`, whose message names `field`.
+    The name of a base is returned like that of an adapter. Raises `SelectionError`, whose message names
+    `field`.
     """
     try:
         return _parse(asked)
@@ -51,7 +50,9 @@ def parse_selection(asked: str, field: str = HEADER) -> Blend | Literal["auto"]:
 
 
 def split_base(name: str) -> tuple[str | None, str]:
-    """Split `base:adapter` into base and rest. The base is None if none is named."""
+    """Split `base:adapter` into the base's name and the adapter's. The base is None if `name`
+    has no colon.
+    """
     base, colon, rest = name.strip().partition(":")
     return (base, rest) if colon else (None, base)
 
@@ -69,29 +70,33 @@ def is_automatic(name: str) -> bool:
 def _parse(asked: str) -> Blend | Literal["auto"]:
     text = asked.strip()
     if len(asked) > MAX_LENGTH:
-        raise ValueError(f"the adapter's name has {len(asked)} characters; the limit is {MAX_LENGTH}")
+        raise ValueError(
+            f"the adapter's name has {len(asked)} characters; the limit is {MAX_LENGTH}: shorten the name"
+        )
     if not text:
-        raise ValueError(f"{_GRAMMAR}; or leave the header out")
+        raise ValueError(f"the adapter's name is empty: {_GRAMMAR}; or leave the header out")
     if is_automatic(text):
         return AUTO
     if text.lower() == BASE:
         return ()
     terms = [_term(term.strip()) for term in text.split(",")]
     if len(terms) > MAX_TERMS:
-        raise ValueError(f"the blend has {len(terms)} adapters; at most {MAX_TERMS} are possible")
+        raise ValueError(f"the blend has {len(terms)} adapters; give at most {MAX_TERMS}")
     if len(terms) > 1 and any(weight is None for _, weight in terms):
-        raise ValueError("each term of a blend needs a weight, such as 'sv=0.7,en=0.3'")
+        raise ValueError("each adapter in a blend needs a weight, such as 'sv=0.7,en=0.3'")
     names = [name.lower() for name, _ in terms]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"the blend names {', '.join(twice)} more than once; add their weights up")
+        raise ValueError(
+            f"the blend names {', '.join(twice)} more than once; name each once, with its total weight"
+        )
     if taken := sorted({BASE, *_AUTOMATIC}.intersection(names)):
         raise ValueError(stands_alone(taken[0]))
     return tuple((name, 1.0 if weight is None else weight) for name, weight in terms)
 
 
 def stands_alone(name: str) -> str:
-    """Return the error for `name` in a blend, which must be used alone."""
-    return f"{name!r} stands alone; a blend weighs adapters, on top of the base"
+    """Return the error message for a name such as `auto` or `base`, which cannot be part of a blend."""
+    return f"{name!r} must be given alone; a blend can combine adapters only"
 
 
 def _term(term: str) -> tuple[str, float | None]:
@@ -102,6 +107,6 @@ def _term(term: str) -> tuple[str, float | None]:
         return name, None
     if _WEIGHT.fullmatch(number) is None or not 0 < abs(float(number)) < MAX_WEIGHT:
         raise ValueError(
-            f"the weight of {name[:40]!r} is {number[:40]!r}; give a number between -4 and 4, not 0"
+            f"the weight of {name[:40]!r} is {number[:40]!r}; give a number between -4 and 4, but not 0"
         )
     return name, float(number)

@@ -1,4 +1,6 @@
-"""Finds the language that a system prompt asks for: the one it names, or else the one it is written in."""
+"""Find the language that a system prompt asks for: the language that it names, or else the language that it
+is written in.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,15 @@ _ASKED = re.compile(
 
 
 def bounded(system: str) -> str:
-    """Return the part of a system prompt that is read."""
+    """Return the part of a system prompt that is read: all of it, or its beginning and end if it is longer
+    than `MOST`.
+    """
     return system if len(system) <= MOST else f"{system[: MOST // 2]}\n{system[-MOST // 2 :]}"
 
 
 def answer_language(system: str, detector: Detector) -> str | None:
-    """Return the code of the language that a system prompt asks for. None if it names several languages, or
-    if it names none and its own language is undecided.
+    """Return the code of the language that a system prompt asks for. None if the prompt names several
+    languages, or names none and is itself in an undecided language.
     """
     text = bounded(system)
     named = {

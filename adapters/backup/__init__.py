@@ -1,1 +1,3 @@
-"""Backups of a home: one archive, checked when made and before it is restored; `server.cli` imports it."""
+"""Back up OneSeek's home to one archive and restore it; both check all contents first. `server.cli` imports
+this package.
+"""

@@ -1,4 +1,6 @@
-"""Checks that a home is whole: its ledger verifies, and every version is what was added."""
+"""Check that OneSeek's home is undamaged: its ledger verifies, and every adapter version is as
+it was added.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +18,23 @@ from adapters.registry.listing import RegistryListing
 
 @dataclass(frozen=True, slots=True)
 class CheckedHome:
-    """The numbers of versions and ledger entries in a home that is not damaged."""
+    """The result of checking an undamaged home: how many adapter versions and ledger entries it holds."""
 
     versions: int
-    """Number of versions in the registry."""
+    """Number of adapter versions in the registry."""
     unrecorded: tuple[str, ...]
-    """Full names of the versions that have no entry in the ledger."""
+    """Full names of the adapter versions that have no entry in the ledger."""
     ledger_entries: int
     ledger_last: str | None
-    """Hash of the ledger's last entry; None without a ledger."""
+    """Hash of the ledger's last entry; None if the home has no ledger."""
 
 
 def check_contents(home: Path, public_key: PublicKey | Path | None, shown: Path) -> CheckedHome:
-    """Read and hash every version in `home`, and judge its ledger. Reports problems as those of `shown`.
+    """Read and hash every adapter version in `home`, and verify the ledger. Errors name the path `shown`.
 
-    Nobody may change `home` meanwhile. `public_key` is a ledger key from elsewhere. Default: the one beside
-    the ledger. Raises `BackupError`, `LedgerError` for a key that cannot be read, and `OSError`.
+    No process may change `home` meanwhile. `public_key` is a trusted ledger key from elsewhere; by default
+    the key beside the ledger is used. Raises `BackupError` for a damaged home, `LedgerError` for a key that
+    cannot be read, and `OSError`.
     """
     verdict = _verify_ledger(home / "ledger", public_key, shown)
     listing = RegistryListing.read(home / "registry", ())
@@ -41,8 +44,11 @@ def check_contents(home: Path, public_key: PublicKey | Path | None, shown: Path)
         try:
             digest = entry.read().digest
         except AdapterError as problem:
-            reason = f"{entry.full_name} is damaged: {problem.reason}"
-            remedy = "See oneseek adapters verify. Retire it with --delete, or restore it from a backup."
+            reason = f"the adapter version {entry.full_name} is damaged: {problem.reason}"
+            remedy = (
+                "For details run: oneseek adapters verify. Retire the version with --delete, "
+                "or restore it from a backup."
+            )
             raise BackupError(shown, reason, remedy) from problem
         if verdict is not None and digest not in verdict.known:
             unrecorded.append(entry.full_name)
@@ -52,16 +58,19 @@ def check_contents(home: Path, public_key: PublicKey | Path | None, shown: Path)
 
 
 def _verify_ledger(folder: Path, public_key: PublicKey | Path | None, shown: Path) -> LedgerVerdict | None:
-    """Return the hash of the ledger's last entry. None if the ledger is empty."""
+    """Verify the ledger in `folder` and return the verdict; None if the ledger has no entries. Raises
+    `BackupError` if the ledger does not verify.
+    """
     if not Ledger.open(folder).begun:
         return None
     trusted = PublicKey.read(public_key) if isinstance(public_key, Path) else public_key
     verdict = judge_ledger(folder, trusted)
     if verdict.faults:
-        reason = f"its ledger does not verify: {verdict.faults[0].message}"
+        reason = f"the ledger does not verify: {verdict.faults[0].message}"
         raise BackupError(
             shown,
             reason,
-            "For details run: oneseek ledger verify. To fix the ledger run: oneseek ledger repair.",
+            "To see all faults of the ledger run: oneseek ledger verify. "
+            "To repair the ledger run: oneseek ledger repair.",
         )
     return verdict

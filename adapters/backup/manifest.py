@@ -13,14 +13,15 @@ from adapters.ledger.ledger import LOCK_FILE
 from adapters.registry.registry import LOCK_NAME
 
 BACKUP_FORMAT = 1
-"""Version of the archive's format. Raise it if an older OneSeek would misread a newer backup."""
+"""Version of the backup archive's format. Increase it if an older OneSeek would misread a newer backup."""
 MANIFEST_FILE = "backup.json"
 MAX_MANIFEST = 64 * 1024 * 1024
 """Maximum size of `backup.json` in bytes, enough for about 400,000 files."""
 PARTS = ("keys", "ledger", "registry")
-"""Folders of a home that a backup holds, in the order in which they are restored.
+"""Folders of OneSeek's home that a backup contains, in the order in which they are restored.
 
-Graphs and caches are left out, since they are built again."""
+ONNX graphs and caches are left out, because the server builds them again.
+"""
 
 LOCKS = frozenset({LOCK_FILE, LOCK_NAME})
 """Names of lock files, which are not backed up."""
@@ -34,10 +35,10 @@ class BackupError(FileRefusedError):
 
 @dataclass(frozen=True, slots=True)
 class BackedUpFile:
-    """One file in the backup of a home."""
+    """One file in the backup of OneSeek's home."""
 
     path: str
-    """Path relative to the home, with `/` between its parts."""
+    """Path of the file relative to OneSeek's home, with `/` between its parts."""
     size: int
     """Size of the file in bytes."""
     sha256: str
@@ -47,27 +48,29 @@ class BackedUpFile:
 
     @property
     def part(self) -> str:
-        """Name of the home's folder that the file is in."""
+        """Top-level folder of the home that holds the file: `keys`, `ledger` or `registry`."""
         return self.path.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class BackupManifest:
-    """The list of everything in a backup."""
+    """The contents of a backup's `backup.json`: where the backup comes from, its ledger's state and its
+    files.
+    """
 
     oneseek: str
     """Version of OneSeek that made the backup."""
     created: str
     """Time of the backup in UTC, ISO 8601."""
     home_format: int
-    """Format of the home, as `adapters.home` counts it."""
+    """Format number of the home that was backed up; see `adapters.home`."""
     ledger_entries: int
     ledger_last: str | None
-    """Hash of the ledger's last entry; None without a ledger."""
+    """Hash of the ledger's last entry; None if the home has no ledger."""
     files: tuple[BackedUpFile, ...]
 
     def to_bytes(self) -> bytes:
-        """Return the contents of `backup.json`."""
+        """Return the contents of `backup.json` as JSON bytes."""
         files = [
             {"path": one.path, "size": one.size, "sha256": one.sha256, "private": one.private}
             for one in self.files
@@ -84,12 +87,16 @@ class BackupManifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, file: Path) -> BackupManifest:
-        """Read what `to_bytes` wrote into the backup `file`. Raises `BackupError`."""
+        """Parse `data`, the contents of `backup.json`. `file` is the backup's path, for errors. Raises
+        `BackupError` for damaged contents or an unknown format.
+        """
         try:
             found = cast("dict[str, Any]", json.loads(data))
             if found["format"] != BACKUP_FORMAT:
-                reason = f"is a backup of format {found['format']}, and this OneSeek reads {BACKUP_FORMAT}"
-                raise BackupError(file, reason, "Restore it with a newer OneSeek.")
+                reason = f"the backup has format {found['format']}, but OneSeek reads format {BACKUP_FORMAT}"
+                raise BackupError(
+                    file, reason, "The backup is newer than this OneSeek: restore it with a newer OneSeek."
+                )
             ledger = cast("dict[str, Any]", found["ledger"])
             return cls(
                 oneseek=str(found["oneseek"]),
@@ -102,7 +109,7 @@ class BackupManifest:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, BackupError):
                 raise
-            reason = f"its {MANIFEST_FILE} is damaged ({type(error).__name__}: {error})"
+            reason = f"the backup's {MANIFEST_FILE} is damaged ({type(error).__name__}: {error})"
             raise BackupError(file, reason, "Use another backup.") from error
 
 
@@ -111,10 +118,13 @@ def _file(found: dict[str, Any], file: Path) -> BackedUpFile:
     path = PurePosixPath(one.path)
     plain = str(path) == one.path and not path.is_absolute() and ".." not in path.parts
     if not plain or "\\" in one.path or ":" in one.path or one.part not in PARTS or len(path.parts) < 2:
-        reason = f"{MANIFEST_FILE} names a file outside of {', '.join(PARTS)}"
+        reason = f"the backup's {MANIFEST_FILE} names a file outside of {', '.join(PARTS)}"
         raise BackupError(file, reason, "Use another backup.", field="path", value=one.path)
     if one.size < 0 or not _DIGEST.fullmatch(one.sha256):
         raise BackupError(
-            file, "lists a file with an invalid size or hash", "Use another backup.", field=one.path
+            file,
+            "the backup's backup.json gives this file an invalid size or SHA-256",
+            "Use another backup.",
+            field=one.path,
         )
     return one

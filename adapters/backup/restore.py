@@ -1,4 +1,4 @@
-"""Restores a backup. Everything in it is checked before the first folder is moved to the home."""
+"""Restore a backup. All of its contents are checked before the first folder is moved into OneSeek's home."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Restored:
 
 
 def restore_backup(file: Path, home: Path, *, public_key: PublicKey | Path | None = None) -> Restored:
-    """Restore the backup `file` into `home`, which must not have a registry or ledger yet.
+    """Restore the backup `file` into `home`, which must not hold another registry, ledger or keys.
 
-    Before any folder is put in its place, every file is compared with the hash in `backup.json`, every
-    version is read, and the ledger is verified, with `public_key` if it is given. If a restore was
-    interrupted, start it again to continue. Raises `BackupError` if the backup is damaged or the home holds
-    something else, `HomeError` for a home of a newer format, and `OSError`.
+    Before any folder is moved into `home`, every file's SHA-256 is compared with `backup.json`, every adapter
+    version is read, and the ledger is verified, with `public_key` if it is given. To continue an interrupted
+    restore, start it again. Raises `BackupError` if the backup is damaged or `home` holds other contents,
+    `HomeError` if `home` has a newer format, and `OSError`.
     """
     check_home(home)
     existed = home.is_dir()
@@ -60,7 +60,7 @@ def restore_backup(file: Path, home: Path, *, public_key: PublicKey | Path | Non
             manifest = _unpack(file, scratch)
             contents = check_contents(scratch, public_key, file)
             if contents.ledger_last != manifest.ledger_last:
-                reason = f"its ledger ends in {contents.ledger_last}, and {MANIFEST_FILE} names another entry"
+                reason = f"the ledger ends in {contents.ledger_last}, but {MANIFEST_FILE} names another entry"
                 raise BackupError(file, reason, _ANOTHER)
             missing = [part for part in _parts(manifest) if not _is_there(home, part, manifest)]
             flush_tree(scratch)
@@ -82,15 +82,19 @@ def _parts(manifest: BackupManifest) -> list[str]:
 
 
 def _is_there(home: Path, part: str, manifest: BackupManifest) -> bool:
-    """True if `part` is already restored. Raises `BackupError` if the home has a different one."""
+    """Return True if `home` already holds the backup's folder `part`. Raises `BackupError` if that folder
+    differs from the backup's.
+    """
     folder = home / part
     if not folder.is_dir() or not any(path.name not in LOCKS for path in folder.iterdir()):
         return False
     wanted = {one.path: one for one in manifest.files if one.part == part}
     for one in wanted.values():
         if not _is_same(home / one.path, one):
-            remedy = "Restore into another folder with --home PATH, or move this one away first."
-            raise BackupError(folder, "already exists, and differs from the backup", remedy)
+            remedy = "Restore into another folder with --home PATH, or move this folder away first."
+            raise BackupError(
+                folder, "this folder of OneSeek's home exists, and differs from the backup", remedy
+            )
     return True
 
 
@@ -103,7 +107,9 @@ def _is_same(path: Path, one: BackedUpFile) -> bool:
 
 
 def _unpack(file: Path, folder: Path) -> BackupManifest:
-    """Write every file of the backup to `folder`, and check its size and hash."""
+    """Write every file of the backup to `folder`, and check its size and SHA-256. Returns the contents of
+    `backup.json`. Raises `BackupError` for a damaged backup.
+    """
     try:
         with open_regular(file) as raw, tarfile.open(fileobj=raw, mode="r:gz") as tar:
             members = iter(tar)
@@ -115,11 +121,11 @@ def _unpack(file: Path, folder: Path) -> BackupManifest:
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise BackupError(file, f"is not a backup, or is damaged ({error})", _ANOTHER) from error
+        raise BackupError(file, f"the file is not a backup, or is damaged ({error})", _ANOTHER) from error
     if wanted:
         raise BackupError(
             file,
-            f"does not hold {len(wanted)} of the files in its list, such as {next(iter(wanted))}",
+            f"the backup lacks {len(wanted)} of the files that it lists, such as {next(iter(wanted))}",
             _ANOTHER,
         )
     return manifest
@@ -128,11 +134,15 @@ def _unpack(file: Path, folder: Path) -> BackupManifest:
 def _read_manifest(file: Path, tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo]) -> BackupManifest:
     first = next(members, None)
     if first is None or first.name != MANIFEST_FILE or not first.isreg() or first.size > MAX_MANIFEST:
-        raise BackupError(file, f"does not begin with {MANIFEST_FILE}, so it is not a backup", _ANOTHER)
+        raise BackupError(
+            file, f"the archive does not begin with {MANIFEST_FILE}, so it is not a backup", _ANOTHER
+        )
     manifest = BackupManifest.from_bytes(_contents(tar, first).read(), file)
     if manifest.home_format > FORMAT:
-        reason = f"is of a home of format {manifest.home_format}, and this OneSeek reads up to {FORMAT}"
-        raise BackupError(file, reason, "Restore it with a newer OneSeek.")
+        reason = f"the backed-up home has format {manifest.home_format}, but OneSeek reads up to {FORMAT}"
+        raise BackupError(
+            file, reason, "The backup is newer than this OneSeek: restore it with a newer OneSeek."
+        )
     return manifest
 
 
@@ -145,7 +155,7 @@ def _write(
 ) -> None:
     one = wanted.get(member.name)
     if one is None or not member.isreg() or member.size != one.size:
-        reason = f"{MANIFEST_FILE} does not know it, or knows another size"
+        reason = f"{MANIFEST_FILE} does not list this file, or lists it with another size"
         raise BackupError(file, reason, _ANOTHER, field="member", value=member.name)
     path = folder / one.path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +166,9 @@ def _write(
             digest.update(piece)
             target.write(piece)
     if digest.hexdigest() != one.sha256:
-        raise BackupError(file, f"{one.path} differs from the file that was backed up", _ANOTHER)
+        raise BackupError(
+            file, f"the SHA-256 of {one.path} in the backup is not the one in backup.json", _ANOTHER
+        )
 
 
 def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""Makes a backup of a home: a gzipped tar with `backup.json` first."""
+"""Write a backup of OneSeek's home: a gzipped tar archive whose first file is `backup.json`."""
 
 from __future__ import annotations
 
@@ -34,26 +34,27 @@ class Backup:
 
     @property
     def size(self) -> int:
-        """Total size of the files in bytes, before compression."""
+        """Total size of the backed-up files in bytes, before compression."""
         return sum(one.size for one in self.manifest.files)
 
 
 def write_backup(home: Path, file: Path, *, keys: bool = True) -> Backup:
-    """Write registry, ledger and keys of `home` to `file`, as of one moment.
+    """Write a consistent backup of the registry, the ledger and the keys in `home` to `file`.
 
-    Every version is hashed and the ledger is verified first. The registry and the ledger are locked
-    meanwhile: a running server continues to serve, and changes wait. Without `keys` the signing key and the
-    API keys are left out. Raises `BackupError` if `file` exists, if there is nothing to back up, or if the
-    home is damaged, `HomeError`, `RegistryError` and `LedgerError`, and `OSError`; then no file is left.
+    Every adapter version is hashed and the ledger is verified first. The registry and the ledger are locked
+    until the backup is written: a running server continues to serve, and changes wait. If `keys` is False,
+    the signing key and the API keys are left out. Raises `BackupError` if `file` exists, if there is nothing
+    to back up, or if the home is damaged; also `HomeError`, `RegistryError`, `LedgerError` and `OSError`.
+    After an error, no incomplete backup is left.
     """
     if os.path.lexists(file):
-        raise BackupError(file, "already exists", "Give the name of a new file.")
+        raise BackupError(file, "the backup's file already exists", "Give the name of a new file.")
     check_home(home)
     if not any((home / part).is_dir() for part in PARTS):
         raise BackupError(
             home,
-            "does not hold a registry or a ledger, so there is nothing to back up",
-            "Give OneSeek's home with --home PATH.",
+            "the folder does not hold a registry or a ledger, so there is nothing to back up",
+            "Name the folder of OneSeek's home with --home PATH.",
         )
     with Registry(home).unchanging(), Ledger.open(home / "ledger").unchanging():
         contents = check_contents(home, None, home)

@@ -1,3 +1,3 @@
-"""JSON files, base checkpoints and atomic writes on disk. Knows nothing of adapters; everything may import
-it.
+"""Read and write files on disk: JSON, base checkpoints, atomic replacement. This package does not use
+adapters; every package may import it.
 """

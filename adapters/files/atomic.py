@@ -1,8 +1,8 @@
-"""Write files and folders atomically: under a temporary name, flushed, then renamed.
+"""Write files and folders atomically: under a temporary name, flushed to the disk, then renamed.
 
-A temporary name begins with a dot, ends in `.tmp` and lies beside the final one, so the rename is atomic. A
-killed writer leaves such a name behind; whoever holds the lock of that place may delete it. Replace or rename
-files and folders with these functions only, because they retry on Windows.
+A temporary name begins with a dot, ends in `.tmp` and is in the same folder as the final name, so the rename
+is atomic. A killed process leaves its temporary files behind; a process that holds the folder's lock may
+delete them. Replace or rename files and folders with these functions only, because they retry on Windows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _unfinished: set[Path] = set()
 
 @contextmanager
 def staged_file(target: Path) -> Generator[Path]:
-    """Yield a temporary path to write. When the block ends, it replaces `target`."""
+    """Yield a temporary path to write to. When the block ends, the temporary file replaces `target`; after an
+    error it is deleted.
+    """
     made = _make_parents(target.parent)
     temporary = _beside(target, _SUFFIX)
     _unfinished.add(temporary)
@@ -51,10 +53,12 @@ def staged_file(target: Path) -> Generator[Path]:
 
 @contextmanager
 def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
-    """Yield an empty folder to fill. When the block ends, it becomes `target`; after an error it is deleted.
+    """Yield an empty folder to fill. When the block ends, the folder is renamed to `target`; after an error
+    it is deleted.
 
-    With `replace`, it replaces an existing folder, which is restored after an error. Raises `FileExistsError`
-    if `target` exists without `replace`, and `OSError` if the parent folder is not writable.
+    If `replace` is True, an existing `target` is replaced, and restored after an error. Raises
+    `FileExistsError` if `target` exists and `replace` is False, and `OSError` if the parent folder is not
+    writable.
     """
     made = _make_parents(target.parent)
     temporary = _beside(target, _SUFFIX)
@@ -82,9 +86,9 @@ def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
 
 
 def write_file(target: Path, data: bytes | str, mode: int = 0o666) -> None:
-    """Replace `target` by `data`, with text as UTF-8. It is on the disk when this returns.
+    """Write `data` to the file `target` atomically, text as UTF-8, and flush it to the disk before returning.
 
-    The umask narrows `mode`. At no moment does the file have wider permissions.
+    From the moment of its creation, the file has the permissions `mode` as narrowed by the umask.
     """
     with staged_file(target) as temporary:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -93,7 +97,7 @@ def write_file(target: Path, data: bytes | str, mode: int = 0o666) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete `folder`, so that a half-deleted folder never stands under its name."""
+    """Delete `folder`. It is renamed first, so that a partly deleted folder never has its name."""
     temporary = _beside(folder, _SUFFIX)
     rename_folder(folder, temporary)
     flush_folder(folder.parent)
@@ -101,12 +105,16 @@ def remove_folder(folder: Path) -> None:
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Replace `target` by `source`. On Windows, wait for programs that have either one open."""
+    """Rename the file `source` to `target`, replacing `target`. On Windows, retry while a program has either
+    file open.
+    """
     _patiently(lambda: source.replace(target))
 
 
 def rename_folder(source: Path, target: Path) -> None:
-    """Rename a folder. On Windows, wait for programs that have a file in it open, such as a virus scanner."""
+    """Rename a folder. On Windows, retry while a program such as a virus scanner has one of its
+    files open.
+    """
     _patiently(lambda: source.rename(target))
 
 
@@ -123,7 +131,7 @@ def clear_leftovers(place: Path) -> None:
 
 @contextmanager
 def discard_at_exit(path: Path) -> Generator[None]:
-    """Register `path` for `discard_unfinished` while the block runs."""
+    """While the block runs, let `discard_unfinished` delete `path`."""
     _unfinished.add(path)
     try:
         yield
@@ -132,7 +140,9 @@ def discard_at_exit(path: Path) -> Generator[None]:
 
 
 def discard_unfinished() -> None:
-    """Delete everything that this process is still writing. Call it only when the process is about to end."""
+    """Delete the temporary files and folders that this process is still writing. Call it only when the
+    process is about to end.
+    """
     for path in list(_unfinished):
         shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):
@@ -140,7 +150,7 @@ def discard_unfinished() -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Flush all files in `folder`, and their names, to the disk."""
+    """Flush all files in `folder` and its subfolders, and their directory entries, to the disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             flush_folder(path)
@@ -156,7 +166,9 @@ def flush(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the names in `folder` to the disk. Windows does so by itself and has no call for it."""
+    """Flush the directory entries of `folder` to the disk. Do nothing on Windows, which has no
+    call for it.
+    """
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -186,14 +198,18 @@ def _swap(new: Path, target: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Delete a folder that is no longer needed. If that fails twice, leave it to the next writer."""
+    """Delete a folder that is no longer needed. If two attempts fail, leave the remaining files for a later
+    clean-up.
+    """
     with suppress(OSError):
         _patiently(lambda: shutil.rmtree(folder))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _recover(target: Path) -> None:
-    """Clean up after a process that was killed in `_swap`: restore the old folder, or delete it."""
+    """Clean up after a process that was killed in `_swap`: restore the old folder if `target` is missing,
+    else delete the old folder.
+    """
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}{re.escape(_OLD)}")
     for path in target.parent.iterdir():
         if not name.fullmatch(path.name):
@@ -205,8 +221,8 @@ def _recover(target: Path) -> None:
 
 
 def _patiently(change: Callable[[], object]) -> None:
-    """Retry a rename that Windows refuses because a file is open. If a reader has it open, the rename soon
-    succeeds. After the last attempt, raise the error.
+    """Run `change`, a rename or a deletion, and retry it while Windows refuses it because a file is open. If
+    the last attempt fails, raise its error.
     """
     for pause in _PAUSES if sys.platform == "win32" else ():
         try:
@@ -222,7 +238,9 @@ def _beside(target: Path, suffix: str) -> Path:
 
 
 def _make_parents(folder: Path) -> list[Path]:
-    """Make `folder` and its parents, flushed. Returns those that were missing, deepest first."""
+    """Create `folder` and its missing parents, and flush them to the disk. Returns the folders that were
+    missing, deepest first.
+    """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -235,7 +253,7 @@ def _make_parents(folder: Path) -> list[Path]:
 
 
 def _unmake(made: list[Path]) -> None:
-    """Delete those folders from `_make_parents` that exist and are still empty."""
+    """Delete the folders `made` that `_make_parents` created, unless they are no longer empty."""
     with suppress(OSError):
         for folder in made:
             if folder.exists():

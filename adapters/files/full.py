@@ -1,4 +1,4 @@
-"""Report a full disk as one error that names the path, whichever library noticed it."""
+"""Turn a full-disk error of Python, torch or safetensors into an `OSError` that names the path."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ _NUMBERS = "|".join(map(str, sorted(FULL)))
 _SAID = re.compile(
     rf"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+|\(os error (?:{_NUMBERS})\)"
 )
-"""Parts of the messages with which torch and safetensors report a full disk. They give no error number."""
+"""Matches the messages with which torch and safetensors report a full disk. Their errors have no error
+number.
+"""
 
 
 @contextmanager
 def naming(target: Path) -> Generator[None]:
-    """Make a full-disk error inside the block name `target`, unless it already names a file.
+    """Run the block, and add the path `target` to a full-disk error that names no file.
 
-    Errors of torch and safetensors become `OSError`.
+    Full-disk errors of torch and safetensors become `OSError`.
     """
     try:
         yield

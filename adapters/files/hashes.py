@@ -1,7 +1,7 @@
-"""Cache of file hashes, by the file's path and by its size, times and inode.
+"""Cache the SHA-256 of files by the file's path, size, times and inode.
 
-It is one file in the home's cache that lines are appended to. Torn lines, and lines for an older state of
-their file, are ignored. If the cache is damaged, files are hashed again.
+The cache is one file in the home's folder `cache`, to which lines are appended. Incomplete lines, and lines
+about an older state of a file, are ignored. If the cache is damaged, files are hashed again.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import threading
 from pathlib import Path
 
 MAX_LINES = 100_000
-"""Number of lines after which the file is started afresh."""
+"""Number of lines after which the cache file is emptied and begun again."""
 _FIELDS = ("size", "mtime_ns", "ctime_ns", "inode")
 
 State = tuple[int, ...]
-"""Size, times and inode of a file."""
+"""Size, mtime, ctime and inode of a file, by which a change of the file is noticed."""
 
 
 def hash_file(home: Path) -> Path:
-    """Path of the hash cache in a home."""
+    """Return the path of the hash cache in OneSeek's home."""
     return home / "cache" / "adapter-hashes.jsonl"
 
 
 def file_state(status: os.stat_result) -> State:
-    """Return a value that changes whenever the file does. It includes ctime, since rsync can keep size and
-    mtime.
+    """Return the size, mtime, ctime and inode of a file; at least one of them changes whenever the file does.
+    ctime is included because rsync can keep size and mtime.
     """
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 class HashCache:
-    """Remembers hashes in the file `path`. Safe to use from any thread and from several processes."""
+    """Cache of SHA-256 hashes in the file `path`. Safe to use from any thread and from several processes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,7 +41,9 @@ class HashCache:
         self._lines = 0
 
     def get(self, file: Path) -> str | None:
-        """Return the SHA-256 of `file` in hex if it was stored for the file's present state, else None."""
+        """Return the cached SHA-256 of `file` in hex; None if it is not cached for the file's
+        present state.
+        """
         try:
             state = file_state(file.stat())
         except OSError:
@@ -51,7 +53,9 @@ class HashCache:
         return found[1] if found is not None and found[0] == state else None
 
     def put(self, file: Path, state: State, sha256: str) -> None:
-        """Store the hash of `file` in `state`. If the cache is not writable, it is only kept in memory."""
+        """Store the SHA-256 that `file` has in the given state. If the cache file is not writable, the hash
+        is kept in memory only.
+        """
         line = json.dumps({"path": _key(file), **dict(zip(_FIELDS, state, strict=True)), "sha256": sha256})
         with self._lock:
             known = self._read()

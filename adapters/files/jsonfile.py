@@ -1,7 +1,7 @@
 r"""JSON objects on disk: read with limits, written atomically, and in one canonical form.
 
-The canonical form is part of every digest, so it never changes: keys sorted by code point, no white space,
-characters past ASCII as `\uXXXX`, and integers in decimal. A float without a fraction (below 2**53) is
+The canonical form is the input of every digest, so it never changes: keys sorted by code point, no white
+space, characters past ASCII as `\uXXXX`, and integers in decimal. A float without a fraction (below 2**53) is
 written as an integer. Any other float is the shortest decimal that reads back as itself, in Python's
 notation.
 """
@@ -27,25 +27,25 @@ _PAIR = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{
 
 
 def read_object(path: Path, limit: int, error: type[FileRefusedError]) -> dict[str, Any]:
-    """Read the JSON object in `path`, a file of at most `limit` bytes.
+    """Read the JSON object in the file `path`, which may have at most `limit` bytes.
 
     Raises `error` if the file does not exist, is not a regular file, is too large, or is not a UTF-8 JSON
-    object. Also refuses a key that appears twice, NaN, Infinity, half of a character, and a number that is
-    too large.
+    object. Also refuses a key that appears twice, NaN, Infinity, a lone surrogate, and a number that is too
+    large.
     """
     try:
         data = read_regular(path, limit + 1)
     except OSError as problem:
         raise error(
-            path, f"cannot be read ({problem.strerror})", "Check the path and its permissions."
+            path, f"the file cannot be read ({problem.strerror})", "Check the path and its permissions."
         ) from problem
     if len(data) > limit:
-        raise error(path, f"is larger than {limit} bytes", "Check that you meant this file.")
+        raise error(path, f"the file is larger than {limit} bytes", "Check that this is the right file.")
     return parse_object(data, path, error)
 
 
 def parse_object(data: bytes, path: Path, error: type[FileRefusedError]) -> dict[str, Any]:
-    """Read the JSON object in `data`. `path` appears in errors. See `read_object`."""
+    """Parse the JSON object in `data`, with the checks of `read_object`. `path` is named in errors."""
     remedy = "Save or download the file again."
     try:
         text = data.decode("utf-8-sig")
@@ -57,14 +57,16 @@ def parse_object(data: bytes, path: Path, error: type[FileRefusedError]) -> dict
             parse_float=parse_number,
         )
     except (ValueError, RecursionError) as problem:
-        raise error(path, f"is not valid JSON ({_first_line(problem)})", remedy) from problem
+        raise error(path, f"the file is not valid JSON ({_first_line(problem)})", remedy) from problem
     if not isinstance(found, dict):
-        raise error(path, "does not hold a JSON object", remedy)
+        raise error(path, "the file does not hold a JSON object", remedy)
     return found
 
 
 def canonical_json(value: object) -> bytes:
-    """Return `value` in the canonical form that the module's docstring defines."""
+    """Return `value` as canonical JSON, whose form the module's docstring defines: sorted keys, no white
+    space, ASCII.
+    """
     plain = _plain_numbers(value)
     return json.dumps(
         plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
@@ -72,7 +74,8 @@ def canonical_json(value: object) -> bytes:
 
 
 def write_object(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` to `path` atomically: a reader, or a crash, sees the old file or the new one.
+    """Write `value` as JSON to `path` atomically: a concurrent reader, or a crash, sees either the old file
+    or the new one.
 
     Raises `OSError` if the folder is not writable; then the old file is unchanged.
     """
@@ -86,21 +89,23 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = next(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"the key {twice[:64]!r} appears twice")
+        raise ValueError(f"the key {twice[:64]!r} appears twice in a JSON object")
     return found
 
 
 def _refuse_half_characters(text: str) -> None:
-    """Refuse a lone surrogate. No file can hold one, so writing the value again would fail."""
+    """Raise `ValueError` if the JSON `text` escapes a lone surrogate. UTF-8 cannot encode it, so the value
+    could not be written again.
+    """
     if _SURROGATE.search(text) is None:
         return
     halves: list[str] = _SURROGATES.findall(text.replace("\\\\", ""))
     if any(_PAIR.fullmatch(run) is None for run in halves):
-        raise ValueError("holds text with half of a character (a lone surrogate such as \\ud800)")
+        raise ValueError("the JSON holds half of a character (a lone surrogate such as \\ud800)")
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number in JSON")
+    raise ValueError(f"{name} is not a number in JSON, which allows finite numbers only")
 
 
 def _first_line(problem: Exception) -> str:

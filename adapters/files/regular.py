@@ -1,4 +1,4 @@
-"""Open files that somebody else may have made: only regular files, and without ever waiting."""
+"""Open files that other users may have made: only regular files, and without blocking on a pipe or device."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ def copy_regular(source: Path, target: Path) -> None:
 
 def _refuse_special(mode: int, path: Path) -> None:
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file, but a folder, pipe, socket or device", str(path))

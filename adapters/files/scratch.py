@@ -1,4 +1,4 @@
-"""A temporary folder for one process's unfinished work. It is deleted when the block that uses it ends."""
+"""A temporary folder for one process's unfinished work, deleted when its `with` block ends."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LOCK = ".lock"
 
 @contextmanager
 def scratch_folder(place: Path) -> Generator[Path]:
-    """Make an empty folder inside the folder `place`, and delete it when the block ends. If `place` is then
-    empty, delete it too.
+    """Yield a new empty folder inside the folder `place`, and delete the new folder when the block ends. If
+    `place` is then empty, delete `place` too.
 
-    Folders of killed processes are deleted first; a lock shows which folders are still in use. The block may
-    begin in one thread and end in another. Raises `OSError` if `place` is not writable.
+    Folders of killed processes are deleted first; a lock file beside each folder shows whether it is in use.
+    The block may begin in one thread and end in another. Raises `OSError` if `place` is not writable.
     """
     place.mkdir(parents=True, exist_ok=True)
     _clear(place)

@@ -1,4 +1,4 @@
-"""Find the base's tokenizer in a folder: one rule for discovery, digest, serving and training."""
+"""Find a base's tokenizer file. Discovery, digests, serving and training all use this rule."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ missing.
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """Return the tokenizer file of the base in `folder`; None if it has none that can be read."""
+    """Return the tokenizer file of the base in `folder`; None if it has neither tokenizer.json nor
+    spiece.model.
+    """
     files = (folder / name for name in (TOKENIZER_FILE, SPIECE_FILE))
     return next((file for file in files if file.is_file()), None)

@@ -1,8 +1,8 @@
-"""Find the safetensors files that make up a base: one rule for digest, engine, merge and checks.
+"""Find the safetensors files of a base. Digests, the engine, merging and checks all use this rule.
 
 The rule is that of transformers 5.23, `modeling_utils._get_resolved_checkpoint_files`. If config.json has
-`transformers_weights`, that file or index is used, else model.safetensors, else the files that
-model.safetensors.index.json names. Nothing else in the folder is read: no consolidated.safetensors in
+`transformers_weights`, the file or index that it names is used; else model.safetensors; else the files that
+model.safetensors.index.json names. No other file in the folder is read: no consolidated.safetensors in
 Mistral's own layout, and no shards without an index.
 """
 
@@ -19,7 +19,7 @@ HEAD = "lm_head.weight"
 """Name of the output head's tensor in every causal language model of transformers."""
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_BASE_JSON_BYTES = 64 << 20
-COMPLETE = "Download or save the complete base again."
+COMPLETE = "The base is incomplete or damaged: download or save all of its files again."
 
 _EXPLICIT = "transformers_weights"
 _SUFFIX, _INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
@@ -30,11 +30,13 @@ class CheckpointFiles:
     """The weight files of a base."""
 
     files: tuple[Path, ...]
-    """The files, in the order of the digest. If two hold a tensor of one name, the later one counts."""
+    """The weight files, in the order in which the digest reads them. If two files hold a tensor of one name,
+    the later file counts.
+    """
     index: Path | None = None
-    """The index that names the files. None if there is only one file."""
+    """Path of the index file that lists the weight files; None if there is only one weight file."""
     warning: str | None = None
-    """Warning about other files in the folder that programs may take for the base. None if there are none."""
+    """Warning if the folder holds other weight files that programs may take for the base; None otherwise."""
 
 
 def find_checkpoint(folder: Path) -> CheckpointFiles:
@@ -56,24 +58,26 @@ def find_checkpoint(folder: Path) -> CheckpointFiles:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Return the checkpoint's weight files. Raises the errors of `find_checkpoint`."""
+    """Return the weight files of the base in `folder`. Raises the errors of `find_checkpoint`."""
     return find_checkpoint(folder).files
 
 
 def named_in_full(names: Collection[str], prefix: str) -> dict[str, str]:
-    """Map each tensor's name in a checkpoint to its name in the whole model, which has a head.
+    """Map each tensor's name in a checkpoint to its name in the full causal language model, which has an
+    output head.
 
     This is transformers' rule (`PreTrainedModel.from_pretrained`). If no name begins with `prefix`, the
-    checkpoint holds the model without its head and omits the prefix, as OpenAI's GPT-2 does.
+    checkpoint holds the model without its head and its names lack the prefix, as in OpenAI's GPT-2.
     """
     bare = prefix and not any(name.startswith(f"{prefix}.") for name in names)
     return {name: f"{prefix}.{name}" if bare and name != HEAD else name for name in names}
 
 
 def every_safetensors(folder: Path) -> frozenset[str]:
-    """List the files that vLLM reads from `folder`: all *.safetensors files, or those that the index names.
+    """Return the names of the files that vLLM reads from `folder`: all *.safetensors files, or those that the
+    index names.
 
-    Its `DefaultModelLoader._prepare_weights` uses the index even if model.safetensors lies beside it.
+    vLLM's `DefaultModelLoader._prepare_weights` uses the index even if model.safetensors lies beside it.
     """
     found = {path.name for path in folder.glob("*.safetensors")}
     index = folder / INDEX_FILE
@@ -83,7 +87,9 @@ def every_safetensors(folder: Path) -> frozenset[str]:
 
 
 def _explicit(folder: Path) -> Path | None:
-    """Return the file that config.json names, if it names one."""
+    """Return the weight file or index that config.json names as `transformers_weights`; None if it names
+    none. Raises `BaseModelError` for an invalid name or a missing file.
+    """
     config = folder / "config.json"
     if not config.is_file():
         return None
@@ -91,28 +97,32 @@ def _explicit(folder: Path) -> Path | None:
     if name is None:
         return None
     if not _is_plain(name) or not str(name).endswith((_SUFFIX, _INDEX_SUFFIX)):
-        reason = "is not the name of a safetensors file, or of an index, beside it"
+        reason = "the value is not the name of a safetensors file, or of an index, beside config.json"
         raise BaseModelError(config, reason, COMPLETE, field=_EXPLICIT, value=name)
     found = folder / str(name)
     if not found.is_file():
-        raise BaseModelError(found, f"is missing, but config.json names it as {_EXPLICIT}", COMPLETE)
+        raise BaseModelError(
+            found, f"the weight file is missing, but config.json names it as {_EXPLICIT}", COMPLETE
+        )
     return found
 
 
 def _indexed(index: Path) -> tuple[Path, ...]:
-    """Return the files that an index names, sorted."""
+    """Return the weight files that the index file `index` names, sorted by name. Raises `BaseModelError` for
+    an invalid name or a missing file.
+    """
     names = _weight_map(index)
     if not names:
-        raise BaseModelError(index, "does not name any file in its weight_map", COMPLETE)
+        raise BaseModelError(index, "the index does not name any weight file in its weight_map", COMPLETE)
     files: list[Path] = []
     for name in sorted(names, key=str):
         if not _is_plain(name) or not str(name).endswith(_SUFFIX):
-            reason = "is not the name of a file beside it"
+            reason = "the value is not the name of a safetensors file beside the index"
             raise BaseModelError(index, reason, COMPLETE, field="weight_map", value=name)
         files.append(index.parent / str(name))
     for file in files:
         if not file.is_file():
-            raise BaseModelError(file, f"is missing, but {index.name} names it", COMPLETE)
+            raise BaseModelError(file, f"the weight file is missing, but {index.name} names it", COMPLETE)
     return tuple(files)
 
 
@@ -127,23 +137,23 @@ def _is_plain(name: object) -> bool:
 
 
 def _warning(folder: Path) -> str | None:
-    """Return a warning about files beside model.safetensors that could be taken for the base."""
+    """Return a warning if files beside model.safetensors could be taken for the base; None otherwise."""
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
     others = [INDEX_FILE] if (folder / INDEX_FILE).is_file() else shards[:1]
     if not others:
         return None
     return (
-        f"{folder} holds {SINGLE_FILE} and {others[0]}: the base is {SINGLE_FILE} alone. "
-        "Remove the files that you do not need"
+        f"{folder} holds {SINGLE_FILE} and {others[0]}: only {SINGLE_FILE} is used as the base. "
+        "Remove the weight files that you do not need"
     )
 
 
 def _nothing(folder: Path) -> BaseModelError:
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     if not names:
-        return BaseModelError(folder, f"holds no {_SUFFIX} file", COMPLETE)
+        return BaseModelError(folder, f"the base's folder holds no {_SUFFIX} file", COMPLETE)
     if all(name.startswith("consolidated") for name in names):
-        reason = f"holds only {names[0]}, which is in Mistral's own layout"
+        reason = f"the base's folder holds only {names[0]}, which is in Mistral's own layout"
         return BaseModelError(folder, reason, "Download the base in Hugging Face layout: model*.safetensors.")
-    reason = f"holds {names[0]}, but neither {SINGLE_FILE} nor {INDEX_FILE}"
+    reason = f"the base's folder holds {names[0]}, but neither {SINGLE_FILE} nor {INDEX_FILE}"
     return BaseModelError(folder, reason, COMPLETE)

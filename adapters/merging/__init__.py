@@ -1,3 +1,3 @@
-"""Merge an adapter into its base, or combine adapters. torch is only used in child processes; `server.cli`
-imports this package.
+"""Merge an adapter into its base, or combine several adapters into one. torch is only used in child
+processes; `server.cli` imports this package.
 """

@@ -1,7 +1,7 @@
-"""Combine several adapters of one base into one. PEFT does so in a child process; the result is checked.
+"""Combine several adapters of one base into one adapter, with PEFT in a child process.
 
-The results of PEFT's methods differ widely. So the distance from the exact weighted sum is measured and
-recorded.
+The results of PEFT's methods differ widely, so the distance of the result from the exact weighted sum is
+measured and recorded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ Method = Literal["svd", "linear", "ties", "dare_ties"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 _FACTORIZED = frozenset({"linear", "ties", "dare_ties"})
-"""Methods that combine the factors themselves, so that all ranks must be equal."""
+"""PEFT's methods that combine the LoRA factors A and B themselves, so that all adapters must have the same
+rank.
+"""
 
 
 class CombineError(FileRefusedError):
@@ -38,57 +40,68 @@ class CombineError(FileRefusedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CombineResult:
-    """An adapter that was combined from others."""
+    """The result of `Combination.make`: the new adapter, and its distance from the exact weighted sum."""
 
     adapter: Adapter
     apart: float
-    """Difference between the result's update and the weighted sum of the adapters' updates, relative to that
-    sum (Frobenius norm).
+    """Distance of the combined adapter's weight update from the weighted sum of the adapters' updates,
+    relative to that sum (Frobenius norm).
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combination:
-    """Which adapters of one base to combine, and how."""
+    """Which adapters of one base to combine, and with which method and weights."""
 
     base: Path
     base_digest: str
     parts: Sequence[tuple[Adapter, float]]
     method: Method = "svd"
     rank: int | None = None
-    """For svd: rank of the result. None: the sum of all ranks, which makes the result exact."""
+    """For the method svd: rank of the result. None: the sum of the adapters' ranks, at most `MAX_RANK`; the
+    sum makes the result exact.
+    """
     density: float = 0.5
-    """For ties and dare_ties: the share of each adapter's numbers to keep."""
+    """For the methods ties and dare_ties: the fraction of each adapter's weights to keep, above 0 and at most
+    1.
+    """
     seed: int = 0
-    """Seed for dare_ties, which drops numbers at random."""
+    """Random seed for the method dare_ties, which drops weights at random."""
 
     def __post_init__(self) -> None:
         if len(self.parts) < 2:
-            raise ValueError("--combine needs at least two adapters, such as sv=0.7,en=0.3")
+            raise ValueError("--combine needs at least two adapters, such as --combine sv=0.7,en=0.3")
         if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}: give one of {', '.join(METHODS)}")
+            raise ValueError(f"--method is {self.method!r}: give one of {', '.join(METHODS)}")
         if not 0 < self.density <= 1:
-            raise ValueError(f"--density is {self.density:g}: give a share above 0 and at most 1")
+            raise ValueError(f"--density is {self.density:g}: give a fraction above 0 and at most 1")
         if self.rank is not None and self.method != "svd":
             raise ValueError(
-                "--rank can be set for the method svd only; the other methods keep the adapters' rank"
+                "--rank can be set for the method svd only: leave --rank out, because the other methods "
+                "keep the adapters' rank"
             )
         if self.rank is not None and not 1 <= self.rank <= MAX_RANK:
-            raise ValueError(f"rank is {self.rank}: give 1 to {MAX_RANK}")
+            raise ValueError(f"--rank is {self.rank}: give an integer from 1 to {MAX_RANK}")
         ranks = {adapter.rank for adapter, _ in self.parts}
         if len(ranks) > 1 and self.method in _FACTORIZED:
             told = ", ".join(f"{adapter.full_name} has {adapter.rank}" for adapter, _ in self.parts)
-            raise ValueError(f"method {self.method} needs adapters of one rank ({told}): use svd")
+            raise ValueError(
+                f"the method {self.method} needs adapters of one rank ({told}): use the method svd"
+            )
 
     def make(self, output: Path, record: Callable[[str], object] = lambda digest: None) -> CombineResult:
-        """Write the result to the folder `output`, in PEFT layout with oneseek.json.
+        """Combine the adapters, and write the result to the folder `output` in PEFT layout with oneseek.json.
 
-        `record` gets its digest before it becomes visible. If `record` raises, nothing is made. Raises
-        `CombineError` if `output` exists or PEFT fails, and `AdapterError` if a part or the result does not
-        fit the base.
+        `record` is called with the result's digest before `output` appears; if `record` raises, `output` is
+        not made. Raises `CombineError` if `output` exists or PEFT fails, and `AdapterError` if an adapter or
+        the result does not fit the base.
         """
         if output.exists():
-            raise CombineError(output, "exists", "Choose another path with --output, or remove it first.")
+            raise CombineError(
+                output,
+                "the output folder already exists",
+                "Choose another path with --output, or remove this one first.",
+            )
         shape = ModelShape.read(self.base)
         parts = [read_adapter(part.path, shape, digest=part.digest) for part, _ in self.parts]
         with staged_folder(output) as folder:
@@ -115,7 +128,7 @@ class Combination:
             run_in_child("adapters.merging.combine_child", given=json.dumps(plan))
         except ChildError as problem:
             remedy = "To install PEFT and torch: pip install 'oneseek[train]'."
-            raise CombineError(folder, f"PEFT did not combine the adapters ({problem})", remedy) from None
+            raise CombineError(folder, f"PEFT could not combine the adapters ({problem})", remedy) from None
 
     def _manifest(self, folder: Path, apart: float) -> dict[str, Any]:
         made = {
@@ -136,15 +149,9 @@ class Combination:
 
 
 def _apart(made: AdapterWeights, parts: Sequence[AdapterWeights], weights: Sequence[float]) -> float:
-    """Return
+    """Return the distance of `made` from the weighted sum of `parts`, divided by the norm of that sum.
 
-    made - sum of weighted parts
-
-    /
-
-    sum
-
-    , computed from products of r x r matrices.
+    The Frobenius norms are computed from products of r x r matrices. Returns 0 if the sum is 0.
     """
     off, size = 0.0, 0.0
     keys = {key for held in (made, *parts) for key in held.modules}
@@ -161,7 +168,7 @@ def _apart(made: AdapterWeights, parts: Sequence[AdapterWeights], weights: Seque
 
 
 def _square(terms: Sequence[tuple[float, LowRank]]) -> float:
-    """Return the squared Frobenius norm of the weighted sum of updates: sum((B'B) * (AA'))."""
+    """Return the squared Frobenius norm of a weighted sum of LoRA updates: sum((B'B) * (AA'))."""
     b: NDArray[np.float64] = np.concatenate(
         [weight * module.scaling * module.b.astype(np.float64) for weight, module in terms], axis=1
     )

@@ -1,11 +1,11 @@
-"""Combines adapters of one base into one, with PEFT's `add_weighted_adapter`. Needs torch and PEFT.
+"""Combine adapters of one base into one, with PEFT's `add_weighted_adapter`. Needs torch and PEFT.
 
-Run as a process of its own, so that the server's command line needs neither:
+Run as a process of its own, so that the server's command line needs neither torch nor PEFT:
 
     python -m adapters.merging.combine_child < plan.json
 
-where the plan holds the arguments of `combine`. The base's weights are not read: its layers stand there
-without contents, and PEFT works on the adapters' factors alone.
+where plan.json holds the arguments of `combine`. The base's weights are not read: the base is built with
+uninitialised layers, because PEFT only combines the adapters' LoRA factors.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ def combine(
     density: float,
     seed: int,
 ) -> None:
-    """Write `weights[0]` times the LoRA in folder `adapters[0]` and so on as one PEFT folder `output`.
+    """Write the weighted combination of the LoRAs in the folders `adapters` to the folder `output`, in PEFT
+    layout.
 
-    Sources: linear, svd: PEFT's task arithmetic (Ilharco et al., 2023); ties: Yadav et al., 2023; dare: Yu et
-    al., 2024. Raises `ValueError` if the method cannot combine these, such as different ranks.
+    Sources of the methods: linear, svd: PEFT's task arithmetic (Ilharco et al., 2023); ties: Yadav et al.,
+    2023; dare: Yu et al., 2024. Raises `ValueError` if the method cannot combine these adapters, for example
+    because their ranks differ.
     """
     torch.manual_seed(seed)
     model = _skeleton(base, adapters)
@@ -60,7 +62,7 @@ def combine(
 
 
 def _skeleton(base: str, adapters: Sequence[str]) -> PeftModel:
-    """Build the base's layers without weights, with all adapters loaded."""
+    """Build the base with uninitialised weights, and load all adapters into it."""
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -73,21 +75,23 @@ def _skeleton(base: str, adapters: Sequence[str]) -> PeftModel:
 
 
 def _name(number: int) -> str:
-    """Return a name for an adapter that is not a number: PEFT looks for it between the dots of a tensor's
-    name.
+    """Return PEFT's name for adapter `number`. It is not a bare number, because PEFT looks for the name
+    between the dots of a tensor's name.
     """
     return f"source{number}"
 
 
 def _lift(folder: Path) -> None:
-    """Move the files from the folder that PEFT makes for a named adapter up to `folder`."""
+    """Move the adapter's files from PEFT's subfolder `combined` up into `folder`, and delete
+    the subfolder.
+    """
     for file in sorted((folder / NAME).iterdir()):
         replace_file(file, folder / file.name)
     (folder / NAME).rmdir()
 
 
 def main() -> None:
-    """Read the plan from standard input and combine."""
+    """Read the arguments of `combine` as JSON from standard input, and call it."""
     combine(**json.load(sys.stdin))
 
 

@@ -1,7 +1,7 @@
-"""Decide how to compare a merged model's logits with base + adapter, and run it in a child process.
+"""Compare a merged model's logits with those of base + adapter, in a child process.
 
-This module needs no torch. If torch, transformers or PEFT is not installed, or memory is short, it reports
-that the check was skipped. Every tensor has been compared before that (`adapters.merging.shards`).
+This module does not need torch. If torch, transformers or PEFT is not installed, or memory is short, it
+reports that the check was skipped. Before this check, `adapters.merging.shards` has compared every tensor.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 _FACTOR, _SPARE = 1.2, 1 << 30
 _BOUNDS = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
-"""Maps each number format of the weights to the largest allowed difference of the logits, as a part of their
-standard deviation.
+"""Maps each data type of the weights to the largest allowed difference of the logits, as a fraction of the
+logits' standard deviation.
 """
 
 
 def compare_logits(base: Path, adapter: Path, merged: Path, wanted: CheckMethod) -> dict[str, Any]:
-    """Compare the logits. Returns the figures of `logits_check.compare` and the type it computed in, or
-    `skipped`.
+    """Compare the logits of the model in `merged` with those of base + adapter.
 
+    Returns the figures of `logits_child.logits_distance` and the data type used, or the reason as `skipped`.
     Raises `WrongModelError` if the logits differ by more than rounding explains, or by as much as those of
-    the base alone. Raises `MergeError` if comparing failed, or cannot be done although `wanted` is `logits`.
+    the base alone. Raises `MergeError` if the comparison fails, or cannot be made although `wanted` is
+    `logits`.
     """
     reason = "not asked for" if wanted == "tensors" else None
     counted = Counter(entry.dtype for path in weight_files(merged) for entry in _floats(path))
@@ -53,7 +54,7 @@ def compare_logits(base: Path, adapter: Path, merged: Path, wanted: CheckMethod)
             raise MergeError(
                 merged,
                 f"the logits of the merged model could not be compared: {reason}",
-                "Or use --check tensors.",
+                "Solve that, or skip this comparison with --check tensors.",
             )
         return {"skipped": reason}
     found = _run(base, adapter, merged, dtype)
@@ -70,7 +71,9 @@ def _floats(path: Path) -> list[Any]:
 
 
 def _affordable(folder: Path, kept: str) -> str | None:
-    """Return float32 if the model fits into free memory, else the type of its weights, else None."""
+    """Return the data type to compute in: float32 if the model fits into free memory, else the weights' own
+    type if the model fits in that, else None.
+    """
     free = psutil.virtual_memory().available
     size = sum(entry.size for path in weight_files(folder) for entry in _floats(path))
     for name in ("F32", kept):
@@ -84,25 +87,27 @@ def _run(base: Path, adapter: Path, merged: Path, dtype: str) -> Mapping[str, fl
     try:
         return json.loads(run_in_child("adapters.merging.logits_child", [*folders, dtype]))
     except ChildError as problem:
-        reason = f"its logits could not be computed ({problem})"
-        raise MergeError(merged, reason, "Use --check tensors, or see the message of transformers.") from None
+        reason = f"the merged model's logits could not be computed ({problem})"
+        raise MergeError(
+            merged,
+            reason,
+            "Solve what transformers reports, or merge without comparing logits: --check tensors.",
+        ) from None
 
 
 def _judge(merged: Path, found: Mapping[str, float], kept: str) -> None:
     difference, effect = found["difference"], found["effect"]
     if not difference <= _BOUNDS[kept]:
-        reason = f"its logits are {difference:.2%} of their spread from base + adapter's"
+        reason = f"its logits differ from base + adapter's by {difference:.2%} of their spread"
         raise WrongModelError(
             merged,
-            f"{reason}; the limit is {_BOUNDS[kept]:.1%}",
-            "Serve the adapter beside the base instead.",
+            f"the merged model is too inaccurate: {reason}; the limit is {_BOUNDS[kept]:.1%}",
+            "Serve the base with the adapter instead of a merged model.",
         )
     if difference >= effect:
-        reason = (
-            f"rounding to {_NAMES[kept]} loses the adapter: it moves logits by {effect:.2%} of their spread"
-        )
+        reason = f"in {_NAMES[kept]}, the adapter moves the logits by {effect:.2%} of their spread"
         raise WrongModelError(
             merged,
-            f"{reason}, but rounding moves them by {difference:.2%}",
-            "Serve the adapter beside the base instead.",
+            f"rounding loses the adapter: {reason}, but rounding moves the logits by {difference:.2%}",
+            "Serve the base with the adapter instead of a merged model.",
         )

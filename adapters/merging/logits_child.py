@@ -1,10 +1,10 @@
-"""Compares a merged model with base + adapter by their logits, through transformers and PEFT.
+"""Compare a merged model with base + adapter by their logits, through transformers and PEFT.
 
 Run as a process of its own, so that the server's command line needs no torch and gets its memory back:
 
     python -m adapters.merging.logits_child BASE ADAPTER MERGED float32|bfloat16|float16
 
-The last line is one JSON object. One model is in memory at a time.
+The last line of the output is one JSON object with the figures. Only one model is in memory at a time.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def logits_distance(base: Path, adapter: Path, merged: Path, dtype: torch.dtype) -> dict[str, float | int]:
     """Return how far the merged model's logits for `PROMPT` are from those of base + adapter.
 
-    `difference` is their root mean square distance, `effect` that of the base alone. Both are shares of the
-    spread (standard deviation) of the logits of base + adapter. `agreement` is the share of positions with
-    the same most likely next token.
+    `difference` is the root mean square distance of the merged model's logits from those of base + adapter,
+    and `effect` the distance of the base without the adapter. Both are divided by the standard deviation of
+    the logits of base + adapter. `agreement` is the fraction of positions at which the merged model and base
+    + adapter have the same most likely next token.
     """
     ids = Tokenizer.from_str(read_definition(base)).encode(PROMPT).ids
     model = _load(base, dtype)
@@ -54,7 +55,7 @@ def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _logits(model: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
-    """Return logits in float64, [positions, vocabulary]."""
+    """Return the model's logits for the token ids `ids`: float64, [positions, vocabulary]."""
     with torch.inference_mode():
         return model.eval()(input_ids=torch.tensor([list(ids)])).logits[0].double()
 

@@ -1,7 +1,8 @@
-"""Make a standalone model from a base and one adapter, shard by shard, without torch.
+"""Merge one adapter into its base as a standalone model, one weight file at a time, without torch.
 
-Unfinished work lies in a hidden folder beside the output, with a note of each finished shard. An interrupted
-merge continues from there. The folder gets its final name once everything in it has been checked.
+The unfinished model is in a hidden folder beside the output, with a JSON file that lists the finished weight
+files. An interrupted merge continues from them. The folder is renamed to the output when everything in it has
+been checked.
 """
 
 from __future__ import annotations
@@ -31,76 +32,80 @@ from adapters.merging.shards import Shard, Updates, check_merged, check_targets,
 from adapters.version import oneseek_version
 
 MERGE_FILE = "oneseek_merge.json"
-"""File beside the merged weights: what they were made of, and how they were checked."""
+"""Name of the file beside the merged weights that records the base, the adapter and the results of the
+checks.
+"""
 
 _NOTE_FILE = ".merging.json"
 _COPIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "COPYING*")
 _SPARE = 64 << 20
-"""Bytes of disk space to leave free."""
+"""Bytes of disk space to leave free beyond the size of the merged model."""
 
 
 class MergeError(FileRefusedError):
-    """The merged model cannot be made, or differs from base and adapter."""
+    """The merged model cannot be made, or differs from base + adapter."""
 
 
 class WrongModelError(MergeError):
-    """The merged model's results differ from those of base and adapter, so its files were removed."""
+    """The merged model's logits differ from those of base + adapter, so its files were removed."""
 
 
 class Stages(Protocol):
     """Reports the progress of a merge, such as `adapters.training.loop.progress.Reporter`."""
 
     def stage(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Any]:
-        """Begin a stage of `total` steps. The result has a method `step(done)`."""
+        """Begin a stage of `total` steps, `done` of which are finished. The context manager's result has a
+        method `step(done)`.
+        """
         ...
 
 
 CheckModel = Callable[[Path], Mapping[str, Any]]
-"""Compares the model in a folder with base + adapter, and returns the figures. Raises `WrongModelError` if it
-differs, and `MergeError` if it cannot be compared.
+"""Function that compares the model in a folder with base + adapter, and returns the figures. Raises
+`WrongModelError` if the model differs, and `MergeError` if it cannot be compared.
 """
 
 RecordMerge = Callable[[str], object]
-"""Called with the digest of the new model before it becomes visible."""
+"""Function that is called with the merged model's digest before the output folder appears."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeResult:
-    """The merged model that was written."""
+    """A merged model: written by this merge, or already present and unchanged."""
 
     path: Path
     digest: str
-    """Digest of the model as a base."""
+    """Digest of the merged model, computed like that of a base."""
     base_digest: str
     adapter_digest: str
     shards: int
     checks: Mapping[str, Any]
     new: bool
-    """False if the same merge already existed."""
+    """False if the output folder already held this merged model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merge:
-    """Merges an adapter into a base once. Call `run`."""
+    """The merge of one adapter into its base; `run` carries it out."""
 
     base: Path
     base_name: str
     adapter: Adapter
     output: Path
     cache: Path | None = None
-    """Folder of the hash cache, used as in `base_digest`."""
+    """Folder of the file-hash cache that `base_digest` uses; None for no cache."""
 
     def run(
         self, reporter: Stages, check_model: CheckModel, record: RecordMerge = lambda digest: None
     ) -> MergeResult:
-        """Make `output`, or return the existing model if it is the same merge.
+        """Write the merged model to the folder `output`, or return the model there if it is the same merge.
 
-        `record` gets the model's digest before it becomes visible. If it raises, the merge stops. Peak memory
-        is the adapter's float32 weights and about 200 MiB. Raises `MergeError` if `output` is taken, the disk
-        is too small, another process is merging there, or a check fails. Raises `BaseModelError` and
-        `AdapterError` if the base or the adapter cannot be used. Finished shards are kept for the next try,
-        except of a model that failed a check.
+        `record` is called with the model's digest before `output` appears; if it raises, the merge stops.
+        Peak memory is the adapter's float32 weights and about 200 MiB. Raises `MergeError` if `output` holds
+        something else, the disk is too small, another process is merging there, or a check fails. Raises
+        `BaseModelError` and `AdapterError` if the base or the adapter cannot be used. After an error,
+        finished weight files are kept for the next merge, except those of a model that failed a check.
         """
         inputs = {"base": base_digest(self.base, self.cache), "adapter": self.adapter.digest}
         if self.output.exists():
@@ -116,12 +121,12 @@ class Merge:
                 tensors = self._shards(partial, inputs, sources, updates, done, reporter)
                 return self._finish(partial, inputs, tensors, check_model, record)
         except Timeout:
-            remedy = "Wait until it has finished."
-            raise MergeError(partial, "another process is merging into it", remedy) from None
+            remedy = "Wait until that process has finished."
+            raise MergeError(partial, "another process is merging into this folder", remedy) from None
 
     def _lock(self) -> Path:
-        """Hold a lock file beside the folder during the block. In it, the open file would keep Windows
-        from renaming.
+        """Return the path of the merge's lock file, in the cache or the temporary folder. Inside the output
+        folder, the open lock file would keep Windows from renaming that folder.
         """
         place = self.cache or Path(tempfile.gettempdir())
         place.mkdir(parents=True, exist_ok=True)
@@ -131,8 +136,10 @@ class Merge:
     def _updates(self, sources: list[Shard]) -> Updates:
         config = read_object(self.base / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
         if config.get("quantization_config"):
-            reason = "its weights are quantized, so an update cannot be added to them"
-            raise BaseModelError(self.base / "config.json", reason, "Merge into the unquantized base.")
+            reason = "the base's weights are quantized, so an update cannot be added to them"
+            raise BaseModelError(
+                self.base / "config.json", reason, "Merge the adapter into the unquantized base instead."
+            )
         weights = read_adapter(self.adapter.path, ModelShape.read(self.base), digest=self.adapter.digest)
         entries = {entry.name: entry for shard in sources for entry in shard.entries}
         updates = stored_updates(weights, entries)
@@ -149,7 +156,7 @@ class Merge:
     ) -> MergeResult:
         self._copy(partial)
         if base_digest(self.base, self.cache) != inputs["base"]:
-            raise MergeError(self.base, "changed while it was merged", "Merge again.")
+            raise MergeError(self.base, "the base changed while it was merged", "Merge the adapter again.")
         try:
             checks = {"tensors": tensors, "logits": dict(check_model(partial))}
         except WrongModelError:
@@ -160,7 +167,7 @@ class Merge:
         if self.output.exists():
             raise MergeError(
                 self.output,
-                "was created by another program during the merge",
+                "the output was created by another program during the merge",
                 "Choose another path with --output.",
             )
         record(manifest["digest"])
@@ -179,7 +186,9 @@ class Merge:
         done: dict[str, dict[str, Any]],
         reporter: Stages,
     ) -> dict[str, Any]:
-        """Write and check the shards that are not `done`. Returns the comparisons of all shards."""
+        """Write and check the weight files that are not in `done`. Returns the comparison figures of all
+        weight files together.
+        """
         size = sum(2 * shard.size for shard in sources if shard.path.name not in done)
         with reporter.stage("merging (MiB)", size >> 20) as stage:
             behind = 0
@@ -216,8 +225,8 @@ class Merge:
         }
 
     def _resume(self, partial: Path, inputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """Return the shards that were finished before this merge was interrupted, after hashing them again.
-        Remove all other files.
+        """Return the weight files that an interrupted merge finished, after hashing them again. Delete all
+        other files in `partial`.
         """
         note = partial / _NOTE_FILE
         try:
@@ -237,11 +246,17 @@ class Merge:
         needed = sum(shard.size for shard in sources if shard.path.name not in done) + _SPARE
         free = shutil.disk_usage(partial).free
         if free < needed:
-            reason = f"has {free >> 20} MiB free, but {needed >> 20} are needed"
-            raise MergeError(partial.parent, reason, "Free some space, or choose another path with --output.")
+            reason = f"the disk has {free >> 20} MiB free, but the merge needs {needed >> 20} MiB"
+            raise MergeError(
+                partial.parent,
+                reason,
+                "Free disk space for the merged model, or choose another path with --output.",
+            )
 
     def _copy(self, partial: Path) -> None:
-        """Copy config, tokenizer, chat template and licence; never code or pickles."""
+        """Copy the base's config, tokenizer, chat template and licence files to `partial`; never code or
+        pickle files.
+        """
         legal = [path.name for pattern in _LEGAL for path in self.base.glob(pattern)]
         index = find_checkpoint(self.base).index
         for name in (*_COPIED, *legal, *((index.name,) if index else ())):
@@ -270,14 +285,22 @@ class Merge:
 
     def _present(self, inputs: Mapping[str, str]) -> MergeResult:
         manifest = self.output / MERGE_FILE
-        taken = MergeError(self.output, "exists", "Choose another path with --output, or remove it first.")
+        taken = MergeError(
+            self.output,
+            "the output folder already exists",
+            "Choose another path with --output, or remove this one first.",
+        )
         if not manifest.is_file():
             raise taken
         found = read_object(manifest, MAX_BASE_JSON_BYTES, MergeError)
         if {name: found.get(name, {}).get("digest") for name in inputs} != inputs:
             raise taken
         if base_digest(self.output, self.cache) != found.get("digest"):
-            raise MergeError(self.output, "was changed since it was merged", "Remove it and merge again.")
+            raise MergeError(
+                self.output,
+                "the merged model was changed since it was merged",
+                "Remove this folder and merge the adapter again.",
+            )
         return _merged(self.output, found, new=False)
 
 

@@ -1,7 +1,7 @@
-"""Rewrite one safetensors file of a base with an adapter's updates added, a block of rows at a time.
+"""Copy one safetensors file of a base with an adapter's updates added, a block of rows at a time.
 
-The new file has the old one's header, so every tensor keeps its name, type, shape and place. It needs memory
-for a few blocks of 16 MiB, whatever the file's size. Format: https://github.com/huggingface/safetensors.
+The new file has the same header, so every tensor keeps its name, type, shape and offset. Memory for a few
+blocks of 16 MiB is enough, whatever the file's size. Format: https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from adapters.lora.tensorheader import Tensor, tensors
 from adapters.lora.weights import AdapterWeights, LowRank
 
 Updates = Mapping[str, LowRank]
-"""Tensor's name, such as `model.layers.0.self_attn.q_proj.weight` → its update, in the layout of the stored
-tensor.
+"""Maps the name of a tensor, such as `model.layers.0.self_attn.q_proj.weight`, to its LoRA update, in the
+layout of the stored tensor.
 """
 ShardProgress = Callable[[int], object]
-"""Called with each number of bytes that are done."""
+"""Function that is called with the number of bytes processed since the last call."""
 
 _BLOCK = 16 << 20
 _MAX_HEADER = 64 << 20
@@ -40,13 +40,13 @@ _FLOATS: Mapping[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A safetensors file with a checked layout."""
+    """One safetensors file of a checkpoint, with a checked header."""
 
     path: Path
     header: bytes
-    """All bytes before the first tensor."""
+    """The file's header: all bytes before the first tensor."""
     entries: tuple[Tensor, ...]
-    """The tensors in the order of their bytes, without gaps."""
+    """The file's tensors in the order of their bytes, without gaps between them."""
 
     @classmethod
     def read(cls, path: Path) -> Shard:
@@ -58,9 +58,11 @@ class Shard:
                 file.seek(0)
                 header = file.read(8 + min(length, _MAX_HEADER))
         except OSError as problem:
-            raise BaseModelError(path, f"cannot be read ({problem.strerror})", remedy) from problem
+            raise BaseModelError(path, f"the file cannot be read ({problem.strerror})", remedy) from problem
         except SafetensorError as problem:
-            raise BaseModelError(path, f"is damaged ({format_value(str(problem))})", remedy) from problem
+            raise BaseModelError(
+                path, f"the file is damaged ({format_value(str(problem))})", remedy
+            ) from problem
         fields = parse_object(header[8:], path, BaseModelError)
         return cls(path, header, tuple(sorted(tensors(fields, length), key=lambda entry: entry.start)))
 
@@ -72,22 +74,23 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardComparison:
-    """Result of comparing a merged shard with its source."""
+    """Result of comparing a merged weight file with the base's file."""
 
     merged: int
-    """Number of tensors that got an update."""
+    """Number of tensors to which the adapter's update was added."""
     kept: int
-    """Number of tensors that equal the source's, byte for byte."""
+    """Number of tensors without an update, which equal the base's byte for byte."""
     worst: float
-    """Largest difference of a number from base + update, relative to the largest difference that rounding can
-    cause (1).
+    """Largest error of a merged weight, as a fraction of the largest error that rounding can cause; at most
+    1.
     """
 
 
 def stored_updates(weights: AdapterWeights, stored: Collection[str] = ()) -> Updates:
-    """Return the updates by the base's tensor names, in the layout in which the base stores them.
+    """Map the base's tensor names to the adapter's updates, in the layout in which the base stores each
+    tensor.
 
-    `stored` are the base's tensors; their names may lack the prefix of a whole model's.
+    `stored` are the tensor names in the base's files, which may lack the prefix of the full model's names.
     """
     family, found = weights.family, dict[str, LowRank]()
     names = {full: name for name, full in named_in_full(stored, family.prefix).items()}
@@ -98,25 +101,35 @@ def stored_updates(weights: AdapterWeights, stored: Collection[str] = ()) -> Upd
 
 
 def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) -> None:
-    """Raise `BaseModelError` if a base with these tensors cannot take `updates`."""
+    """Raise `BaseModelError` if a tensor that `updates` changes is missing in the base, or has the wrong type
+    or shape.
+    """
     for name, update in updates.items():
         entry = shards.get(name)
         if entry is None:
-            reason = f"does not hold the tensor {name}, which the adapter updates"
-            raise BaseModelError(path, reason, "Merge into the base that the adapter was made for.")
+            reason = f"the base lacks the tensor {name}, which the adapter updates"
+            raise BaseModelError(
+                path, reason, "The adapter does not fit: merge it into the base that it was made for."
+            )
         if entry.dtype not in _FLOATS:
             reason = f"{name} is of type {entry.dtype}; only {', '.join(_FLOATS)} can be merged into"
-            raise BaseModelError(path, reason, "Merge into the base as it was before it was quantized.")
+            raise BaseModelError(
+                path,
+                reason,
+                "These weights cannot be merged into: use the base as it was before it was quantized.",
+            )
         wanted = (update.b.shape[0], update.a.shape[1])
         if entry.shape != wanted:
             reason = f"{name} has shape {list(entry.shape)}, but the adapter fits {list(wanted)}"
-            raise BaseModelError(path, reason, "Merge into the base that the adapter was made for.")
+            raise BaseModelError(
+                path, reason, "The adapter does not fit: merge it into the base that it was made for."
+            )
 
 
 def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardProgress) -> None:
     """Write `source` to `target` with `updates` added, computed in float32 and rounded to each tensor's type.
 
-    Raises `BaseModelError` if a sum does not fit the type, and `OSError`.
+    Raises `BaseModelError` if a merged weight is too large for its type, and `OSError`.
     """
     with source.path.open("rb") as read, target.open("wb") as write:
         write.write(source.header)
@@ -134,7 +147,11 @@ def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardP
                     rounded = sums.astype(values.dtype)
                 if not np.isfinite(rounded.astype(np.float32)).all():
                     reason = f"{entry.name} plus the update is more than {entry.dtype} can hold"
-                    raise BaseModelError(source.path, reason, "Serve the adapter beside the base instead.")
+                    raise BaseModelError(
+                        source.path,
+                        reason,
+                        "The sum does not fit: serve the base with the adapter instead of a merged model.",
+                    )
                 write.write(rounded.tobytes())
                 progress(values.nbytes)
 
@@ -142,8 +159,8 @@ def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardP
 def check_merged(source: Shard, target: Path, updates: Updates, progress: ShardProgress) -> ShardComparison:
     """Read `target` again, and compare every byte and number with the expected ones.
 
-    Sums are computed again in float64. Raises `BaseModelError` if a number is further off than rounding to
-    its type and float32 arithmetic allow.
+    Sums are computed again in float64. Raises `BaseModelError` if a byte differs, or a number is further from
+    the exact sum than rounding to its type and float32 arithmetic allow.
     """
     written = Shard.read(target)
     if written.header != source.header:
@@ -168,8 +185,8 @@ def check_merged(source: Shard, target: Path, updates: Updates, progress: ShardP
 def _furthest(
     before: BinaryIO, after: BinaryIO, entry: Tensor, update: LowRank, progress: ShardProgress
 ) -> float:
-    """Return the largest difference from base + update, relative to the largest difference that rounding can
-    cause.
+    """Return the largest error of the merged tensor `entry`, as a fraction of the largest error that rounding
+    can cause.
     """
     precision = ml_dtypes.finfo(_FLOATS[entry.dtype])
     least = float(precision.smallest_subnormal)
@@ -203,7 +220,7 @@ def _chunks(file: BinaryIO, entry: Tensor) -> Iterator[bytes]:
 
 
 def _blocks(file: BinaryIO, entry: Tensor) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield blocks of a matrix's rows, each with its slice."""
+    """Yield blocks of the matrix `entry` in `file`, each as (slice of its rows, values)."""
     dtype, (rows, columns) = _FLOATS[entry.dtype], entry.shape
     step = max(1, _BLOCK // (columns * 8))
     for start in range(0, rows, step):
@@ -216,5 +233,7 @@ def _blocks(file: BinaryIO, entry: Tensor) -> Iterator[tuple[slice, NDArray[Any]
 def _exactly(file: BinaryIO, size: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise BaseModelError(Path(file.name), "changed while it was read", "Merge again.")
+        raise BaseModelError(
+            Path(file.name), "the weight file changed while it was read", "Merge the adapter again."
+        )
     return data

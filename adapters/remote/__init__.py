@@ -1,3 +1,3 @@
-"""Fetch adapters by URL into a folder that the registry can take in, without serving. `server` uses this
-package.
+"""Download adapters from URLs into a folder from which the registry can add them. `server` uses
+this package.
 """

@@ -15,18 +15,22 @@ FetchFailure = Literal[
     "extra",
     "stopped",
 ]
-"""`missing`: there is nothing at the URL. `mismatch`: the contents do not have the digest or commit that the
-settings require. `extra`: a package is not installed.
+"""Why a fetch failed.
+
+`missing`: there is nothing at the URL. `mismatch`: the contents do not have the digest or commit that the
+settings require. `extra`: a Python package is not installed. `stopped`: the fetch was cancelled.
 """
 
 
 class URLRefusedError(ValueError):
-    """The text is not an adapter's URL. The message says what is wrong and what to do."""
+    """The text is not a URL from which an adapter may be fetched. The message says what is wrong and what to
+    do.
+    """
 
 
 class FetchError(ValueError):
-    """An adapter could not be fetched, and no files of it are left. The message names the URL and
-    what to do.
+    """An adapter could not be fetched, and none of its files are left on the disk. The message names the URL
+    and what to do.
     """
 
     def __init__(self, url: object, failure: FetchFailure, reason: str, remedy: str) -> None:

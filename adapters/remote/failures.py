@@ -1,7 +1,7 @@
-"""Turn errors of the libraries that read URLs into errors that people can act on.
+"""Turn errors of the libraries that read URLs, such as aiohttp, into `FetchError`s that say what to do.
 
-It looks at the types' names and status codes along the chain of causes. It never repeats their texts, which
-may hold a signed URL or a key.
+The cause is recognised by the types' names and status codes along the chain of causes. The libraries' own
+messages are never repeated, because they may hold a signed URL or a key.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ _TIMEOUTS = frozenset(
 
 
 def explain(error: BaseException, url: AdapterURL) -> FetchError:
-    """Explain `error`, which a library raised for `url`."""
+    """Return the `FetchError` that explains `error`, which a library raised while reading `url`."""
     chain = list(_chain(error))
     kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
     status = next(filter(None, map(_status, chain)), None)
     if kinds & {"OfflineModeIsEnabled"}:
-        reason = "is not fetched, because HF_HUB_OFFLINE is set; the engine vllm sets it"
+        reason = "the adapter is not fetched, because HF_HUB_OFFLINE is set; the engine vllm sets it"
         return FetchError(url, "unreachable", reason, "Set HF_HUB_OFFLINE=0.")
     if status in (401, 403) or kinds & _FORBIDDEN:
         return _forbidden(url, status)
@@ -79,37 +79,43 @@ def explain(error: BaseException, url: AdapterURL) -> FetchError:
         return missing(url)
     if any(isinstance(one, ssl.SSLError) for one in chain) or "ClientSSLError" in kinds:
         remedy = "Correct the host's certificate, or set SSL_CERT_FILE to the file of its issuer."
-        return FetchError(url, "unreachable", "has a certificate that is not trusted here", remedy)
+        return FetchError(url, "unreachable", "the host's certificate is not trusted here", remedy)
     if any(isinstance(one, socket.gaierror) for one in chain) or kinds & _UNRESOLVED:
         remedy = "Correct the host name, or check your DNS."
-        return FetchError(url, "unreachable", "has a host whose name does not resolve", remedy)
+        return FetchError(url, "unreachable", "the host's name does not resolve", remedy)
     if kinds & _TIMEOUTS:
-        return FetchError(url, "timeout", "did not answer in time", "Check the network, and try again.")
+        return FetchError(
+            url, "timeout", "the host did not answer in time", "Check the network, and try again."
+        )
     if status is not None:
-        reason = f"answers {status}" + (", which is a redirect" if 300 <= status < 400 else "")
+        reason = f"the host answers with HTTP status {status}" + (
+            ", which is a redirect" if 300 <= status < 400 else ""
+        )
         return FetchError(url, "unreachable", reason, "Try again later, or correct the URL.")
     if kinds & _BROKEN:
-        return FetchError(url, "unreachable", "was interrupted before its end", "Try again.")
+        return FetchError(
+            url, "unreachable", "the fetch was interrupted before its end", "Fetch the adapter again."
+        )
     if kinds & _UNREACHABLE or _is_network(chain):
         remedy = "Check the network, the URL and the library's variables for endpoint and proxy."
-        return FetchError(url, "unreachable", "cannot be reached", remedy)
-    reason = f"cannot be read ({type(error).__name__})"
+        return FetchError(url, "unreachable", "the host cannot be reached", remedy)
+    reason = f"the URL cannot be read ({type(error).__name__})"
     return FetchError(url, "unreachable", reason, "Check the URL and its credentials, and try again.")
 
 
 def missing(url: AdapterURL) -> FetchError:
-    """Report that nothing is at the URL."""
+    """Return the error for a URL at which there is no adapter."""
     remedy = "Name the folder that holds adapter_config.json."
     if url.scheme == "hf":
         remedy = f"{remedy} If the repository is private, set HF_TOKEN."
     elif url.authority in ("huggingface.co", "hf.co"):
         remedy = "Write hf://OWNER/NAME."
-    return FetchError(url, "missing", "holds no adapter_config.json, or is not there", remedy)
+    return FetchError(url, "missing", "the folder is missing, or holds no adapter_config.json", remedy)
 
 
 def _forbidden(url: AdapterURL, status: int | None) -> FetchError:
-    answered = f" (answers {status})" if status else ""
-    reason = f"may not be read with the credentials that are set here{answered}"
+    answered = f" (HTTP status {status})" if status else ""
+    reason = f"the URL may not be read with the credentials that are set here{answered}"
     return FetchError(url, "forbidden", reason, _CREDENTIALS[url.scheme])
 
 
@@ -122,7 +128,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status in an error of aiohttp, httpx, botocore or gcsfs."""
+    """Return the HTTP status in an error of aiohttp, httpx, botocore or gcsfs; None if there is none."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict):
         found: object = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

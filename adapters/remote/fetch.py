@@ -1,4 +1,5 @@
-"""Fetch an adapter from a URL, within limits, into a temporary folder and from there into the registry.
+"""Fetch an adapter from a URL into a temporary folder, within limits of time and size, and add it to the
+registry from there.
 
 Fetched files pass the same checks as a local folder. Nothing is served from the temporary folder.
 """
@@ -30,10 +31,12 @@ from adapters.remote.stores import CHUNK, OpenedFile, RemoteFolder, open_folder_
 from adapters.remote.url import AdapterURL
 
 Progress = Callable[[int, int | None], None]
-"""Receives the bytes of the weights that have arrived so far, and the total if it is known."""
+"""Function that is called with the number of bytes of the weights that have arrived, and the total number if
+it is known.
+"""
 
 _NAMELESS = "-"
-"""Folder name that gives no alias."""
+"""Name of the temporary folder if the URL's last part gives no valid alias."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +44,13 @@ class FetchLimits:
     """The limits of time and size for a fetch."""
 
     max_bytes: int = 2 << 30
-    """Maximum number of bytes of all files, counted as they arrive."""
+    """Maximum total size of all fetched files in bytes, checked as they arrive."""
     seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
-    """A fetch to be made."""
+    """What to fetch: an adapter's URL, the expected digest and the limits."""
 
     url: AdapterURL
     digest: str | None = None
@@ -56,22 +59,22 @@ class Fetch:
     follow_redirects: bool = False
     progress: Progress | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    """Set it from another thread to end the fetch, which then raises `FetchError`."""
+    """Event that another thread sets to end the fetch, which then raises `FetchError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedAdapter:
-    """An adapter's files on this machine, kept until they are in the registry."""
+    """A fetched adapter's files on this machine, kept until they are in the registry."""
 
     url: AdapterURL
     folder: Path
     revision: str
 
     def add_to(self, registry: Registry, **given: Any) -> AddResult:
-        """Add the adapter to the registry. `given` are arguments of `Registry.add`, and its errors are
+        """Add the adapter to the registry. `given` are further arguments of `Registry.add`, whose errors are
         raised.
 
-        The ledger records the URL, and the commit if it is a repository.
+        The ledger records the URL, with the commit if the URL is one of a repository.
         """
         url = replace(self.url, revision=self.revision) if self.revision else self.url
         details = {"url": str(url)}
@@ -80,7 +83,7 @@ class FetchedAdapter:
 
     @contextmanager
     def shown_as_url(self) -> Generator[None]:
-        """Make errors from the block name the URL instead of the folder."""
+        """Replace the temporary folder's path by the URL in errors that the block raises."""
         try:
             yield
         except FileRefusedError as error:
@@ -92,10 +95,10 @@ class FetchedAdapter:
 
 @contextmanager
 def fetched(fetch: Fetch, home: Path) -> Generator[FetchedAdapter]:
-    """Fetch the adapter into a folder below `home`, which is deleted when the block ends.
+    """Fetch the adapter into a temporary folder below `home`, and delete that folder when the block ends.
 
-    Raises `FetchError`, `AdapterError` if the config is not a plain LoRA's, and `OSError` if the disk refuses
-    the files.
+    Raises `FetchError`, `AdapterError` if the adapter's config is not a plain LoRA's, and `OSError` if the
+    files cannot be written to the disk.
     """
     _refuse_file(fetch.url)
     with scratch_folder(home / "fetch") as scratch:
@@ -106,34 +109,36 @@ def fetched(fetch: Fetch, home: Path) -> Generator[FetchedAdapter]:
             with found.shown_as_url():
                 digest = adapter_digest(folder)
             if digest != fetch.digest:
-                reason = f"holds {digest}, but {fetch.digest} was asked for"
+                reason = f"the adapter there has the digest {digest}, not {fetch.digest}"
                 remedy = "Use the URL of the version that you want, or pin the new digest if you trust it."
                 raise FetchError(fetch.url, "mismatch", reason, remedy)
         yield found
 
 
 def add_from_url(registry: Registry, fetch: Fetch, home: Path, *, base: Base, **given: Any) -> AddResult:
-    """Fetch an adapter and add it as a version. Raises as `fetched` and `Registry.add` do; then no files are
-    left.
+    """Fetch an adapter and add it to the registry as a version. Raises the errors of `fetched` and
+    `Registry.add`; no files are left then.
     """
     with fetched(fetch, home) as found:
         return found.add_to(registry, base=base, **given)
 
 
 def _refuse_file(url: AdapterURL) -> None:
-    """Refuse the URL of a file before any request is sent."""
+    """Raise `FetchError` if the URL names a file instead of a folder. No request is sent for this check."""
     suffix = PurePosixPath(url.name).suffix.lower()
     if suffix in PICKLE_SUFFIXES:
-        reason = "is a pickle, which can run code when it is read, so it is not fetched"
+        reason = "the URL names a pickle, which can run code when it is read, so it is not fetched"
         remedy = f"Download it and convert it: oneseek adapters import {url.name}"
         raise FetchError(url, "not_adapter", reason, remedy)
     if suffix in (".safetensors", ".json"):
-        remedy = "Name the folder that holds it."
-        raise FetchError(url, "not_adapter", "is a file, but an adapter is a folder", remedy)
+        remedy = "Name the folder that holds the file."
+        raise FetchError(url, "not_adapter", "the URL names a file, but an adapter is a folder", remedy)
 
 
 def _folder_name(url: AdapterURL) -> str:
-    """Return the folder name that would give the same alias for a local folder."""
+    """Return the URL's folder name, from which the registry derives an alias as for a local folder; `-` if it
+    gives no valid alias.
+    """
     try:
         names.FolderName.read(url.name)
     except ValueError:
@@ -142,7 +147,9 @@ def _folder_name(url: AdapterURL) -> str:
 
 
 def _download(fetch: Fetch, folder: Path) -> str:
-    """Download the files of `fetch` into `folder`. Returns their commit."""
+    """Download the files of `fetch` into `folder`. Returns the repository's commit, or an empty string for
+    other hosts.
+    """
     try:
         with open_folder_at(fetch.url, follow_redirects=fetch.follow_redirects) as remote:
             return _Download(fetch, remote, folder).run()
@@ -155,7 +162,7 @@ def _download(fetch: Fetch, folder: Path) -> str:
 
 
 class _DiskError(Exception):
-    """The disk refuses the fetched files; the URL is not the cause."""
+    """Writing a fetched file to the disk failed. The URL is not the cause."""
 
     def __init__(self, cause: OSError) -> None:
         self.cause = cause
@@ -163,7 +170,9 @@ class _DiskError(Exception):
 
 
 class _Download:
-    """Downloads the files of one folder one by one, within the limits for all."""
+    """Downloads the files of one adapter's folder one by one, within the limits of time and size for all of
+    them.
+    """
 
     def __init__(self, fetch: Fetch, remote: RemoteFolder, folder: Path) -> None:
         self._fetch = fetch
@@ -173,7 +182,9 @@ class _Download:
         self._left = fetch.limits.max_bytes
 
     def run(self) -> str:
-        """Fetch the required files and those optional ones that exist. Returns the commit."""
+        """Fetch the adapter's required files, and the optional files that exist. Returns the repository's
+        commit, or an empty string for other hosts.
+        """
         if not self._file(CONFIG_FILE, MAX_CONFIG_BYTES):
             raise self._no_adapter()
         found = FetchedAdapter(url=self._fetch.url, folder=self._folder, revision="")
@@ -188,9 +199,9 @@ class _Download:
     def _file(
         self, name: str, most: int, *, optional: bool = False, progress: Progress | None = None
     ) -> bool:
-        """Fetch one file of at most `most` bytes. Returns False if it is not there.
+        """Fetch one file of at most `most` bytes. Returns False if the host does not have the file.
 
-        An `optional` file that the host refuses to show counts as missing.
+        An `optional` file that the host refuses to send counts as missing.
         """
         self._check()
         with ExitStack() as stack:
@@ -209,7 +220,7 @@ class _Download:
             count = self._copy(first, opened, name, most, size, progress)
         self._left -= count
         if size is not None and count != size:
-            reason = f"was interrupted: {name} has {size} bytes, but only {count} arrived"
+            reason = f"the fetch was interrupted: {name} has {size} bytes, but {count} arrived"
             raise FetchError(self._fetch.url, "unreachable", reason, "Try again.")
         return True
 
@@ -222,7 +233,9 @@ class _Download:
         size: int | None,
         progress: Progress | None,
     ) -> int:
-        """Write `chunk` and the rest of `opened` to the file. Returns the total bytes."""
+        """Write the first bytes `chunk` and the rest of `opened` to the local file `name`. Returns the number
+        of bytes written.
+        """
         count = 0
         with _disk(), (self._folder / name).open("xb") as target:
             while chunk:
@@ -245,33 +258,40 @@ class _Download:
     def _check(self) -> None:
         url, limits = self._fetch.url, self._fetch.limits
         if self._fetch.stop.is_set():
-            raise FetchError(url, "stopped", "was cancelled", "Ask again.")
+            raise FetchError(url, "stopped", "the fetch was cancelled", "Fetch the adapter again.")
         if time.monotonic() > self._ends:
-            reason = f"took longer than {limits.seconds:g} seconds (the setting fetch_timeout)"
-            raise FetchError(url, "timeout", reason, "Raise the setting, or name a faster host.")
+            reason = f"the fetch took longer than {limits.seconds:g} seconds (the setting fetch_timeout)"
+            raise FetchError(
+                url, "timeout", reason, "Raise the setting fetch_timeout, or fetch from a faster host."
+            )
 
     def _too_large(self, name: str, most: int) -> FetchError:
         reason = f"{name} is larger than the {most} bytes that are left of the setting max_fetch_size"
         if name != WEIGHTS_FILE:
             reason = f"{name} is larger than {most} bytes"
         return FetchError(
-            self._fetch.url, "too_large", reason, "Raise the setting if this is the right adapter."
+            self._fetch.url,
+            "too_large",
+            reason,
+            "If this is the right adapter, raise the setting max_fetch_size.",
         )
 
     def _no_adapter(self) -> FetchError:
-        """Describe what the folder holds instead of an adapter, if the host can be asked."""
+        """Return the error for a URL without adapter_config.json. If the host can list the folder, the error
+        says what the folder holds instead.
+        """
         found = self._names()
         self._refuse_pickle(found)
         deeper = sorted(name for name in found if name.endswith(f"/{CONFIG_FILE}"))
         if deeper:
             inner = deeper[-1].rpartition("/")[0]
-            reason = f"holds no adapter itself, but {inner} in it does"
+            reason = f"the folder holds no adapter itself, but its subfolder {inner} does"
             return FetchError(self._fetch.url, "not_adapter", reason, f"Name {self._fetch.url}/{inner}.")
         return missing(self._fetch.url)
 
     def _no_weights(self) -> FetchError:
         self._refuse_pickle(self._names())
-        reason = f"holds {CONFIG_FILE} but no {WEIGHTS_FILE}"
+        reason = f"the folder holds {CONFIG_FILE} but no {WEIGHTS_FILE}"
         remedy = "Save the adapter with PEFT's save_pretrained, which writes both."
         return FetchError(self._fetch.url, "not_adapter", reason, remedy)
 
@@ -292,7 +312,7 @@ class _Download:
     def _refuse_pickle(self, found: list[str]) -> None:
         pickle = next((name for name in PICKLES if name in found), None)
         if pickle is not None:
-            reason = f"holds {pickle}, a pickle, which can run code when it is read, so it is not fetched"
+            reason = f"the folder holds {pickle}, a pickle, which can run code, so it is not fetched"
             remedy = f"Download the folder and convert it: oneseek adapters import FOLDER/{pickle}"
             raise FetchError(self._fetch.url, "not_adapter", reason, remedy)
 

@@ -1,6 +1,6 @@
 """Pin an adapter's URL to its contents, by a digest or by a repository's commit.
 
-In the settings, write `URL#sha256:…`, `NAME=URL#sha256:…` or `NAME@VERSION=URL#sha256:…`.
+In the setting `adapters`, write `URL#sha256:…`, `NAME=URL#sha256:…` or `NAME@VERSION=URL#sha256:…`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def check_digest(text: str) -> str:
-    """Return `text` if it is a digest as `oneseek adapters add` prints it. Raises `ValueError` otherwise."""
+    """Return `text` if it is a digest: sha256: and 64 hex digits, as `oneseek adapters add` prints. Raises
+    `ValueError` otherwise.
+    """
     if not _DIGEST.fullmatch(text):
         raise ValueError(
             "the value is not a digest: write sha256: and 64 hex digits, as `oneseek adapters add` prints"
@@ -32,7 +34,7 @@ def names_url(entry: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinnedURL:
-    """An adapter's URL in the settings. It always means the same contents."""
+    """An adapter's URL in the settings, pinned by a digest or a commit, so that its contents never change."""
 
     url: AdapterURL
     alias: str | None = None
@@ -42,14 +44,16 @@ class PinnedURL:
 
     @classmethod
     def parse(cls, entry: str) -> Self:
-        """Parse an entry. Raises `URLRefusedError`, whose message repeats no part of `entry`."""
+        """Parse `entry`, a pinned URL in the setting `adapters`. Raises `URLRefusedError`, whose message
+        repeats no part of `entry`.
+        """
         name, address = ("", entry) if is_url(entry) else entry.split("=", 1)
         address, hash_, pin = address.partition("#")
         url = AdapterURL.parse(address)
         if url.query:
             raise URLRefusedError(
-                "the URL has a part after '?', which may be a secret: remove that part, and fetch the "
-                "adapter once with `oneseek adapters add`"
+                "the URL in the settings has a part after '?', which may be a secret: remove that part, and "
+                "fetch the adapter once with `oneseek adapters add`"
             )
         try:
             digest = check_digest(pin) if hash_ else None
@@ -59,12 +63,12 @@ class PinnedURL:
         if digest is None and not url.pinned:
             commit = ", or write hf://OWNER/NAME@COMMIT" if url.scheme == "hf" else ""
             raise URLRefusedError(
-                "the URL is not pinned, so a restart could change it: append #sha256:DIGEST to it, as "
-                f"`oneseek adapters add` prints it{commit}"
+                "the URL is not pinned, so a restart could load other contents: append #sha256:DIGEST to the "
+                f"URL, with the digest that `oneseek adapters add` prints{commit}"
             )
         return cls(url=url, alias=alias, version=version, digest=digest)
 
     def __str__(self) -> str:
-        """The entry as the settings hold it."""
+        """Return the entry as the setting `adapters` holds it, such as `NAME=URL#sha256:…`."""
         name = f"{self.alias}@{self.version}" if self.version else self.alias
         return (f"{name}=" if name else "") + str(self.url) + (f"#{self.digest}" if self.digest else "")

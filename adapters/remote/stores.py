@@ -1,7 +1,7 @@
-"""Open folders at URLs through fsspec. Only this module uses fsspec and the libraries behind it.
+"""Open folders at URLs through fsspec. Only this module uses fsspec and the libraries that fsspec uses.
 
-Credentials come from each library's own environment and files (`AWS_*`, `GOOGLE_APPLICATION_CREDENTIALS`,
-`HF_TOKEN`, `~/.netrc`), and proxies from `HTTPS_PROXY`.
+Credentials come from each library's own environment variables and files (`AWS_*`,
+`GOOGLE_APPLICATION_CREDENTIALS`, `HF_TOKEN`, `~/.netrc`), and proxies from `HTTPS_PROXY`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ READ_SECONDS = 20
 """Seconds without a byte after which a host counts as unreachable."""
 MAX_REDIRECTS = 5
 _BLOCK = 8 << 20
-"""Bytes to request from a bucket at a time."""
+"""Number of bytes to request from a bucket at a time."""
 _MOST_LISTED = 16
-"""Maximum number of folders that are searched for an adapter in a subfolder."""
+"""Number of listed paths after which no more subfolders are searched for an adapter."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "s3": ("fsspec", "s3fs"),
@@ -39,16 +39,16 @@ _TALKATIVE = (
     *("fsspec", "s3fs", "gcsfs", "huggingface_hub", "aiohttp", "aiobotocore", "botocore", "boto3", "google"),
     *("urllib3", "httpx", "httpx2", "httpcore", "httpcore2"),
 )
-"""Loggers that are silenced: their lines hold signed URLs, and headers at level debug. Errors are raised
-anyway.
+"""Loggers whose level is raised to ERROR, because their other lines hold signed URLs and headers. Errors
+reach the caller as exceptions anyway.
 """
 
 
 class OpenedFile(Protocol):
-    """A file at a URL, read from its beginning."""
+    """An open file at a URL, read from its beginning to its end."""
 
     def read(self, size: int, /) -> bytes:
-        """Read up to `size` bytes; empty at the end."""
+        """Read up to `size` bytes. Returns no bytes at the end of the file."""
         ...
 
     def close(self) -> None:
@@ -57,31 +57,36 @@ class OpenedFile(Protocol):
 
 
 class RemoteFolder(Protocol):
-    """A folder at a URL. Its methods raise their library's own errors."""
+    """A folder at a URL. Its methods raise the errors of the library that reads the URL."""
 
     revision: str
-    """The commit that is read, for a repository. Empty otherwise."""
+    """Commit of the Hugging Face repository that is read; empty for other hosts."""
 
     def open(self, name: str) -> tuple[OpenedFile, int | None]:
-        """Open the file `name`. Also returns its size as the host states it."""
+        """Open the file `name`. Returns the open file, and its size in bytes if the host states it."""
         ...
 
     def names(self) -> list[str]:
-        """List the paths in the folder and one level below. Empty if the host cannot list them."""
+        """List the paths in the folder and one level below. Returns an empty list if the host cannot list
+        them.
+        """
         ...
 
 
 @contextmanager
 def open_folder_at(url: AdapterURL, *, follow_redirects: bool) -> Generator[RemoteFolder]:
-    """Open the folder at `url`. With `follow_redirects`, an https host may redirect to another.
+    """Open the folder at `url`. If `follow_redirects` is True, an https host may redirect to another host.
 
-    Raises `FetchError` if a package is missing, and otherwise the library's own errors.
+    Raises `FetchError` if a Python package is missing, and otherwise the errors of the library that reads the
+    URL.
     """
     scheme = "https" if url.scheme in WEB else url.scheme
     absent = [name for name in _NEEDED[scheme] if importlib.util.find_spec(name) is None]
     if absent:
-        reason = f"needs {', '.join(absent)}, which is not installed"
-        raise FetchError(url, "extra", reason, f"Install it: pip install 'oneseek[{scheme}]'")
+        reason = f"this URL needs {', '.join(absent)}, which is not installed"
+        raise FetchError(
+            url, "extra", reason, f"To install the missing package: pip install 'oneseek[{scheme}]'"
+        )
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, logging.ERROR))
@@ -197,15 +202,23 @@ class _Web:
                 return self._plain(file), response.content_length
             file.close()
             if response.status not in _REDIRECTS:
-                reason = f"answers {response.status}"
-                raise FetchError(self.url, "unreachable", reason, "Correct the URL, or try again later.")
+                reason = f"the host answers with HTTP status {response.status}"
+                raise FetchError(
+                    self.url, "unreachable", reason, "Correct the adapter's URL, or fetch it again later."
+                )
             address = self._next(address, response.headers.get("Location", ""))
         if self.follow_redirects:
-            remedy = "Use the URL that it finally leads to."
-            raise FetchError(self.url, "unreachable", "redirects too often", remedy)
-        remedy = "Use the URL that it leads to, and add its prefix to the server's setting adapter_urls."
+            remedy = "Use the URL to which the last redirect leads."
+            raise FetchError(self.url, "unreachable", "the host redirects too often", remedy)
+        remedy = (
+            "Use the URL to which the redirect leads, "
+            "and add its prefix to the server's setting adapter_urls."
+        )
         raise FetchError(
-            self.url, "unreachable", "redirects to another URL, which OneSeek does not follow", remedy
+            self.url,
+            "unreachable",
+            "the host redirects to another URL, which OneSeek does not follow",
+            remedy,
         )
 
     def names(self) -> list[str]:
@@ -218,26 +231,30 @@ class _Web:
             raise FetchError(
                 self.url,
                 "unreachable",
-                "sends the file compressed, although the request forbids that",
+                "the host sends the file compressed, although the request forbids compression",
                 remedy,
             )
         return file
 
     def _next(self, address: str, location: str) -> str:
-        """Return the URL of a redirect: to https, or from this machine to itself."""
+        """Return the URL to which the answer from `address` redirects. Raises `FetchError` unless it is an
+        https URL, or both URLs are http on this machine.
+        """
         target = urlsplit(urljoin(address, location))
         try:
             # Its path may be any: nothing is compared with it.
             found = AdapterURL.parse(f"{target.scheme}://{target.netloc}")
         except URLRefusedError as error:
-            raise self._astray(f"redirects to an invalid URL: {error}") from None
+            raise self._astray(f"the host redirects to an invalid URL: {error}") from None
         if found.scheme not in WEB or (found.scheme == "http" and self.url.scheme == "https"):
-            raise self._astray("redirects to a URL that does not begin with https://")
+            raise self._astray("the host redirects to a URL that does not begin with https://")
         return quote(urlunsplit(target._replace(fragment="")), safe=_ENCODED)
 
     def _astray(self, reason: str) -> FetchError:
-        return FetchError(self.url, "unreachable", reason, "Use the URL that it leads to if you trust it.")
+        return FetchError(
+            self.url, "unreachable", reason, "Use the URL to which the redirect leads, if you trust it."
+        )
 
 
 _ENCODED = ":/?#[]@!$&'()*+,;=%~"
-"""Characters of an already encoded URL that are left as they are."""
+"""Characters that are not percent-encoded again in the URL of a redirect, which is already encoded."""

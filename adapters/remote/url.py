@@ -1,7 +1,7 @@
-"""The URL of an adapter's folder: parsed, normalised and compared with prefixes. Opens nothing.
+"""Parse and normalise the URLs of adapters' folders, and compare them with prefixes. Opens no connection.
 
-Each folder has one form, so the URL that is checked is the URL that is fetched. Percent-encoding is decoded
-once. Anything that could be read in two ways, such as `..`, `//`, `%2F` or a `%25`, is refused.
+Each folder has one normalised URL, so the URL that is checked is the URL that is fetched. Percent-encoding is
+decoded once. Anything that could be read in two ways, such as `..`, `//`, `%2F` or a `%25`, is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SCHEMES = ("s3", "gs", "hf", *WEB)
 _LISTED = "s3://, gs://, hf:// or https://"
 _MEANT = {"s3a": "s3", "s3n": "s3", "huggingface": "hf"}
 _SAME = {"gcs": "gs"}
-"""Maps each scheme to its normal form. AIBrix's controller writes the URLs of Google's buckets with `gcs`
-only.
+"""Maps another name of a URL's scheme to the usual one. For Google's buckets, AIBrix's controller writes
+`gcs` instead of `gs`.
 """
 _PORTS = {"https": 443, "http": 80}
 _LIKE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -40,7 +40,7 @@ _BUCKETS = {
     "hf": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"),
 }
 _KINDS = frozenset({"buckets", "datasets", "kernels", "models", "papers", "spaces"})
-"""First parts of Hugging Face paths that are not owners. None of them holds adapters."""
+"""First parts of Hugging Face paths that are not owners, such as `datasets`. No adapters are below them."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -56,7 +56,7 @@ def is_url(text: str) -> bool:
 
 
 def describe_source(text: str) -> str:
-    """Return a given path or URL in a form that is safe to log: without user and query."""
+    """Return a path or URL in a form that is safe to log: without user name, password, query and fragment."""
     if not is_url(text):
         return text
     return re.sub(r"(?<=:/)(/?)[^/]*@", r"\1", re.split(r"[?#]", text, maxsplit=1)[0])
@@ -64,23 +64,24 @@ def describe_source(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AdapterURL:
-    """URL of a folder with PEFT's two files, or a prefix of such folders. `str(url)` is safe to log and
-    record.
+    """URL of a folder with an adapter's two PEFT files, or a prefix of such URLs. `str(url)` omits the query,
+    so it is safe to log and record.
     """
 
     scheme: str
     authority: str
-    """Host and port, bucket, or owner of the repository."""
+    """Host and port of a web URL, name of a bucket, or owner of a Hugging Face repository."""
     segments: tuple[str, ...]
-    """Parts of the path, decoded. For `hf`, the repository's name is first."""
+    """Parts of the URL's path between slashes, percent-decoded. For `hf`, the repository's name is first."""
     revision: str = ""
-    """Branch, tag or commit of a repository."""
+    """Branch, tag or commit of a Hugging Face repository; empty if the URL names none."""
     query: str = field(default="", repr=False)
     """The URL's part after `?`, such as a signature. It is sent to the host and nowhere else."""
 
     @classmethod
     def parse(cls, text: str, *, prefix: bool = False) -> Self:
-        """Parse `text`. With `prefix`, it may be a prefix of folders.
+        """Parse the URL `text`. If `prefix` is True, `text` may be a prefix of adapters' URLs, such as a
+        whole bucket.
 
         Raises `URLRefusedError`, whose message repeats no part of `text`.
         """
@@ -120,11 +121,13 @@ class AdapterURL:
         return _COMMIT.fullmatch(self.revision) is not None
 
     def file(self, name: str) -> str:
-        """Return the whole URL of a file in the folder, with the query. Do not log it."""
+        """Return the whole URL of a file in the folder, with the query. Do not log the result, because the
+        query may hold a secret.
+        """
         return f"{self}/{name}" + (f"?{self.query}" if self.query else "")
 
     def is_beneath(self, prefix: Self) -> bool:
-        """True if the URL is `prefix` or a folder below it. Whole parts of the path are compared."""
+        """True if the URL is `prefix` or a folder below it. Whole segments of the path are compared."""
         return (
             (self.scheme, self.authority) == (prefix.scheme, prefix.authority)
             and self.segments[: len(prefix.segments)] == prefix.segments
@@ -143,24 +146,28 @@ class URLPrefixes:
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> Self:
-        """Parse the prefixes. Raises `URLRefusedError`."""
+        """Parse the URL prefixes `entries`. Raises `URLRefusedError` for an invalid prefix."""
         return cls(tuple(AdapterURL.parse(entry, prefix=True) for entry in entries))
 
     def open(self, text: str) -> AdapterURL:
-        """Parse a client's URL if it lies below a prefix. Raises `URLRefusedError`."""
+        """Parse the URL that a client sent. Raises `URLRefusedError` if it is invalid or not below an allowed
+        prefix.
+        """
         if not self.prefixes:
             raise URLRefusedError(
-                "a URL was given, but this server downloads no adapters: name a folder on the server, or "
-                "have its operator list a prefix of the URL in the setting adapter_urls"
+                "the adapter was named by URL, but this server downloads no adapters: name a folder on the "
+                "server, or have its operator list a prefix of the URL in the setting adapter_urls"
             )
         url = AdapterURL.parse(text)
         if url.query:
             raise URLRefusedError(
-                "the URL has a part after '?': remove that part; the server has its own credentials"
+                "the URL has a part after '?', such as a signature: remove that part, because the server "
+                "uses its own credentials"
             )
         if not any(url.is_beneath(prefix) for prefix in self.prefixes):
             raise URLRefusedError(
-                "the URL is not below any prefix in the server's setting adapter_urls: use one that is"
+                "the URL is not below any prefix in the server's setting adapter_urls: use a URL below "
+                "one of these prefixes"
             )
         return url
 
@@ -170,13 +177,14 @@ def _scheme(text: str) -> str:
     if scheme in SCHEMES:
         return scheme
     meant = f"write {_MEANT[scheme]}://" if scheme in _MEANT else f"write {_LISTED}"
-    raise URLRefusedError(f"the URL has a scheme that is not for adapters: {meant}")
+    raise URLRefusedError(f"adapters cannot be fetched from a URL of this scheme: {meant}")
 
 
 def _authority(scheme: str, text: str) -> str:
     if "@" in text:
         raise URLRefusedError(
-            "the URL holds a user name or a password: remove them, and set credentials in the environment"
+            "the URL holds a user name or a password: remove them, and set the host's credentials in the "
+            "environment"
         )
     if scheme not in WEB:
         if not _BUCKETS[scheme].fullmatch(text) or ".." in text or (scheme == "hf" and text in _KINDS):
@@ -186,7 +194,7 @@ def _authority(scheme: str, text: str) -> str:
     host, port = _host_and_port(text)
     if scheme == "http" and not _is_loopback(host):
         raise URLRefusedError(
-            "the URL is not encrypted: begin it with https://; http:// works for this machine only"
+            "the URL is not encrypted: begin it with https://; http:// is allowed for localhost only"
         )
     return host if port in (None, _PORTS[scheme]) else f"{host}:{port}"
 
@@ -218,13 +226,13 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
     host = host.removesuffix(".")
     labels = host.split(".")
     if len(host) > 253 or not all(map(_LABEL.fullmatch, labels)):
-        raise URLRefusedError("the URL has a host that is neither a name nor an address: correct the URL")
+        raise URLRefusedError("the URL's host is neither a host name nor an IP address: correct the URL")
     if _NUMBER.fullmatch(labels[-1]):
         try:
             host = str(ipaddress.IPv4Address(host))
         except ValueError:
             raise URLRefusedError(
-                "the URL has a host that ends in a number, but is not an IPv4 address such as 192.0.2.1"
+                "the URL's host ends in a number, but is not an IPv4 address such as 192.0.2.1: correct it"
             ) from None
     return host, port
 
@@ -257,17 +265,17 @@ def _segment(part: str, *, encoded: bool) -> str:
         text = part
     if not text.strip(" ."):
         raise URLRefusedError(
-            "the URL has an empty part, '.' or '..' in its path: write the URL of the folder itself"
+            "the URL's path has an empty part, '.' or '..': write the direct URL of the folder"
         )
     if not text.isprintable() or _AMBIGUOUS & set(text):
         raise URLRefusedError(
-            r"the URL has \ / % ; ? # or an unprintable character in a name of its path: rename that folder"
+            r"a folder in the URL's path has \ / % ; ? # or an unprintable character: rename that folder"
         )
     return text
 
 
 def _repository(segments: tuple[str, ...], *, prefix: bool) -> tuple[tuple[str, ...], str]:
-    """Split hf://OWNER/NAME@REVISION/FOLDER into its path without the revision, and the revision."""
+    """Split the path of hf://OWNER/NAME@REVISION/FOLDER. Returns (path without the revision, revision)."""
     if not segments:
         if prefix:
             return (), ""

@@ -1,1 +1,3 @@
-"""Read GPT-SW3's tokenizer from its SentencePiece file, without sentencepiece. Everything may import it."""
+"""Read GPT-SW3's tokenizer from its SentencePiece file, without the library sentencepiece. Every package may
+import this package.
+"""

@@ -13,27 +13,34 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from adapters.spiece.model import PieceKind, SpieceModel, VocabularyPiece
 
 SPACE = "▁"
-"""Represents a space in a piece (U+2581)."""
+"""The character (U+2581) that stands for a space in a vocabulary piece."""
 _ALWAYS, _NEVER = -0.1, -1e6
-"""Scores of user-defined symbols, as in `unigram_model.cc`, and of pieces that no text is tokenized to."""
+"""Score of user-defined symbols, as in `unigram_model.cc`, and score of pieces that must never be chosen for
+a text.
+"""
 _BYTE_NAME = "(?<=<)(?=0x[0-9A-F]{2}>)"
-"""Matches a place inside a byte piece's name that is spelled out in a text, which is not that piece."""
+"""Matches the position after `<` where a text spells out the name of a byte piece, such as `<0x41>`. The text
+is split there, because it does not mean that byte.
+"""
 _MARK = "\ufdd5"
-"""A character that is inserted between two others to keep them apart. It is a Unicode noncharacter, which no
-text contains.
+"""A character that is inserted between two others so that a normaliser does not join them. It is a Unicode
+noncharacter, which no text contains.
 """
 _JOINED = "[\\p{M}\u1ab0-\u1aff\u200c\u200d]"
-"""Characters that combine with the one before them into one visible character."""
+"""Regular expression for characters, such as accents, that combine with the character before them into one
+visible character.
+"""
 _LARGEST = 0x10000
-"""First character with four bytes in UTF-8. All below it have at most three."""
+"""First character that takes four bytes in UTF-8. All characters before it take at most three."""
 
 
 def build_tokenizer(
     model: SpieceModel, special: Sequence[str], before: Sequence[normalizers.Normalizer]
 ) -> Tokenizer:
-    """Build the tokenizer. `special` tokens are found first; then `before` normalises each part.
+    """Build a tokenizer of the `tokenizers` library from a SentencePiece model.
 
-    A special token that is not a piece of the model gets the next free id.
+    The `special` tokens are found in the text first; the text between them is normalised by `before` and then
+    by the model's own rules. A special token that is not a piece of the model gets the next free id.
     """
     tokenizer = Tokenizer(_bpe(model) if model.algorithm == "bpe" else _unigram(model))
     tokenizer.normalizer = normalizers.Sequence([*before, *_normalisers(model)])
@@ -61,10 +68,11 @@ def _bpe(model: SpieceModel) -> models.BPE:
 
 
 def _merges(model: SpieceModel) -> list[tuple[str, str]]:
-    """Return every pair of pieces that form a third, ordered by the third's score, highest first.
+    """Return the BPE merges: every pair of pieces that together form a third piece, in order of the third
+    piece's score, highest first.
 
     SentencePiece merges the pair that forms the piece with the highest score. Control, byte and unknown
-    pieces are never parts or results. User-defined symbols are never split.
+    pieces are never merged or formed by a merge. User-defined symbols are never split.
     """
     normal = {piece.text: place for place, piece in enumerate(model.pieces) if piece.kind is PieceKind.NORMAL}
     found: list[tuple[float, int, int, str, str]] = []
@@ -79,8 +87,8 @@ def _merges(model: SpieceModel) -> list[tuple[str, str]]:
 
 
 def _unigram(model: SpieceModel) -> models.Unigram:
-    """Build the unigram model. If two ways to split a run of one symbol have equal scores, rounding may
-    choose either.
+    """Build the unigram model. If two tokenizations of one repeated symbol have equal scores, rounding
+    decides between them.
     """
 
     def score(piece: VocabularyPiece) -> float:
@@ -93,7 +101,9 @@ def _unigram(model: SpieceModel) -> models.Unigram:
 
 
 def _symbols(model: SpieceModel) -> list[str]:
-    """Return patterns of the user-defined symbols, the longest first, because the first match is used."""
+    """Return regular expressions that match the user-defined symbols, the longest symbol first, because the
+    first match is used.
+    """
     texts = [piece.text for piece in model.pieces if piece.kind is PieceKind.USER_DEFINED]
     return [re.escape(text) for text in sorted(texts, key=lambda text: (-len(text), text))]
 
@@ -113,11 +123,11 @@ def _normalisers(model: SpieceModel) -> list[normalizers.Normalizer]:
 
 
 def _charsmap(data: bytes) -> list[normalizers.Normalizer]:
-    """Return the compiled character map as one rule for each character.
+    """Return normalisers that apply SentencePiece's compiled character map to each single character.
 
-    `Precompiled` looks up one visible character if it has fewer than six bytes, and replaces all of it by the
-    mapping of its first character: `½` with an accent would lose the accent. So the two are kept apart for
-    that step.
+    `Precompiled` alone looks up a whole visible character if it has fewer than six bytes, and replaces it by
+    the mapping of its first code point: `½` with an accent would lose the accent. So a mark is inserted
+    between the two code points before that step, and removed after it.
     """
     mapped = normalizers.Precompiled(data)
     surrogates = range(0xD800, 0xE000)

@@ -28,10 +28,12 @@ CHAT_TEMPLATE = (
 
 _CLASS = "GPTSw3Tokenizer"
 _EARLIER = "gpt-sw3-7b"
-"""Name of the one model that has the earlier tokenizer."""
+"""Name of the only GPT-SW3 model whose tokenizer has the earlier default special tokens."""
 _NOT_PRINTED = "".join(map(chr, (*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B)))
 _SPACES = "\u2002\u2003\u2005\u2008\u2009\u200a\u202f\u3000\ufffc"
-"""The characters that `GPTSw3Tokenizer` removes, and the characters that it replaces by a space."""
+"""The characters that transformers' `GPTSw3Tokenizer` removes (`_NOT_PRINTED`), and those that it replaces by
+a space (`_SPACES`).
+"""
 _KINDS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -41,7 +43,8 @@ def is_gpt_sw3(folder: Path) -> bool:
 
 
 def read_definition(folder: Path) -> str:
-    """Return the base's tokenizer as the text of a tokenizer.json: its own file, or a converted GPT-SW3.
+    """Return the base's tokenizer as the text of a tokenizer.json: the file itself, or the converted
+    spiece.model of a GPT-SW3.
 
     Raises `BaseModelError` for a spiece.model that cannot be converted, and `OSError`.
     """
@@ -71,7 +74,9 @@ def chat_template(folder: Path) -> str:
 
 
 def _convert(folder: Path) -> str:
-    """Convert a spiece.model. The result is cached, because converting takes up to a second."""
+    """Convert the spiece.model in `folder` to the text of a tokenizer.json. The result is cached, because
+    converting takes up to a second.
+    """
     file = folder / SPIECE_FILE
     special = dict.fromkeys([*special_tokens(folder).values(), *_additional(_fields(folder))])
     return _definition(file, file.stat().st_mtime_ns, tuple(special))
@@ -89,7 +94,9 @@ def _definition(file: Path, stamp: int, special: tuple[str, ...]) -> str:
 
 
 def _fields(folder: Path) -> dict[str, Any]:
-    """Return the fields of special_tokens_map.json and tokenizer_config.json. The latter takes precedence."""
+    """Return the fields of special_tokens_map.json and tokenizer_config.json in `folder`. If both have a
+    field, tokenizer_config.json takes precedence. Raises `BaseModelError` for an unsupported tokenizer.
+    """
     found: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
@@ -101,7 +108,7 @@ def _fields(folder: Path) -> dict[str, Any]:
         reason = f"spiece.model is supported for a {_CLASS} only"
         raise BaseModelError(path, reason, remedy, field="tokenizer_class", value=kind)
     if found.get("do_lower_case"):
-        reason, remedy = "is not supported", "Use a tokenizer that keeps case."
+        reason, remedy = "the option is not supported", "Use a tokenizer that keeps case."
         raise BaseModelError(path, reason, remedy, field="do_lower_case", value=True)
     return found
 
@@ -118,7 +125,7 @@ def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _additional(fields: Mapping[str, Any]) -> list[str]:
-    """Return the special tokens besides the four standard ones."""
+    """Return the additional special tokens in the tokenizer's config, besides bos, eos, unk and pad."""
     found: list[str] = []
     for entry in fields.get("additional_special_tokens") or fields.get("extra_special_tokens") or ():
         match entry:

@@ -1,4 +1,5 @@
-"""SentencePiece's model file, read without its library: a protocol buffer of pieces and a few settings.
+"""Read SentencePiece's model file without its library: a protocol buffer of vocabulary pieces and a few
+settings.
 
 Format: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto; its encoding:
 https://protobuf.dev/programming-guides/encoding.
@@ -32,7 +33,7 @@ class PieceKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class VocabularyPiece:
-    """One entry of the vocabulary. Its position is its id."""
+    """One entry of the tokenizer's vocabulary. Its index in the vocabulary is its token id."""
 
     text: str
     score: float
@@ -49,7 +50,9 @@ class SpieceModel:
     byte_fallback: bool
     unk_id: int
     charsmap: bytes
-    """The compiled normaliser. Empty if characters are not changed."""
+    """SentencePiece's compiled map from characters to normalised characters. Empty if characters are not
+    changed.
+    """
     dummy_prefix: bool
     """True if a space is added at the beginning of a text."""
     collapses_spaces: bool
@@ -63,16 +66,18 @@ class SpieceModel:
         try:
             data = path.read_bytes() if path.stat().st_size <= MAX_SPIECE_BYTES else None
         except OSError as problem:
-            raise BaseModelError(path, f"cannot be read ({problem.strerror})", _REMEDY) from problem
+            raise BaseModelError(path, f"the file cannot be read ({problem.strerror})", _REMEDY) from problem
         if data is None:
-            raise BaseModelError(path, f"is larger than {MAX_SPIECE_BYTES} bytes", _REMEDY)
+            raise BaseModelError(path, f"the file is larger than {MAX_SPIECE_BYTES} bytes", _REMEDY)
         try:
             return _parse(data)
         except _UnsupportedFieldError as problem:
-            remedy = "Convert it to a tokenizer.json with transformers, and put that beside it."
+            remedy = "Convert it to a tokenizer.json with transformers, and put that file beside it."
             raise BaseModelError(path, str(problem), remedy) from problem
         except (ValueError, struct.error) as problem:
-            raise BaseModelError(path, f"is not a SentencePiece model ({problem})", _REMEDY) from problem
+            raise BaseModelError(
+                path, f"the file is not a SentencePiece model ({problem})", _REMEDY
+            ) from problem
 
 
 class _UnsupportedFieldError(ValueError):
@@ -91,21 +96,27 @@ def _parse(data: bytes) -> SpieceModel:
         elif number == 3:
             normaliser |= dict(_fields(_bytes(value)))
     if not pieces:
-        raise ValueError("the file does not hold any pieces of text")
+        raise ValueError("spiece.model does not hold any vocabulary pieces")
     kind = _integer(trainer.get(3, 1))
     if kind not in _MODELS:
-        raise _UnsupportedFieldError(f"model_type {kind} is not supported; supported: unigram (1), bpe (2)")
+        raise _UnsupportedFieldError(
+            f"SentencePiece's model_type {kind} is not supported; supported: unigram (1), bpe (2)"
+        )
     if _integer(trainer.get(24, 0)):
-        raise _UnsupportedFieldError("SentencePiece's option treat_whitespace_as_suffix is not supported")
+        raise _UnsupportedFieldError(
+            "spiece.model sets the option treat_whitespace_as_suffix, which is not supported"
+        )
     if not _integer(normaliser.get(5, 1)):
         raise _UnsupportedFieldError(
-            "SentencePiece's option escape_whitespaces is false, which is not supported"
+            "spiece.model has the option escape_whitespaces = false, which is not supported"
         )
     if any(piece.kind is PieceKind.UNUSED for piece in pieces):
-        raise _UnsupportedFieldError("SentencePiece's pieces of the kind UNUSED are not supported")
+        raise _UnsupportedFieldError(
+            "spiece.model holds vocabulary pieces of the kind UNUSED, which are not supported"
+        )
     unknown = [place for place, piece in enumerate(pieces) if piece.kind is PieceKind.UNKNOWN]
     if len(unknown) != 1:
-        raise ValueError(f"the file holds {len(unknown)} pieces for unknown text instead of one")
+        raise ValueError(f"spiece.model holds {len(unknown)} pieces for unknown text instead of exactly one")
     return SpieceModel(
         algorithm=_MODELS[kind],
         pieces=tuple(pieces),
@@ -127,7 +138,9 @@ def _piece(fields: dict[int, int | bytes]) -> VocabularyPiece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield (number, value) of each field of a message. A value is an integer, or bytes."""
+    """Yield (field number, value) for each field of the protobuf message `data`. A value is an integer or
+    bytes.
+    """
     place = 0
     while place < len(data):
         tag, place = _varint(data, place)
@@ -141,34 +154,36 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
-            raise ValueError(f"the file has the unsupported protobuf wire type {wire} at byte {place}")
+            raise ValueError(f"spiece.model has the unsupported protobuf wire type {wire} at byte {place}")
         if place + size > len(data):
-            raise ValueError(f"the file ends in the middle of field {number}")
+            raise ValueError(f"spiece.model is incomplete: it ends in the middle of protobuf field {number}")
         yield number, data[place : place + size]
         place += size
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """Return (value, position after it)."""
+    """Decode the protobuf varint that begins at byte `place` of `data`. Returns (value, position after it).
+    Raises `ValueError` for an incomplete number.
+    """
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(data):
-            raise ValueError("the file ends in the middle of a number")
+            raise ValueError("spiece.model is incomplete: it ends in the middle of a number")
         byte = data[place]
         place += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, place
-    raise ValueError(f"the file has a number of more than 64 bits at byte {place}")
+    raise ValueError(f"spiece.model is damaged: it has a number of more than 64 bits at byte {place}")
 
 
 def _integer(value: int | bytes) -> int:
     if isinstance(value, bytes):
-        raise ValueError("a field of the file holds bytes instead of a number")
+        raise ValueError("spiece.model is damaged: one of its fields holds bytes instead of a number")
     return value
 
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("a field of the file holds a number instead of bytes")
+        raise ValueError("spiece.model is damaged: one of its fields holds a number instead of bytes")
     return value

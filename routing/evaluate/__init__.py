@@ -1,4 +1,6 @@
-"""Judging the router on labelled text (`python -m routing.evaluate`); only tests import it."""
+"""Evaluate the router on texts of known language (`python -m routing.evaluate`). Only tests import this
+package.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Judge the router on labelled text: `python -m routing.evaluate [FOLDER ...] [--half 0|1|all]`.
+"""Evaluate the router on texts of known language: `python -m routing.evaluate [FOLDER ...] [--half 0|1|all]`.
 
-FOLDER holds .tsv files with lines `LABEL<TAB>TEXT`, with \\n, \\t and \\\\ escaped; by default the texts
-of the project. Weights were fitted on half 0; half 1 was kept back and is judged by default.
+FOLDER holds .tsv files with lines `LABEL<TAB>TEXT`, with \\n, \\t and \\\\ escaped. Default: the project's
+own texts. The router's weights were fitted on half 0 of the texts; by default, the held-out half 1 is
+evaluated.
 """
 
 from __future__ import annotations

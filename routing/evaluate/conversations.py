@@ -1,4 +1,6 @@
-"""Builds conversations from labelled messages. A fifth of the turns are junk, and some switch languages."""
+"""Build conversations from messages of known language. A fifth of the messages are junk such as "ok", and
+some conversations switch languages.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from routing.evaluate.texts import LabelledText
 
 TURNS, JUNK_SHARE = 5, 0.2
 JUNK = ("ok", "👍", "42", "hmm", "...", "haha", "?", "🙂🙂", "https://example.com/a", "1", "ok ok", "!!")
-"""Turns that say nothing about the language."""
+"""Messages that give no evidence of a language."""
 MOST = 400
-"""Maximum number of conversations of each kind."""
+"""Maximum number of conversations of each kind that are evaluated."""
 
 
 def steady(texts: Sequence[str], chance: random.Random) -> Iterator[tuple[str, ...]]:
-    """Yield conversations in one language. Their first turn is never junk."""
+    """Yield conversations in one language. About a fifth of the messages are junk, but never the first."""
     for _ in range(MOST):
         turns = chance.sample(texts, TURNS)
         yield tuple(
@@ -28,13 +30,15 @@ def steady(texts: Sequence[str], chance: random.Random) -> Iterator[tuple[str, .
 def switching(
     before: Sequence[str], after: Sequence[str], chance: random.Random
 ) -> Iterator[tuple[str, ...]]:
-    """Yield conversations with one to four turns in one language, and then a question in another."""
+    """Yield conversations with one to four messages in one language, and then a question in another."""
     for _ in range(MOST):
         yield (*chance.sample(before, chance.randint(1, TURNS - 1)), chance.choice(after))
 
 
 def judge_conversations(judge: Judge, texts: Sequence[LabelledText]) -> dict[str, Proportion]:
-    """Count later turns routed as before, and questions after a switch routed to the new language."""
+    """Return how often later messages keep the adapter of their language, and how often a question after a
+    language switch gets the new language's adapter.
+    """
     of = {code: [text.text for text in texts if text.language == code] for code in ("sv", "en")}
     if min(map(len, of.values())) < TURNS:
         return {}

@@ -1,4 +1,4 @@
-"""Routes labelled texts, and counts how many go to the right adapter."""
+"""Route texts of known language, and count how many go to the right adapter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from routing.route import RouteQuery, Router
 from routing.settings import LanguageRow, RoutingSettings, detection_code
 
 TRIALS: Final = 3
-"""Number of timings of a text. The fastest is used, since others include unrelated work."""
+"""How many times the routing of a text is timed. The fastest time is used, because the others include
+unrelated work.
+"""
 FIGURES = ("swedish_found", "english_kept_out", "nordic_kept_out", "other_kept_out", "english_found")
 
 
@@ -41,14 +43,14 @@ class Proportion:
 
 @dataclass(frozen=True, slots=True)
 class RoutedText:
-    """A text with its known language, and the route that it got."""
+    """A text of known language, and the route that the router chose for it."""
 
     labelled: LabelledText
     adapter: str | None
     """Adapter that the text was routed to: `sv`, `en`, or None for the base."""
     sure: bool
     right: bool
-    """True if this adapter is the one of the text's language, or if it is None and the language has none."""
+    """True if the text went to the adapter of its language, or to the base if its language has no adapter."""
     seconds: float
 
 
@@ -61,9 +63,10 @@ class _BothAdapters:
 
 
 class Judge:
-    """A router under the default settings with an English and a Swedish adapter.
+    """Routes texts with default settings, an English and a Swedish adapter, to evaluate the decisions.
 
-    A server with an English adapter sets `without_evidence`; the other figures are measured without it.
+    `without_evidence` is the adapter for texts that give no evidence of a language. A server with an English
+    adapter sets it to that adapter; most figures are measured without it.
     """
 
     def __init__(self, default: str | None = None, without_evidence: str | None = None) -> None:
@@ -74,13 +77,15 @@ class Judge:
     def adapter(
         self, *turns: str, accept_language: str | None = None, system: str | None = None
     ) -> str | None:
-        """Route a conversation: `sv`, `en`, or None for the base."""
+        """Route a conversation, given as the user's messages. Returns the adapter `sv` or `en`, or None for
+        the base.
+        """
         query = RouteQuery(turns=turns, accept_language=accept_language, system=system)
         route = self._router.decide(query, self._names)
         return route.target[0][0] if route.target else None
 
     def route(self, labelled: LabelledText, accept_language: str | None = None) -> RoutedText:
-        """Route a text without earlier turns, and time it."""
+        """Route a text as a conversation of one message, and time it."""
         query = RouteQuery(turns=(labelled.text,), accept_language=accept_language)
         route, seconds = self._router.decide(query, self._names), math.inf
         for _ in range(TRIALS):
@@ -100,13 +105,15 @@ def expected(language: str) -> str | None:
 def route_texts(
     texts: Iterable[LabelledText], accept_language: str | None = None, judge: Judge | None = None
 ) -> list[RoutedText]:
-    """Route each text without earlier turns."""
+    """Route each text as a conversation of one message."""
     judge = judge or Judge()
     return [judge.route(text, accept_language) for text in texts]
 
 
 def shares(judged: Sequence[RoutedText]) -> dict[str, Proportion]:
-    """Return the proportions of `FIGURES` for which there are texts, and `right`: the correct routes."""
+    """Return each proportion in `FIGURES` for which there are texts, and `right`: the proportion of texts
+    that were routed correctly.
+    """
     seen = {detection_code(j.labelled.language) for j in judged}
 
     def share(languages: set[str], adapter: str, *, sent: bool) -> Proportion:
@@ -125,7 +132,9 @@ def shares(judged: Sequence[RoutedText]) -> dict[str, Proportion]:
 
 
 def percentages(judged: Sequence[RoutedText]) -> dict[str, float | int | None]:
-    """Return the percentages of `FIGURES` (None if there is no such text), and `texts`: their number."""
+    """Return each figure in `FIGURES` in percent, None if there are no texts for it, and the number of texts
+    as `texts`.
+    """
     found = shares(judged)
     named: dict[str, float | int | None] = {
         name: found[name].percent if name in found else None for name in FIGURES

@@ -1,4 +1,6 @@
-"""Builds messages that are hard for detectors from labelled texts: pasted text, code, plain letters."""
+"""Build messages that are hard for language detectors: with pasted text, with code, or typed
+without accents.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from routing.evaluate.texts import LabelledText, half_of, read_pairs
 from routing.evidence.frequencies import fold
 
 PARTS = "parts"
-"""Name of the folder beside the texts with the parts from which messages are built."""
+"""Name of the subfolder that holds the parts from which test messages are built, such as instructions and
+code.
+"""
 _MOST = 400
 """Maximum number of messages of one kind that are evaluated."""
 _NAMES = (
@@ -27,7 +31,9 @@ _NAMES = (
 
 
 def plain_letters(texts: Sequence[LabelledText]) -> list[LabelledText]:
-    """Return the texts with letters beyond a to z, written without them as on a keyboard that lacks them."""
+    """Return the texts that have letters beyond a to z, with these replaced as on a keyboard
+    that lacks them.
+    """
     return [
         LabelledText("plain letters", text.language, fold(text.text.lower()))
         for text in texts
@@ -54,7 +60,9 @@ def instructions(folder: Path, half: int | None, *, last: bool) -> Iterator[tupl
 
 
 def templates(folder: Path, half: int | None, questions: Sequence[LabelledText]) -> Iterator[tuple[str, str]]:
-    """Yield (language of the question, prompt of a retrieval chain with the question in it)."""
+    """Yield (language of the question, prompt). The prompt is a retrieval template in another language,
+    filled with the question and a text.
+    """
     asked = [text for text in questions if text.language in ("sv", "en") and text.text.count(" ") > 2]
     payloads = list(read_pairs(folder / PARTS / "payloads.tsv"))
     for number, text in enumerate(asked[:_MOST]):
@@ -68,9 +76,10 @@ def templates(folder: Path, half: int | None, questions: Sequence[LabelledText])
 def code_in_conversation(
     folder: Path, questions: Sequence[LabelledText]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield (language, conversation) pairs. The last turn is only code, or a question with code.
+    """Yield (language, conversation) pairs. The last message is only code, or a question with code.
 
-    The patterns of code were developed on these snippets, so only the questions are held-out data.
+    The code patterns of `routing.reading.code` were developed on these snippets, so only the questions are
+    held-out data.
     """
     snippets = [code for _, code in read_pairs(folder / PARTS / "code.tsv")]
     asked = [text for text in questions if text.language in ("sv", "en") and text.text.count(" ") > 2]
@@ -82,14 +91,14 @@ def code_in_conversation(
 
 
 def names_in_conversation(questions: Sequence[LabelledText]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield (language, conversation) pairs in which the last turn is a name."""
+    """Yield (language, conversation) pairs in which the last message is only a name, such as "Stockholm"."""
     asked = [text for text in questions if text.language in ("sv", "en") and text.text.count(" ") > 2]
     for number, text in enumerate(asked[:_MOST]):
         yield text.language, (text.text, _NAMES[number % len(_NAMES)])
 
 
 def share_right(judge: Judge, conversations: Iterator[tuple[str, tuple[str, ...]]]) -> dict[str, Proportion]:
-    """Count, for each language, the conversations that are routed to its adapter."""
+    """Return, for each language, the proportion of its conversations that are routed to its adapter."""
     hits: dict[str, list[bool]] = {}
     for language, turns in conversations:
         hits.setdefault(language, []).append(judge.adapter(*turns) == expected(language))
@@ -97,14 +106,14 @@ def share_right(judge: Judge, conversations: Iterator[tuple[str, tuple[str, ...]
 
 
 def alone(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Turn each message into a conversation of one turn."""
+    """Turn each (language, message) pair into (language, conversation with that one message)."""
     return ((language, (text,)) for language, text in pairs)
 
 
 def made_kinds(
     folder: Path, half: int | None, chat: Sequence[LabelledText]
 ) -> dict[str, Callable[[], Iterator[tuple[str, tuple[str, ...]]]]]:
-    """Build the conversations of each kind, by the kind's name."""
+    """Map the name of each kind of test message to a function that builds its conversations."""
     return {
         "instruction first, then a text": lambda: alone(instructions(folder, half, last=False)),
         "a text, then the instruction": lambda: alone(instructions(folder, half, last=True)),

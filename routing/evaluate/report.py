@@ -1,4 +1,6 @@
-"""Prints each figure with its interval and number of texts, then one JSON object as the last line."""
+"""Print each evaluation figure with its confidence interval and number of texts, and then all figures as one
+line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,15 @@ from routing.evaluate.topics import judge_topics
 
 SWEDISH_BROWSER = "sv-SE,sv;q=0.9,en-US;q=0.8,en;q=0.7"
 CHAT = frozenset({"chat", "messages", "tatoeba", "home-assistant"})
-"""Names of the sources with chat messages. If there are none of these, all sources are used."""
+"""Names of the text files, without .tsv, that hold chat messages. If none of them is evaluated, all texts
+count as chat.
+"""
 
 Rows = dict[str, dict[str, Proportion]]
 
 
 def judge_texts(texts: Sequence[LabelledText], judged: Sequence[RoutedText]) -> Rows:
-    """Compute the proportions of each source, and of all chat messages together."""
+    """Compute the routing figures for each source of texts, and for all chat messages together."""
     rows: Rows = {}
     for source in dict.fromkeys(text.source for text in texts):
         rows[source] = shares([j for j in judged if j.labelled.source == source])
@@ -38,12 +42,14 @@ def judge_texts(texts: Sequence[LabelledText], judged: Sequence[RoutedText]) -> 
 
 
 def chat_of(texts: Sequence[LabelledText]) -> list[LabelledText]:
-    """Return the texts of the chat sources, or all texts if there are none."""
+    """Return the texts from the sources in `CHAT`, or all texts if there are none."""
     return [text for text in texts if text.source in CHAT] or list(texts)
 
 
 def judge_kinds(folders: Sequence[Path], half: int | None, chat: Sequence[LabelledText]) -> Rows:
-    """Compute the proportions for built messages: pasted text, code, names and conversations."""
+    """Compute the proportion of correct routes for constructed messages: with pasted text, code or names, and
+    in conversations.
+    """
     judge = Judge()
     rows: Rows = {}
     for folder in folders:
@@ -68,7 +74,9 @@ def _junk(judge: Judge) -> Proportion:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a line for each figure, and all of them as JSON."""
+    """Evaluate the router with the command line's `arguments`. Print a line for each figure, and all figures
+    as JSON.
+    """
     parser = argparse.ArgumentParser(prog="python -m routing.evaluate", description="Judge the router.")
     text = "folders of .tsv files with labelled texts (default: the project's own)"
     parser.add_argument("folders", type=Path, nargs="*", default=[OWN], help=text)
@@ -90,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def print_rows(rows: Mapping[str, Mapping[str, Proportion]]) -> None:
-    """Print a line for each figure."""
+    """Print a table with a line for each figure in `rows`: percentage, 95% interval and number of texts."""
     print(f"{'texts':34}{'figure':34}{'%':>7}   {'95% interval':18}{'N':>6}")
     for kind, row in rows.items():
         for name, share in row.items():

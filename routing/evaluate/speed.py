@@ -1,4 +1,6 @@
-"""Measures the time for one message, for this router and for langdetect in the same run."""
+"""Measure how long this router takes for one message, and how long langdetect takes for it in
+the same run.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,18 @@ import numpy as np
 from routing.evaluate.judge import RoutedText
 
 MOST = 300
-"""Maximum number of texts for langdetect, which takes milliseconds for each."""
+"""Maximum number of texts that are timed with langdetect, which takes milliseconds for each."""
 
 
 def percentiles(judged: Sequence[RoutedText]) -> dict[str, float]:
-    """Return p50 and p99 of the routing times in milliseconds."""
+    """Return the median (p50) and p99 of the routing times in milliseconds."""
     return _named(np.array([j.seconds for j in judged]))
 
 
 def langdetect_percentiles(judged: Sequence[RoutedText]) -> dict[str, float]:
-    """Return p50 and p99 of langdetect on up to `MOST` of these texts."""
+    """Return the median (p50) and p99 of langdetect's times in milliseconds, on up to `MOST` of
+    these texts.
+    """
     from langdetect import detect_langs  # pyright: ignore[reportUnknownVariableType] (it has no types)
     from langdetect.lang_detect_exception import LangDetectException
 

@@ -1,4 +1,6 @@
-"""Reads labelled texts and splits them in two halves: one to fit weights on, one held out for evaluation."""
+"""Read texts of known language and split them in two halves: one to fit weights on, one held out for
+evaluation.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 OWN = Path(__file__).parents[2] / "tests" / "routing" / "texts"
 """Folder of the project's own texts in a checkout."""
 FITTED, KEPT_BACK = 0, 1
-"""Number of the half that weights were fitted on, and of the held-out half."""
+"""Numbers of the two halves of the texts: weights were fitted on half 0, and half 1 is held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class LabelledText:
 
 
 def half_of(text: str) -> int:
-    """Return the half of a text: the last bit of the first byte of its SHA-256."""
+    """Return the half (0 or 1) to which a text belongs: the last bit of the first byte of its SHA-256."""
     return hashlib.sha256(text.encode()).digest()[0] & 1
 
 
@@ -38,7 +40,7 @@ def read(folder: Path, half: int | None = KEPT_BACK) -> Iterator[LabelledText]:
 
 
 def read_pairs(path: Path) -> Iterator[tuple[str, str]]:
-    r"""Label and text of each line, with `\n`, `\t` and `\\` resolved in the text."""
+    r"""Yield (label, text) of each line, with `\n`, `\t` and `\\` unescaped in the text."""
     for line in path.read_text(encoding="utf-8").split("\n"):
         label, tab, escaped = line.partition("\t")
         if tab:

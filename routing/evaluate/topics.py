@@ -10,15 +10,21 @@ from routing.settings import RoutingSettings
 from routing.topics.model import AdapterTopic, TopicModel
 
 TOPICS, ELSE = "topics", "other"
-"""Name of the folder with a file for each topic, and of the file with questions about other subjects."""
+"""Name of the folder with a file for each topic, and of the file in it (without .txt) with questions about
+other subjects.
+"""
 HALVES = ("fitted", "kept")
-"""Names of folders with further questions of half 0 and half 1. Their hash does not matter."""
+"""Names of the folders with further questions for half 0 and half 1. The folder decides the half of a
+question, not its hash.
+"""
 _REST = "\n--\n"
-"""Separates a topic's examples from the questions for evaluation in its file."""
+"""Line in a topic's file that separates the topic's examples from the questions for evaluation."""
 
 
 def _further(folder: Path, half: int | None) -> list[tuple[str | None, str]]:
-    """Yield (topic, question) from the files in `HALVES`."""
+    """Return (topic, question) pairs from the folders in `HALVES` for this half. The topic is None for a
+    question on another subject.
+    """
     chosen = HALVES if half is None else HALVES[half : half + 1]
     return [
         (None if path.stem == ELSE else path.stem, question)
@@ -29,7 +35,9 @@ def _further(folder: Path, half: int | None) -> list[tuple[str | None, str]]:
 
 
 def judge_topics(folder: Path, half: int | None) -> dict[str, Proportion]:
-    """Count questions routed to their topic and to a wrong one, and other questions routed to any topic."""
+    """Return the proportions of questions routed to their own topic and to a wrong topic, and of other
+    questions routed to any topic.
+    """
     if not folder.joinpath(TOPICS).is_dir():
         return {}
     topics: list[AdapterTopic] = []

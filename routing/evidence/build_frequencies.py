@@ -23,14 +23,16 @@ from routing.evidence.profiles import ALPHA
 from routing.reading.names import WORD
 
 CANDIDATES = 26_000
-"""Number of words for each candidate language."""
+"""Number of words in the table for each candidate language."""
 ICELANDIC = 12_000
 BACKGROUND = 1_500
-"""Words of each language that stands for "something else"."""
+"""Number of words in the table for each background language, which counts as "something else"."""
 COMMON_WORDS = 3_000
-"""Words that a profile is made from."""
+"""Number of the most frequent words from which a letter profile is computed."""
 MADE = ("is",)
-"""Languages without a profile in langdetect. Their profiles are built from their word frequencies."""
+"""Languages without a letter profile in langdetect. Their profiles are computed from their word
+frequencies.
+"""
 SIZES = {
     **dict.fromkeys(("en", "sv", "da", "no", "de", "fi", "nl"), CANDIDATES),
     "is": ICELANDIC,
@@ -49,8 +51,8 @@ TARGET = Path(__file__).parent / "frequencies" / FILE
 def read_words(path: Path, most: int, form: re.Pattern[str] = WORD) -> list[tuple[int, str]]:
     """Read the `most` likeliest words that match `form` from a list in wordfreq's format.
 
-    Returns (level, word) pairs. A list is a header, then the words of each hundredth of a decade of
-    probability.
+    Returns (level, word) pairs; the level is -log(p) in steps of `STEP`. wordfreq's format is a header, then
+    one group of words for each hundredth of a decade of probability.
     """
     buckets = msgspec.msgpack.decode(gzip.decompress(path.read_bytes()), type=list[object])
     found: list[tuple[int, str]] = []
@@ -64,7 +66,9 @@ def read_words(path: Path, most: int, form: re.Pattern[str] = WORD) -> list[tupl
 
 
 def pack(lists: Mapping[str, Sequence[tuple[int, str]]]) -> PackedWords:
-    """Pack the (level, word) lists of all languages, with one numbering of rows for all words."""
+    """Pack the (level, word) lists of all languages into one table, in which every word has one
+    row number.
+    """
     words = sorted({word for listed in lists.values() for _, word in listed})
     row_of = {word: row for row, word in enumerate(words, 1)}
     spelled: dict[str, list[int]] = {}
@@ -86,13 +90,17 @@ def pack(lists: Mapping[str, Sequence[tuple[int, str]]]) -> PackedWords:
 def _packed(rows: Sequence[tuple[int, int]]) -> PackedList:
     gaps = np.diff([0, *(row for row, _ in rows)])
     if gaps.max() > np.iinfo(np.uint16).max:
-        raise ValueError(f"two words of a list are {gaps.max()} rows apart, and 65,535 can be packed")
+        raise ValueError(
+            f"two words of a frequency list are {gaps.max()} rows apart, but at most 65,535 can be packed"
+        )
     levels = np.array([level for _, level in rows], dtype=np.uint8)
     return PackedList(gaps.astype("<u2").tobytes(), levels.tobytes())
 
 
 def profile_of(words: Sequence[tuple[int, str]]) -> dict[str, float]:
-    """Compute a profile from the commonest of `words`: n-gram → share of the n-grams of its length."""
+    """Compute a letter profile from the commonest of `words`: n-gram → its fraction of the n-grams of that
+    length.
+    """
     found: dict[str, float] = {}
     totals = [0.0, 0.0, 0.0, 0.0]
     for level, word in sorted(words)[:COMMON_WORDS]:
@@ -112,7 +120,9 @@ def profile_of(words: Sequence[tuple[int, str]]) -> dict[str, float]:
 
 
 def build(folder: Path, target: Path = TARGET) -> None:
-    """Write the table `target` from the word lists in `folder`."""
+    """Build the table of word frequencies from wordfreq's lists in `folder`, and write it to the file
+    `target`.
+    """
     lists = {
         language: read_words(folder / f"small_{NAMED.get(language, language)}.msgpack.gz", most)
         for language, most in SIZES.items()

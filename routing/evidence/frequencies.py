@@ -1,7 +1,7 @@
 """Word frequencies of each language, in one immutable table.
 
-They come from the lists of `routing.evidence.listed` and from hand-written lists. A word that a list lacks
-gets a probability below that of its rarest word.
+They come from the lists of `routing.evidence.listed` and from hand-written lists. A word that a language's
+list lacks gets a probability below that of the rarest word in the list.
 """
 
 from __future__ import annotations
@@ -36,9 +36,13 @@ _COMMONEST = -3.0
 _WRITTEN = -9.5
 """Minimum log(p) of a word in a hand-written list."""
 CANDIDATE_FLOOR, BACKGROUND_FLOOR = -14.5, -11.9
-"""log(p) of a word that a list lacks. Lists of background languages are shorter."""
+"""log(p) of a word that is not in the list of a candidate or of a background language. The lists of
+background languages are shorter, so their value is higher.
+"""
 _PART, _NAME = 0.4, 0.2
-"""Weights of the last part of a compound and of a name. An ordinary word has weight 1."""
+"""Weights of a compound word that is known by its last part only, and of a name. An ordinary word has weight
+1.
+"""
 _SHORTEST_COMPOUND, _SHORTEST_PART = 7, 4
 """Minimum length in letters of a compound and of its parts."""
 FOLDING = 2.0
@@ -50,19 +54,21 @@ class FrequencyTable:
     """Word frequencies: log(p) of each word in each language."""
 
     exact: Mapping[str, int]
-    """Maps each word to its row in the table."""
+    """Maps each word to its row in `levels`."""
     typed: Mapping[str, int]
-    """Maps each word without accents to the row of the accented words that it may stand for."""
+    """Maps each word without accents to the row in `levels` of the accented words that it may stand for."""
     levels: NDArray[np.int8]
-    """[row, language]: log(p) minus the language's floor, in steps of `STEP`; 0 for words not listed."""
+    """[row, language]: log(p) minus the language's value in `floors`, in steps of `STEP`; 0 for words not
+    listed.
+    """
     floors: NDArray[np.float64]
     """For each language, the log(p) of a word that is not in its list."""
 
     def score(self, words: Sequence[str], names: Sequence[str], *, plain: bool) -> NDArray[np.float64] | None:
         """Return the log-likelihood of `words` and `names` by language; None if no list has any of them.
 
-        An unknown word is looked up by its end: it may be a new compound whose last part is known.
-        `plain`: the text has only letters a to z, so it may have been typed without accents.
+        An unknown word is looked up by its end, because it may be a new compound whose last part is known.
+        `plain` is True if the text has only letters a to z, so that it may have been typed without accents.
         """
         rows: list[int] = []
         parts: list[int] = []
@@ -99,7 +105,9 @@ def fold(word: str) -> str:
 
 
 def load_frequencies(candidates: Sequence[str], background: Sequence[str]) -> FrequencyTable:
-    """Load the table, with a column for each language. Columns of languages without a list are empty."""
+    """Load the table of word frequencies, with a column for each language. Columns of languages without a
+    list are 0.
+    """
     columns = (*candidates, *background)
     floors = np.full(len(columns), CANDIDATE_FLOOR)
     floors[len(candidates) :] = BACKGROUND_FLOOR
@@ -126,7 +134,7 @@ def load_frequencies(candidates: Sequence[str], background: Sequence[str]) -> Fr
 
 
 def _above(logarithms: NDArray[np.float64], floor: float) -> NDArray[np.int8]:
-    """Convert log(p) to levels above `floor`."""
+    """Convert log(p) to integer levels: steps of `STEP` above `floor`, from 0 to 127."""
     return np.clip(np.rint((logarithms - floor) / STEP), 0, 127).astype(np.int8)
 
 
@@ -137,7 +145,9 @@ def _add_nynorsk(
     known: ListedWords,
     swedish: frozenset[str],
 ) -> None:
-    """Add Nynorsk words by Zipf's law, since it has no frequency list. Skip words that are Swedish too."""
+    """Add the hand-written Nynorsk words to the column of Norwegian. Nynorsk has no frequency list, so Zipf's
+    law gives the frequencies. Skip words that are Swedish too.
+    """
     rows, logarithms = known.languages["sv"]
     common = frozenset(rows[logarithms >= _WRITTEN].tolist())
     ranked = {exact[word]: rank for rank, word in enumerate(written_words("nn"), 1) if word not in swedish}
@@ -149,9 +159,11 @@ def _add_nynorsk(
 def _typed_plainly(
     known: ListedWords, strange: Sequence[str], exact: Mapping[str, int], levels: NDArray[np.int8]
 ) -> tuple[dict[str, int], NDArray[np.int8]]:
-    """Map words without accents to rows, and append these rows to `levels`.
+    """Make rows for words that are typed without their accents. Returns a map from such words to rows, and
+    the rows to append to `levels`.
 
-    Such a row has, for each language, the highest level of the accented words that it may stand for.
+    Such a row has, for each language, the highest level of the accented words that it may stand for, less a
+    penalty.
     """
     typed = dict(zip(known.typed, range(len(known.typed)), strict=True))
     accented = [(typed.setdefault(fold(word), len(typed)), word) for word in strange if not word.isascii()]

@@ -11,7 +11,7 @@ from types import MappingProxyType
 OWN: Mapping[str, str] = MappingProxyType(
     {"sv": "åäö", "da": "åæø", "no": "åæø", "de": "äöüß", "fi": "äö", "is": "ðþáíóúýæö"}
 )
-"""The letters of each language's alphabet that are evidence for it."""
+"""The letters beyond a to z that are evidence for each language."""
 
 USED: Mapping[str, str] = MappingProxyType(
     {
@@ -24,10 +24,14 @@ USED: Mapping[str, str] = MappingProxyType(
         "nl": "éèëïöüêç",
     }
 )
-"""Maps each language to letters beyond a to z that its words may contain. Others are evidence against it."""
+"""Maps each language to letters beyond a to z that its words may contain. Any other such letter is evidence
+against the language.
+"""
 
 ELSEWHERE = "ðþáíóúýñçãõąęłśźżćńčšžřěůőűăşșțğıìùâîûœāēīūėģķļņťďňľĺ"
-"""Letters that are evidence for a language that is not a candidate, unless a candidate has them."""
+"""Letters that are evidence for `xx`, any language that is not a candidate. A letter that a candidate
+language uses does not count.
+"""
 
 _ENDINGS = {
     "sv": """

@@ -1,7 +1,7 @@
-"""The word lists with frequencies, as `routing.evidence.build_frequencies` packs them; read once.
+"""Load the word lists with frequencies that `routing.evidence.build_frequencies` packs.
 
-The data is `frequencies/words.bin`, made from wordfreq; its licence is in the NOTICE beside it. Rows number
-the words of all languages together, from 1.
+The data is `frequencies/words.bin`, made from wordfreq; its licence is in the NOTICE beside it. Each word has
+a row number, counted from 1 over all languages together.
 """
 
 from __future__ import annotations
@@ -17,60 +17,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP = 0.25
-"""Difference in nats between two adjacent levels of a list."""
+"""Size of a level in nats: the lists store each word's -log(p) in steps of this size."""
 FILE = "words.bin"
 
 
 class PackedList(msgspec.Struct, frozen=True, array_like=True):
-    """The list of one language. Its words are in the order of their rows."""
+    """The packed word list of one language, in order of the words' row numbers."""
 
     gaps: bytes
-    """uint16: difference between a row and the row before."""
+    """Array of uint16: difference between each word's row number and that of the word before."""
     levels: bytes
-    """An array of uint8 that holds -log(p) in steps of `STEP`."""
+    """Array of uint8: -log(p) of each word in steps of `STEP`."""
 
 
 class PackedWords(msgspec.Struct, frozen=True, array_like=True):
-    """Contents of the file: MessagePack compressed with zlib, little-endian numbers."""
+    """Contents of the file `words.bin` with the word lists: MessagePack compressed with zlib, little-endian
+    numbers.
+    """
 
     words: str
     """All words of the table, sorted, one on each line."""
     typed: str
-    """Distinct spellings of accented words without accents, one on each line."""
+    """The distinct forms of accented words when they are typed without accents, one on each line."""
     accented: bytes
-    """uint32: rows of the accented words, grouped by their spelling in `typed`."""
+    """Array of uint32: row numbers of the accented words, grouped by their form without accents
+    in `typed`.
+    """
     firsts: bytes
-    """uint32: for each word of `typed`, the index of its first row in `accented`."""
+    """Array of uint32: for each form in `typed`, the index of its first row number in `accented`."""
     plain: bytes
-    """uint32: for each spelling of `typed`, its row if it is also a word itself, else 0."""
+    """Array of uint32: for each form in `typed`, its own row number if it is also a listed word, else 0."""
     languages: dict[str, PackedList]
     profiles: dict[str, dict[str, float]]
-    """The share of each n-gram among those of its length, for languages without a profile in langdetect."""
+    """Letter profiles of languages that langdetect lacks. Maps each n-gram to its fraction of the n-grams of
+    its length.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ListedWords:
-    """Every word of the lists, and how often each language uses it."""
+    """The unpacked word lists: every word, and how often each language uses it."""
 
     rows: Mapping[str, int]
-    """Maps each word to its row in the table."""
+    """Maps each word to its row number, counted from 1."""
     languages: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
-    """Maps each language to its rows, rising, and log(p) of each."""
+    """Maps each language to the row numbers of its words, ascending, and log(p) of each word."""
     typed: Sequence[str]
-    """Words with accents, by their spelling without accents."""
+    """The distinct forms of accented words when they are typed without accents."""
     accented: NDArray[np.int64]
-    """Rows of the accented words, by their place in `typed`."""
+    """Row numbers of the accented words, grouped by their form without accents in `typed`."""
     firsts: NDArray[np.int64]
-    """For each word of `typed`, the place of its first row in `accented`."""
+    """For each form in `typed`, the index of its first row number in `accented`."""
     plain: NDArray[np.int64]
-    """Return the row of each word in `typed`, and 0 for anything that is not a word."""
+    """For each form in `typed`, its own row number if it is also a listed word, else 0."""
     profiles: Mapping[str, Mapping[str, float]]
-    """The share of each n-gram among those of its length, for languages without a profile in langdetect."""
+    """Letter profiles of languages that langdetect lacks. Maps each n-gram to its fraction of the n-grams of
+    its length.
+    """
 
 
 @cache
 def listed_words() -> ListedWords:
-    """The word lists in the data, without the hand-written ones."""
+    """Load the word lists from `words.bin`, without the hand-written lists. The result is cached."""
     blob = files("routing").joinpath("evidence", "frequencies", FILE).read_bytes()
     packed = msgspec.msgpack.decode(zlib.decompress(blob), type=PackedWords)
     words = packed.words.split("\n")

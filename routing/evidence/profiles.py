@@ -1,8 +1,8 @@
 """Letter statistics of langdetect in one immutable table, which scores every n-gram of a text.
 
-The profiles are data of the langdetect package (counts of one to three letters in each language's
-Wikipedia). Its detector draws n-grams at random; here every n-gram of the text counts, as in the
-method it was made for (Nakatani Shuyo, Language Detection Library for Java, 2010).
+The profiles are data of the langdetect package (counts of one to three letters in each language's Wikipedia).
+langdetect's own detector draws n-grams at random; this module scores every n-gram of the text, as in the
+method for which the profiles were made (Nakatani Shuyo, Language Detection Library for Java, 2010).
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from routing.evidence.listed import listed_words
 
 ALPHA = 0.5 / 10_000
-"""Added to each probability, as in langdetect (additive smoothing)."""
+"""Added to each n-gram's probability, as in langdetect (additive smoothing)."""
 _SPACE, _STRANGER = 0, 1
 
 
 class ProfileError(LookupError):
-    """There is no profile for a language. The message names it and the languages with profiles."""
+    """There is no letter profile for a language. The message names the language and the languages with
+    profiles.
+    """
 
 
 class _Profile(msgspec.Struct):
@@ -33,21 +35,27 @@ class _Profile(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class ProfileTable:
-    """log(p + ALPHA) of every known n-gram in every language. An n-gram takes up to three array look-ups."""
+    """Scores log(p + ALPHA) of every known n-gram in every language. Finding an n-gram takes up to three
+    array look-ups.
+    """
 
     languages: tuple[str, ...]
     letters: NDArray[np.int32]
     """[code point] → letter id: 0 for a space, 1 for a letter that no profile has."""
     first: NDArray[np.int32]
-    """[letter id] → row of the n-gram of one letter."""
+    """[letter id] → row of the one-letter n-gram."""
     second: NDArray[np.int32]
-    """[letter × width + letter] → row of the n-gram of two letters."""
+    """[first letter id × width + second letter id] → row of the two-letter n-gram."""
     pairs: NDArray[np.int32]
-    """[letter × width + letter] → number of the pair; 0 if no n-gram of three letters begins with it."""
+    """[first letter id × width + second letter id] → number of the letter pair; 0 if no three-letter n-gram
+    begins with it.
+    """
     third: NDArray[np.int32]
-    """[pair × width + letter] → row of the n-gram of three letters."""
+    """[number of the letter pair × width + third letter id] → row of the three-letter n-gram."""
     rows: NDArray[np.float32]
-    """[row, language]: the scores. Row 0 is for n-grams that no profile has, and is 0."""
+    """[row, language]: log(p + ALPHA) of the row's n-gram. Row 0 is for n-grams that no profile has, and is
+    all 0.
+    """
 
     def score(self, text: str) -> tuple[NDArray[np.float64], int]:
         """Return the unnormalised log-likelihood of `text` in each language, and the number of known n-grams.
@@ -65,27 +73,30 @@ class ProfileTable:
         return self.rows.take(found, axis=0).sum(axis=0).astype(np.float64), len(found)
 
     def frequent_letters(self, column: int, least: float) -> frozenset[str]:
-        """Return the letters that have at least the share `least` in the profile of `column`."""
+        """Return the letters that have at least the fraction `least` in the profile of the language in
+        `column`.
+        """
         rows = self.first[self.letters]
         frequent = (rows > 0) & (self.rows[rows, column] >= np.log(least + ALPHA))
         return frozenset(chr(point) for point in np.flatnonzero(frequent))
 
 
 def profiled_languages() -> frozenset[str]:
-    """Return the languages for which langdetect has a profile."""
+    """Return the codes of the languages for which langdetect has a letter profile."""
     folder = files("langdetect").joinpath("profiles")
     return frozenset(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def load_profiles(languages: Sequence[str]) -> ProfileTable:
-    """Read the profiles of `languages`, in the order of the table's columns.
+    """Load the letter profiles of `languages` as one table, with the columns in the same order.
 
-    Profiles that langdetect lacks are taken from the word lists. Raises `ProfileError` if neither has one.
+    A profile that langdetect lacks is taken from the word lists. Raises `ProfileError` for a language without
+    a profile in either.
     """
     known, made = profiled_languages(), listed_words().profiles
     if missing := [language for language in languages if language not in known and language not in made]:
         raise ProfileError(
-            f"there is no profile of the language {', '.join(missing)}; use one of: "
+            f"there is no letter profile to detect the language {', '.join(missing)}; use one of: "
             f"{', '.join(sorted(known))}"
         )
     profiles = [made[language] if language in made else _read(language) for language in languages]
@@ -100,7 +111,9 @@ def load_profiles(languages: Sequence[str]) -> ProfileTable:
 
 
 def _read(language: str) -> dict[str, float]:
-    """Read a profile: lower-case n-gram → its share of the n-grams of its length."""
+    """Read a language's profile from langdetect: lower-case n-gram → its fraction of the n-grams of that
+    length.
+    """
     blob = files("langdetect").joinpath("profiles", language).read_bytes()
     profile = msgspec.json.decode(blob, type=_Profile)
     longest, totals = len(profile.n_words), [1, *profile.n_words]
@@ -114,7 +127,9 @@ def _read(language: str) -> dict[str, float]:
 
 
 def _arrange(languages: tuple[str, ...], grams: Sequence[str], rows: NDArray[np.float32]) -> ProfileTable:
-    """Build the index of `grams`, whose scores are in rows 1, 2, … of `rows`."""
+    """Build the table's look-up arrays for the n-grams `grams`, whose scores are in rows 1, 2,
+    … of `rows`.
+    """
     alphabet = sorted(frozenset("".join(grams)) - {" "})
     ids = {" ": _SPACE, **{letter: number for number, letter in enumerate(alphabet, _STRANGER + 1)}}
     width = len(ids) + 1

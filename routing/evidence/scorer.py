@@ -25,12 +25,18 @@ from routing.settings import OTHER
 Scores = NDArray[np.float64]
 
 _COMMON_LETTER = 5e-4
-"""Minimum share of a letter in the profile of a language without a row in `letters.USED` to count as used."""
+"""Minimum fraction of a letter in a language's profile for the letter to count as used. It applies to
+languages that `letters.USED` does not list.
+"""
 _BASE = frozenset(string.ascii_lowercase + "'")
 SHARED_BY = 4
-"""A single word is ignored if this many languages list it: "ja" is "yes" in some, "and" in Finnish."""
+"""In a message of at most `MOST_NEUTRAL` words, word frequencies are ignored if at least this many languages
+list each word: "ja" is "yes" in some, "and" in Finnish.
+"""
 MOST_NEUTRAL = 2
-"""Maximum number of words in a message that is ignored because many languages share its words."""
+"""Maximum number of words in a message whose word frequencies are ignored because many languages share the
+words.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,9 @@ class Evidence:
     scores: Scores
     """Relative log-likelihood (natural log) of each label; all 0 if there is no evidence."""
     grams: int
-    """Number of n-grams found in the profiles."""
+    """Number of letter n-grams of the text that are in the profiles."""
     known: tuple[str, ...]
-    """Words found in lists, and the whole message if it is a known phrase."""
+    """Words of the text that are in the hand-written lists, and the whole message if it is a known phrase."""
 
 
 class Scorer:
@@ -51,7 +57,9 @@ class Scorer:
     def __init__(
         self, candidates: Sequence[str], background: Sequence[str], weights: Weights = WEIGHTS
     ) -> None:
-        """Load the tables. Raises `ProfileError` for a language without a profile."""
+        """Load the tables of letters and words for these languages. Raises `ProfileError` for a language
+        without a letter profile.
+        """
         self.labels = (*candidates, OTHER)
         self._weights = weights
         self._profiles = load_profiles((*candidates, *background))
@@ -75,7 +83,9 @@ class Scorer:
         }
 
     def score(self, read: Words) -> Evidence:
-        """Sum the evidence of words, and that of names with a small weight. Linear in the letters."""
+        """Return the evidence of the words in `read` for each label. Names count with a small weight. Takes
+        time linear in the number of letters.
+        """
         words = read.telling
         if NEUTRAL.issuperset(words):
             return Evidence(np.zeros(len(self.labels)), 0, ())
@@ -111,11 +121,13 @@ class Scorer:
         return Evidence(scores, grams, known)
 
     def languages_of(self, word: str) -> tuple[str, ...]:
-        """Return the labels for which a word of `Evidence.known` is evidence."""
+        """Return the labels, languages or `xx`, for which `word` from `Evidence.known` is evidence."""
         return self._known.get(word, ())
 
     def _is_neutral(self, words: Sequence[str]) -> bool:
-        """Return True if a message has only words that many languages share, such as "ja"."""
+        """Return True if a message has at most `MOST_NEUTRAL` words, all of which many languages share, such
+        as "ja".
+        """
         return len(words) <= MOST_NEUTRAL and all(
             len(self._known.get(word, ())) >= SHARED_BY for word in words
         )
@@ -137,9 +149,10 @@ class Scorer:
         weight: float,
         shared: float = 0.0,
     ) -> dict[str, int]:
-        """Map items to rows of scores, one for each set of languages.
+        """Map each ending, letter or phrase to a row of scores. Those that belong to the same languages have
+        the same row.
 
-        A row adds `weight` to each language of its set, and divides `shared` among them.
+        A row adds `weight` to each of these languages, and divides `shared` among them.
         """
         told: dict[str, set[int]] = {}
         for language, items in lists.items():
@@ -156,7 +169,7 @@ class Scorer:
 
 
 def _speakers(lists: Mapping[str, Iterable[str]], columns: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-    """Map each item to the labels whose lists contain it."""
+    """Map each word or phrase to the labels, languages or `xx`, whose lists contain it."""
     found: dict[str, tuple[str, ...]] = {}
     for language in (*columns, *(language for language in lists if language not in columns)):
         label = language if language in columns else OTHER

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Weights of the evidence: factors of log-likelihoods, or nats."""
+    """How much each kind of evidence counts: factors on log-likelihoods, or nats."""
 
     profile: float = 0.12
     """Factor of the log-likelihood of the letter statistics."""
@@ -18,13 +18,19 @@ class Weights:
     alphabet, such as `å`.
     """
     ending: float = 0.88
-    """Nats for each ending, divided among the languages that have it."""
+    """Evidence in nats for each word with a typical ending, divided among the languages that
+    have the ending.
+    """
     foreign: float = 3.1
-    """Nats subtracted for each word with a letter that the language does not use."""
+    """Nats subtracted from a language's score for each word with a letter that the language does not use."""
     phrase: float = 4.0
-    """Nats for a message that is a known phrase as a whole."""
+    """Evidence in nats for a language if the whole message is one of its known phrases, such as
+    "god morgon".
+    """
     penalty: float = 2.0
-    """Nats subtracted from `xx`: the best of its many languages fits noise better than a single one."""
+    """Nats subtracted from the score of `xx` (something else), because the best of its many languages fits
+    noise better than a single language does.
+    """
 
 
 WEIGHTS = Weights()

@@ -1,9 +1,9 @@
-"""Reads common words and greetings of each language from hand-written lists.
+"""Read common words and greetings of each language from hand-written lists.
 
 The lists are in `wordlists/`. A word is listed for every language that uses it, and is then evidence only
 against the other languages. Swedish, Danish and Norwegian have the longest lists: they share most of their
-letter sequences, so only such words distinguish them in short texts. `nn` (Nynorsk) counts as `no`. Icelandic
-has a list, though langdetect has no profile of it.
+letter sequences, so only such words distinguish them in short texts. `nn` (Nynorsk) counts as `no`
+(Norwegian). Icelandic has a list, though langdetect has no profile of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 _FOLDER = files("routing").joinpath("evidence", "wordlists")
 _READ_AS: Mapping[str, str] = MappingProxyType({"nn": "no"})
-"""Maps each language of a list to the language that it counts as."""
+"""Maps the language of a word list to the language for which its words count: Nynorsk counts as Norwegian."""
 
 NEUTRAL = frozenset(
     (
@@ -22,7 +22,9 @@ NEUTRAL = frozenset(
         *("haha", "hahaha", "hahahaha", "hehe", "hehehe", "heh"),
     )
 )
-"""Words common in chats of every language. A message with only such words gives no evidence."""
+"""Words that are common in chats of every language. A message with only such words gives no evidence of a
+language.
+"""
 
 
 def known_words() -> dict[str, frozenset[str]]:
@@ -36,7 +38,7 @@ def known_words() -> dict[str, frozenset[str]]:
 
 
 def written_words(code: str) -> tuple[str, ...]:
-    """Read the words of one word list, in order."""
+    """Return the words of the hand-written list of language `code`, in the file's order."""
     lines = _FOLDER.joinpath(f"{code}.txt").read_text(encoding="utf-8").splitlines()
     return tuple(dict.fromkeys(word for line in lines if not line.startswith("#") for word in line.split()))
 
@@ -70,6 +72,6 @@ PHRASES: Mapping[str, str] = MappingProxyType(
         for phrase in phrases.split("|")
     }
 )
-"""Maps each whole message to the language that it counts as. "hej" counts as Swedish, though it is Danish
-too.
+"""Maps each phrase to the language for which it is evidence when it is the whole message. "hej" counts as
+Swedish, though it is Danish too.
 """

@@ -1,1 +1,3 @@
-"""Reduce a raw message to the words that show its language, without judging them; `routing` imports it."""
+"""Extract from a raw message the words that show its language, without detecting the language. `routing`
+imports this package.
+"""

@@ -16,7 +16,9 @@ from routing.reading.names import Words, is_name, read_words, words_of
 LIMIT = 1_200
 """Maximum number of characters that are scored after cleaning."""
 HEAD, TAIL = 4, 2
-"""Of a long message, HEAD × limit characters of the beginning and TAIL × limit of the end are cleaned."""
+"""A long message is shortened before cleaning to its first HEAD × limit and its last TAIL ×
+limit characters.
+"""
 
 _FENCED = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
 _ADDRESS = re.compile(
@@ -33,20 +35,24 @@ _QUOTES = frozenset("\"“”„«»'")
 
 @dataclass(frozen=True, slots=True)
 class CleanText:
-    """The words of one message."""
+    """A message after cleaning: its words, and the instruction in it."""
 
     words: Words
     """Words of the whole message, up to `LIMIT` characters."""
     instruction: Instruction | None
-    """The instruction, if the message has one and also a text that it is about."""
+    """The instruction in the message, if the message also has a text that the instruction is about; None
+    otherwise.
+    """
     stripped: tuple[str, ...]
-    """Kinds of removed parts: code, address, identifier, quotation, rest (beyond the limits)."""
+    """Kinds of removed parts: code, address, identifier, quotation, and rest (text beyond the limits)."""
     name: bool
     """True if the message is just one or two capitalised words."""
 
 
 def clean(message: str, limit: int = LIMIT) -> CleanText:
-    """Remove parts that do not show the language, and find the instruction. Never raises."""
+    """Remove the parts of a message that do not show its language, such as code, and find its instruction.
+    Never raises.
+    """
     stripped: list[str] = []
     if len(message) > (HEAD + TAIL) * limit:
         message = f"{message[: HEAD * limit]}\n{message[-TAIL * limit :]}"
@@ -63,7 +69,9 @@ def clean(message: str, limit: int = LIMIT) -> CleanText:
 
 
 def _strip(text: str, stripped: list[str]) -> str:
-    """Remove parts that do not show the language, and add their kinds to `stripped`."""
+    """Remove the parts of `text` that do not show its language, such as code, and add their kinds to
+    `stripped`.
+    """
     if "`" in text or "~~~" in text:
         text, count = _FENCED.subn(" ", text)
         stripped += ["code"] * count

@@ -1,6 +1,7 @@
-"""Finds lines of code, logs and queries outside fences, which do not show the writer's language.
+"""Find lines of code, logs and queries outside code fences, which do not show the writer's language.
 
-A line counts only if it has a clear sign of code: `let x = 1;` has one, "let me talk to someone" has not.
+A line counts as code only if it has a clear sign of code: `let x = 1;` has one, "let me talk to someone" has
+not.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ def _is_dense(line: str) -> bool:
 
 
 def without_code(text: str) -> tuple[str, int]:
-    """Remove lines of code from `text`. Return the rest and the number of removed lines. Linear time."""
+    """Remove the lines of code from `text`. Returns the other lines and the number of removed lines, in
+    linear time.
+    """
     if _SUSPECT.search(text) is None:
         return text, 0
     kept: list[str] = []

@@ -1,8 +1,8 @@
-"""Finds the instruction in a message that also contains a text that the instruction is about.
+"""Find the instruction in a message that also contains a text that the instruction is about.
 
-It may be the first or the last line: "Translate this: …" is English whatever follows, and so is a Swedish
-letter with "Translate to English" below it. In a template around a question, as in retrieval chains, the
-instruction is the text after `Question:`.
+The instruction may be the first or the last line: "Translate this: …" is English whatever follows, and so is
+a Swedish letter with "Translate to English" below it. In a prompt template around a question, as in retrieval
+chains, the instruction is the text after `Question:`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from importlib.resources import files
 from routing.reading.names import NO_WORDS, Words, read_words, words_of
 
 PAYLOAD_FROM, SHORTEST, LONGEST = 12, 2, 12
-"""Minimum words of a message with a payload; minimum and maximum of an instruction without known verb."""
+"""Minimum number of words of a message that has both an instruction and a text; minimum number of words of an
+instruction without a known verb; and maximum number of words of any instruction.
+"""
 _SHORTEST_PROSE = 60
 """Minimum length in characters of a single line whose last sentence may be the instruction."""
 _ASKED = re.compile(
@@ -22,7 +24,7 @@ _ASKED = re.compile(
     r"användarens fråga|spørsmål|spørgsmål|bruger|bruker|frage|kysymys|vraag)[ \t]*:[ \t]*(\S[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Matches the label of a template's line that contains the question."""
+"""Matches the line of a prompt template that holds the question, such as `Question: …`."""
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+")
 _FIRST_END = re.compile(r"\n|:\s")
 
@@ -42,11 +44,15 @@ class Instruction:
 
     words: Words
     sure: bool
-    """True if a verb or a label shows that it is an instruction, and not only its length."""
+    """True if a verb or a label such as `Question:` shows that the words are an instruction; False if only
+    their number does.
+    """
 
 
 def find_instruction(text: str, limit: int) -> Instruction | None:
-    """Find the instruction in `text`; None if the message does not seem to contain a payload."""
+    """Find the instruction in `text`. Returns None if the message does not seem to hold a text that an
+    instruction is about.
+    """
     if "\n" not in text and ": " not in text and len(text) < _SHORTEST_PROSE:
         return None
     if asked := _asked(text, limit):
@@ -66,7 +72,9 @@ def find_instruction(text: str, limit: int) -> Instruction | None:
 
 
 def _asked(text: str, limit: int) -> Instruction | None:
-    """Return the last question after a template's label, if there is a template."""
+    """Return the last question after a label such as `Question:`; None if `text` is not such a prompt
+    template.
+    """
     asked = _ASKED.findall(text) if "\n" in text else ()
     if not asked:
         return None
@@ -75,13 +83,13 @@ def _asked(text: str, limit: int) -> Instruction | None:
 
 
 def _first(text: str, limit: int) -> Words:
-    """Return the words before the first colon or line break, if other text follows."""
+    """Return the words before the first colon or line break; no words if `text` has neither."""
     split = _FIRST_END.search(text)
     return NO_WORDS if split is None else read_words(text[: split.start()][:limit])
 
 
 def _last(text: str, limit: int) -> Words:
-    """Return the words of the last line. If there is only one line, those of its last sentence."""
+    """Return the words of the last line, or of the last sentence if there is only one line."""
     lines = text.rstrip().rpartition("\n")
     line = (
         lines[2]
@@ -95,7 +103,9 @@ def _last(text: str, limit: int) -> Words:
 
 
 def _asks(words: Words) -> bool:
-    """Return True for a short request: it begins with a verb, or asks and points at a text."""
+    """Return True for a short request: one that begins with a verb such as "translate", or asks about "this
+    text".
+    """
     if not 1 <= len(words.all) <= LONGEST:
         return False
     opening = next((word for word in words.all if word not in _POLITE), "")

@@ -1,7 +1,7 @@
-"""Splits a text into words, and finds names: words capitalised within a sentence, or acronyms.
+"""Split a text into words, and find names: words capitalised within a sentence, or acronyms.
 
 A name does not show the language of a text: "Who is Håkan Hellström?" is English. German capitalises every
-noun, but enough other words remain there.
+noun, but enough other words remain in a German text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ _CAPITAL = "A-ZÀ-ÖØ-ÞĀĆČĎĐĒĖĘĚĞĢĪİĶĹĻŁŃŅŇŌŐŒŔŘŚŞ�
 _NAME = re.compile(rf"(?<=[^\s.!?:;…>*•\"“”„«»(\[-][ \"“”„'(])(?!I\b)[{_CAPITAL}][^\W_]*(?:-[^\W_]+)*")
 _CAPITALISED = re.compile(rf"\W*[{_CAPITAL}][^\W_]*(?:-[^\W_]+)*(?:\s+[{_CAPITAL}][^\W_]*(?:-[^\W_]+)*)?\W*")
 _MOST_CAPITALS = 2
-"""Maximum ratio of names to other words. Above it, capitals are taken for a habit of the writer."""
+"""Maximum ratio of capitalised words to other words. Above it, capitalised words do not count as names,
+because the writer capitalises everything.
+"""
 
 
 @dataclass(frozen=True, slots=True)

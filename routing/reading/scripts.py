@@ -54,18 +54,19 @@ LANGUAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "han": ("zh",),
     }
 )
-"""Maps each script to its languages that can be detected, by a profile or by the script alone."""
+"""Maps each script to its languages that can be detected, by a letter profile or by the script alone."""
 
 
 def script_of(language: str) -> str:
-    """Return the script of `language`; Latin if it is not in the table."""
+    """Return the script of `language`; Latin if `LANGUAGES` does not list the language."""
     return next((script for script, languages in LANGUAGES.items() if language in languages), LATIN)
 
 
 def main_script(text: str) -> str:
-    """Return the script of most letters in `text`; "unknown" if it is not in the table.
+    """Return the script of most letters in `text`; "unknown" if it is not among the known scripts.
 
-    Japanese mixes kana with Chinese characters, so a text is Japanese if a tenth of these are kana.
+    Japanese mixes kana with Chinese characters, so a text is Japanese if at least a tenth of its kana and
+    Chinese characters are kana.
     """
     if text.isascii() or ord(max(text)) < _BEFORE_GREEK:
         return LATIN

@@ -1,1 +1,3 @@
-"""Which adapter's example questions a question is like, without policies; `routing` imports it."""
+"""Find the topic of a question: which adapter's example questions are most like it, without policies.
+`routing` imports this package.
+"""

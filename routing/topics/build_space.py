@@ -1,4 +1,4 @@
-"""Make the space of words: `python -m routing.topics.build_space SPACY_VOCAB WORDFREQ_DATA`.
+"""Build the file of word vectors: `python -m routing.topics.build_space SPACY_VOCAB WORDFREQ_DATA`.
 
 SPACY_VOCAB is the folder `vocab` of an unpacked en_core_web_md 3.8, whose vectors are CC0; WORDFREQ_DATA is
 the folder `wordfreq/data` of an unpacked wordfreq 3.1 wheel, which says which words are common. Neither is a
@@ -24,9 +24,9 @@ from routing.topics.space import DIMENSIONS, FILE, NARROW, PackedSpace
 
 WORDS = 80_000
 LOOKED_UP = 120_000
-"""Maximum number of words from wordfreq's list that are looked up among the vectors."""
+"""Maximum number of words from wordfreq's list that are looked up among spaCy's vectors."""
 _WHITE = 0.25
-"""Exponent of whitening: each direction is divided by its variance to this power."""
+"""Exponent of whitening: each principal direction is divided by its variance to this power."""
 _WORD = re.compile(r"[a-z][a-z']+")
 _MULTIPLIER, _MASK = 0xC6A4A7935BD1E995, (1 << 64) - 1
 TARGET = Path(__file__).parent / "space" / FILE
@@ -48,9 +48,9 @@ def key_of(word: str, seed: int = 1) -> int:
 
 
 def directions(vectors: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Project vectors on their `DIMENSIONS` principal directions, and scale them to length 1.
+    """Project `vectors` on their `DIMENSIONS` principal directions, and scale them to length 1.
 
-    `share` is the frequency of each word.
+    `share` is the relative frequency of the words of each vector.
     """
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     centred = vectors - share @ vectors
@@ -61,7 +61,9 @@ def directions(vectors: NDArray[np.float64], share: NDArray[np.float64]) -> NDAr
 
 
 def build(vocabulary: Path, frequencies: Path, target: Path = TARGET) -> None:
-    """Write the word space to `target`."""
+    """Build the word vectors from spaCy's `vocabulary` and wordfreq's `frequencies`, and write them to
+    `target`.
+    """
     key_to_row = msgspec.msgpack.decode(vocabulary.joinpath("key2row").read_bytes(), type=dict[int, int])
     every = read_words(frequencies / "large_en.msgpack.gz", LOOKED_UP, _WORD)
     listed = [
@@ -86,9 +88,9 @@ def build(vocabulary: Path, frequencies: Path, target: Path = TARGET) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build the word space, and print its size."""
+    """Build the file of word vectors, and print its size."""
     parser = argparse.ArgumentParser(
-        prog="python -m routing.topics.build_space", description="Make the space of words."
+        prog="python -m routing.topics.build_space", description="Build the file of word vectors."
     )
     parser.add_argument("vocabulary", type=Path, help="folder vocab of en_core_web_md")
     parser.add_argument("frequencies", type=Path, help="wordfreq's folder of data")

@@ -1,7 +1,7 @@
-"""Extracts features of a question's topic: the stems of its words, and the domains that they belong to.
+"""Extract features of a question's topic: the stems of its words, and the domains that the words belong to.
 
-Domains are hand-written lists of English and Swedish words (`domains/`). With them, a question about
-buttermilk counts as cooking, even if no example of the topic contains that word.
+Domains are hand-written lists of English and Swedish words on one subject (`domains/`). With them, a question
+about buttermilk counts as cooking, even if no example of the topic contains that word.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ _SUFFIXES = (
 )
 _SHORTEST_STEM = 3
 _COMMON, _RARE = -6.5, -9.0
-"""log(p) from which a word is too common to show a topic, and below which its weight is the full 1."""
+"""log(p) at and above which a word is too common to show a topic (weight 0), and at and below which it has
+the full weight 1.
+"""
 _FULL = 1.5
-"""Number of words at which a domain's weight reaches its maximum."""
+"""Summed weight of a question's words in a domain at which the domain's weight reaches its maximum."""
 _UNKNOWN = -12.0
 """log(p) of a word that is in no list."""
 
@@ -50,8 +52,8 @@ class Features:
     stems: Mapping[str, float]
     """Maps each stem to the weight of its evidence for a topic, 0 to 1."""
     domains: Mapping[str, float]
-    """Maps each domain to the number of its words, at most `_FULL`. A word of several domains is divided
-    among them.
+    """Maps each domain to the summed weight of its words in the question, at most `_FULL`. A word in several
+    domains is divided among them.
     """
     words: Mapping[str, float]
     """Maps each word to the weight of its evidence for a topic, above 0."""
@@ -74,7 +76,9 @@ def stem(word: str) -> str:
 
 
 def features(words: Sequence[str], names: Collection[str] = ()) -> Features:
-    """Extract features of lower-case `words`, some of which are `names`. Linear in their number."""
+    """Extract features of lower-case `words`, some of which are `names`. Takes time linear in the number of
+    words.
+    """
     stems: dict[str, float] = {}
     domains: dict[str, float] = {}
     telling: dict[str, float] = {}
@@ -98,7 +102,9 @@ def weight_of(word: str) -> float:
 
 @cache
 def _weights() -> Sequence[float]:
-    """Compute the weight of each row of the word lists. Row 0 is for words without a row."""
+    """Compute the weight of each row number of the word lists. Index 0 is the weight of words that are not
+    listed.
+    """
     listed = listed_words()
     commonest: NDArray[np.float64] = np.full(len(listed.rows) + 1, _UNKNOWN)
     for code in ("en", "sv", "da", "no", "de", "fi", "nl"):
@@ -116,7 +122,7 @@ def background(found: str) -> float:
 
 @cache
 def _stem_shares() -> Mapping[str, float]:
-    """Compute, for each stem, the share of questions of eight words that contain it."""
+    """Estimate, for each stem, the fraction of questions of eight words that contain it."""
     listed = listed_words()
     words = list(listed.rows)
     shares: dict[str, float] = {}
@@ -134,7 +140,7 @@ def _stem_shares() -> Mapping[str, float]:
 
 @cache
 def _domains() -> Mapping[str, tuple[str, ...]]:
-    """Map each word, or stem with a hyphen, to the domains whose lists contain it."""
+    """Map each word, and each stem followed by a hyphen, to the domains whose lists contain it."""
     found: dict[str, dict[str, None]] = {}
     for file in sorted(files("routing").joinpath("topics", "domains").iterdir(), key=lambda one: one.name):
         for line in file.read_text(encoding="utf-8").splitlines():

@@ -1,8 +1,9 @@
-"""Scores a question against the example questions of each topic, and against other subjects.
+"""Score a question against the example questions of each topic, and against other subjects.
 
 Three kinds of evidence are added: words of the examples (Bernoulli naive Bayes against a background), the
-domains of words, and the similarity of words to those of the examples. Adding a topic only counts its
-examples. The weights of the three kinds were fitted once, on other questions.
+domains of words, and the similarity of words to those of the examples. A new topic needs no training, because
+its examples are only counted. The weights of the three kinds of evidence were fitted once, on other
+questions.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from routing.topics.features import Features, background, features
 from routing.topics.space import load_space
 
 _TRUST = 0.5
-"""Assumed share of a topic's words that occur in its examples."""
+"""Assumed fraction of a topic's words that occur in its examples."""
 _MOST = 3.0
 """Maximum evidence of one word for a topic, in nats."""
 _WORD, _STRANGER, _DOMAIN, _NEAR = 0.58, 0.66, 1.59, 0.83
-"""Weights of: a word in the examples, a word not in them, a domain, a word's similarity to the examples."""
+"""Weights of four kinds of evidence: a word that is in the examples, a word that is not, a domain, and a
+word's similarity to words of the examples.
+"""
 _DOMAIN_SHARE = 0.03
-"""Assumed share of all questions in which a domain occurs."""
+"""Assumed fraction of all questions that contain words of a given domain."""
 _DOMAIN_FLOOR = -0.5
-"""Evidence, in nats, of a domain that the examples lack."""
+"""Evidence, in nats, for a topic from a domain in the question that the topic's examples lack."""
 _ELSE = 1.5
-"""Prior in nats that a question is about another subject."""
+"""Prior log-odds, in nats, that a question is about another subject rather than a given topic."""
 LIMIT = 300
 """Maximum number of characters of a question that are read."""
 
@@ -43,7 +46,7 @@ class AdapterTopic:
     examples: tuple[str, ...]
     """Example questions of the topic; at least one."""
     languages: frozenset[str] = frozenset()
-    """Codes of the languages in which it answers; empty: any language."""
+    """Codes of the languages in which the adapter answers. Empty means any language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ class _Counted:
     question.
     """
     near: NDArray[np.float32]
-    """[row of the space]: log ratio for words at that row of the word space."""
+    """[row of the word vectors]: log ratio of the probability of such words in the topic to that in any
+    question.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +83,17 @@ class TopicMatch:
 
 
 class TopicModel:
-    """Recognises the topics of a server's adapters. It never changes, so any thread may use it."""
+    """Recognises the topics of a server's adapters. Immutable, so any thread may use it."""
 
     def __init__(self, topics: Sequence[AdapterTopic]) -> None:
-        """Count the examples of `topics`, which takes about 20 ms for each topic."""
+        """Count the words and domains in the examples of `topics`, which takes about 20 ms for each topic."""
         self._counted = [_count(topic) for topic in topics]
 
     def match(self, question: str, language: str | None = None) -> TopicMatch | None:
-        """Compute the probability of each topic that answers in `language`. Never raises.
+        """Compute the probability of each topic whose adapter answers in `language`. Never raises.
 
-        Returns None if there is no such topic. Linear in the number of topics and of words in the first
-        `LIMIT` characters.
+        Returns None if no topic has such an adapter. Takes time linear in the number of topics and of words
+        in the first `LIMIT` characters.
         """
         asked = [one for one in self._counted if _answers(one.topic, language)]
         if not asked:

@@ -1,6 +1,8 @@
-"""Loads word vectors, in which words with similar uses are near each other. Loaded only if there are topics.
+"""Load word vectors, in which words with similar uses are near each other. They are loaded only if an adapter
+has a topic.
 
-The data is `space/words.bin`, for English, built by `routing.topics.build_space`. See the NOTICE beside it.
+The data is `space/words.bin`, for English, built by `routing.topics.build_space`; its licence is in the
+NOTICE beside it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from numpy.typing import NDArray
 
 DIMENSIONS = 32
 NARROW = 8.0
-"""The weight of a word with cosine c is exp(NARROW × c). A larger value ignores less similar words more."""
+"""A word that has cosine c with another counts exp(NARROW × c) as similar to it. A larger value ignores less
+similar words more.
+"""
 FILE = "words.bin"
 _TRUST = 0.5
-"""Assumed share of a topic's words that are similar to those of its examples."""
+"""Assumed fraction of a topic's words that are similar to words of its examples."""
 _MOST = 3.0
 """Maximum evidence of one word for a topic, in nats."""
 _AT_ONCE = 256
@@ -28,38 +32,42 @@ _AT_ONCE = 256
 
 
 class PackedSpace(msgspec.Struct, frozen=True, array_like=True):
-    """Contents of the file: MessagePack compressed with zlib, little-endian numbers."""
+    """Contents of the file `words.bin` with the word vectors: MessagePack compressed with zlib, little-endian
+    numbers.
+    """
 
     words: str
-    """All words of the space, sorted, one on each line."""
+    """All words that have a vector, sorted, one on each line."""
     rows: bytes
-    """uint16: the row of each word. Similar words share a row."""
+    """Array of uint16: the row of each word's vector. Some similar words have the same row."""
     vectors: bytes
-    """int8 [row, DIMENSIONS]: the direction of each row."""
+    """Array of int8 [row, DIMENSIONS]: the direction of each vector."""
     usual: bytes
-    """float16 [row]: log of the mean similarity to the words of any question."""
+    """Array of float16 [row]: log of the vector's mean similarity to the words of any question."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordSpace:
-    """Words with their vectors in the space."""
+    """The words and their unit vectors."""
 
     rows: Mapping[str, int]
-    """Maps each word to its row in the table."""
+    """Maps each word to the row of its vector in `vectors`."""
     vectors: NDArray[np.float32]
-    """Unit vectors of the words, [row, DIMENSIONS]."""
+    """Unit vectors of the words: float32 [row, DIMENSIONS]."""
     usual: NDArray[np.float32]
-    """[row]: log of the mean similarity to the words of any question."""
+    """[row]: log of the vector's mean similarity to the words of any question."""
 
     def places(self, words: Mapping[str, float]) -> tuple[list[int], NDArray[np.float32]]:
-        """Return the rows and weights of those of `words` (weights above 0 by word) that have a
-        vector.
+        """Return the rows and the weights of those words that have a vector. `words` maps each word to its
+        weight, above 0.
         """
         found = [(row, weight) for word, weight in words.items() if (row := self.rows.get(word)) is not None]
         return [row for row, _ in found], np.array([weight for _, weight in found], dtype=np.float32)
 
     def ratios(self, examples: Sequence[Mapping[str, float]]) -> NDArray[np.float32]:
-        """Compute, for each row, the log ratio of a word's probability in the topic of `examples`."""
+        """Compute, for each row of `vectors`, the log ratio of such a word's probability in the topic of
+        `examples` to that in any question.
+        """
         weights = np.zeros(len(self.vectors), dtype=np.float32)
         for example in examples:
             rows, of = self.places(example)
@@ -77,7 +85,7 @@ class WordSpace:
 
 @cache
 def load_space() -> WordSpace:
-    """Load the word space from its file."""
+    """Load the words and their vectors from `space/words.bin`. The result is cached."""
     blob = files("routing").joinpath("topics", "space", FILE).read_bytes()
     packed = msgspec.msgpack.decode(zlib.decompress(blob), type=PackedSpace)
     rows = np.frombuffer(packed.rows, "<u2").tolist()

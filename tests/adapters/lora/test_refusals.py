@@ -245,7 +245,7 @@ def test_no_weights_and_no_config(make_adapter: Callable[..., Path], shape: Mode
     (folder / "adapter_model.safetensors").unlink()
     refused(folder, shape, "adapter_model.safetensors: does not exist")
     (folder / "adapter_config.json").unlink()
-    refused(folder, shape, "adapter_config.json: cannot be read")
+    refused(folder, shape, "adapter_config.json: the file cannot be read")
 
 
 @pytest.mark.parametrize(
