@@ -370,9 +370,7 @@ class OnDemandEngine:
         self.released()
 
     def reserve(self, engine: Engine, share: Share, count: int) -> Held:
-        """Reserve `count` places in the queue of `engine`. The base stays loaded until they are given
-        back.
-        """
+        """Reserve `count` places in the queue of `engine`, and keep the base loaded until they are free."""
         held = CountedPlaces(engine.places.reserve(share, count), self)
         self._held.add(held)
         return held

@@ -25,12 +25,7 @@ from adapters.registry.listing import RegistryListing, fingerprint, stamp
 from adapters.registry.pointers import AliasPointers, active_versions
 from routing.route import Router
 from server.config.values import SettingsError
-from server.errors import (
-    AdapterNotLoadedError,
-    AdapterRefusedError,
-    AdapterUnavailableError,
-    EngineError,
-)
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, AdapterUnavailableError, EngineError
 from server.live.bases.neighbours import Neighbours
 from server.live.catalogue import describe_contested, without_provenance
 from server.live.departures import Departures
@@ -53,9 +48,7 @@ class FollowOptions:
     seconds: float
     """Seconds between checks of the registry. 0: check it only after a change by this server."""
     provenance: Callable[[], Provenance | None] | None
-    """Reads which adapters the ledger records; others are not served. None: no check. Raises
-    `LedgerError`.
-    """
+    """Reads which adapters the ledger records; only these are served. None: any is. Raises `LedgerError`."""
     router: Callable[[], Router]
     """Makes a router for the registry's current languages. Raises `SettingsError`."""
     neighbours: Neighbours = field(default_factory=Neighbours)

@@ -15,7 +15,8 @@ from adapters.lora.manifest import Adapter
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import StepObserver
 from server.engines.embedded.host_weights import HostWeights
-from server.engines.embedded.loop import Delivery, StepLoop
+from server.engines.embedded.loop import StepLoop
+from server.engines.embedded.outbox import Delivery
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck
 from server.engines.embedded.runners.protocol import Runner
 from server.engines.embedded.sampling.sampler import Sampler, SamplerState

@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.engines.base import StepObserver
+from server.engines.embedded.outbox import Delivery, Outbox
 from server.engines.embedded.runners.protocol import DecodeRow, Runner
 from server.engines.embedded.sampling.sampler import (
     BadLogitsError,
@@ -39,8 +40,6 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CLOSE_SECONDS = 30.0
 """Seconds that `StepLoop.close` waits for the current step to end."""
-Delivery = tuple[Running, StepEvent | EngineError]
-"""A sequence, with a new token (`StepEvent`) or an error to send to its client."""
 
 
 def _own_fault(sequence: Running, error: Exception) -> EngineError:
@@ -52,19 +51,7 @@ def _own_fault(sequence: Running, error: Exception) -> EngineError:
         sequence.request.request_id,
         exc_info=error,
     )
-    return EngineError("the engine failed at this request")
-
-
-class Outbox(Protocol):
-    """Receives the events of the engine's thread. Its methods must not block."""
-
-    def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Receive the events of one engine step. Different requests can be in any order."""
-        ...
-
-    def on_death(self, error: EngineDeadError) -> None:
-        """Receive the error that has ended the engine's thread. No events follow."""
-        ...
+    return EngineError("the engine failed at this request; the server's log has the reason")
 
 
 class StepLoop:

@@ -56,7 +56,6 @@ OLDEST, NEWEST = (0, 26), (0, 33)
 
 WATCH_SECONDS = 0.2
 """Seconds between two checks whether the core is alive. vLLM reports its death only after cleaning up."""
-
 GONE = "vLLM's engine core has stopped; the server's log has the reason"
 
 log = logging.getLogger("oneseek.vllm")

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from adapters.lora.weights import AdapterWeights
 from server.engines.base import StepObserver
 from server.engines.embedded import loop as loop_module
-from server.engines.embedded.loop import Delivery, StepLoop
+from server.engines.embedded.loop import StepLoop
+from server.engines.embedded.outbox import Delivery
 from server.engines.embedded.runners.protocol import DecodeRow
 from server.engines.embedded.sampling.sampler import Sampler, SamplerState
 from server.engines.embedded.scheduling.limits import SchedulerLimits

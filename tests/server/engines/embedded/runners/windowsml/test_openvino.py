@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import onnxruntime as ort
 import pytest
 
 from tests.server.engines.embedded.runners.windowsml import judged
@@ -21,11 +22,18 @@ from tests.server.server_process import ServerProcess
 
 PLUGIN, OPENVINO = "onnxruntime_ep_openvino", "OpenVINOExecutionProvider"
 PROMPT = {"prompt": "Who are you?", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+INTEL = 0x8086
+"""PCI vendor id. The plug-in offers no device on processors of other makers."""
 
-
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() != "x86_64", reason="the plug-in has no wheel for it"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux" or platform.machine() != "x86_64", reason="the plug-in has no wheel for it"
+    ),
+    pytest.mark.skipif(
+        INTEL not in {one.device.vendor_id for one in ort.get_ep_devices()},
+        reason="the plug-in offers a device on Intel's processors only",
+    ),
+]
 
 
 @pytest.fixture
