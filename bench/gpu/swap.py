@@ -29,8 +29,8 @@ class Swap:
     fault: str | None = None
 
     def figures(self, outcome: LoadResult) -> dict[str, Any]:
-        """Return the seconds of the exchange, the longest gap between two tokens of a stream around it, and
-        the longest gap at any other time, in milliseconds.
+        """Return the seconds of the exchange. Also return, in milliseconds, the longest gap between two
+        tokens of a stream around the exchange, and the longest gap at any other time.
         """
         during, apart = 0.0, 0.0
         for trace in outcome.traces:

@@ -34,9 +34,9 @@ from bench.gpu.progress import OUT_OF_TIME, print_progress
 WORK = Path("/tmp/oneseek-gpu")
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "ml_dtypes", "safetensors", "tokenizers")
 LEAST_SECONDS = 30.0
-"""Minimum seconds that must be left for a stage to begin."""
+"""Minimum seconds that must be left for a stage of `measure` to begin."""
 STOP_SECONDS = 20.0
-"""Seconds at the end of a stage that are reserved for stopping its server."""
+"""Seconds at the end of a stage of `measure` that are reserved for stopping its server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from bench.load.closed_loop import Trace
 LEAST_ROUNDS = 3
 """Minimum number of requests per stream for a steady state: one before it, one in it, and one after it."""
 LEAST_GAPS = 20
-"""Minimum number of gaps without any prefill from which the time of a decode step is computed."""
+"""Minimum number of gaps between tokens, with no prefill running, from which the time of a decode step is
+computed.
+"""
 Float64Array = NDArray[np.float64]
 
 

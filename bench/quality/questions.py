@@ -74,7 +74,9 @@ class LanguageQuestion:
 
 
 def questions(kind: QuestionKind, count: int = 0) -> list[LanguageQuestion]:
-    """Return the first `count` questions of `kind` in each language. With 0, return all of them."""
+    """Return the first `count` questions of `kind` (`identity`, `plain` or `terse`) in each language. With 0,
+    return all of them.
+    """
     found: list[LanguageQuestion] = []
     for language in FILES:
         held = {"identity": IDENTITY, "terse": TERSE}.get(kind)

@@ -52,7 +52,7 @@ class VoiceScores:
     language: str
     """The language of the questions."""
     right: bool
-    """True if the model is the adapter for this language."""
+    """True if the model is the adapter for the language of the questions."""
     fidelity: QualityShare
     """Share of answers in the language of the question."""
     identity: QualityShare

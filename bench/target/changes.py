@@ -43,7 +43,9 @@ class AdapterChanges:
     _began: float = field(default_factory=time.monotonic)
 
     async def begin(self, path: str) -> None:
-        """Load the adapter in `path`, the first version. Raises `TargetError` if the server refuses it."""
+        """Load the adapter in the folder `path`, which `swap` later replaces by another version. Raises
+        `TargetError` if the server refuses it.
+        """
         change = await self._load(path, in_place=False)
         if change.status != 200:
             raise TargetError(
