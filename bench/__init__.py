@@ -1,3 +1,3 @@
-"""Load generation, scenarios and reports, over HTTP and without the server's code; only `oneseek bench` and
-tests import it.
+"""Benchmarks that send load to an LLM server over HTTP and report what they measure. They do not use the
+server's code; only `oneseek bench` and tests import this package.
 """

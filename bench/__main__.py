@@ -1,4 +1,4 @@
-"""`python -m bench VERB`, which is `oneseek bench VERB`."""
+"""Run a benchmark as `python -m bench VERB`, which does the same as `oneseek bench VERB`."""
 
 import sys
 

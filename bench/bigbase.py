@@ -1,12 +1,15 @@
-"""A big random base in 4 bits on few cores, over HTTP, beside llama.cpp's Q4_0 on the same weights.
+"""Measure OneSeek with a large random base in 4 bits on a few CPU cores, and llama.cpp on the same weights.
 
     python -m bench.bigbase --preset 7b --threads 2 --llama-python ENV/bin/python
 
-ENV holds `llama-cpp-python` (built from source for this machine), `gguf`, `safetensors` and `ml_dtypes`.
-Under `--work` the checkpoint is made in bfloat16 with two adapters of rank 8 on q and v, and its GGUF file;
-all are kept. The first start of the server builds the graph, the second finds it. Then the two take turns: a
-prompt, and tokens one by one after it; ours is measured from outside, over HTTP, theirs inside its process.
-Figures are medians over the rounds, ratios medians of the rounds' ratios. The last line is one JSON object.
+ENV is a Python environment with `llama-cpp-python` (built from source for this machine), `gguf`,
+`safetensors` and `ml_dtypes`. The benchmark writes a bfloat16 checkpoint, two LoRA adapters of rank 8 on
+q_proj and v_proj, and a GGUF file in Q4_0 into the folder `--work`, and keeps them.
+
+OneSeek is started twice, once to build its ONNX graph and once with the graph in its cache. Then OneSeek and
+llama.cpp take turns to compute a prompt and decode tokens one by one. OneSeek is timed over HTTP, llama.cpp
+inside its process. Figures are medians over the rounds; ratios are medians of the ratio in each round. The
+last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -37,14 +40,16 @@ MIB = 1 << 20
 
 
 class Rival:
-    """A llama.cpp that runs in a separate process."""
+    """A process that runs llama.cpp and measures a prompt on request."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.about = self._read()
 
     def measure(self, prompt: int, tokens: int) -> dict[str, Any]:
-        """Return the seconds for one prompt, and for each token after it."""
+        """Let llama.cpp compute one random prompt and `tokens` tokens after it. Return the seconds for the
+        prompt, and the seconds of each decode step.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"prompt": prompt, "tokens": tokens}) + "\n")
         self._process.stdin.flush()
@@ -54,13 +59,16 @@ class Rival:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"llama.cpp failed with exit status {self._process.wait()}")
+            raise RuntimeError(
+                f"the process of llama.cpp ended with exit status {self._process.wait()}; its error output "
+                "says why"
+            )
         return json.loads(line)
 
 
 @contextmanager
 def rival(python: Path, model: Path, threads: int, context: int, batch: int) -> Generator[Rival]:
-    """Run llama.cpp with `model` loaded until the block ends."""
+    """Run llama.cpp with `model` loaded, and stop it when the `with` block ends."""
     command = [str(python), "-m", "bench.rivals.llama", str(model), "--threads", str(threads)]
     command += ["--context", str(context), "--batch", str(batch)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -72,7 +80,9 @@ def rival(python: Path, model: Path, threads: int, context: int, batch: int) -> 
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the benchmark of a large base beside llama.cpp: parse the command line, measure, and print the
+    result.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -91,7 +101,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make the missing models, start both servers, measure them in turn, and report."""
+    """Make the missing models, start OneSeek and llama.cpp, measure them in turn, and return the report."""
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     model, python = work / arguments.preset, arguments.llama_python
@@ -130,7 +140,9 @@ def _run(command: Sequence[str]) -> None:
 def _server(
     arguments: argparse.Namespace, model: Path, adapters: dict[str, Path], starts: dict[str, Any], name: str
 ) -> Generator[Server]:
-    """Run OneSeek until the block ends. `starts` gets the time and memory of its start."""
+    """Run OneSeek, and stop it when the `with` block ends. Store the seconds and the memory of its start in
+    `starts[name]`.
+    """
     work: Path = arguments.work
     options = ["--quantize", arguments.quantize, "--threads", str(arguments.threads), "--max-num-seqs", "4"]
     options += ["--max-model-len", str(arguments.context), "--home", str(_home(arguments))]
@@ -168,20 +180,21 @@ def _take_turns(
 def _ours(
     arguments: argparse.Namespace, server: Server, name: str, vocabulary: int, seed: int
 ) -> dict[str, float]:
-    """Measure one request alone: prompt tokens per second until the first token, and tokens per second after
-    it.
+    """Send one request to OneSeek and measure its prefill rate and its decode rate in tokens per second, and
+    its TTFT.
     """
     prompt = np.random.default_rng(seed).integers(10, vocabulary - 10, arguments.prompt).tolist()
     body = {"model": name, "prompt": prompt, "max_tokens": arguments.tokens, "temperature": 0}
     job = LoadRequest("/v1/completions", body | {"ignore_eos": True}, arguments.tokens)
     outcome = uvloop.run(closed_loop(server.url, [job], 1))
     if outcome.faults:
-        raise RuntimeError(f"{server.url}: {outcome.faults[0]}")
+        raise RuntimeError(f"the request to {server.url} failed: {outcome.faults[0]}")
     trace, first = outcome.traces[0], outcome.first[0]
     steps = [gap / events for gap, events in zip(trace.gaps, trace.events[1:], strict=True)]
     if not steps:
         raise RuntimeError(
-            f"{arguments.tokens} tokens arrived in one piece, so the speed cannot be measured; raise --tokens"
+            f"the server sent all {arguments.tokens} tokens in one chunk, so the decode speed cannot be "
+            "measured; raise --tokens"
         )
     return {
         "prefill": arguments.prompt / first,
@@ -191,7 +204,7 @@ def _ours(
 
 
 def _memory(process: int) -> dict[str, int]:
-    """Return the resident memory of a process in MiB: now, without mapped files, and the peak."""
+    """Return the memory of a process in MiB: all resident memory, the anonymous part of it, and the peak."""
     text = Path(f"/proc/{process}/status").read_text()
     names = {"VmRSS": "resident_mib", "RssAnon": "own_mib", "VmHWM": "peak_mib"}
     found = {key: re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE) for key in names}

@@ -1,10 +1,11 @@
-"""Compares the embedded engine over HTTP with vLLM's CPU build and with transformers + PEFT, in one run.
+"""Compare OneSeek's embedded engine over HTTP with vLLM's CPU build and with transformers + PEFT, in one run.
 
     python -m bench.embedded --vllm-python ENV/bin/python [--rounds 5] [--quantize none] [--preset 28m]
 
-The model is random (weights do not change the work), made once under `--work`. Every server is up for the
-whole run and they take turns, so that a slow spell of the machine hits all of them alike; the figures are
-medians over the rounds. The last line is one JSON object.
+The model has random weights, because the weights do not change the amount of work. It is written once, into
+the folder `--work`. All servers run for the whole benchmark and are measured in turn, so that a slow phase of
+the machine affects all of them alike. The figures are medians over the rounds. The last line of output is one
+JSON object.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ NAMES = ("base", "en", "sv")
 def jobs(
     vocabulary: int, count: int, prompt: int, tokens: int, names: tuple[str, ...], seed: int
 ) -> list[LoadRequest]:
-    """Return `count` completion requests with random token ids. Their models are taken from `names` in "
-    "turn."""
+    """Return `count` completion requests with `prompt` random token ids and `tokens` answer tokens each. The
+    requests name the models in `names` in turn.
+    """
     random = np.random.default_rng(seed)
     return [
         LoadRequest(
@@ -54,18 +56,22 @@ def jobs(
 
 
 def measure(server: Server, work: list[LoadRequest], streams: int) -> LoadResult:
-    """Run `work`, a list of requests. Raises `RuntimeError` if an answer does not match its request."""
+    """Send the requests in `work` over `streams` concurrent streams and return the result. Raises
+    `RuntimeError` if an answer does not match its request.
+    """
     before = server.event_loop_seconds()
     outcome = uvloop.run(closed_loop(server.url, work, streams))
     outcome.event_loop_seconds = server.event_loop_seconds() - before
     if outcome.faults:
-        raise RuntimeError(f"{server.url}: {len(outcome.faults)} faults, the first: {outcome.faults[0]}")
+        raise RuntimeError(
+            f"{len(outcome.faults)} requests to {server.url} failed; the first error is: {outcome.faults[0]}"
+        )
     return outcome
 
 
 def peft(model: Path, adapters: dict[str, Path]) -> dict[str, float]:
-    """Measure transformers with PEFT's `adapter_names` in bfloat16, in a separate process. Returns batch size
-    → decode tokens per second.
+    """Measure transformers with PEFT's mixed-adapter batches in bfloat16, in a separate process. Return a map
+    from the batch size to decode tokens per second.
     """
     command = [sys.executable, "-m", "bench.rivals.peft", str(model)]
     command += [f"{name}={path}" for name, path in adapters.items()]
@@ -74,7 +80,7 @@ def peft(model: Path, adapters: dict[str, Path]) -> dict[str, float]:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the benchmark of the embedded engine: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -97,7 +103,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make the model, start the servers, measure them in turn, and report."""
+    """Make the model, start the servers, measure them in turn, and return the report."""
     work: Path = arguments.work
     model, adapters, vocabulary = at_hand(work, arguments.preset)
     with ExitStack() as stack:
@@ -110,7 +116,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _start(
     arguments: argparse.Namespace, stack: ExitStack, model: Path, adapters: dict[str, Path]
 ) -> dict[str, Callable[[bool], Server]]:
-    """Maps each name of a contender to its address, for loads with and without mixed adapters."""
+    """Start the servers. Map each server's name to a function that returns the server to measure, with true
+    for a load of mixed adapters and false for the base only.
+    """
     targets: dict[str, Callable[[bool], Server]] = {}
     context = str(arguments.prompt + arguments.tokens)
     for quantize in arguments.quantize.split(","):

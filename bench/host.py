@@ -1,4 +1,4 @@
-"""Describe the machine of a measurement: GPU, driver, versions of packages, and the memory in use."""
+"""Describe the machine of a benchmark: its GPU, driver and package versions, and the memory in use."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ print(json.dumps(found))
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as `nvidia-smi` describes it."""
+    """A GPU as `nvidia-smi` describes it."""
 
     index: str
     name: str
     memory_mib: int
     driver: str
     cuda: str
-    """The newest version of CUDA that the driver supports."""
+    """The newest CUDA version that the driver supports."""
 
     def used_mib(self) -> int:
         """GPU memory in use by all processes. 0 if the driver does not report it."""
@@ -56,7 +56,9 @@ class Gpu:
 
 
 def find_gpu(environ: Mapping[str, str] | None = None) -> Gpu | None:
-    """Return the first GPU that a server would use. None without `nvidia-smi` or a GPU."""
+    """Return the GPU that a server would use first, according to `CUDA_VISIBLE_DEVICES`. None if there is no
+    GPU or no `nvidia-smi`.
+    """
     visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES", "0")
     index = visible.split(",")[0].strip()
     if shutil.which("nvidia-smi") is None or not index:
@@ -70,7 +72,10 @@ def find_gpu(environ: Mapping[str, str] | None = None) -> Gpu | None:
 
 
 def parse_gpu(index: str, described: str, banner: str) -> Gpu:
-    """Parse a line of `nvidia-smi --query-gpu=name,memory.total,driver_version`, or of its plain table."""
+    """Return the GPU with the given `index`. `described` is a line of `nvidia-smi
+    --query-gpu=name,memory.total,driver_version`, and `banner` the output of plain `nvidia-smi`, which has
+    the CUDA version.
+    """
     name, memory, driver = (part.strip() for part in described.split(","))
     cuda = re.search(r"CUDA[ \w]*Version:\s*([\d.]+)", banner)
     return Gpu(index, name, int(float(memory)), driver, cuda[1] if cuda else "unknown")
@@ -83,8 +88,8 @@ def _smi(query: str, index: str) -> str:
 
 
 def used_mib(gpu: Gpu | None, process: int) -> int:
-    """Return the memory in use: on the GPU, or without one, by the server's processes. 0 once they have
-    ended.
+    """Return the memory in use in MiB: GPU memory of all processes, or without a GPU the resident memory of
+    the server's processes. 0 after they have ended.
     """
     if gpu:
         return gpu.used_mib()
@@ -96,8 +101,8 @@ def used_mib(gpu: Gpu | None, process: int) -> int:
 
 
 def wait_until_free(gpu: Gpu, before_mib: int, wait: float = 60) -> int:
-    """Wait until a stopped server has released its memory, within 1 GiB. Returns the memory that is still in
-    use.
+    """Wait until a stopped server has released its GPU memory, to within 1 GiB of `before_mib`, or `wait`
+    seconds have passed. Return the MiB that are in use.
     """
     deadline = time.monotonic() + wait
     while (used := gpu.used_mib()) > before_mib + 1024 and time.monotonic() < deadline:
@@ -106,7 +111,9 @@ def wait_until_free(gpu: Gpu, before_mib: int, wait: float = 60) -> int:
 
 
 def describe(gpu: Gpu | None, python: Path, commit: str | None) -> dict[str, Any]:
-    """Return what a result records about its machine. `python` is the interpreter that runs the servers."""
+    """Return the description of this machine that a result contains. `python` is the interpreter that runs
+    the servers.
+    """
     versions = subprocess.run([str(python), "-c", VERSIONS], capture_output=True, text=True)
     return {
         "gpu": asdict(gpu) if gpu else None,
@@ -130,7 +137,9 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """Return the commit of this checkout, with a mark if files differ from it."""
+    """Return the commit of this checkout, with the suffix `-dirty` if files were changed since. `unknown`
+    without git.
+    """
     here = Path(__file__).parent.parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:

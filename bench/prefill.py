@@ -1,11 +1,13 @@
-"""Measures how fast the embedded engine computes prompts in each of its precisions, over HTTP, in one run.
+"""Measure how fast OneSeek's embedded engine computes prompts in each of its number formats, over HTTP, in
+one run.
 
     python -m bench.prefill [--preset 152m] [--prompts 128,512] [--rounds 7] [--threads 2]
 
-One request at a time, answers of one token, adapters in turn. Every server is up for the whole run and they
-take turns; the figures are medians over the rounds, and ratios are of turns side by side. Beside them stands
-how far the log probabilities of each prompt's next token are from float32's. The last line is one JSON
-object.
+The formats are fp32, bf16, int8 and int4, with one server each. Requests are sent one at a time, with one
+answer token and with adapters in turn. All servers run for the whole benchmark and are measured in turn. The
+figures are medians over the rounds; a ratio compares measurements of the same round. The result also has the
+largest difference between the log probabilities of the next token in each format and those in fp32. The last
+line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ CONTENDERS: dict[str, tuple[str, ...]] = {
     "int4": ("--quantize", "int4"),
 }
 AT_ONCE = 6
-"""Number of requests that are sent together: two prompts for each adapter."""
+"""Number of requests in a measurement: two prompts for the base and for each of the two adapters."""
 
 
 def next_token(server: Server, body: dict[str, Any]) -> dict[str, float]:
-    """Return the five most likely next tokens of a prompt with their log probabilities."""
+    """Return the five most likely next tokens after a prompt, with their log probabilities."""
     asked = json.dumps({**body, "logprobs": 5}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{server.url}/v1/completions", asked, headers)
@@ -45,7 +47,7 @@ def next_token(server: Server, body: dict[str, Any]) -> dict[str, float]:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make the model, start the servers, measure them in turn, and report."""
+    """Make the model, start the servers, measure them in turn, and return the report."""
     work: Path = arguments.work
     model, adapters, vocabulary = at_hand(work, arguments.preset)
     lengths = [int(length) for length in arguments.prompts.split(",")]
@@ -94,7 +96,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the prefill benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,9 @@
-"""Makes a random Mistral checkpoint with a tokenizer, and random PEFT adapters for it, without torch.
+"""Write a random Mistral checkpoint with a tokenizer, and random PEFT adapters for it, without torch.
 
     python -m bench.random_model models/random --preset 28m --adapters en:8,sv:8
 
-Adapters go to folders beside the model's: models/random-en, models/random-sv.
-
-What comes out says nothing; it has the shape, size and cost of a real model.
+Each adapter goes to a folder beside the model's folder, here models/random-en and models/random-sv. The model
+generates meaningless text, but it has the shape, size and cost of a real model.
 """
 
 from __future__ import annotations
@@ -31,10 +30,11 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 INITIALIZER_RANGE = 0.02
-"""Standard deviation of an untrained Mistral's weights."""
+"""Standard deviation of the weights, as in an untrained Mistral."""
 SMALL_16_BITS = {"bfloat16": (0x80FF, 120 << 7), "float16": (0x87FF, 8 << 10)}
-"""Maps each dtype to the bits left to chance (sign, lowest exponent bit, mantissa) and those that are set, so
-that magnitudes fill two octaves, 2⁻⁷ to 2⁻⁵, with a standard deviation of 0.019."""
+"""Maps each 16-bit dtype to two masks for a weight: the bits that are random (sign, lowest exponent bit,
+mantissa), and the bits that are set. Magnitudes are then from 2⁻⁷ to 2⁻⁵, with a standard deviation of 0.019.
+"""
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "{{ message['content'] }}{{ eos_token }}{% else %}[INST]{{ message['content'] }}[/INST]{% endif %}"
@@ -44,7 +44,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """The sizes of a decoder, as its `config.json` names them."""
+    """The sizes of a decoder, by the names in its `config.json`."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -56,7 +56,9 @@ class DecoderShape:
     max_position_embeddings: int = 4096
 
     def modules(self) -> dict[str, tuple[str, int, int]]:
-        """Maps each linear module to (its folder in a layer, out features, in features)."""
+        """Map each linear module to its parent module in a layer, its output features and its input
+        features.
+        """
         queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
         hidden, inner = self.hidden_size, self.intermediate_size
         return {
@@ -80,8 +82,8 @@ PRESETS = {
 
 
 def at_hand(work: Path, preset: str) -> tuple[Path, dict[str, Path], int]:
-    """Return the model of `preset` in `work`, two adapters by name, and the size of the vocabulary. Makes
-    what does not exist.
+    """Return the folder of the model `preset` in `work`, the folders of its adapters `en` and `sv`, and the
+    size of its vocabulary. Write what does not exist.
     """
     model = work / preset
     adapters = {name: work / f"{preset}-{name}" for name in ("en", "sv")}
@@ -99,7 +101,9 @@ def write_model(
     shard_bytes: int = 1 << 30,
     tied: bool = False,
 ) -> None:
-    """Write config, weights and tokenizer into `out`; weights in shards of about `shard_bytes`."""
+    """Write the config, the weights and the tokenizer of a random model to `out`. Weights are in files of at
+    most about `shard_bytes` bytes.
+    """
     out.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["MistralForCausalLM"],
@@ -120,11 +124,13 @@ def write_model(
 
 
 def write_adapter(out: Path, shape: DecoderShape, rank: int, targets: Sequence[str], seed: int) -> None:
-    """Write a random LoRA in PEFT layout into `out`, strong enough to change what the model says."""
+    """Write a random LoRA adapter in PEFT's layout to `out`. It is strong enough to change what the model
+    generates. Raises `ValueError` for an unknown target module.
+    """
     modules = shape.modules()
     unknown = [name for name in targets if name not in modules]
     if unknown:
-        raise ValueError(f"target {unknown[0]!r} is unknown; use some of {', '.join(modules)}")
+        raise ValueError(f"the target module {unknown[0]!r} is unknown; use names of {', '.join(modules)}")
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     tensors: dict[str, NumpyArray] = {}
@@ -141,11 +147,15 @@ def write_adapter(out: Path, shape: DecoderShape, rank: int, targets: Sequence[s
 
 
 def write_tokenizer(out: Path, vocabulary: int) -> None:
-    """Write a byte-level BPE whose tokens are the bytes and made-up merges of them, `vocabulary` in all."""
+    """Write a byte-level BPE tokenizer to `out`. Its tokens are special tokens, all bytes, and invented
+    merges of letters, `vocabulary` in all. Raises `ValueError` if `vocabulary` is too small.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*SPECIAL, *alphabet]
     if vocabulary < len(tokens):
-        raise ValueError(f"vocab_size {vocabulary} is below the {len(tokens)} that bytes need")
+        raise ValueError(
+            f"vocab_size {vocabulary} is too small; the bytes and special tokens need at least {len(tokens)}"
+        )
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     merges: list[tuple[str, str]] = []
     grown = letters
@@ -167,8 +177,8 @@ def write_tokenizer(out: Path, vocabulary: int) -> None:
 def _weights(
     shape: DecoderShape, rng: np.random.Generator, dtype: np.dtype[np.generic], tied: bool
 ) -> Iterator[tuple[str, NumpyArray]]:
-    """Yield every tensor in order, with the distribution of an untrained model. Logits spread by about 0.02
-    √hidden.
+    """Yield the name and the value of every tensor, with the distribution of an untrained model. The standard
+    deviation of the logits is then about 0.02 √hidden.
     """
 
     def matrix(outs: int, ins: int) -> NumpyArray:
@@ -196,8 +206,8 @@ def _normal(rng: np.random.Generator, shape: tuple[int, int], deviation: float) 
 def _small_16_bits(
     rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[np.generic]
 ) -> NumpyArray:
-    """Return random weights from random bits: ten times as fast as rounding a normal distribution, for 14 GB
-    of them.
+    """Return a matrix of weights made from random bits. This is ten times as fast as rounding normally
+    distributed numbers, which matters for a model of 14 GB.
     """
     chance, fixed = SMALL_16_BITS[dtype.name]
     count = shape[0] * shape[1]
@@ -208,7 +218,9 @@ def _small_16_bits(
 
 
 def _write_shards(out: Path, weights: Iterator[tuple[str, NumpyArray]], shard_bytes: int) -> None:
-    """Write the tensors to one file, or to several with an index if they exceed `shard_bytes`."""
+    """Write the tensors to one safetensors file, or to several with an index if they exceed `shard_bytes`
+    bytes.
+    """
     shards: list[list[str]] = []
     held: dict[str, NumpyArray] = {}
     total = 0
@@ -242,7 +254,7 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line: make the model and the adapters."""
+    """Run the command line: write the model and its adapters."""
     parser = argparse.ArgumentParser(description="make a random Mistral checkpoint and adapters")
     parser.add_argument("out", type=Path, help="folder of the model")
     parser.add_argument("--preset", choices=PRESETS, default="28m")

@@ -23,28 +23,30 @@ import psutil
 
 
 def free_port() -> int:
-    """Return a free port on the loopback interface."""
+    """Return a TCP port on the loopback interface that no process uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def fetch_json(url: str) -> Any:
-    """Send a GET request and return the answer's JSON."""
+    """Send a GET request to `url` and return the JSON of the answer."""
     with urllib.request.urlopen(url, timeout=10) as response:
         return json.load(response)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server of a benchmark."""
+    """A running server that a benchmark started."""
 
     url: str
     process: int
     """Process id of the server's main process."""
 
     def event_loop_seconds(self) -> float:
-        """CPU seconds of the process's first thread, which handles HTTP in these servers."""
+        """CPU seconds of the process's first thread, which handles HTTP in all servers that are measured with
+        it.
+        """
         return next(
             thread.user_time + thread.system_time
             for thread in psutil.Process(self.process).threads()
@@ -53,15 +55,15 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """True if the server's main process still runs."""
+        """True if the server's main process is still running."""
         try:
             return psutil.Process(self.process).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
     def prefix_hits(self) -> float | None:
-        """Number of tokens that vLLM has found in its prefix cache so far. None if the server has no such
-        metric.
+        """Number of tokens that vLLM has found in its prefix cache since its start. None if the server has no
+        such metric.
         """
         try:
             with urllib.request.urlopen(self.url + "/metrics", timeout=10) as response:
@@ -76,9 +78,11 @@ class Server:
 def serving(
     command: Sequence[str], port: int, log: Path, env: Mapping[str, str] | None = None, wait: float = 300
 ) -> Generator[Server]:
-    """Run `command` until the block ends; yields the server once `/health` answers 200.
+    """Run the server that `command` starts. Yield it when `/health` answers 200, and stop it when the `with`
+    block ends.
 
-    Raises `RuntimeError` with the end of the log if the server ends or stays silent for `wait` seconds.
+    Raises `RuntimeError` with the end of its log if the server exits or does not answer within `wait`
+    seconds.
     """
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as sink:
@@ -104,7 +108,9 @@ def serving(
 
 
 def _end_with_parent() -> None:
-    """Ask the kernel to end this process when its parent dies, so that a killed benchmark frees its GPU."""
+    """Make the kernel end this process when its parent process dies, so that a killed benchmark leaves no
+    server on the GPU.
+    """
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
@@ -120,13 +126,17 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, wait: float) ->
                     return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise RuntimeError(f"{url} did not start: {log.read_text(errors='replace')[-3000:]}")
+    raise RuntimeError(
+        f"the server at {url} did not start; its log ends with: {log.read_text(errors='replace')[-3000:]}"
+    )
 
 
 def oneseek(
     model: Path, adapters: Mapping[str, Path], port: int, *options: str, python: Path | None = None
 ) -> list[str]:
-    """Return the command line of OneSeek's server, in this Python or another one."""
+    """Return the command line that starts OneSeek's server with `model` and `adapters`, in this Python
+    interpreter or in `python`.
+    """
     named = [item for name, path in adapters.items() for item in ("--adapters", f"{name}={path}")]
     serve = ["serve", "--base-model", str(model), "--host", "127.0.0.1", "--port", str(port)]
     return [str(python or sys.executable), "-m", "server", *serve, *named, *options]
@@ -142,9 +152,11 @@ def vllm(
     rank: int = 8,
     name_adapters: bool = True,
 ) -> list[str]:
-    """vLLM's OpenAI server; with `adapters`, LoRA is on, with a slot for each unless `slots` says how many.
+    """Return the command line that starts vLLM's OpenAI-compatible server with `model`, under the name
+    `base`.
 
-    The base's name is `base`. Without `name_adapters` the adapters have to be loaded over HTTP.
+    With `adapters`, LoRA is enabled, with `slots` adapter slots or else one for each adapter. If
+    `name_adapters` is false, the adapters must be loaded over HTTP afterwards.
     """
     command = [*_vllm_serve(python, model), "--served-model-name", "base"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -156,7 +168,9 @@ def vllm(
 
 
 def _vllm_serve(python: Path, model: Path) -> list[str]:
-    """Return the command `vllm serve`, or its Python module if the command would not find its own package."""
+    """Return the command `vllm serve`. If `python` does not find the metadata of the package vllm, which the
+    command needs, return vLLM's server module instead.
+    """
     asked = "import importlib.metadata; importlib.metadata.version('vllm')"
     if subprocess.run([str(python), "-c", asked], capture_output=True).returncode == 0:
         return [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model)]

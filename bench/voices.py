@@ -1,12 +1,16 @@
-"""Compares several voices (models that answer one question) at the same time with one after the other.
+"""Measure how long OneSeek takes to let five models answer one question together, compared with one after
+another.
 
     python -m bench.voices [--preset mini] [--quantize int8] [--rounds 5] [--tokens 128]
 
-Five voices of one base: the base, two adapters and two blends of them. In each round the question goes to all
-of them at once, and to each alone over the same endpoint; which comes first alternates. No question comes
-twice, so that nothing is found in the prefix cache. `mini` is the shipped base. Every other preset is a
-random model, made once under `--work`. The ratios are medians over the rounds: of the time together to the
-sum of the times alone, and to the slowest alone. The last line is one JSON object.
+The five models share one base: the base itself, two LoRA adapters, and two blends of the adapters. In each
+round, a question goes to all models together, and to each model alone over the same endpoint; the order
+alternates. No question is repeated, so that the prefix cache gives no advantage. The preset `mini` is the
+base that ships with OneSeek; every other preset is a random model, which is written once to the folder
+--work.
+
+The result compares the time together with the sum of the times alone, and with the slowest time alone, as
+medians over the rounds. The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -34,12 +38,14 @@ LONGEST_QUESTION = 64
 
 
 def questions() -> Iterator[str]:
-    """Return questions that differ from their first words on."""
+    """Yield questions that differ from the first words on, without end."""
     return (f"{number * 7919 % 100_003}: vem är du, och vad kan du berätta?" for number in itertools.count(1))
 
 
 def ask(server: Server, text: str, models: Sequence[str], tokens: int) -> float:
-    """Return the seconds until every model has answered. Raises `RuntimeError` if an answer is incomplete."""
+    """Send a question to `models`, and return the seconds until all have answered. Raises `RuntimeError` if
+    an answer is incomplete.
+    """
     body = {"question": text, "models": list(models), "max_tokens": tokens}
     body |= {"min_tokens": tokens, "ignore_eos": True, "temperature": 0}
     request = urllib.request.Request(
@@ -52,14 +58,17 @@ def ask(server: Server, text: str, models: Sequence[str], tokens: int) -> float:
     for voice in answer["voices"]:
         counts = voice["tokens"] or {}
         if counts.get("completion") != tokens or not 0 < counts["prompt"] <= LONGEST_QUESTION:
-            raise RuntimeError(f"{voice['model']}: {voice['status']}, {counts}, {voice['error']}")
+            raise RuntimeError(
+                f"the answer of the model {voice['model']} is incomplete: status {voice['status']}, tokens "
+                f"{counts}, error {voice['error']}"
+            )
     return seconds
 
 
 def measure(
     server: Server, texts: Iterator[str], models: Sequence[str], tokens: int, turn: int
 ) -> dict[str, float]:
-    """Measure one round: all models together, then each alone."""
+    """Measure one round: all models together, and each model alone. Return the seconds and their ratios."""
     together = 0.0
     if turn % 2 == 0:
         together = ask(server, next(texts), models, tokens)
@@ -76,7 +85,7 @@ def measure(
 
 
 def command_line(arguments: argparse.Namespace, port: int) -> tuple[list[str], list[str]]:
-    """Return the server's command line, and the names of the five models that answer."""
+    """Return the command line of the server, and the names of the five models that answer."""
     options = ["--quantize", arguments.quantize, "--log-level", "warning", *arguments.server_options]
     if arguments.preset == MINI:
         en, sv = "oneseek-mini-en", "oneseek-mini-sv"
@@ -90,7 +99,9 @@ def command_line(arguments: argparse.Namespace, port: int) -> tuple[list[str], l
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the benchmark of several models that answer together: parse the command line, measure, and print
+    the result.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,3 +1,3 @@
-"""The verbs of `oneseek bench` and their flags, not the measuring behind them; only `bench.__main__` and
-`oneseek bench` import it.
+"""The verbs of `oneseek bench` and their command-line flags; other packages do the measuring. Only
+`bench.__main__` and `oneseek bench` import this package.
 """

@@ -1,4 +1,4 @@
-"""`oneseek bench compare A B`: is B as good as A?
+"""`oneseek bench compare A B`: measure whether server B is as good as server A.
 
     oneseek bench compare http://127.0.0.1:8000 http://127.0.0.1:8001 --users 16
     oneseek bench compare commit:HEAD~1 commit:HEAD --threshold 0.97
@@ -6,10 +6,12 @@
     oneseek bench compare vllm oneseek-vllm --scenario front-end --users 64,8,1 --endpoint chat,completions
     oneseek bench compare before/report.json after/report.json
 
-A and B are measured in turn with the same prompts. Each figure is reported as B over A, with a bootstrap
-interval of 95%. --users and --endpoint take several values, with commas between; each round then measures
-every load at every endpoint. --on names the figures that the gate judges: the exit code is 1 if one is
-outside --threshold. 2 is a mistake in the command. The last line is one JSON object.
+A and B are measured in turn with the same prompts. Each figure is reported as the ratio of B to A, with a
+bootstrap interval of 95%. --users and --endpoint take several values, separated by commas; each round then
+measures every number of users at every endpoint. --on names the figures that decide whether B passes.
+
+Exit codes: 0 if B passes, 1 if a figure named by --on is beyond --threshold, 2 for a mistake in the command.
+The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Compare the two sides, print the result, and return the exit code of `--gate`."""
+    """Compare A and B, and print the result. Return the exit code: 0 if B passes the gate of `--gate` and
+    `--threshold`, else 1.
+    """
     return guarded("compare", build_parser(), _compare, given)
 
 
@@ -107,16 +111,20 @@ def _gate(arguments: argparse.Namespace) -> PointGate:
     names = [name for name in arguments.on.split(",") if name]
     unknown = [name for name in names if name not in COMPARED]
     if unknown:
-        raise BenchMistakeError(f"--on {unknown[0]!r} is unknown; use some of {', '.join(COMPARED)}")
+        raise BenchMistakeError(
+            f"--on names the unknown figure {unknown[0]!r}; use names of {', '.join(COMPARED)}"
+        )
     if not 0 < arguments.threshold <= 1:
         raise BenchMistakeError(
-            f"--threshold {arguments.threshold} is out of range; use a number above 0, up to 1"
+            f"--threshold {arguments.threshold} is out of range; use a number above 0 and at most 1"
         )
     return PointGate(names, arguments.threshold, arguments.gate)
 
 
 def _measure(arguments: argparse.Namespace) -> tuple[list[ComparedPoint], dict[str, Any]]:
-    """The results of each measuring point, with facts about the machine and the servers."""
+    """Measure A and B, or read their reports. Return the results of each load, and facts about the machine
+    and the servers.
+    """
     scenario = find_scenario(arguments.scenario)
     sides = {"a": arguments.a, "b": arguments.b}
     if any(map(is_report, sides.values())):
@@ -145,7 +153,9 @@ def _measure(arguments: argparse.Namespace) -> tuple[list[ComparedPoint], dict[s
 async def _rounds(
     points: Sequence[ComparePoint], turns: Sequence[Mapping[str, MeasureRound]], rounds: int
 ) -> list[dict[str, list[RoundFigures]]]:
-    """Figures of each point by side. Every round passes through all points."""
+    """Measure both sides at every point in each of `rounds` rounds. Return for each point the figures of side
+    `a` and of side `b`, one entry for each round.
+    """
     found = [{label: list[RoundFigures]() for label in sides} for sides in turns]
     for turn in range(rounds):
         for point, sides, rows in zip(points, turns, found, strict=True):
@@ -157,17 +167,19 @@ async def _rounds(
 def _read(sides: Mapping[str, str], scenario: ServingScenario) -> ComparedPoint:
     if not all(map(is_report, sides.values())):
         raise BenchMistakeError(
-            "a report can be compared only with another report: give two reports or two servers"
+            "a report can be compared only with another report, but only one of A and B is a report; give "
+            "two reports, or two servers or commits"
         )
     found = {label: read_rounds(Path(side), scenario.name) for label, side in sides.items()}
-    _enough(min(map(len, found.values())), "both reports need so many runs: oneseek bench run --rounds 7")
+    _enough(min(map(len, found.values())), "measure both reports again with oneseek bench run --rounds 7")
     return ComparedPoint(None, found, False)
 
 
 def _enough(rounds: int, remedy: str) -> None:
     if rounds < LEAST_ROUNDS:
         raise BenchMistakeError(
-            f"{rounds} rounds are too few for a confidence interval (minimum {LEAST_ROUNDS}); {remedy}"
+            f"{rounds} rounds are too few for a confidence interval, which needs at least {LEAST_ROUNDS}; "
+            f"{remedy}"
         )
 
 

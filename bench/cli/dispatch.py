@@ -1,4 +1,4 @@
-"""The verbs of `oneseek bench` in one visible list, and the dispatch to them."""
+"""The list of all verbs of `oneseek bench`, and the code that calls the verb named on the command line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BenchVerb:
-    """One verb of `oneseek bench`. `module` has a function `main(arguments)` that returns an exit code; None
-    means success.
+    """One verb of `oneseek bench`. Its `module` has a function `main(arguments)` that returns an exit code,
+    or None for success.
     """
 
     module: str
@@ -31,7 +31,7 @@ VERBS = {
     "scenarios": BenchVerb("bench.cli.scenarios", "list the scenarios"),
     "report": BenchVerb("bench.cli.report", "write report.html again from a report.json"),
 }
-"""The verbs that measure a server which is already running or which the suite starts."""
+"""Maps the main verbs of `oneseek bench` to their modules. `oneseek bench --help` lists them first."""
 
 COMMANDS = {
     "embedded": BenchVerb("bench.embedded", "compare the embedded engine with vLLM's CPU build and PEFT"),
@@ -50,7 +50,7 @@ COMMANDS = {
     "pressure.slots": BenchVerb("bench.pressure.slots", "measure more adapters than slots"),
     "pressure.bases": BenchVerb("bench.pressure.bases", "measure several bases on one machine"),
 }
-"""Benchmarks that start servers of their own. You can also run each as `python -m MODULE`."""
+"""Benchmarks that always start their own servers. Each also runs as `python -m MODULE`."""
 
 
 def usage() -> str:
@@ -62,7 +62,7 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Call the verb that `arguments[0]` names with the other arguments. Returns the verb's exit code."""
+    """Call the verb that `arguments[0]` names with the other arguments. Return the verb's exit code."""
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("--help", "-h", "help"):
         print(usage())
@@ -77,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(name: str, verb: BenchVerb, rest: list[str]) -> int:
-    """Import the verb's module and call it. Sets `sys.argv`, because the verb's usage and record show the
-    command.
+    """Import the verb's module and call its `main`. Set `sys.argv` for that time, because the verb's help
+    text and its result quote the command.
     """
     try:
         module = importlib.import_module(verb.module)

@@ -1,4 +1,6 @@
-"""Chooses the device whose limit a report is compared with, from the flags or the machine."""
+"""Choose the hardware limit that a measured token rate is compared with, from the flags or from this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ from bench.limits.bases import PACKED
 from bench.limits.reached import RunLimit, machine, machine_at_hand
 
 FLOAT32 = ("oneseek",)
-"""Contenders that hold weights in float32 on the CPU. For all others, 2 bytes per weight are assumed."""
+"""Servers under test that keep weights in float32 on the CPU. For all other servers, 2 bytes per weight are
+assumed.
+"""
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name the device whose limit a result is compared with."""
+    """Add the flags that choose the device whose theoretical limit a result is compared with."""
     add = parser.add_argument_group("distance from the limit").add_argument
     add(
         "--limit-tokens-per-second", type=float, help="Compare results with this highest rate of the machine."
@@ -35,10 +39,12 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def limit_of(given: argparse.Namespace, choice: ServerChoice, contender: str) -> RunLimit | None:
-    """Return the device and base that a server's results are compared with; None if they are unknown.
+    """Return the theoretical limit that a server's results are compared with: a device with its base, or a
+    token rate from a flag. None if the device or the base is unknown.
 
-    `contender` is what the suite starts, empty for a server that runs already. Raises `BenchMistakeError` for
-    flags that contradict each other, `ValueError` for a name that is not known.
+    `contender` names the server that the benchmark starts; it is empty for a server that is already running.
+    Raises `BenchMistakeError` if flags contradict each other, and `ValueError` if a device or a base has an
+    unknown name.
     """
     rate, device = given.limit_tokens_per_second, given.limit_device
     base = given.limit_base or str(choice.base)
@@ -46,12 +52,15 @@ def limit_of(given: argparse.Namespace, choice: ServerChoice, contender: str) ->
     if rate is not None:
         if device or rate <= 0:
             raise BenchMistakeError(
-                "--limit-tokens-per-second must be above 0 and cannot be combined with --limit-device"
+                "--limit-tokens-per-second must be above 0 and cannot be combined with --limit-device; "
+                "change or remove one of them"
             )
         return RunLimit(given=rate)
     if device:
         if not contender and not given.limit_base:
-            raise BenchMistakeError("--limit-device needs the model that the server runs: give --limit-base")
+            raise BenchMistakeError(
+                "--limit-device needs the base that the running server has; give it with --limit-base"
+            )
         return RunLimit(machine(device, base, given.limit_quantize, width))
     found = machine_at_hand(find_gpu(), base, given.limit_quantize, width) if contender else None
     return RunLimit(found) if found else None

@@ -1,4 +1,4 @@
-"""Flags of the load that several verbs share, and what they become."""
+"""Command-line flags for the load, shared by several verbs, and their conversion to options."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from bench.text.brought import TraceArrival, read_sharegpt, read_trace
 from bench.text.prompts import LengthSpread
 
 PROMPT_SIGMA = ANSWER_SIGMA = 0.5
-"""Sigma of the log-normal distribution of lengths, if a flag sets the median."""
+"""Sigma of the log-normal distribution of prompt and answer lengths, if a flag sets their median."""
 
 
 class BenchMistakeError(ValueError):
-    """A mistake in the command line. The message names the flag."""
+    """The command line has a mistake. The message names the flag."""
 
 
 def counts(text: str) -> tuple[int, ...]:
-    """Numbers with commas between, as a flag takes them."""
+    """Parse the value of a flag that takes integers separated by commas."""
     return tuple(int(number) for number in text.split(","))
 
 
 def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add the flags for the load and its prompts; with `several`, --users and --endpoint take lists."""
+    """Add the flags for the load and its prompts. If `several` is true, --users and --endpoint take lists."""
     add = parser.add_argument_group("load").add_argument
     users = "Run a closed loop with this number of users. Default: 16."
     how = "Send requests to this endpoint: chat or completions. Default: chat."
@@ -93,7 +93,9 @@ def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) ->
 
 
 def add_level_flags(add: Callable[..., object]) -> None:
-    """Add the flags for the service level. `add` is the `add_argument` of a parser or of a group."""
+    """Add the flags for the service level. `add` is the method `add_argument` of a parser or of a group of
+    flags.
+    """
     add(
         "--ttft-ms",
         type=float,
@@ -109,13 +111,15 @@ def add_level_flags(add: Callable[..., object]) -> None:
 
 
 def load_shape(given: argparse.Namespace) -> LoadShape:
-    """Return the load that the flags describe. Raises `BenchMistakeError` if they contradict each other."""
+    """Return the load, a closed or an open loop, that the flags describe. Raises `BenchMistakeError` if the
+    flags contradict each other.
+    """
     if given.users and given.rate:
         raise BenchMistakeError(
             "--users (closed loop) and --rate (open loop) cannot be combined; give one of them"
         )
     if given.rate < 0 or given.users < 0 or given.requests < 0:
-        raise BenchMistakeError("--users, --requests and --rate cannot be negative")
+        raise BenchMistakeError("--users, --requests or --rate is negative; use 0 or more")
     if given.trace:
         return LoadShape(rate=given.rate or 1.0, seconds=given.seconds)
     if given.rate:
@@ -124,7 +128,7 @@ def load_shape(given: argparse.Namespace) -> LoadShape:
 
 
 def measure_options(given: argparse.Namespace) -> MeasureOptions:
-    """Return the options of a measurement that are the same for every scenario."""
+    """Return the options that the flags set for all scenarios of a measurement."""
     plan = PlanOptions(
         seed=given.seed,
         ask=given.ask,
@@ -147,16 +151,20 @@ def _spread(median: float, least: int) -> LengthSpread | None:
     if not median:
         return None
     if median < least:
-        raise BenchMistakeError(f"length {median:g} is too small; use at least {least}")
+        raise BenchMistakeError(
+            f"the median length {median:g} of prompts or answers is too small; use at least {least}"
+        )
     return LengthSpread(median, PROMPT_SIGMA, max(least, round(median / 4)), round(median * 4))
 
 
 def pairs(entries: list[str], flag: str) -> dict[str, str]:
-    """Parse entries of the form `NAME=VALUE`. Raises `BenchMistakeError` if a part is missing."""
+    """Parse entries of the form `NAME=VALUE`. Raises `BenchMistakeError` if the name or the value is
+    missing.
+    """
     found: dict[str, str] = {}
     for entry in entries:
         name, _, value = entry.partition("=")
         if not name or not value:
-            raise BenchMistakeError(f"{flag} {entry!r} is not of the form NAME=VALUE")
+            raise BenchMistakeError(f"{flag} {entry!r} does not have the form NAME=VALUE")
         found[name] = value
     return found

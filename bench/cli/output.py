@@ -1,4 +1,4 @@
-"""Output of a report: a table for people, files in a folder, and one line of JSON for programs."""
+"""Write a report as a table on the terminal, as files in a folder, and as a last line of JSON."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bench.report.table import lines
 
 
 def finish(report: Mapping[str, Any], out: Path) -> int:
-    """Write report.json and report.html to `out`, and print the table and the JSON line. Returns the exit
-    code.
+    """Write report.json and report.html to the folder `out`, and print the table and the JSON line. Return
+    the exit code: 1 if the report says that a request failed, else 0.
     """
     out.mkdir(parents=True, exist_ok=True)
     written = out / "report.json"
@@ -29,7 +29,7 @@ def finish(report: Mapping[str, Any], out: Path) -> int:
 
 
 def summary(report: Mapping[str, Any], written: Path) -> dict[str, Any]:
-    """Return the JSON object that the last line of the output holds."""
+    """Return the JSON object that a run prints as its last line: the main figures of each scenario."""
     return {
         "bench": "run",
         "schema": report["schema"],

@@ -1,4 +1,6 @@
-"""Measures the points of a comparison: each load at each endpoint, on both sides."""
+"""The measuring points of `oneseek bench compare`: combinations of an endpoint and a load, each with its
+results for A and B.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from bench.suite.rounds import SHARE
 
 @dataclass(frozen=True, slots=True)
 class ComparePoint:
-    """One load at one endpoint, the same for both sides."""
+    """A measuring point of a comparison: a load at an endpoint, the same for both servers."""
 
     endpoint: str
     shape: LoadShape
@@ -25,18 +27,22 @@ class ComparePoint:
 
     @property
     def name(self) -> str:
-        """Its name for people, such as `completions, 64 users`."""
+        """Name of the measuring point for people, such as `completions, 64 users`."""
         return f"{self.endpoint}, {self.shape.label}"
 
 
 def read_points(given: argparse.Namespace) -> list[ComparePoint]:
-    """Every endpoint with every number of users. Raises `BenchMistakeError` for one that is not valid."""
+    """Return a measuring point for every endpoint with every number of users that the flags list. Raises
+    `BenchMistakeError` if an endpoint or a number is invalid.
+    """
     endpoints = given.endpoint.split(",")
     unknown = [name for name in endpoints if name not in PATHS]
     if unknown:
-        raise BenchMistakeError(f"--endpoint {unknown[0]!r} is unknown; use some of {', '.join(PATHS)}")
+        raise BenchMistakeError(
+            f"--endpoint names the unknown endpoint {unknown[0]!r}; use names of {', '.join(PATHS)}"
+        )
     if 0 in given.users:
-        raise BenchMistakeError("--users 0 is invalid; use numbers above 0")
+        raise BenchMistakeError("--users contains 0; use numbers above 0")
     found: list[ComparePoint] = []
     for endpoint in endpoints:
         for users in given.users or (0,):
@@ -47,7 +53,9 @@ def read_points(given: argparse.Namespace) -> list[ComparePoint]:
 
 @dataclass(frozen=True, slots=True)
 class PointGate:
-    """The figures and the threshold that decide if a point passes."""
+    """The figures that must be good enough for a measuring point to pass, and the threshold for their ratio
+    of B to A.
+    """
 
     figures: Sequence[str]
     threshold: float
@@ -56,13 +64,13 @@ class PointGate:
 
 @dataclass(frozen=True, slots=True)
 class ComparedPoint:
-    """The rounds of both sides at one point, by `a` and `b`."""
+    """The results of A and B at one measuring point."""
 
     point: ComparePoint | None
-    """The load at this point; None if two reports are compared."""
+    """Endpoint and load of the results. None if the results are from two reports."""
     rounds: Mapping[str, Sequence[RoundFigures]]
     paired: bool
-    """True if the sides took turns; else they are two reports."""
+    """True if A and B were measured in turn. False if the results are from two reports."""
     ratios: Mapping[str, RatioInterval] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,17 +78,19 @@ class ComparedPoint:
 
     @property
     def name(self) -> str:
-        """The point's name in the printed output."""
+        """Name of the measuring point in the printed output."""
         return self.point.name if self.point else "two reports"
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """Maps each side to the median share of the limit of its device; None if that is not known."""
+        """Maps `a` and `b` to the fraction of the device's theoretical token rate that the side reached, as a
+        median over the rounds. None if the limit is unknown.
+        """
         return {label: median_of(found, SHARE) for label, found in self.rounds.items()}
 
     def judged(self, gate: PointGate) -> dict[str, bool]:
-        """Maps each figure to whether B is good enough; a figure that was not measured in every round is
-        not.
+        """Map each figure of `gate` to true if B is good enough. A figure that is missing in a round maps to
+        false.
         """
         return {
             name: name in self.ratios
@@ -89,7 +99,7 @@ class ComparedPoint:
         }
 
     def to_json(self, gate: PointGate) -> dict[str, Any]:
-        """Its part of the result."""
+        """Return the measuring point with its ratios and rounds, as the result file stores it."""
         judged = self.judged(gate)
         asked = {"endpoint": self.point.endpoint, "load": asdict(self.point.shape)} if self.point else {}
         return {
@@ -102,7 +112,7 @@ class ComparedPoint:
         }
 
     def lines(self, gate: PointGate) -> list[str]:
-        """The point's results as a printed table."""
+        """Return the results of the measuring point as lines of a printed table."""
         judged = self.judged(gate)
         known = [f"{label.upper()} {share:.1%}" for label, share in self.shares.items() if share is not None]
         reached = f"; share of the limit: {', '.join(known)}" if known else ""

@@ -14,14 +14,16 @@ from bench.report.table import lines
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Print the table of a report, and write its HTML page beside it."""
+    """Print the table of an existing report, and write its HTML page into the same folder. Return 2 if the
+    file is not a report, else 0.
+    """
     parser = argparse.ArgumentParser(description="Print a report's table again and write its report.html.")
     parser.add_argument("report", type=Path, help="Path of a report.json.")
     path: Path = parser.parse_args(given).report
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         if report.get("schema") != SCHEMA:
-            raise ValueError(f"schema {report.get('schema')!r}, not {SCHEMA!r}")
+            raise ValueError(f"the report has the schema {report.get('schema')!r}, but {SCHEMA!r} is needed")
     except (OSError, ValueError) as error:
         print(f"oneseek bench report: {path}: {error}", file=sys.stderr)
         return 2

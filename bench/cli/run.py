@@ -1,13 +1,13 @@
-"""`oneseek bench run`: measure a server under one scenario or several.
+"""`oneseek bench run`: measure a server under one or several scenarios.
 
     oneseek bench run --scenario mixed --users 16
     oneseek bench run --start oneseek --scenario all --out reports/today
     oneseek bench run --scenario mixed --rate 5 --seconds 60
     oneseek bench run --scenario mixed --ramp
 
-Writes report.json and report.html into --out. The last line of standard output is one JSON object. Exit
-codes: 0 if every answer was right, 1 if a request failed or the server counted less than the clients saw, 2
-for a mistake in the command.
+The command writes report.json and report.html into the folder --out. The last line of standard output is one
+JSON object. Exit codes: 0 if every answer was right; 1 if a request failed or the server counted fewer
+requests or tokens than the clients; 2 for a mistake in the command.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measure the scenarios and report. Returns the exit code."""
+    """Measure the scenarios and write the report. Return the exit code."""
     return guarded("run", build_parser(), _run, given)
 
 
@@ -86,8 +86,8 @@ def _scenarios(names: Sequence[str]) -> tuple[ServingScenario, ...]:
 
 
 def _by_server(scenarios: tuple[ServingScenario, ...], starts: bool) -> list[tuple[ServingScenario, ...]]:
-    """Group the scenarios that one server can serve. If the suite starts the server, a scenario that needs
-    many adapters or none gets its own.
+    """Group the scenarios that can share a server. If the benchmark starts the servers, each scenario that
+    needs many adapters or none gets a server of its own.
     """
     if not starts:
         return [scenarios]
@@ -129,7 +129,7 @@ def _all(
 
 
 class _Step:
-    """Measures one scenario at one load, and shows a progress line. Each call draws new prompts."""
+    """Measures one scenario under a given load, and shows a progress line. Each call uses new prompts."""
 
     def __init__(self, target: OpenTarget, scenario: ServingScenario, options: MeasureOptions) -> None:
         self._target, self._scenario, self._options = target, scenario, options

@@ -1,4 +1,4 @@
-"""`oneseek bench scenarios`: list the scenarios."""
+"""`oneseek bench scenarios`: print the list of scenarios that a benchmark can run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Choose the server that a verb of `oneseek bench` measures: read the flags, then find or start the "
-"server."""
+"""Choose the server that a verb of `oneseek bench` measures, from the flags: find a running server or start
+one.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 WORK = Path(tempfile.gettempdir()) / "oneseek-bench"
 OWN = Path(sys.executable)
 LEAST_STREAMS = 32
-"""Requests in one batch of a server that the suite starts, unless there are more users."""
+"""Minimum batch size of a server that the benchmark starts. More concurrent users raise it."""
 
 
 def add_target_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,9 @@ def add_target_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_access_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for a running server: its keys, and the names of its adapters."""
+    """Add the flags for access to a running server: its API keys, and the names and folders of its
+    adapters.
+    """
     add = parser.add_argument_group("access").add_argument
     add(
         "--key",
@@ -64,7 +67,7 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_start_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for a server that the suite starts."""
+    """Add the flags for a server that the benchmark starts."""
     add = parser.add_argument_group("a server that is started").add_argument
     add(
         "--base-model",
@@ -109,12 +112,12 @@ def add_start_flags(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """The flags that describe the server to measure."""
+    """The server to measure, as the command-line flags describe it."""
 
     url: str
-    """Address of the running server. Empty if no flag gives one."""
+    """Address of the running server. Empty if no flag gives an address."""
     start: str
-    """Name of the contender to start if no address is given. Empty: start none."""
+    """Name of the server to start, such as `vllm`. Empty if a running server is measured."""
     key: str
     admin_key: str
     languages: Mapping[str, str]
@@ -125,18 +128,20 @@ class ServerChoice:
     slots: int
     streams: int
     pythons: Mapping[str, Path]
-    """Maps each contender to the path of its Python interpreter. The empty name stands for all other
-    contenders.
+    """Maps the name of each server that can be started to the path of its Python interpreter. The empty name
+    is the default for all others.
     """
     gguf: Path | None
     work: Path
     options: tuple[str, ...]
     engine: Mapping[str, str]
-    """Options of vLLM's engine, by vLLM's names."""
+    """Options for vLLM's engine, by the names that vLLM gives them."""
 
     @classmethod
     def read(cls, given: argparse.Namespace) -> ServerChoice:
-        """Read the choice from parsed flags. Raises `BenchMistakeError` if a flag has the wrong form."""
+        """Read the server to measure from parsed flags. Raises `BenchMistakeError` if a flag has the wrong
+        form.
+        """
         flags = vars(given)
         named = {name: Path(path) for name, path in pairs(given.load_adapter, "--load-adapter").items()}
         if not named and given.base_model == BASE:
@@ -160,12 +165,12 @@ class ServerChoice:
         )
 
     def python_of(self, contender: str) -> Path:
-        """Return the Python interpreter that runs `contender`."""
+        """Return the Python interpreter that runs the server named `contender`."""
         return self.pythons.get(contender) or self.pythons.get("", OWN)
 
     @property
     def python(self) -> Path:
-        """Return the interpreter whose package versions the report names: that of the started server."""
+        """Interpreter whose package versions the report lists: the interpreter of the started server."""
         return self.python_of(self.start)
 
 
@@ -182,13 +187,17 @@ def _pythons(entries: list[str]) -> dict[str, Path]:
         elif name in CONTENDERS and path:
             found[name] = Path(path)
         else:
-            raise BenchMistakeError(f"--python {entry!r}: write PATH, or NAME=PATH for one contender")
+            raise BenchMistakeError(
+                f"--python {entry!r} is invalid; use PATH, or NAME=PATH with a NAME that --start accepts"
+            )
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class OpenTarget:
-    """A server that can be measured, with a way to change its adapters if there is one."""
+    """A running server to measure, with the admin key and the adapter folders that a scenario needs to change
+    its adapters.
+    """
 
     server: TargetServer
     admin_key: str
@@ -197,12 +206,16 @@ class OpenTarget:
 
 @contextmanager
 def opened(choice: ServerChoice, scenarios: tuple[ServingScenario, ...] = ()) -> Generator[OpenTarget]:
-    """Yield the chosen server: a running one, or one that is started with what `scenarios` need."""
+    """Yield the server to measure: the running server that the flags name, or a new server with the adapters
+    that `scenarios` need.
+    """
     if not choice.start:
         yield running(choice, choice.url or DEFAULT_URL)
         return
     if choice.url:
-        raise BenchMistakeError("--url and --start name two servers; give one of them")
+        raise BenchMistakeError(
+            "--url and --start cannot be combined; give --url for a running server, or --start for a new one"
+        )
     options, paths = start_options(choice, choice.start, scenarios)
     with started(choice.start, options) as server:
         yield OpenTarget(probe(Endpoint(server.url), choice.languages), ADMIN_KEY, paths)
@@ -218,11 +231,13 @@ def running(choice: ServerChoice, url: str) -> OpenTarget:
 def start_options(
     choice: ServerChoice, contender: str, scenarios: tuple[ServingScenario, ...] = ()
 ) -> tuple[StartOptions, tuple[str, ...]]:
-    """Return the options to start a server for `scenarios`, and folders of adapters that it can load during
-    the run.
+    """Return the options to start a server for `scenarios`, and the folders of adapters that it can load
+    during the run.
     """
     if choice.engine and contender not in ON_VLLM:
-        raise BenchMistakeError(f"--engine-option is for {', '.join(ON_VLLM)}; {contender!r} is not on vLLM")
+        raise BenchMistakeError(
+            f"--engine-option works only with {', '.join(ON_VLLM)}; remove it, or do not start {contender!r}"
+        )
     named, base = choice.adapters, choice.base
     if scenarios and all(scenario.plain for scenario in scenarios):
         named, base = {}, plain_copy(base, choice.work / "plain" / base.name)

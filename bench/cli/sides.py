@@ -1,5 +1,6 @@
-"""The two sides of a comparison. Each is a running server, a started one, a commit, a checkout or a "
-"report."""
+"""The two sides of `oneseek bench compare`. A side is a running server, a server to start, a commit, a
+checkout or a report.
+"""
 
 from __future__ import annotations
 
@@ -30,24 +31,33 @@ FORMS = f"a URL, a report.json, commit:REF, a checkout's folder, or one of {', '
 
 
 def is_report(text: str) -> bool:
-    """True if `side` is the path of a report."""
+    """True if `text` is the path of a report."""
     return text.endswith(".json")
 
 
 def read_rounds(path: Path, scenario: str) -> list[RoundFigures]:
-    """Return a scenario's rounds in a report. Raises `BenchMistakeError` if there are none or some failed."""
+    """Return the figures of each run of `scenario` in the report at `path`. Raises `BenchMistakeError` if the
+    report lacks the scenario or a request failed.
+    """
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BenchMistakeError(f"{path}: {error}") from None
+        raise BenchMistakeError(f"the report {path} cannot be read: {error}") from None
     if report.get("schema") != SCHEMA:
-        raise BenchMistakeError(f"{path} has the report schema {report.get('schema')!r}, not {SCHEMA!r}")
+        raise BenchMistakeError(
+            f"{path} has the report schema {report.get('schema')!r}, but {SCHEMA!r} is needed; measure it "
+            "again"
+        )
     found = [entry for entry in report["scenarios"] if entry["name"] == scenario]
     if not found:
         names = ", ".join(dict.fromkeys(entry["name"] for entry in report["scenarios"]))
-        raise BenchMistakeError(f"{path} does not have the scenario {scenario!r}; it has {names}")
+        raise BenchMistakeError(
+            f"the report {path} lacks the scenario {scenario!r}; use --scenario with one of {names}"
+        )
     if any(entry["failed"] for entry in found):
-        raise BenchMistakeError(f"{path} has failed requests in the scenario {scenario!r}; measure it again")
+        raise BenchMistakeError(
+            f"the report {path} has failed requests in the scenario {scenario!r}; measure it again"
+        )
     return [_round(entry) for entry in found]
 
 
@@ -57,14 +67,16 @@ def _round(entry: dict[str, Any]) -> RoundFigures:
 
 
 def contender_of(text: str) -> str:
-    """Return the contender to start for a side. Empty for a running server or a report."""
+    """Return the name of the server to start for a side of a comparison. Empty for a running server or a
+    report.
+    """
     if is_url(text) or is_report(text):
         return ""
     return text if text in CONTENDERS else "oneseek"
 
 
 def is_url(text: str) -> bool:
-    """True if the side is the address of a running server."""
+    """True if `text` is the address of a running server."""
     return text.startswith(("http://", "https://"))
 
 
@@ -72,7 +84,9 @@ def is_url(text: str) -> bool:
 def opened_side(
     text: str, label: str, choice: ServerChoice, scenario: ServingScenario
 ) -> Generator[OpenTarget]:
-    """Return the server that `text` names. Raises `BenchMistakeError` if it names none."""
+    """Yield the server that `text` describes, and start it if needed. Raises `BenchMistakeError` if `text`
+    has no known form.
+    """
     if is_url(text):
         yield running(choice, text)
         return
@@ -90,7 +104,9 @@ def opened_side(
         with _one(text, label, choice, scenario, folder.resolve()) as side:
             yield side
     else:
-        raise BenchMistakeError(f"{text!r} is not something to compare; use {FORMS}")
+        raise BenchMistakeError(
+            f"{text!r} is not a server, a commit or a report that can be compared; use {FORMS}"
+        )
 
 
 @contextmanager
@@ -105,13 +121,13 @@ def _one(
 
 @contextmanager
 def checked_out(reference: str, folder: Path) -> Generator[Path]:
-    """Unpack the files of a commit of this repository into `folder`, until the block ends. Raises
-    `BenchMistakeError` if there is no such commit.
+    """Unpack the files of a commit of this repository into `folder`, and remove them when the `with` block
+    ends. Raises `BenchMistakeError` if the commit does not exist.
     """
     made = subprocess.run(["git", "-C", str(ROOT), "archive", reference], capture_output=True, check=False)
     if made.returncode:
         why = made.stderr.decode(errors="replace").strip().splitlines() or ["git failed"]
-        raise BenchMistakeError(f"commit {reference!r}: {why[-1]}")
+        raise BenchMistakeError(f"the files of the commit {reference!r} cannot be unpacked: {why[-1]}")
     shutil.rmtree(folder, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(made.stdout)) as archive:
         archive.extractall(folder, filter="data")

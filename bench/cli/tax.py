@@ -1,12 +1,13 @@
-"""`oneseek bench tax`: what adapters cost on this machine, as ratios in one run.
+"""`oneseek bench tax`: measure what LoRA adapters cost on this machine, as ratios within one run.
 
     oneseek bench tax --users 16
     oneseek bench tax --states off,idle,mixed --rounds 9
     oneseek bench tax --url http://127.0.0.1:8000 --states idle,one,mixed
 
-Without --url the suite starts every server that the states need, all at once, and they take turns. Each
-figure is divided by that of the server without adapters (by the first state's with --url), with a bootstrap
-interval of 95%. The last line is one JSON object.
+A state is a way to serve the same prompts, such as merged weights, idle adapters or mixed adapters. Without
+--url, the command starts every server that the states need and measures the states in turn. Each figure is
+divided by the figure of the server without adapters, or with --url by the figure of the first state. Each
+ratio has a bootstrap interval of 95%. The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from bench.target.probe import TargetServer, probe
 
 SCHEMA = "oneseek-bench-tax/1"
 CONTENDER = "oneseek"
-"""The contender that is started if no server is named."""
+"""The server that is started if no flag names a server."""
 SHOWN = ("tokens_per_second", "ttft_p50_ms", "itl_p50_ms")
 
 
@@ -72,14 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Start the servers, measure the states in turn, and print the result. Returns the exit code."""
+    """Start the servers, measure their states in turn, and print the result. Return the exit code."""
     return guarded("tax", build_parser(), _tax, given)
 
 
 def _tax(arguments: argparse.Namespace) -> int:
     if arguments.rate or arguments.trace:
         raise BenchMistakeError(
-            "tax sends requests in a closed loop: give --users instead of --rate or --trace"
+            "--rate and --trace do not work with tax, which runs a closed loop; use --users instead"
         )
     if arguments.rounds < 1:
         raise BenchMistakeError(f"--rounds {arguments.rounds} is too small; use at least 1")
@@ -112,10 +113,14 @@ def _states(arguments: argparse.Namespace) -> list[TaxState]:
     names = (arguments.states or every).split(",")
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
-        raise BenchMistakeError(f"--states {unknown[0]!r} is unknown; use some of {', '.join(BY_NAME)}")
+        raise BenchMistakeError(
+            f"--states names the unknown state {unknown[0]!r}; use names of {', '.join(BY_NAME)}"
+        )
     others = [name for name in names if BY_NAME[name].server != "lora"]
     if arguments.url and others:
-        raise BenchMistakeError(f"--states {others[0]} needs a server that this command starts; remove --url")
+        raise BenchMistakeError(
+            f"the state {others[0]} of --states needs a server that this command starts; remove --url"
+        )
     if not arguments.url and REFERENCE not in names:
         names.insert(0, REFERENCE)
     return [state for state in STATES if state.name in names]
@@ -144,7 +149,9 @@ async def _rounds(
 
 @contextmanager
 def _servers(choice: ServerChoice, states: Sequence[TaxState]) -> Generator[dict[str, list[TargetServer]]]:
-    """Run every server that the states need until the block ends."""
+    """Run every server that `states` need, and stop them when the `with` block ends. Yields the servers by
+    their kind.
+    """
     if choice.url:
         with opened(choice) as target:
             yield {"lora": [target.server]}
@@ -162,7 +169,7 @@ def _servers(choice: ServerChoice, states: Sequence[TaxState]) -> Generator[dict
 
 
 def _options(kind: str, options: StartOptions) -> list[StartOptions]:
-    """Return the start options for the servers of one kind."""
+    """Return the start options for each server of a kind: `lora`, `thrash`, `plain`, `merged` or `pair`."""
     base, work = options.base, options.work
     if kind == "lora":
         return [replace(options, label="tax-lora")]
@@ -173,7 +180,7 @@ def _options(kind: str, options: StartOptions) -> list[StartOptions]:
         copy = plain_copy(base, work / "plain" / base.name)
         return [replace(options, label="tax-plain", base=copy, adapters={})]
     if not options.adapters:
-        raise BenchMistakeError("merged weights need an adapter; give --load-adapter NAME=PATH")
+        raise BenchMistakeError("states with merged weights need an adapter; give --load-adapter NAME=PATH")
     chosen = list(options.adapters.items())[: 2 if kind == "pair" else 1]
     return [
         replace(

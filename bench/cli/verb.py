@@ -1,4 +1,4 @@
-"""Defines what all verbs of `oneseek bench` share: exit codes, and how the result is written."""
+"""What all verbs of `oneseek bench` share: their exit codes, and how they write the result."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def guarded(
     work: Callable[[argparse.Namespace], int],
     given: Sequence[str] | None,
 ) -> int:
-    """The exit code of `work` with the parsed flags, or that of its failure, which is printed as the verb's.
-
-    2 for a mistake in the command, 1 for a server that fails or does not answer, 130 for Ctrl-C.
+    """Call `work` with the parsed flags and return its exit code. If `work` fails, print the error after the
+    verb's name and return 2 for a mistake in the command, 1 for a server that fails or does not answer, and
+    130 for Ctrl-C.
     """
     try:
         return work(parser.parse_args(given))
@@ -37,7 +37,7 @@ def guarded(
 
 
 def deliver(verb: str, document: Mapping[str, Any], out: Path | None) -> None:
-    """Write the result to `out` if it is given, and print it as the last line."""
+    """Write `document` to the file `out`, if a file is given, and print it as the last line of output."""
     if out is not None:
         out.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps({"bench": verb, **document}, ensure_ascii=False))

@@ -1,3 +1,3 @@
-"""Servers that the suite can start by itself (OneSeek, vLLM, llama.cpp, a PEFT service); `bench.cli`
-imports it.
+"""The servers that a benchmark can start by itself: OneSeek, vLLM, llama.cpp and a service with PEFT.
+`bench.cli` imports this package.
 """

@@ -1,5 +1,5 @@
-"""Bases and adapters on disk for servers that the suite starts: the shipped ones, and random ones of their
-shape.
+"""The base and the adapters for servers that a benchmark starts: the small ones that ship with OneSeek, and
+random adapters of the same shape.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from bench.random_model import DecoderShape, write_adapter
 
 WEIGHTS = Path(__file__).parents[2] / "adapters" / "mini" / "weights"
-"""Finds the small bilingual base and the two adapters that ship with OneSeek, without importing its code."""
+"""Folder of the small bilingual base and the two adapters that ship with OneSeek."""
 BASE = WEIGHTS / "base"
 MINI_ADAPTERS = {name: WEIGHTS / name for name in ("oneseek-mini-en", "oneseek-mini-sv")}
 TARGETS = ("q_proj", "v_proj")
@@ -21,21 +21,24 @@ RANK = 8
 
 
 def shape_of(base: Path) -> DecoderShape:
-    """The sizes of a Mistral- or Llama-family checkpoint. Raises `ValueError` if its config lacks one."""
+    """Return the sizes of a Mistral- or Llama-like checkpoint. Raises `ValueError` if its config.json lacks a
+    size.
+    """
     config: Mapping[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
     known = dict(config)
     known.setdefault("head_dim", config.get("hidden_size", 0) // max(1, config.get("num_attention_heads", 1)))
     missing = [field.name for field in fields(DecoderShape) if field.name not in known]
     if missing:
         raise ValueError(
-            f"{base}/config.json: {missing[0]!r} is missing; random adapters need a Mistral-like base"
+            f"{base}/config.json lacks {missing[0]!r}, which random adapters need; use a Mistral- or "
+            "Llama-like base"
         )
     return DecoderShape(**{field.name: known[field.name] for field in fields(DecoderShape)})
 
 
 def random_adapters(folder: Path, base: Path, count: int, prefix: str = "zipf") -> dict[str, Path]:
-    """Make `count` random adapters for `base` below `folder`, once. Return each name's folder, most popular
-    first.
+    """Make `count` random adapters for `base` in `folder`, unless they exist. Return a map from each
+    adapter's name to its folder; in a benchmark with Zipf popularity, the first is the most popular.
     """
     shape, made = shape_of(base), {}
     for number in range(1, count + 1):

@@ -1,4 +1,4 @@
-"""The command line and the environment of each contender that the suite can start."""
+"""The command line and the environment of each server that a benchmark can start for comparison."""
 
 from __future__ import annotations
 
@@ -16,40 +16,44 @@ from bench.rivals.rust_front_end import rust_front_end
 from bench.servers import oneseek, vllm
 
 ADMIN_KEY = "bench-admin"
-"""Opens the loading of adapters on a server that listens on the loopback interface alone."""
+"""Admin key of the OneSeek servers that a benchmark starts. It allows loading adapters; the servers listen on
+the loopback interface only.
+"""
 ROOT = Path(__file__).parents[2]
 LLAMA_CONTEXT = 2048
-"""Maximum number of tokens of one request at llama.cpp, which reserves them for every stream."""
+"""Maximum tokens of a request to llama.cpp, for prompt and answer together. llama.cpp reserves this many for
+every stream.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """The options that every contender (server to compare) is started with, if it supports them."""
+    """The options that each server under comparison is started with, if it supports them."""
 
     work: Path
-    """Homes, logs and random adapters."""
+    """Folder for the servers' home folders and logs, and for random adapters."""
     base: Path = BASE
     adapters: Mapping[str, Path] = field(default_factory=lambda: dict(MINI_ADAPTERS))
     slots: int = 0
-    """Adapters in the engine at once; 0 is all of them."""
+    """Number of adapters that the engine holds at once. 0: all adapters."""
     streams: int = 32
     python: Path = Path(sys.executable)
-    """Interpreter that has the contender."""
+    """Python interpreter in whose environment the server is installed."""
     checkout: Path = ROOT
-    """The folder of OneSeek's source code."""
+    """Folder of the OneSeek source code to run."""
     gguf: Path | None = None
-    """The base for llama.cpp, which reads no other format; made of `base` if it is not given."""
+    """GGUF file of the base, the only format that llama.cpp reads. None: convert `base` to GGUF."""
     options: tuple[str, ...] = ()
-    """Further options of the contender's own command line."""
+    """More flags for the server's command line."""
     engine: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Options of vLLM's engine, by vLLM's names, for contenders that run it."""
+    """Options for vLLM's engine, by the names that vLLM gives them. Other servers ignore them."""
     label: str = ""
     """Name that distinguishes two servers of the same kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContenderLaunch:
-    """How to start one contender (a server to compare)."""
+    """How to start a server under comparison: its command line and its environment variables."""
 
     command: tuple[str, ...]
     env: Mapping[str, str]
@@ -57,16 +61,16 @@ class ContenderLaunch:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One server that the suite can start."""
+    """A kind of server that a benchmark can start, such as vLLM or llama.cpp."""
 
     launch: Callable[[StartOptions, int], ContenderLaunch]
-    """Returns the contender's command line for a port. Raises `RuntimeError` if a part of it is not
-    installed.
+    """Function that returns the server's command line and environment for a port. It raises `RuntimeError` if
+    a program that the server needs is not installed.
     """
     modules: tuple[str, ...] = ()
-    """The packages that the contender's Python interpreter must have."""
+    """Packages that the server's Python interpreter must have."""
     loads_over_http: bool = False
-    """True if the contender does not accept adapters on its command line."""
+    """True if the server takes adapters over HTTP only, not on its command line."""
 
 
 def _oneseek(given: StartOptions, port: int) -> ContenderLaunch:
@@ -121,7 +125,7 @@ def _vllm_command(given: StartOptions, port: int, *, named: bool) -> list[str]:
 
 
 def _rank(given: StartOptions) -> int:
-    """The largest of the adapters', as vLLM wants to know it beforehand."""
+    """Return the largest rank of the adapters, which vLLM must know at its start. 8 without adapters."""
     return max((_rank_of(path) for path in given.adapters.values()), default=8)
 
 
@@ -148,8 +152,9 @@ def _llama(given: StartOptions, port: int) -> ContenderLaunch:
         return ContenderLaunch((*command, *given.options), {})
     if missing_modules(given.python, ("xllamacpp",)):
         raise RuntimeError(
-            "llama.cpp is not there: put llama-server on the PATH or into LLAMA_SERVER, or give an "
-            "interpreter that has its server as a package (pip install xllamacpp): --python llama.cpp=PATH"
+            "llama.cpp's server was not found; put llama-server on the PATH, or its path into the variable "
+            "LLAMA_SERVER, or install the package xllamacpp and give its interpreter with --python "
+            "llama.cpp=PATH"
         )
     command = [str(given.python), "-m", "bench.rivals.llama_server", str(_gguf(given)), "--port", str(port)]
     command += ["--streams", str(given.streams), "--context", context]
@@ -157,7 +162,9 @@ def _llama(given: StartOptions, port: int) -> ContenderLaunch:
 
 
 def _gguf(given: StartOptions) -> Path:
-    """The base as GGUF in 16 bits, made once. Raises `RuntimeError` if it cannot be made."""
+    """Return the base as a GGUF file in 16 bits, and write the file if it does not exist. Raises
+    `RuntimeError` if it cannot be written.
+    """
     if given.gguf is not None:
         return given.gguf
     out = given.work / f"{given.base.name}-f16.gguf"
@@ -166,14 +173,16 @@ def _gguf(given: StartOptions) -> Path:
     missing = missing_modules(given.python, ("gguf", "safetensors", "ml_dtypes"))
     if missing:
         raise RuntimeError(
-            f"llama.cpp reads GGUF files alone: give the base as --gguf FILE, or install {missing} beside "
-            f"{given.python} so that it can be made"
+            f"llama.cpp needs the base as a GGUF file; give --gguf FILE, or install {missing} for "
+            f"{given.python} so that the benchmark can convert the base"
         )
     command = [str(given.python), "-m", "bench.rivals.gguf", str(given.base), str(out), "--type", "F16"]
     env = os.environ | {"PYTHONPATH": _path(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
-        raise RuntimeError(f"{given.base} is not written as GGUF: {done.stderr.strip()[-1000:]}")
+        raise RuntimeError(
+            f"the base {given.base} could not be converted to GGUF: {done.stderr.strip()[-1000:]}"
+        )
     return out
 
 
@@ -193,11 +202,13 @@ CONTENDERS: Mapping[str, Contender] = {
     "peft-service": Contender(_peft, ("torch", "transformers", "peft")),
 }
 ON_VLLM = ("oneseek-vllm", "vllm", "vllm-rust")
-"""The contenders (servers to compare) that run vLLM's engine and accept its options."""
+"""Names of the servers under comparison that run vLLM's engine and accept its options."""
 
 
 def missing_modules(python: Path, modules: tuple[str, ...]) -> str:
-    """Return the packages that `python` lacks, separated by spaces, or the reason why it does not run."""
+    """Return the names of the packages that `python` lacks, separated by spaces. If `python` cannot run,
+    return the reason instead.
+    """
     look = "import importlib.util as u, sys; print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
     try:
         found = subprocess.run(

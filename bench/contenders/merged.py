@@ -1,4 +1,6 @@
-"""A base with an adapter merged into it, made by OneSeek's own command."""
+"""Make copies of a base, with an adapter merged into the weights or without adapters, for the servers of a
+benchmark.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from bench.contenders.launch import ROOT
 
 
 def merged(python: Path, base: Path, name: str, adapter: Path, out: Path) -> Path:
-    """The folder of `base` + `adapter`, made once. Raises `RuntimeError` with what the command said."""
+    """Return the folder `out` with `adapter` merged into `base`. Run `oneseek merge` if the folder does not
+    exist. Raises `RuntimeError` with the error output of the command.
+    """
     if (out / "config.json").is_file():
         return out
     command = [str(python), "-m", "server", "merge", "--base-model", str(base), "--adapter", name]
@@ -21,12 +25,14 @@ def merged(python: Path, base: Path, name: str, adapter: Path, out: Path) -> Pat
     env = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
-        raise RuntimeError(f"oneseek merge of {name} failed: {done.stderr.strip()[-1000:]}")
+        raise RuntimeError(f"oneseek merge failed for the adapter {name}: {done.stderr.strip()[-1000:]}")
     return out
 
 
 def plain_copy(base: Path, out: Path) -> Path:
-    """Return a copy of the base in a separate folder without adapters. Files are linked if possible."""
+    """Return a copy of the base in the folder `out`, which has no adapters beside it. Files are hard links if
+    possible.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for file in base.iterdir():
         target = out / file.name

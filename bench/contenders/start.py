@@ -1,4 +1,4 @@
-"""Starts a contender by its name, with a base and adapters, and stops it after."""
+"""Start a server for comparison by its name, with a base and adapters, and stop it afterwards."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from bench.servers import Server, free_port, serving
 from bench.target.http import Endpoint
 
 START_SECONDS = 600.0
-"""Seconds that a contender may take to start: vLLM compiles its graphs first."""
+"""Maximum seconds for the start of a server. vLLM needs long because it compiles its graphs."""
 
 
 @contextmanager
 def started(name: str, given: StartOptions) -> Generator[Server]:
-    """The contender `name`, ready, until the block ends.
+    """Start the server called `name`, yield it when it is ready, and stop it when the `with` block ends.
 
-    Raises `ValueError` for an unknown name and `RuntimeError` if it is not installed or does not come up.
+    Raises `ValueError` for an unknown name, and `RuntimeError` if the server is not installed or does not
+    start.
     """
     if name not in CONTENDERS:
-        raise ValueError(f"contender {name!r} is unknown; one of: {', '.join(CONTENDERS)}")
+        raise ValueError(
+            f"the server {name!r} cannot be started, because its name is unknown; use one of "
+            f"{', '.join(CONTENDERS)}"
+        )
     contender = CONTENDERS[name]
     given.work.mkdir(parents=True, exist_ok=True)
     missing = missing_modules(given.python, contender.modules)
     if missing:
         raise RuntimeError(
-            f"{name} needs {missing}, which {given.python} lacks; name another interpreter with --python"
+            f"the server {name} needs {missing}, which {given.python} lacks; install it, or give another "
+            "Python interpreter with --python"
         )
     port = free_port()
     launch = contender.launch(given, port)
@@ -39,12 +44,14 @@ def started(name: str, given: StartOptions) -> Generator[Server]:
 
 
 def _load_all(url: str, adapters: Mapping[str, Path]) -> None:
-    """Over HTTP: vLLM's Rust front end takes no adapters on its command line."""
+    """Load all adapters over HTTP, for servers such as vLLM's Rust front end that take none on their command
+    line. Raises `RuntimeError` if the server refuses an adapter.
+    """
     for adapter, path in adapters.items():
         body = {"lora_name": adapter, "lora_path": str(path.resolve())}
         status, said = Endpoint(url).call("/v1/load_lora_adapter", body)
         if status != 200:
             raise RuntimeError(
-                f"{url} does not load {adapter}; measure it without adapters "
-                f"(--scenario front-end): {said.decode(errors='replace')[:500]}"
+                f"the server at {url} did not load the adapter {adapter}; use --scenario front-end, which "
+                f"needs no adapters: {said.decode(errors='replace')[:500]}"
             )

@@ -1,1 +1,3 @@
-"""From records to figures (percentiles, goodput, fairness, intervals) without I/O; `bench` imports it."""
+"""Compute the figures of a benchmark (percentiles, goodput, fairness, confidence intervals) from its request
+records, without I/O. `bench` imports this package.
+"""

@@ -1,4 +1,6 @@
-"""Which figures of a run are compared, and for which of them a higher value is better."""
+"""The list of figures that `oneseek bench compare` and `oneseek bench tax` compare, and for which of them a
+higher value is better.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,17 @@ COMPARED: Mapping[str, tuple[tuple[str, ...], Better]] = {
     "itl_p99_ms": (("itl_ms", "p99"), "lower"),
     "e2e_p50_ms": (("e2e_ms", "p50"), "lower"),
 }
-"""Maps each name of a figure to its path in `figures.total` of a report, and whether a higher value is
-better.
+"""Maps each figure's name to its path below `figures.total` in a report, and to `higher` or `lower`,
+whichever is better.
 """
 
 RoundFigures = Mapping[str, float]
 
 
 def round_figures(total: Mapping[str, Any]) -> RoundFigures:
-    """Return the compared figures in one run's `figures.total`. Missing ones are left out."""
+    """Return the figures of `COMPARED` that one run's `figures.total` has. Figures without a value are left
+    out.
+    """
     found: dict[str, float] = {}
     for name, (path, _) in COMPARED.items():
         value: Any = total
@@ -42,14 +46,13 @@ def round_figures(total: Mapping[str, Any]) -> RoundFigures:
 
 
 def median_of(rounds: Sequence[RoundFigures], name: str) -> float | None:
-    """Return the median of a figure over all rounds. None if a round lacks the figure."""
+    """Return the median of the figure `name` over all rounds. None if a round lacks the figure."""
     values = [figures[name] for figures in rounds if name in figures]
     return round(statistics.median(values), 4) if values and len(values) == len(rounds) else None
 
 
 def compare(a: Sequence[RoundFigures], b: Sequence[RoundFigures], paired: bool) -> dict[str, RatioInterval]:
-    """Return B divided by A for every figure that all rounds of both sides have, if all values are above "
-    "0."""
+    """Return the ratio of B to A for every figure that is above 0 in all rounds of A and of B."""
     every = [*a, *b]
     names = [name for name in COMPARED if all(figures.get(name, 0) > 0 for figures in every)]
     return {

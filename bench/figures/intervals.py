@@ -1,4 +1,6 @@
-"""Ratios of two sets of rounds with bootstrap confidence intervals."""
+"""Ratios of the figures of two servers, with bootstrap confidence intervals over the rounds of a
+benchmark.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import numpy as np
 
 RESAMPLES = 10_000
 LEAST_ROUNDS = 7
-"""Fewest rounds for an interval. With fewer, the interval would be too narrow to be trusted."""
+"""Minimum number of rounds for a confidence interval. With fewer rounds, the interval is too narrow to be
+trusted.
+"""
 
 Better = Literal["higher", "lower"]
 RatioGate = Literal["no-worse", "worse"]
@@ -18,7 +22,9 @@ RatioGate = Literal["no-worse", "worse"]
 
 @dataclass(frozen=True, slots=True)
 class RatioInterval:
-    """The ratio of B to A: its median, and the bounds of its 95% interval."""
+    """The ratio of a figure of server B to that of server A: its median, and the bounds of its 95%
+    interval.
+    """
 
     ratio: float
     low: float
@@ -31,16 +37,18 @@ class RatioInterval:
 def ratio_interval(
     a: Sequence[float], b: Sequence[float], paired: bool, confidence: float = 0.95, seed: int = 0
 ) -> RatioInterval:
-    """The ratio B / A by the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13).
+    """Return the ratio B / A with a percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
-    Paired: the median of the rounds' ratios, with rounds resampled. Else the ratio of the medians, with
-    each side resampled by itself. Raises `ValueError` for no rounds, values at or below 0, or pairs of
-    different number.
+    If `paired` is true, the ratio is the median of the ratios in each round, and the bootstrap resamples
+    rounds. Otherwise the ratio is that of the two medians, and the bootstrap resamples A and B separately.
+    Raises `ValueError` if A or B is empty or has a value at or below 0, or if paired rounds differ in number.
     """
     if not a or not b or (paired and len(a) != len(b)):
-        raise ValueError(f"rounds: {len(a)} of A and {len(b)} of B; give the same number of both")
+        raise ValueError(f"A has {len(a)} rounds and B has {len(b)}; both need the same number, at least 1")
     if min(*a, *b) <= 0:
-        raise ValueError("a ratio needs values above 0 on both sides")
+        raise ValueError(
+            "the ratio of B to A needs values above 0, but a round of A or B has a value of 0 or less"
+        )
     random, first, second = np.random.default_rng(seed), np.array(a), np.array(b)
     if paired:
         ratios = second / first
@@ -56,10 +64,11 @@ def ratio_interval(
 
 
 def passes(found: RatioInterval, better: Better, threshold: float, gate: RatioGate) -> bool:
-    """Return if B is good enough compared with A. `threshold` is the lowest acceptable ratio of a figure that
-    should be high; for one that should be low its inverse is the most acceptable. `no-worse` asks that the
-    whole interval is acceptable. `worse` asks only that some of it is, and so fails only if B is worse beyond
-    doubt.
+    """Return true if B is good enough compared with A.
+
+    `threshold` is the lowest acceptable ratio B / A if a higher figure is better. If a lower figure is
+    better, 1 / `threshold` is the highest acceptable ratio. With the gate `no-worse`, the whole interval must
+    be acceptable. With `worse`, a part of the interval is enough, so B fails only if it is clearly worse.
     """
     # As for a figure that should be high.
     low, high = (found.low, found.high) if better == "higher" else (1 / found.high, 1 / found.low)

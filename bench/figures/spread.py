@@ -1,4 +1,4 @@
-"""Spread of values: percentiles, and the fairness of shares."""
+"""Statistics of a set of values: mean, percentiles, and Jain's fairness index."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class MsSpread:
 
 
 def spread_ms(seconds: Iterable[float]) -> MsSpread | None:
-    """Return the spread of times given in seconds. None if there are none. Percentiles are interpolated
-    linearly.
+    """Return mean and percentiles, in milliseconds, of times given in seconds. None if there are no times.
+    Percentiles are interpolated linearly.
     """
     values = np.array(list(seconds)) * 1e3
     if not len(values):
@@ -32,10 +32,11 @@ def spread_ms(seconds: Iterable[float]) -> MsSpread | None:
 
 
 def jain(values: Sequence[float]) -> float | None:
-    """Jain's fairness index: 1 if all values are equal, 1/n if one has everything; None for no values or
-    all 0.
+    """Return Jain's fairness index: 1 if all `values` are equal, 1/n if only one of n values is above 0. None
+    if there are no values or all are 0.
 
-    (Σx)² / (n Σx²), from Jain, Chiu and Hawe, "A quantitative measure of fairness", DEC-TR-301, 1984.
+    The index is (Σx)² / (n Σx²), from Jain, Chiu and Hawe, "A quantitative measure of fairness", DEC-TR-301,
+    1984.
     """
     squares = sum(value * value for value in values)
     return sum(values) ** 2 / (len(values) * squares) if squares else None

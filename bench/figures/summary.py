@@ -1,4 +1,4 @@
-"""Compute the figures of a run, and of each adapter and language in it."""
+"""Compute the figures of a benchmark run as a whole, and for each adapter and each language in it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bench.load.records import RequestRecord
 from bench.load.steady import steady
 
 FAULTS = 20
-"""Number of error messages that a report quotes."""
+"""Maximum number of error messages that a report quotes."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupFigures:
-    """Figures of a set of requests; rates are per second of the whole run."""
+    """Figures of a group of requests, such as those of an adapter. Rates are per second of the whole run."""
 
     requests: int
     completed: int
@@ -26,11 +26,13 @@ class GroupFigures:
     failed: int
     ttft_ms: MsSpread | None
     itl_ms: MsSpread | None
-    """Gaps between successive pieces of a stream (inter-token latency)."""
+    """Inter-token latency: the time between successive chunks of a stream."""
     e2e_ms: MsSpread | None
-    """Time of completed requests, from the intended start to the end."""
+    """End-to-end latency of completed requests, from the time at which the request should be sent."""
     queue_ms: MsSpread | None
-    """Queueing time from the answers' receipts; None without receipts."""
+    """Time in the server's queue, as OneSeek states it in the receipt of each answer. None if the server
+    sends no receipts.
+    """
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
@@ -40,7 +42,7 @@ class GroupFigures:
     words_per_second: float
     requests_per_second: float
     goodput_per_second: float
-    """Completed requests per second that kept the service level."""
+    """Number of completed requests per second that kept within the service level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +54,45 @@ class RoutingFigures:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of judged answers that came from the right adapter. None if none was judged."""
+        """Share of the judged answers that came from the expected adapter. None if no answer was judged."""
         return self.right / self.judged if self.judged else None
 
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
-    """Figures of a whole run."""
+    """Figures of a whole benchmark run."""
 
     seconds: float
     statuses: Mapping[str, int]
-    """Maps each HTTP status to the number of requests. Status 0 means that no answer came."""
+    """Maps each HTTP status to the number of requests that got it. Status 0 means that no answer came."""
     total: GroupFigures
     by_adapter: Mapping[str, GroupFigures]
     by_language: Mapping[str, GroupFigures]
     fairness: float | None
-    """Jain's index over the adapters' mean tokens a second of one answer."""
+    """Jain's fairness index over the adapters' mean speed of an answer, in tokens per second. None with fewer
+    than two adapters.
+    """
     routing: RoutingFigures
     level: ServiceLevel
     level_holds: bool
     steady_tokens_per_second: float | None
-    """Tokens per second of a closed loop without its ramp-up and its end. None for an open loop or a short
-    run.
+    """Tokens per second of a closed loop, measured without its ramp-up and its end. None for an open loop or
+    a short run.
     """
     faults: tuple[str, ...]
 
     @property
     def tokens_per_second(self) -> float:
-        """Answer tokens per second: without a closed loop's ramp-up and end if those are known, else over the
-        whole run.
-        """
+        """Answer tokens per second: in the steady part of the run if it has one, else over the whole run."""
         return self.steady_tokens_per_second or self.total.output_tokens_per_second
 
 
 def summarize(
     records: Sequence[RequestRecord], seconds: float, level: ServiceLevel, users: int = 0
 ) -> RunFigures:
-    """Compute the figures of `records` over `seconds`. `users` is the number of users in a closed loop."""
+    """Compute the figures of a run of `seconds`. `users` is the number of concurrent users of a closed loop,
+    0 for an open loop.
+    """
     adapters = _parts(records, answered_by)
     return RunFigures(
         round(seconds, 3),
@@ -106,12 +110,16 @@ def summarize(
 
 
 def answered_by(record: RequestRecord) -> str:
-    """The adapter that answered, without its version; else the requested name."""
+    """Return the name of the adapter that answered, without its version. If it is unknown, return the model
+    that the request named.
+    """
     return record.answered_by.partition("@")[0] or record.model
 
 
 def group(records: Sequence[RequestRecord], seconds: float, level: ServiceLevel) -> GroupFigures:
-    """Compute the figures of a part of a run's records. The whole run took `seconds`."""
+    """Compute the figures of a group of requests. Rates are per second of the whole run, which took
+    `seconds`.
+    """
     outcomes = Counter(record.outcome for record in records)
     done = [record for record in records if record.outcome == "completed"]
     prompts, cached = sum(r.prompt_tokens for r in done), sum(r.cached_tokens for r in done)

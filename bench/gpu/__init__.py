@@ -1,5 +1,5 @@
-"""Compares OneSeek with vLLM's own server on a GPU, in every scenario; only its own command and tests
-import it.
+"""Compare OneSeek with vLLM's own server on a GPU, with different numbers of adapters and streams. Only the
+package's own commands and tests import it.
 """
 
 from __future__ import annotations

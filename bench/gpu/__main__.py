@@ -1,4 +1,4 @@
-"""Runs the comparison on a GPU: `python -m bench.gpu`."""
+"""Run the comparison of OneSeek with vLLM on a GPU: `python -m bench.gpu`."""
 
 from bench.gpu.command import main
 

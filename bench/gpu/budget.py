@@ -1,4 +1,6 @@
-"""Keep a GPU benchmark within its time budget: estimate the remaining time, and decide what to shorten."""
+"""Keep a GPU benchmark within its time budget: estimate the remaining time, and decide how many requests each
+measuring point sends.
+"""
 
 from __future__ import annotations
 
@@ -10,68 +12,84 @@ from bench.gpu.scenarios import Point, trim, wanted_rounds
 from bench.load.steady import LEAST_ROUNDS
 
 OVERHEAD = 2.5
-"""Seconds for each point that are spent on warm-up, reading memory and writing results."""
+"""Seconds that each measuring point needs besides its rounds: for warm-up, reading the memory in use and
+writing results.
+"""
 
 
 @dataclass(slots=True)
 class TimeBudget:
-    """The time budget of a run. Estimates are replaced by measured times as the run goes on."""
+    """The time budget of a benchmark run. Measured times replace the estimates as the run goes on."""
 
     seconds: float
     guess: Mapping[Point, float]
-    """Maps each measuring point to estimated seconds of one round."""
+    """Maps each measuring point to the estimated seconds of one round, in which each stream sends a
+    request.
+    """
     start_guess: float
-    """Estimated seconds until a started server answers, before any start was measured."""
+    """Estimated seconds until a started server answers. Used until the first start has been measured."""
     clock: Callable[[], float] = time.monotonic
     began: float = field(init=False)
     starts: list[float] = field(default_factory=list[float])
     seen: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
-    """Maps each number of streams to measured and estimated seconds of the points with so many streams."""
+    """Maps each number of concurrent streams to the measured seconds, and the estimated seconds, of all
+    measuring points with this number.
+    """
 
     def __post_init__(self) -> None:
         self.began = self.clock()
 
     @property
     def left(self) -> float:
-        """Seconds that remain of the budget."""
+        """Seconds of the time budget that are left."""
         return self.seconds - (self.clock() - self.began)
 
     @property
     def start_seconds(self) -> float:
-        """Expected seconds of a server's start."""
+        """Expected seconds of a server's start: the mean of the measured starts, or an estimate before the
+        first.
+        """
         return sum(self.starts) / len(self.starts) if self.starts else self.start_guess
 
     def saw(self, point: Point, rounds: int, seconds: float) -> None:
-        """Record that a point took `seconds` for its `rounds`."""
+        """Record that `rounds` rounds of a measuring point (requests of each stream) took `seconds`
+        in total.
+        """
         took, guessed = self.seen.get(point.streams, (0.0, 0.0))
         self.seen[point.streams] = (took + seconds, guessed + self.guess[point] * rounds)
 
     def round_seconds(self, point: Point) -> float:
-        """Return the expected seconds of one round of a point: the estimate, scaled by how similar points
-        turned out.
+        """Return the expected seconds of one round of a measuring point, in which each stream sends a
+        request: the estimate, scaled by measured over estimated time at points with as many streams.
         """
         like = [self.seen[point.streams]] if point.streams in self.seen else list(self.seen.values())
         took, guessed = (sum(part) for part in zip(*like, strict=True)) if like else (1.0, 1.0)
         return self.guess[point] * took / guessed
 
     def rounds(self, todo: Sequence[Point], fresh: bool) -> dict[Point, int]:
-        """Return the rounds to run for each remaining point. `fresh` is true if the first of them needs a
-        server start.
+        """Return how many rounds (requests of each stream) to run at each remaining measuring point within
+        the time left. `fresh` is true if the first point needs a server start.
         """
         costs = {point: self.round_seconds(point) for point in todo}
         return trim(costs, self.untrimmed(todo), self.left - self._fixed(todo, fresh))
 
     def untrimmed(self, todo: Sequence[Point]) -> dict[Point, int]:
-        """Return the rounds for each point if the budget had no limit."""
+        """Return how many rounds (requests of each stream) each measuring point would get without a time
+        limit.
+        """
         return {point: wanted_rounds(point.streams) for point in todo}
 
     def expected(self, todo: Sequence[Point], rounds: Mapping[Point, int], fresh: bool) -> float:
-        """Return the expected seconds of all remaining points, including server starts."""
+        """Return the expected seconds of all remaining measuring points, including server starts. `fresh` is
+        true if the first point needs a server start.
+        """
         work = sum(self.round_seconds(point) * rounds[point] for point in todo)
         return work + self._fixed(todo, fresh)
 
     def fits(self, point: Point, fresh: bool) -> bool:
-        """True if the point can finish in time with the fewest rounds that still give a result."""
+        """True if the time left is enough to measure the point with the fewest requests that still give a
+        result. `fresh` is true if the point needs a server start.
+        """
         needed = self.round_seconds(point) * LEAST_ROUNDS + OVERHEAD
         return needed + (self.start_seconds if fresh else 0) <= self.left
 

@@ -1,11 +1,12 @@
-"""vLLM and what it needs, as compressed pieces that can be carried to a GPU host without a network.
+"""Pack vLLM and its dependencies into compressed files of limited size, to copy them to a GPU host without a
+network.
 
     python -m bench.gpu.bundle OUT --wheels wheels.txt      # on a machine with a network; some minutes
 
-Downloads the wheels that the list names, unpacks them into one folder, leaves out the kernels that a dense
-model on Hopper never loads, and cuts the compressed whole into pieces. `pieces.json` has the size and hash of
-each, so that `python -m bench.gpu.trip unpack` finds a missing or damaged one. The last line is one JSON
-object.
+The command downloads the wheels that wheels.txt lists and unpacks them into one folder. It removes the
+kernels that a dense model on a Hopper GPU never loads, and splits the compressed archive into files called
+pieces. `pieces.json` has the size and hash of each piece, so that `python -m bench.gpu.trip unpack` finds a
+missing or damaged piece. The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ MANIFEST = "pieces.json"
 MIB = 1 << 20
 PIECE_MIB = 43
 PRESET = 4
-"""Level of xz's compression. A higher one takes far longer and saves little."""
+"""Compression level of xz. A higher level takes far longer and saves little space."""
 GLIBC = range(5, 40)
-"""Minor versions of glibc 2 for which wheels are taken."""
+"""Minor versions of glibc 2 for which pip may download wheels: 2.5 to 2.39."""
 UNUSED = (
     "vllm/vllm_flash_attn/_vllm_fa2_C*.so",
     "vllm/_moe_C_stable_libtorch*.so",
@@ -38,13 +39,17 @@ UNUSED = (
     "vllm/_qutlass*",
     "vllm/third_party/fmha_sm100",
 )
-"""FlashAttention 2, mixtures of experts, MLA and Blackwell: patterns below the folder of all packages."""
+"""Patterns of files that are removed from the bundle, relative to its site-packages: kernels for
+FlashAttention 2, mixtures of experts, MLA and Blackwell GPUs.
+"""
 PROGRAMS = ("vllm/vllm-rs",)
-"""Files that a wheel's archive does not mark as executable."""
+"""Programs in the wheels that must be made executable after unpacking, because the archives do not mark them
+as such.
+"""
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the command line: download packages, pack them into pieces, or unpack the pieces."""
+    """Run the command line: download the packages, unpack them, and pack them into pieces."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.bundle",
         description=__doc__,
@@ -67,7 +72,9 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def download(listed: Path, sources: Sequence[str], python: str, wheels: Path) -> None:
-    """Fetch the wheels of the list for `python` on Linux. Raises `CalledProcessError` if pip fails."""
+    """Download the wheels that the file `listed` names, for the version `python` on Linux, and build the
+    packages in `sources`. Raises `CalledProcessError` if pip fails.
+    """
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     names = ["manylinux1", "manylinux2014", *(f"manylinux_2_{minor}" for minor in GLIBC), "linux"]
     platforms = [word for name in names for word in ("--platform", f"{name}_x86_64")]
@@ -79,7 +86,9 @@ def download(listed: Path, sources: Sequence[str], python: str, wheels: Path) ->
 
 
 def unpack_wheels(wheels: Path, site: Path, python: str) -> None:
-    """All wheels in one folder, without what is `UNUSED` and extension modules of another Python."""
+    """Unpack all wheels into the folder `site`. Remove the files in `UNUSED`, and extension modules for other
+    versions of Python.
+    """
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
@@ -96,7 +105,9 @@ def unpack_wheels(wheels: Path, site: Path, python: str) -> None:
 
 
 def pack(site: Path, out: Path, piece_bytes: int) -> list[str]:
-    """Write `site` as pieces of at most `piece_bytes` and their manifest into `out`; returns their names."""
+    """Write the folder `site` as a compressed archive into `out`, in pieces of at most `piece_bytes`, with
+    their manifest. Return the names of the pieces.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("piece.*"):
         old.unlink()
@@ -114,7 +125,9 @@ def pack(site: Path, out: Path, piece_bytes: int) -> list[str]:
 
 
 class PieceWriter:
-    """A file that goes on in the next piece when one is full."""
+    """A writable file that is split into pieces: when a piece has reached its maximum size, writing continues
+    in a new file.
+    """
 
     def __init__(self, out: Path, piece_bytes: int) -> None:
         self._out, self._most = out, piece_bytes
@@ -123,7 +136,9 @@ class PieceWriter:
         self.paths: list[Path] = []
 
     def write(self, data: bytes) -> int:
-        """Append `data`, over as many pieces as it takes."""
+        """Append `data` to the current piece of the bundle, and start new pieces as needed. Return the number
+        of bytes written.
+        """
         view = memoryview(data)
         while view:
             if self._file is None or not self._room:
@@ -136,24 +151,26 @@ class PieceWriter:
         return len(data)
 
     def close(self) -> None:
-        """Close the last piece of the bundle."""
+        """Close the file of the bundle's last piece."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
 def checked(folder: Path) -> Iterator[Path]:
-    """The pieces of `folder` in order. Raises `ValueError` for one that is missing or damaged."""
+    """Yield the paths of the bundle's pieces in `folder`, in order. Raises `ValueError` if a piece is missing
+    or damaged.
+    """
     pieces = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name, known in pieces.items():
         path = folder / name
         if not path.is_file() or sha256(path) != known["sha256"]:
-            raise ValueError(f"{path} is missing or damaged; carry it again")
+            raise ValueError(f"the piece {path} of the bundle is missing or damaged; copy it again")
         yield path
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, in hexadecimal."""
+    """Return the SHA-256 hash of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

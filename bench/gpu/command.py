@@ -1,12 +1,13 @@
-"""OneSeek, then vLLM's own server, on a GPU with a random Mistral-7B and eight random adapters.
+"""Compare OneSeek with vLLM's own server on a GPU, with a random Mistral-7B and eight random LoRA adapters.
 
     python -m bench.gpu [--plan [GPU]] [--budget-seconds 1200] [--out FILE | --resume FILE]
 
-Both servers get the same engine options and the same prompts: token ids at random, none sent twice to a
-server, so that its prefix cache, which stays on as in production, never holds one (`prefix_hits` says so).
-Every answer has its full length. The rates and latencies are of the steady state (bench/load/steady.py).
-Results are written after every point; the last line is one JSON object. docs/gpu.md says how to bring all
-this to a host without a network. Without a GPU it runs vLLM's CPU build, which rehearses it and no more.
+Both servers get the same engine options and the same prompts, which are random token ids. No prompt is sent
+twice to a server, so the prefix cache stays on but never has a hit; `prefix_hits` in the result shows this.
+Every answer has its full length. Rates and latencies are those of the steady state (bench/load/steady.py).
+Results are written after every measuring point, and the last line of output is one JSON object. docs/gpu.md
+explains how to run the benchmark on a host without a network. Without a GPU, the servers run vLLM's CPU
+build: this tests the benchmark, not the servers.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ from bench.random_model import PRESETS
 NO_GPU = GpuSpec(
     "a CPU, roughly", "", bandwidth=10, tflops=0.1, memory=0, source="a guess, for the plan alone"
 )
-"""Device whose limits the plan assumes if the GPU is unknown. Results are not compared with it."""
+"""A rough device whose limits the plan assumes if the GPU is unknown. Results are never compared with these
+limits.
+"""
 SHARE = 0.6
-"""Share of a device's limit that the plan expects to reach."""
+"""Fraction of a device's theoretical limit that the plan expects the servers to reach."""
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -130,10 +133,12 @@ def _settings(arguments: argparse.Namespace, streams: Sequence[int]) -> dict[str
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """Parse `NAME=VALUE`, where the value is YAML or JSON, such as `enforce_eager=true`."""
+    """Parse a flag of the form `NAME=VALUE` whose value is YAML or JSON, such as `enforce_eager=true`. Exit
+    with an error if the value is missing.
+    """
     name, equals, value = text.partition("=")
     if not equals:
-        raise SystemExit(f"bench.gpu: --engine-option {text!r} lacks a value; write NAME=VALUE")
+        raise SystemExit(f"bench.gpu: --engine-option {text!r} has no value; write NAME=VALUE")
     return name.replace("-", "_"), yaml.safe_load(value)
 
 
@@ -144,7 +149,9 @@ def _record(arguments: argparse.Namespace, settings: dict[str, Any], host: dict[
     else:
         out = arguments.out or Path(f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
         if out.exists():
-            raise ValueError(f"{out} already exists; continue it with --resume {out}, or use another --out")
+            raise ValueError(
+                f"the result file {out} already exists; continue it with --resume {out}, or use another --out"
+            )
         record = ResultFile(out, settings, host)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     record.commands.append({"date": date, "command": " ".join(["python -m bench.gpu", *sys.argv[1:]])})
@@ -156,7 +163,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the GPU benchmark: parse the command line, plan, measure, and report."""
+    """Run the GPU benchmark: parse the command line, print the plan, measure, and print the report."""
     arguments = _arguments(given)
     streams = [int(number) for number in arguments.streams.split(",")]
     every = points(arguments.servers.split(","), arguments.scenarios.split(","), streams)

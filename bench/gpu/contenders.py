@@ -1,4 +1,4 @@
-"""The two servers of a GPU run, started with the same engine options."""
+"""Start the servers of a GPU benchmark, OneSeek and vLLM, with the same engine options."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from bench.rivals.rust_front_end import rust_front_end
 from bench.servers import Server, free_port, oneseek, serving, vllm
 
 SERVERS = ("oneseek", "vllm", "vllm-rust")
-"""`vllm-rust` is vLLM's server behind its Rust front end, on the same engine with the same options."""
+"""Names of the servers that a GPU benchmark can compare. `vllm-rust` is vLLM's server behind its Rust front
+end.
+"""
 ADMIN_KEY = "bench-admin"
-"""Admin key for exchanging an adapter on OneSeek's server, which listens on the loopback interface only."""
+"""Admin key with which the benchmark replaces an adapter on OneSeek's server. The server listens on the
+loopback interface only.
+"""
 BATCHED_TOKENS = 8192
-"""Maximum number of tokens in one step: vLLM's own default for a server on a large GPU."""
+"""Maximum number of tokens in an engine step: vLLM's own default for a server on a large GPU."""
 LONGEST_START = 400.0
-"""Seconds to wait until a started server answers."""
+"""Maximum seconds to wait until a started server answers."""
 ROOT = Path(__file__).parents[2]
 TOLD = {
     "kv_cache_tokens": r"KV cache size: ([\d,]+) tokens",
@@ -36,7 +40,7 @@ TOLD = {
 
 @dataclass(frozen=True, slots=True)
 class Contenders:
-    """Starts OneSeek's or vLLM's server on one base with its adapters."""
+    """Starts OneSeek's or vLLM's server with the base and its adapters."""
 
     work: Path
     python: Path
@@ -63,14 +67,18 @@ class Contenders:
             await swap_adapter(url, name, folder, ADMIN_KEY)
 
     def command(self, server: str, start: str, port: int) -> list[str]:
-        """Return the command line that starts the server. For OneSeek, also writes its `oneseek.yaml`."""
+        """Return the command line that starts the server. For OneSeek, also write the configuration file that
+        the command names.
+        """
         adapters = self.adapters if SLOTS[start] else {}
         if server == "oneseek":
             return self._oneseek(port, start, adapters)
         return self._vllm(port, start, adapters, named=server == "vllm")
 
     def memory_figures(self, server: str, start: str) -> dict[str, float]:
-        """Return the memory figures that the engine's log states."""
+        """Return the memory figures in the engine's log: size of the model, and size and tokens of the KV
+        cache.
+        """
         text = self._log(server, start).read_text(errors="replace")
         found = {name: re.search(pattern, text) for name, pattern in TOLD.items()}
         return {name: float(match[1].replace(",", "")) for name, match in found.items() if match}
@@ -80,12 +88,12 @@ class Contenders:
 
     @property
     def _context(self) -> int:
-        """Return the maximum context in tokens: the length of a request, rounded up to a power of two."""
+        """Maximum context in tokens: the length of a request, rounded up to a power of two."""
         return 1 << (self.settings["prompt"] + self.settings["tokens"] - 1).bit_length()
 
     def _engine(self) -> dict[str, Any]:
-        """Return the engine options of both servers by vLLM's names, except those that OneSeek has its own
-        settings for.
+        """Return the engine options of both servers, by vLLM's names. Options for which OneSeek has settings
+        of its own are left out.
         """
         options: dict[str, Any] = {"dtype": self.settings["dtype"]}
         if self.on_gpu:
@@ -135,8 +143,8 @@ class Contenders:
         return oneseek(self.base, adapters, port, "--config", str(path), python=self.python)
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment of a server: no network, one compile cache for all starts, and this
-        checkout's packages for OneSeek.
+        """Return the environment variables of a server: offline mode, a compile cache that all starts share,
+        and this checkout as the source of OneSeek.
         """
         path = os.environ.get("PYTHONPATH")
         found = {
@@ -152,7 +160,7 @@ class Contenders:
 
 
 def _flag(name: str, value: object) -> list[str]:
-    """Format an engine option as a flag of vLLM's command line."""
+    """Return an engine option as flags of vLLM's command line."""
     dashed = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{dashed}" if value else f"--no-{dashed}"]

@@ -1,8 +1,8 @@
-"""The random base and adapters that both servers load.
+"""Write the random base and LoRA adapters that both servers of a GPU benchmark load.
 
     python -m bench.gpu.models WORK [--preset 7b] [--dtype bfloat16]
 
-This needs numpy, ml_dtypes, safetensors and tokenizers, and nothing of the servers.
+The command needs numpy, ml_dtypes, safetensors and tokenizers, but neither OneSeek's server nor vLLM.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from bench.gpu.progress import print_progress
 from bench.random_model import PRESETS, write_adapter, write_model
 
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
-"""Names of the adapters, ranks 16 and 8 in turn."""
+"""Names of the adapters. Their ranks alternate between 16 and 8."""
 RANKS = (16, 8) * 4
 VERSIONS = ("swap-1", "swap-2")
-"""Two versions of one more adapter, of the largest rank."""
+"""Names of two versions of one more adapter, which the scenario `swap` exchanges. They have the
+largest rank.
+"""
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Path]]:
-    """Return the base and its adapters in `work`. Makes those that do not exist; waits for another writer."""
+    """Return the folders of the base and of its adapters by name. Write those that are missing from `work`,
+    after any other process that writes them.
+    """
     with (work / "models.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _make_model(work, preset, dtype)
@@ -53,7 +57,7 @@ def _make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Pa
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Write what is not there yet; the last line is one JSON object."""
+    """Write the models that do not exist yet, and print their folders as one JSON object."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.models", description="Write the random base and adapters of a GPU run."
     )

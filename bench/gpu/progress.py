@@ -1,13 +1,15 @@
-"""Progress of a GPU run, for people."""
+"""Print the progress of a GPU benchmark to standard error."""
 
 from __future__ import annotations
 
 import sys
 
 OUT_OF_TIME = "out of time"
-"""First words of a note about points that were left out. A continued run measures these points."""
+"""Beginning of a note in the result file about measuring points that were left out for lack of time. A
+continued run measures them.
+"""
 
 
 def print_progress(text: str) -> None:
-    """Write a line to stderr at once."""
+    """Print a line to standard error without buffering."""
     print(text, file=sys.stderr, flush=True)

@@ -1,5 +1,5 @@
-"""The result file of a GPU benchmark. It is complete after every measuring point, and a later run can
-continue it.
+"""The result file of a GPU benchmark. It is saved after every measuring point, and a later run can continue
+it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ SAME_HOST = ("gpu", "versions", "oneseek")
 
 @dataclass(slots=True)
 class ResultFile:
-    """The results so far, and a description of the machine."""
+    """The results of a GPU benchmark so far, with a description of the machine."""
 
     path: Path
     settings: dict[str, Any]
-    """Options that all points in the file share. A run that continues the file must have the same."""
+    """Options that all measuring points in the file share. A later run can continue the file only with the
+    same options.
+    """
     host: dict[str, Any]
     commands: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-    """Date and command line of each run that added points."""
+    """Date and command line of each run that added measuring points to the file."""
     starts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     points: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     notes: list[str] = field(default_factory=list[str])
-    """Notes about measurements that were shortened or left out."""
+    """Notes about measuring points that got fewer rounds or were left out."""
 
     def save(self) -> None:
-        """Write the results to a temporary file, and rename that."""
+        """Write the results to a temporary file, and rename it to `path`."""
         names = ("settings", "host", "commands", "starts", "points", "notes")
         whole = {"bench": "gpu", "version": VERSION} | {name: getattr(self, name) for name in names}
         partial = self.path.with_name(self.path.name + ".partial")
@@ -43,7 +45,7 @@ class ResultFile:
         partial.replace(self.path)
 
     def find(self, point: Point) -> dict[str, Any] | None:
-        """Return the results of `point`. None if it was not measured."""
+        """Return the results of a measuring point. None if it was not measured."""
         key = (point.server, point.scenario, point.streams)
         return next(
             (row for row in self.points if (row["server"], row["scenario"], row["streams"]) == key), None
@@ -51,27 +53,35 @@ class ResultFile:
 
     @classmethod
     def load(cls, path: Path) -> ResultFile:
-        """Read a file that `save` wrote. Raises `ValueError` if the file is anything else."""
+        """Read a result file that `save` wrote. Raises `ValueError` if the file is anything else."""
         try:
             whole = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not a result file: {error}") from None
+            raise ValueError(
+                f"{path} is not a result file of bench.gpu, because it is not JSON: {error}"
+            ) from None
         if not isinstance(whole, dict) or (whole.get("bench"), whole.get("version")) != ("gpu", VERSION):
-            raise ValueError(f"{path} is not a result file of bench.gpu, version {VERSION}")
+            raise ValueError(
+                f"{path} is not a result file of bench.gpu in version {VERSION}; use a new --out"
+            )
         del whole["bench"], whole["version"]
         return cls(path, **whole)
 
     def check(self, settings: dict[str, Any], host: dict[str, Any]) -> None:
-        """Raise `ValueError` if points that are measured now cannot be compared with those in the file."""
+        """Raise `ValueError` if new results would not be comparable with those in the file, because an
+        option, the GPU or the version of a package differs.
+        """
         for name, now in settings.items():
             if self.settings.get(name) != now:
                 then = self.settings.get(name)
                 raise ValueError(
-                    f"{self.path} has {name} {then!r}, not {now!r}; use the same value, or a new --out"
+                    f"the results in {self.path} were measured with {name} {then!r}, not {now!r}; use the "
+                    "same value, or a new --out"
                 )
         for name in SAME_HOST:
             if self.host.get(name) != host.get(name):
                 then, now = self.host.get(name), host.get(name)
                 raise ValueError(
-                    f"{self.path} was made with {name} {then!r}, but this is {now!r}; use a new --out"
+                    f"the results in {self.path} are from a machine with {name} {then!r}, but this one has "
+                    f"{now!r}; use a new --out"
                 )

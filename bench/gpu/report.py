@@ -1,5 +1,6 @@
-"""Reports the points of a GPU run, for people and as JSON: each with its limit, both servers side by side,
-and the goals."""
+"""Report the results of a GPU benchmark as text and as JSON: each point with its theoretical limit, OneSeek
+beside vLLM, and the performance goals.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ PointRow = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A performance goal, with the worst value of all measuring points."""
+    """A performance goal, with the worst value over the measuring points that it applies to."""
 
     name: str
     least: float
     worst: float | None
-    """The worst value that was measured. None if nothing was measured."""
+    """The worst value over all measuring points. None if none was measured."""
     where: str
     points: int
 
@@ -36,15 +37,15 @@ class Goal:
 
 
 def device_of(record: ResultFile) -> GpuSpec | None:
-    """Return the GPU that was measured. None if its limits are unknown."""
+    """Return the specification of the GPU that was measured. None if it is not in the table of GPUs."""
     gpu = record.host["gpu"]
     return find_device(gpu["name"]) if gpu else None
 
 
 def with_limits(record: ResultFile) -> list[dict[str, Any]]:
-    """The points, each with its device's limit for tokens/s, decode step and prefill, and the share reached.
-
-    A device that is not in the table adds nothing.
+    """Return the measuring points, each with the GPU's theoretical limits for tokens/s, decode step and
+    prefill, and the fraction of them that was reached. If the GPU's limits are unknown, the points are
+    returned unchanged.
     """
     device, model = device_of(record), Model.read(record.settings["config"])
     if device is None:
@@ -72,15 +73,18 @@ def _limits(row: PointRow, device: GpuSpec, model: Model, settings: Mapping[str,
 
 
 def goals(rows: Sequence[PointRow]) -> list[Goal]:
-    """Judge the goals that the project has set for an H200 on these measuring points."""
+    """Return the project's performance goals for an H200, each with its worst value among the measuring
+    points.
+    """
     by = {Point(row["server"], row["scenario"], row["streams"]): row for row in rows}
 
     def rate(point: Point) -> float | None:
         return by[point]["tokens_per_second"] if point in by else None
 
     def within(scenarios: Iterable[str]) -> list[tuple[str, float | None]]:
-        """Return OneSeek's rate in `scenarios`, divided by its rate in the scenario `base`, for each "
-        "point."""
+        """Return OneSeek's token rate in `scenarios`, divided by its rate in the scenario `base` with as many
+        streams, for each point.
+        """
         return [
             _ratio(f"{point.scenario}, {point.streams}", rate(point), rate(_as(point, scenario="base")))
             for point in by
@@ -88,7 +92,9 @@ def goals(rows: Sequence[PointRow]) -> list[Goal]:
         ]
 
     def beside(keep: Callable[[Point], bool]) -> list[tuple[str, float | None]]:
-        """Return OneSeek's rate divided by vLLM's, for each measuring point that `keep` selects."""
+        """Return OneSeek's token rate divided by vLLM's, for each measuring point for which `keep`
+        is true.
+        """
         return [
             _ratio(f"{point.scenario}, {point.streams}", rate(point), rate(_as(point, server="vllm")))
             for point in by
@@ -129,8 +135,9 @@ HEAD = (
 
 
 def report_lines(record: ResultFile) -> list[str]:
-    """Return the report as lines of text: device and limits, every point, the goals, and what was left "
-    "out."""
+    """Return the report as lines of text: the device with its limits, every point, the goals, and notes about
+    points that were shortened or left out.
+    """
     rows, device = with_limits(record), device_of(record)
     gpu = record.host["gpu"]
     name = gpu["name"] if gpu else f"no GPU ({record.host['cpu']})"
@@ -174,7 +181,7 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def summary(record: ResultFile) -> dict[str, Any]:
-    """Return the whole result as one JSON object."""
+    """Return the results, the limits and the judged goals as one JSON object."""
     rows, device = with_limits(record), device_of(record)
     judged = {goal.name: asdict(goal) | {"verdict": _verdict(goal, record)} for goal in goals(rows)}
     for goal in judged.values():

@@ -1,4 +1,6 @@
-"""Run the measuring points of a GPU benchmark: start each needed server once, and record the results."""
+"""Run the measuring points of a GPU benchmark: start each server once, measure its points, and record the
+results.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,14 @@ from bench.load.steady import SteadyFigures, steady
 from bench.servers import Server
 
 LONGEST_ANSWER = 180.0
-"""Seconds after which a request counts as failed, so that a server that hangs does not use up the whole
+"""Seconds after which a request counts as failed, so that a hanging server does not use up the time
 budget.
 """
 
 
 @dataclass(slots=True)
 class GpuRun:
-    """One run over the measuring points that are not in the record yet."""
+    """A run over the measuring points that are not in the result file yet."""
 
     record: ResultFile
     contenders: Contenders
@@ -44,7 +46,9 @@ class GpuRun:
     swaps: int = 0
 
     def all(self) -> None:
-        """Start each server that a point needs, measure its points, and stop it."""
+        """Measure all points: start each server that they need, measure its points, and stop it. Leave out
+        measuring points for which the time budget is too short.
+        """
         before = self.gpu.used_mib() if self.gpu else 0
         if before > 1024:
             self._note(
@@ -125,11 +129,11 @@ class GpuRun:
             f"{rounds} rounds in {took:.1f} s; {self.budget.left:.0f} s of the budget left"
         )
         if not server.alive:
-            raise RuntimeError(f"ended during {point}: {row['faults']}")
+            raise RuntimeError(f"the server ended during the measuring point {point}: {row['faults']}")
 
     def _next_version(self) -> Path:
-        """Return the folder of the version of the adapter `SWAPPED` that is served next. The two versions
-        take turns.
+        """Return the folder of the version of the adapter `SWAPPED` to serve next. The two versions
+        alternate.
         """
         self.swaps += 1
         return self.contenders.work / VERSIONS[self.swaps % len(VERSIONS)]
@@ -146,8 +150,8 @@ class GpuRun:
 
 
 def figures(outcome: LoadResult, streams: int) -> dict[str, Any]:
-    """Return the figures of a run; times are in milliseconds. Without a steady state, only requests and
-    faults.
+    """Return the figures of a measuring point, with times in milliseconds. If the run was too short for a
+    steady state, times and rates are None.
     """
     found = steady(outcome.traces, streams)
     percentiles = ("p50", "p95", "p99")

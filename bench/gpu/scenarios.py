@@ -1,7 +1,8 @@
-"""Lists the scenarios of a run on a GPU, their order, and how long each should take.
+"""The scenarios of a GPU benchmark, their order, and an estimate of their time.
 
-A server is started once for each `Start`; every scenario names the start that it runs on. Points come in the
-order base, LoRA, thrash, in each of them one server after the other, so that a run cut short still compares.
+Each scenario names the way in which its server must be started: `base` (without LoRA), `lora`, or `thrash`
+(fewer adapter slots than adapters). All servers are measured with one way before the next way begins, so that
+a run that stops early can still compare the servers.
 """
 
 from __future__ import annotations
@@ -19,32 +20,37 @@ from bench.load.closed_loop import LoadRequest
 from bench.load.steady import LEAST_ROUNDS
 
 SWAPPED = "swapped"
-"""The name under which `swap` serves the `VERSIONS` in turn."""
+"""Name under which the scenario `swap` serves the two adapters in `VERSIONS`, one after the other."""
 SLOTS = {"base": 0, "lora": 9, "thrash": 4}
-"""Maps each way to start the server to the number of adapters that fit on the GPU at once. 0 is a server
-without LoRA. Nine is enough for eight adapters and a spare slot, which is used to swap versions."""
+"""Maps each way to start a server to the number of adapters that fit on the GPU at once. 0 starts a server
+without LoRA. 9 leaves a slot free beside the eight adapters, which is needed to exchange a version.
+"""
 ROUNDS = {1: 10, 16: 6, 64: 5}
-"""Maps the number of concurrent streams to the number of requests that each stream should send. More streams
-send `ROUNDS_OF_MANY` each.
+"""Maps the number of concurrent streams to the number of requests that each stream should send. With more
+streams than listed, each sends `ROUNDS_OF_MANY`.
 """
 ROUNDS_OF_MANY = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Which adapters the requests of a scenario name."""
+    """A scenario: how the server is started, and which adapters its requests name."""
 
     name: str
     start: str
     adapters: int
-    """Number of adapters that the requests use in turn, from the first of `ADAPTERS`. 0 uses the base."""
+    """Number of adapters that the requests use in turn, from the beginning of `ADAPTERS`. 0: requests use the
+    base.
+    """
     says: str
     swaps: bool = False
-    """True if the adapter `SWAPPED` is exchanged for another version halfway through the run."""
+    """True if the adapter `SWAPPED` is exchanged for another version when half of the requests have been
+    sent.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Values for the requests' field `model`, used in turn."""
+        """Values of the requests' field `model`, which are used in turn."""
         if self.swaps:
             return (*ADAPTERS[: self.adapters - 1], SWAPPED)
         return ADAPTERS[: self.adapters] or ("base",)
@@ -63,12 +69,12 @@ SCENARIOS = (
 )
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 STEADY = tuple(scenario.name for scenario in SCENARIOS if not scenario.swaps)
-"""Names of the scenarios that run by default."""
+"""Names of the scenarios that run by default: those in which no adapter is exchanged during the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measuring point: a server, a scenario, and a number of streams."""
+    """A measuring point: a server, a scenario, and a number of concurrent streams."""
 
     server: str
     scenario: str
@@ -79,23 +85,27 @@ class Point:
 
     @property
     def start(self) -> tuple[str, str]:
-        """The server, and how it must be started for this point."""
+        """Name of the server, and the way in which it must be started for this measuring point: `base`,
+        `lora` or `thrash`.
+        """
         return self.server, BY_NAME[self.scenario].start
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """Number of tokens in a prompt and in its answer, the same for every request."""
+    """Number of prompt tokens and answer tokens, the same for every request."""
 
     prompt: int = 512
     tokens: int = 128
 
 
 def points(servers: Sequence[str], scenarios: Sequence[str], streams: Sequence[int]) -> list[Point]:
-    """Return every measuring point in the order of the run."""
+    """Return all measuring points in the order in which they are measured. Raises `ValueError` for an unknown
+    scenario.
+    """
     for name in scenarios:
         if name not in BY_NAME:
-            raise ValueError(f"scenario {name!r} is unknown; use one of {', '.join(BY_NAME)}")
+            raise ValueError(f"the scenario {name!r} is unknown; use one of {', '.join(BY_NAME)}")
     chosen = [scenario for scenario in SCENARIOS if scenario.name in scenarios]
     return [
         Point(server, scenario.name, number)
@@ -108,20 +118,24 @@ def points(servers: Sequence[str], scenarios: Sequence[str], streams: Sequence[i
 
 
 def wanted_rounds(streams: int) -> int:
-    """Return the requests per stream that give a long enough steady state."""
+    """Return how many requests each of `streams` concurrent streams should send, so that the steady state is
+    long enough.
+    """
     return next((rounds for most, rounds in sorted(ROUNDS.items()) if streams <= most), ROUNDS_OF_MANY)
 
 
 def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[LoadRequest]:
-    """Completions of random token ids, none alike, so that no prefix is found in a cache.
+    """Return completion requests of random token ids for a measuring point, `rounds` for each stream. All
+    prompts differ, so that none is found in a prefix cache.
 
-    Both servers get the same prompts for a point; no two points share one.
+    All servers get the same prompts for the same scenario and number of streams, and other prompts for any
+    other.
     """
     return _jobs(f"{point.scenario}/{point.streams}", point, rounds * point.streams, length, vocabulary)
 
 
 def warm_up(point: Point, length: Length, vocabulary: int) -> list[LoadRequest]:
-    """Return the warm-up requests of a scenario: every adapter once, with short answers."""
+    """Return the warm-up requests of a scenario, with short answers. Every adapter gets at least two."""
     names = len(BY_NAME[point.scenario].names)
     count = max(2 * names, min(64, point.streams))
     short = Length(length.prompt, min(16, length.tokens))
@@ -151,8 +165,10 @@ def _jobs(seed: str, point: Point, count: int, length: Length, vocabulary: int) 
 def expected_seconds(
     point: Point, rounds: int, length: Length, model: Model, device: GpuSpec, share: float
 ) -> float:
-    """A guess at a point's time: prompts and decode steps in turn at `share` of the device's limit, 1.5 ms of
-    launches a step and 0.1 ms of HTTP a token."""
+    """Estimate the seconds of `rounds` requests per stream at a measuring point: prefill and decode steps one
+    after another at `share` of the device's limit, plus 1.5 ms per step for kernel launches; at least 0.1 ms
+    per token for HTTP.
+    """
     streams = point.streams
     compute = streams * prefill(model, length.prompt).seconds(device)
     compute += length.tokens * decode_step(model, streams, length.prompt + length.tokens).seconds(device)
@@ -161,10 +177,11 @@ def expected_seconds(
 
 
 def trim(seconds: Mapping[Point, float], rounds: Mapping[Point, int], left: float) -> dict[Point, int]:
-    """Fewer rounds where all would take more than `left` seconds; never fewer than a window needs.
+    """Reduce `rounds`, the requests per stream of each measuring point, until all points take at most `left`
+    seconds, but not below the minimum for a steady state.
 
-    `seconds` holds those of one round of each point. The number of streams that takes longest loses a round
-    first, at all its points alike.
+    `seconds` maps each point to the expected seconds of one request per stream. The number of streams that
+    takes longest in total loses a request first, at all its points.
     """
     kept = dict(rounds)
     while sum(seconds[point] * number for point, number in kept.items()) > left:

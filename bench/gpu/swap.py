@@ -1,4 +1,6 @@
-"""Exchange an adapter for another version under load, over HTTP, and measure what the clients notice."""
+"""Exchange an adapter for another version while requests run, over HTTP, and measure how long clients wait
+for it.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ import aiohttp
 from bench.load.closed_loop import LoadResult
 
 AFTERMATH = 1.0
-"""A gap in a stream counts as caused by the adapter's exchange if it is at most this many seconds later."""
+"""Seconds after an adapter's exchange during which a gap in a stream still counts as caused by it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """Times at which the exchange was requested and answered, by `time.perf_counter`. `fault` is set if it
-    failed.
+    """When an adapter's exchange was requested and answered, in seconds of `time.perf_counter`. `fault` is
+    the reason if it failed.
     """
 
     began: float
@@ -27,8 +29,9 @@ class Swap:
     fault: str | None = None
 
     def figures(self, outcome: LoadResult) -> dict[str, Any]:
-        """Seconds of the exchange, and the longest gap between two tokens of a stream during it and apart
-        from it, in milliseconds."""
+        """Return the seconds of the exchange. Also return, in milliseconds, the longest gap between two
+        tokens of a stream around the exchange, and the longest gap at any other time.
+        """
         during, apart = 0.0, 0.0
         for trace in outcome.traces:
             for before, after in pairwise(trace.arrivals):
@@ -45,8 +48,8 @@ class Swap:
 
 
 async def timed_swap(url: str, name: str, folder: Path, key: str) -> Swap:
-    """Call `swap_adapter` and measure its time. If the server refuses, the result has the reason as its
-    fault.
+    """Exchange the adapter with `swap_adapter` and measure the time. If the exchange fails, the reason is in
+    `fault`.
     """
     began, fault = time.perf_counter(), None
     try:
@@ -57,8 +60,8 @@ async def timed_swap(url: str, name: str, folder: Path, key: str) -> Swap:
 
 
 async def swap_adapter(url: str, name: str, folder: Path, key: str) -> None:
-    """Load the adapter in `folder` under `name`, replacing the adapter of that name. Raises `RuntimeError` if
-    the server refuses.
+    """Load the adapter in `folder` under `name`, in place of the adapter that has this name. Raises
+    `RuntimeError` if the server refuses.
     """
     body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
     headers = {"Authorization": f"Bearer {key}"}
@@ -67,4 +70,7 @@ async def swap_adapter(url: str, name: str, folder: Path, key: str) -> None:
         session.post(url + "/v1/load_lora_adapter", json=body, headers=headers) as response,
     ):
         if response.status != 200:
-            raise RuntimeError(f"{response.status}: {(await response.text())[:500]}")
+            raise RuntimeError(
+                f"the server refused the adapter with status {response.status}: "
+                f"{(await response.text())[:500]}"
+            )

@@ -1,12 +1,13 @@
-"""A run on a GPU host that is there for a few minutes, in trips that each end by themselves.
+"""Benchmark a GPU host that is available for only a few minutes at a time, with commands that end in time.
 
     python -m bench.gpu.trip look                              describe the host; start to write the model
     python -m bench.gpu.trip unpack PIECES SITE                check the pieces of a bundle, and unpack them
     python -m bench.gpu.trip measure --out FILE --seconds 560  measure in stages, what matters most first
 
-`measure` runs `python -m bench.gpu` for each stage with what time is left, and passes on what it does not
-know, such as --preset. Every stage adds its points to the same FILE. Call `measure` again to go on where it
-ended. The first two need the standard library and what writes the model. The last line is one JSON object.
+`measure` runs `python -m bench.gpu` for each stage with the time that is left, and passes on flags that it
+does not know, such as --preset. Every stage adds its results to the same FILE; another call of `measure`
+continues where the last ended. `look` and `unpack` need only the standard library and the packages that write
+the model (see bench/gpu/models.py). The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,25 +34,27 @@ from bench.gpu.progress import OUT_OF_TIME, print_progress
 WORK = Path("/tmp/oneseek-gpu")
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "ml_dtypes", "safetensors", "tokenizers")
 LEAST_SECONDS = 30.0
-"""Minimum seconds that must be left to begin a stage."""
+"""Minimum seconds that must be left for a stage of `measure` to begin."""
 STOP_SECONDS = 20.0
-"""Seconds of a stage's time that are reserved for stopping its server."""
+"""Seconds at the end of a stage of `measure` that are reserved for stopping its server."""
 
 
 @dataclass(frozen=True, slots=True)
 class TripStage:
-    """One stage: a call of `bench.gpu` with its options."""
+    """A stage of `measure`: one call of `bench.gpu` with its servers, scenarios and numbers of streams."""
 
     name: str
     servers: str
     scenarios: str
     streams: str
     most: float = float("inf")
-    """Maximum seconds of the stage, so that time is left for the next stages."""
+    """Maximum seconds for this stage, so that time is left for later stages."""
 
 
 def stages(streams: Sequence[int]) -> list[TripStage]:
-    """Return the stages, the most important first. All but the first use the smallest number of `streams`."""
+    """Return the stages, the most important first. Only the first stage uses all numbers of `streams`; the
+    others use the smallest one.
+    """
     least = str(min(streams))
     return [
         TripStage("lora", "oneseek,vllm", "idle,two,eight", ",".join(map(str, streams)), 420),
@@ -62,7 +65,9 @@ def stages(streams: Sequence[int]) -> list[TripStage]:
 
 
 def look(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Describe the host, and start to write the model in a background process, which outlives this call."""
+    """Return a description of the host, and start to write the model. A background process writes it and
+    continues after this call.
+    """
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "bench.gpu.models", str(work), "--preset", arguments.preset]
@@ -89,7 +94,9 @@ def _version(package: str) -> str | None:
 
 
 def unpack(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Unpack the pieces into a folder, which appears only when it is whole."""
+    """Unpack the pieces of a bundle into the folder `site`, which appears only when everything is unpacked.
+    Raises `ValueError` if a piece is missing or damaged.
+    """
     site: Path = arguments.site
     if not site.exists():
         part = site.with_name(site.name + ".part")
@@ -105,14 +112,14 @@ def unpack(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 class Joined:
-    """Reads several files as one."""
+    """A readable file that consists of several files one after the other."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._left = paths
         self._file: IO[bytes] | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, which may be fewer at the end of a file; none at the end of the last."""
+        """Return up to `size` bytes, fewer at the end of a file, and none at the end of the last file."""
         while True:
             found = self._file.read(size) if self._file else b""
             if found or not self._left:
@@ -121,15 +128,16 @@ class Joined:
             self._file = self._left.pop(0).open("rb")
 
     def close(self) -> None:
-        """Close the file that is being read."""
+        """Close the file that is being read, if there is one."""
         if self._file:
             self._file.close()
 
 
 def measure(arguments: argparse.Namespace, passed: Sequence[str]) -> dict[str, Any]:
-    """Run the stages until they are done or the time is up.
+    """Run the stages until all are done or the time is up.
 
-    What a stage leaves out because of `most` is worth more than the stages after it, so it gets their time.
+    If a stage leaves out measuring points because of its time limit `most`, it is run again without the limit
+    before the later stages, because its points matter more.
     """
     deadline = time.monotonic() + arguments.seconds
     done: list[dict[str, Any]] = []
@@ -149,7 +157,7 @@ def measure(arguments: argparse.Namespace, passed: Sequence[str]) -> dict[str, A
 
 
 def _left_out(out: Path) -> bool:
-    """True if the last stage had no time for all of its points."""
+    """True if the last stage left out measuring points for lack of time. `out` is the result file."""
     notes = json.loads(out.read_text(encoding="utf-8"))["notes"] if out.exists() else []
     return any(note.startswith(OUT_OF_TIME) for note in notes)
 
@@ -185,8 +193,8 @@ def _run(
 
 
 def _environment(site: Path | None) -> dict[str, str]:
-    """No network, the bundle's packages if there is one, and no kernels that need a compiler which is not
-    there.
+    """Return the environment variables of a stage: offline mode, the packages in `site` if it is given, and,
+    without the compiler nvcc, no FlashInfer sampler, which needs it.
     """
     found = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     if site is not None:
@@ -197,7 +205,7 @@ def _environment(site: Path | None) -> dict[str, str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line, with the flags that all trips have."""
+    """Return the parser of the command line, with the commands `look`, `unpack` and `measure`."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.trip",
         description=__doc__,
@@ -220,7 +228,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Do one trip; print its JSON line."""
+    """Run one of the commands `look`, `unpack` and `measure`, and print its result as a line of JSON."""
     parser = build_parser()
     arguments, passed = parser.parse_known_args(given)
     if passed and arguments.trip != "measure":

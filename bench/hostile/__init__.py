@@ -1,1 +1,3 @@
-"""Requests made to hold a server up, and what others wait meanwhile; nothing imports it but tests."""
+"""Measure how long other clients wait while a server gets requests that are built to overload it; only tests
+import this package.
+"""

@@ -1,4 +1,4 @@
-"""Runs the benchmark of hostile requests: `python -m bench.hostile`."""
+"""Run the benchmark of hostile requests, which are built to overload a server: `python -m bench.hostile`."""
 
 from bench.hostile.command import main
 

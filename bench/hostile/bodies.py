@@ -1,4 +1,6 @@
-"""For every field the largest bodies of the smallest elements; requests with the largest valid answers."""
+"""Requests that are built to be expensive: bodies that fill each field with as many small elements as fit,
+and valid requests with the largest answers.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     DETOKENIZE: ("tokens", "model"),
     LEGACY: ("text", "max_length", "temperature"),
 }  # fmt: skip
-"""Maps each path to fields of its bodies. A server must refuse fields that it does not know just as
-quickly.
+"""Maps the path of each endpoint to the fields of its request bodies that are filled. Fields that the server
+does not know are included, because it must refuse them just as quickly.
 """
 
 ELEMENTS = {"objects": "{}", "arrays": "[]", "texts": '""', "numbers": "0", "nulls": "null"}
@@ -52,18 +54,19 @@ BASES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class HostileRequest:
-    """A request that is as expensive for the server as its limits allow."""
+    """A request that is as expensive for the server as the server's limits allow."""
 
     name: str
     path: str
     body: bytes
     valid: bool = False
-    """True if the server must serve this request rather than refuse it."""
+    """True if the request is valid, so that the server must answer it instead of refusing it."""
 
 
 def filled(base: dict[str, Any], field: str, before: str, element: str, after: str, size: int) -> bytes:
-    """Return `base` as JSON of about `size` bytes. `field` holds `before`, `element` repeated, and "
-    "`after`."""
+    """Return the JSON object `base` as about `size` bytes, in which the value of `field` is `before`, many
+    copies of `element`, and `after`.
+    """
     rest = {name: value for name, value in base.items() if name != field}
     head = json.dumps(rest)[:-1] + (", " if rest else "") + f'"{field}": {before}'
     count = max(1, (size - len(head) - len(after) - 1) // (len(element) + 1))
@@ -75,7 +78,9 @@ def _keys(size: int) -> str:
 
 
 def small_elements(size: int) -> Iterator[HostileRequest]:
-    """Return, for each field of each endpoint, the largest arrays and the largest object."""
+    """Yield, for each field of each endpoint, bodies whose value is a long array of one kind of element or an
+    object with many keys.
+    """
     for path, fields in FIELDS.items():
         for field in fields:
             for kind, element in ELEMENTS.items():
@@ -115,11 +120,15 @@ SHAPES: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("escapes", COMPLETIONS, "prompt", '"', "\\ud83d", '"'),
     ("deep", CHAT, "messages", "", "[", ""),
 )  # fmt: skip
-"""Name of the request, path, field, and the elements that fill the field."""
+"""Each entry: name of the request, path, field, and the beginning, the repeated element and the end of the
+field's value.
+"""
 
 
 def shaped(size: int) -> Iterator[HostileRequest]:
-    """Yield bodies with elements in the fields that take them, and with unknown fields."""
+    """Yield bodies of about `size` bytes: fields with many elements of the expected kind, many unknown
+    fields, and one field repeated.
+    """
     for name, path, field, before, element, after in SHAPES:
         body = filled(BASES[path], field, before, element, after, size)
         yield HostileRequest(f"{path} {field}: {name}", path, body)
@@ -132,7 +141,9 @@ def shaped(size: int) -> Iterator[HostileRequest]:
 
 
 def valid_requests(context: int) -> Iterator[HostileRequest]:
-    """Yield valid requests, each as large as it or its answer may be, for a base with `context` tokens."""
+    """Yield valid requests that are as large as allowed, or have answers as large as allowed, for a base
+    whose context is `context` tokens.
+    """
     ids = [100 + number % 900 for number in range(context - 8)]
     turns = [SAID if index % 2 == 0 else {"role": "assistant", "content": "Hej"} for index in range(99)]
     parts = [{"type": "text", "text": "a"}] * 200

@@ -1,11 +1,13 @@
-"""What others wait while a server is sent the largest bodies and asked for the largest answers.
+"""Measure how long other clients wait while a server gets the largest request bodies and produces the largest
+answers.
 
     python -m bench.hostile [--url http://127.0.0.1:8000 | --options "--max-num-seqs 8"] [--only chat]
 
-Starts this project's server with the base that ships, or takes the one at `--url`. `GET /live` is sampled
-from another process all the time: first while the server is idle, then while a few plain streams run, then
-through every request, alone and eight at once. The last line is one JSON object; the status is 1 if the
-sampler waited longer than the limits, or if a request was not answered as it should be.
+The benchmark starts a OneSeek server with the base that ships with it, or uses the server at --url. A
+separate process measures the response time of `GET /live` all the time: while the server is idle, while a few
+ordinary streams run, and during each hostile request, sent alone and then eight times at once. The last line
+of output is one JSON object. The exit code is 1 if `/live` took longer than the limits, or if a hostile
+request got an unexpected status.
 """
 
 from __future__ import annotations
@@ -33,16 +35,18 @@ from bench.hostile.sampler import LiveSampler, Waits, sampling
 from bench.servers import free_port, serving
 
 P999_MS, WORST_MS = 50.0, 100.0
-"""Longest acceptable response times of `/live` during the attack, in milliseconds."""
+"""Limits for the response time of `/live` during the hostile requests, in milliseconds: the 99.9th
+percentile, and the maximum.
+"""
 TOGETHER = 8
 IDLE_SECONDS = 10.0
 SERVED = frozenset({200})
 REFUSED = frozenset({200, 400, 413, 429})
-"""HTTP statuses that a server may give a hostile body; never a 5xx."""
+"""HTTP statuses that are acceptable answers to an invalid hostile request. A 5xx status never is."""
 
 
 def send(host: str, port: int, request: HostileRequest) -> int:
-    """Send a request, read its answer to the end, and return the status."""
+    """Send a request, read its whole answer, and return the HTTP status."""
     connection = http.client.HTTPConnection(host, port, timeout=300)
     try:
         connection.request("POST", request.path, request.body, {"Content-Type": "application/json"})
@@ -62,8 +66,8 @@ def measured(sampler: LiveSampler, work: Callable[[], Any]) -> list[float]:
 
 
 def requests(kinds: str, size: int, context: int, only: str) -> Iterator[HostileRequest]:
-    """Yield the hostile requests whose name contains `only`, for the comma-separated kinds. Makes one at a
-    time.
+    """Yield the hostile requests of the comma-separated `kinds` whose name contains `only`. Each is built
+    when it is needed, because they are large.
     """
     sources = {
         "fields": lambda: small_elements(size),
@@ -77,8 +81,8 @@ def requests(kinds: str, size: int, context: int, only: str) -> Iterator[Hostile
 def attack(
     host: str, port: int, sampler: LiveSampler, sent: Iterator[HostileRequest]
 ) -> tuple[list[float], list[dict[str, Any]], list[str]]:
-    """Send each request alone, and then `TOGETHER` times at once. Returns the response times of `/live`, the
-    slowest request, and the faults.
+    """Send each request alone, and then `TOGETHER` times at once. Return the response times of `/live`
+    meanwhile, the ten requests that delayed it the most, and the unexpected statuses.
     """
     waits: list[float] = []
     slow: list[dict[str, Any]] = []
@@ -107,7 +111,7 @@ def attack(
 
 
 def streams(host: str, port: int, count: int) -> None:
-    """Run a few ordinary streams during the attack, as on any server."""
+    """Run `count` ordinary chat streams at once, and wait until they end."""
     said = [{"role": "user", "content": "Berätta om hösten."}]
     body = json.dumps({"messages": said, "max_tokens": 200, "ignore_eos": True, "stream": True}).encode()
     with ThreadPoolExecutor(count) as pool:
@@ -115,7 +119,7 @@ def streams(host: str, port: int, count: int) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Start the server, attack it, measure `/live` meanwhile, and report."""
+    """Start the server, send the hostile requests while `/live` is measured, and return the report."""
     with ExitStack() as stack:
         if arguments.url:
             parts = urlsplit(arguments.url)
@@ -136,7 +140,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(idle: Sequence[float], plain: Sequence[float], waits: Sequence[float]) -> dict[str, Any]:
-    """Return the figures, and whether they are within the limits."""
+    """Return the statistics of the response times of `/live` (idle, with plain streams, with hostile
+    requests), and whether the limits were kept.
+    """
     under = Waits.of(waits)
     return {
         "bench": "hostile",
@@ -151,7 +157,9 @@ def report(idle: Sequence[float], plain: Sequence[float], waits: Sequence[float]
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the benchmark of hostile requests: parse the command line, measure, and print the result. Exit with
+    1 if a limit was exceeded or a status was unexpected.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -29,7 +29,7 @@ class Waits:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Waits:
-        """Summarise response times given in seconds; at least one is needed."""
+        """Return the statistics of response times that are given in seconds. At least one is needed."""
         ordered = sorted(seconds)
 
         def at(share: float) -> float:
@@ -39,26 +39,30 @@ class Waits:
 
 
 class LiveSampler:
-    """The measured requests so far. Times are of `time.monotonic()`, which all processes of a machine "
-    "share."""
+    """Reads response times of `/live` from the process that measures them. Times are those of
+    `time.monotonic()`, which is the same in all processes of a machine.
+    """
 
     def __init__(self, pipe: Connection[Any, Any]) -> None:
         self._pipe = pipe
 
     def since(self, began: float) -> list[float]:
-        """Return the seconds of each request to `/live` that ended after `began`. Waits until there is at
-        least one.
+        """Return the response times in seconds of the requests to `/live` that ended after `began`. Wait
+        until there is at least one. Raises `RuntimeError` if the server closed the connection.
         """
         self._pipe.send(began)
         answer: list[float] = self._pipe.recv()
         if not answer:
-            raise RuntimeError("the server closed the connection that measures its latency")
+            raise RuntimeError(
+                "GET /live failed: the server closed the connection or did not answer 200; see the server's "
+                "log"
+            )
         return answer
 
 
 @contextmanager
 def sampling(port: int) -> Generator[LiveSampler]:
-    """Measure `/live` of the server on `port` until the block ends."""
+    """Measure `/live` of the server on `port` in a separate process until the `with` block ends."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_sample, args=(port, theirs), daemon=True)

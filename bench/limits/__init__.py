@@ -1,3 +1,3 @@
-"""Computes the most that a device can do with a base and its adapters: time of a step, conversations,
-cost.
+"""Compute the theoretical limits of a device that serves a base with adapters: time of a step, number of
+conversations, cost.
 """

@@ -1,11 +1,12 @@
-"""`oneseek bench limits`: what each targeted device can do at most with a base and its adapters.
+"""`oneseek bench limits`: compute the theoretical limits of each device for serving a base with adapters.
 
     oneseek bench limits --base mistral-7b --adapters 2 --rank 16
     oneseek bench limits --gpu h100 --gpu l4 --price h100=2.5 --price l4=0.7 --streams 256
     oneseek bench limits --gpu cpu --base models/my-base --quantize int4
 
-The figures are floors of times and ceilings of rates, from bytes and operations. No server reaches them.
-GPUs by their datasheets; the CPU is measured. The last line of standard output is one JSON object.
+The figures are the shortest possible times and the highest possible rates. They follow from the bytes and
+operations that the model needs, and no server reaches them. The figures of GPUs come from their datasheets;
+the CPU of this machine is measured. The last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from bench.limits.serving import PEFT_TARGETS, ServingLimit, ServingLoad, servin
 
 CPU, ALL = "cpu", "all"
 WIDTHS = {CPU: 4}
-"""Maps each device to the bytes of an unquantized weight: 4 (float32) on the CPU, 2 elsewhere."""
+"""Maps a device to the bytes of an unquantized weight, if they are not 2. The CPU uses 4 (float32)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """One line of the table: a device with a weight format."""
+    """A row of the printed table: the limits of a device with a weight format."""
 
     key: str
     device: GpuSpec
@@ -39,7 +40,9 @@ class LimitRow:
 
     @property
     def cost(self) -> float | None:
-        """Cost of a million tokens. None if no price is given."""
+        """Cost of a million answer tokens. None if no price is given, or if the base does not fit
+        the device.
+        """
         return None if self.price is None else self.limit.cost_per_million(self.price)
 
 
@@ -109,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Compute and print the limits. Returns the exit code: 2 for a mistake in the command."""
+    """Compute and print the limits. Return the exit code: 0, or 2 for a mistake in the command."""
     arguments = build_parser().parse_args(given)
     try:
         rows, load = compute(arguments)
@@ -123,8 +126,9 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def compute(arguments: argparse.Namespace) -> tuple[list[LimitRow], ServingLoad]:
-    """Compute every device with every weight format. Raises `ValueError` that names a mistake in the "
-    "flags."""
+    """Compute the limits of every device with every weight format. Raises `ValueError` if a flag has a
+    mistake; the message names it.
+    """
     load = ServingLoad(
         arguments.streams, arguments.prompt, arguments.answer, arguments.adapters, arguments.rank,
         tuple(arguments.targets.split(",")),
@@ -162,14 +166,15 @@ def _prices(entries: Sequence[str], keys: Sequence[str]) -> dict[str, float]:
             price = 0.0
         if name not in keys or not 0 < price < float("inf"):
             raise ValueError(
-                f"--price {entry!r} is invalid; use NAME=PRICE above 0, with a device of {', '.join(keys)}"
+                f"--price {entry!r} is invalid; use DEVICE=PRICE with a price above 0 and a device of "
+                f"{', '.join(keys)}"
             )
         found[name] = price
     return found
 
 
 def lines(base: str, load: ServingLoad, rows: Sequence[LimitRow]) -> list[str]:
-    """Return the report as lines of text."""
+    """Return the table of limits as lines of text."""
     title = (
         f"{base}, {load.adapters} adapters of rank {load.rank}, {load.prompt} tokens in and {load.answer} out"
     )
@@ -191,8 +196,8 @@ def _line(row: LimitRow) -> str:
 
 
 def to_json(row: LimitRow) -> Mapping[str, Any]:
-    """Format one row of the table. Times are in seconds, sizes in bytes, rates of the device in GB/s and
-    TFLOP/s.
+    """Return a row of the table as JSON. Times are in seconds, sizes in bytes; the device's rates are in GB/s
+    and TFLOP/s.
     """
     return {
         "device": row.key,

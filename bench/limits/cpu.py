@@ -1,7 +1,8 @@
-"""The CPU at hand as a device. Its bandwidth and arithmetic are measured: no datasheet knows its memory.
+"""Measure the CPU of this machine as a device: its memory bandwidth and arithmetic rate, which no datasheet
+states.
 
-Bandwidth is that of reading, as a decode step does. Arithmetic is a float32 matrix product, so that a server
-which computes prompts in bfloat16 or in 8 bits can pass the arithmetic limit on a CPU that has AMX or VNNI.
+Bandwidth is that of reading, which a decode step does. The arithmetic rate is that of a float32 matrix
+product. A server that computes prompts in bfloat16 or 8 bits on a CPU with AMX or VNNI can exceed it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import psutil
 from bench.limits.devices import GpuSpec
 
 READ_BYTES = 256 << 20
-"""Bytes that each thread reads to measure the bandwidth; far more than any cache holds."""
+"""Bytes that each thread reads to measure the bandwidth. Far more than a CPU cache holds."""
 MATRIX = 1024
 REPEATS = 5
 
 
 @functools.cache
 def measure_cpu() -> GpuSpec:
-    """Measure this CPU on every available core, which takes about a second. The result is kept for the
-    process.
+    """Measure this CPU on every available core, which takes about a second. Later calls in this process
+    return the same result.
     """
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory().total / 1e9
@@ -35,8 +36,8 @@ def measure_cpu() -> GpuSpec:
 
 
 def read_bandwidth(threads: int, size: int = READ_BYTES) -> float:
-    """Return the bytes per second that `threads` threads read together. Each searches a long array for its
-    maximum.
+    """Return the bytes per second that `threads` threads read in total, while each searches a long array for
+    its maximum.
     """
     part = np.zeros(size // 8, dtype=np.int64)
     parts = [part, *(part.copy() for _ in range(threads - 1))]

@@ -1,18 +1,18 @@
-"""Lists the bandwidth, arithmetic rate and memory of each GPU, as its vendor states them.
+"""The memory bandwidth, arithmetic rate and memory size of each GPU, as its vendor states them.
 
-Three cards have no datasheet with a dense 16-bit rate. Theirs follows from what the vendor does state:
+Three cards have no datasheet with a dense 16-bit rate. Their rate is computed from other figures of the
+vendor:
 
-- RTX 3060: 28 multiprocessors of 4 tensor cores, each 64 multiply-adds a clock with float32 sums, at
-  1.777 GHz: 112 × 64 × 2 × 1.777 = 25.5 TFLOP/s. The same rule gives the 40.6 of the RTX 3070 (184 cores,
-  1.725 GHz) in NVIDIA's GA102 whitepaper. 15 Gbit/s over 192 bits are 360 GB/s.
-- Arc B580: 20 Xe cores, each 4,096 8-bit operations a clock, are Intel's 233 TOPS at 2.85 GHz; half of it in
-  16 bits. At the 2.67 GHz that Intel lists as its clock it would be 109 TFLOP/s. The larger figure keeps
-  the limit from being too low. 19 Gbit/s over 192 bits are 456 GB/s.
+- RTX 3060: 28 multiprocessors with 4 tensor cores, each of which does 64 multiply-adds a clock with float32
+  sums, at 1.777 GHz: 112 × 64 × 2 × 1.777 = 25.5 TFLOP/s. The same rule gives the 40.6 of the RTX 3070 (184
+  cores, 1.725 GHz) in NVIDIA's GA102 whitepaper. 15 Gbit/s over 192 bits are 360 GB/s.
+- Arc B580: Intel states 233 TOPS for 8 bits, which is 20 Xe cores at 2.85 GHz with 4,096 operations a clock
+  each; half of it is the 16-bit rate. At 2.67 GHz, the clock that Intel lists, it would be 109 TFLOP/s. The
+  larger figure keeps the limit from being too low. 19 Gbit/s over 192 bits are 456 GB/s.
 - RX 7900 XTX: 61.4 TFLOP/s in float32 at 2.5 GHz, and twice that in half precision, as AMD states. 20 Gbit/s
-  over 384 bits are 960 GB/s. Its Infinity Cache is left out.
+  over 384 bits are 960 GB/s. Its Infinity Cache is not counted.
 
-A device that the table does not hold has no limit here: `find_device` returns `None`, and the caller says
-"unknown".
+For a GPU that the table does not have, `find_device` returns `None`, and its limits are reported as unknown.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ import re
 from dataclasses import dataclass
 
 TABLE_VERSION = 2
-"""Version of the table `DEVICES`, stored in every result. Raise it when a figure changes."""
+"""Version of the table `DEVICES`, stored in every result. Increase it when a figure in the table changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuSpec:
-    """One GPU, with the figures of its vendor's datasheet."""
+    """A device, with the figures of its vendor's datasheet. For the CPU of this machine, the figures are
+    measured.
+    """
 
     name: str
     pattern: str
-    """Regular expression over the whole name that `nvidia-smi` prints, without the leading `NVIDIA `.
-
-    Empty for a GPU of another vendor.
+    """Regular expression for the whole name that `nvidia-smi` prints, without the leading `NVIDIA `. Empty
+    for a GPU of another vendor.
     """
     bandwidth: float
     """Memory bandwidth in GB/s (10⁹ bytes per second)."""
     tflops: float
-    """Dense rate in TFLOP/s, for bfloat16 with float32 accumulation; for float16 on the T4, which lacks
-    bfloat16.
+    """Peak dense arithmetic rate in TFLOP/s, for bfloat16 with float32 accumulation. For the T4, which lacks
+    bfloat16, the rate is that of float16.
     """
     memory: float
-    """Memory in GB, as the vendor counts them."""
+    """Memory in GB, as the vendor states it."""
     source: str
 
 
@@ -104,20 +105,23 @@ TARGETED = {
     "arc-b580": "Arc B580",
     "rx-7900-xtx": "RX 7900 XTX",
 }
-"""Maps each name on the command line to its name in `DEVICES`. OneSeek runs on the last two through
-DirectML.
+"""Maps the name of a device on the command line to its name in `DEVICES`. OneSeek uses `arc-b580` and
+`rx-7900-xtx` through DirectML.
 """
 
 
 def find_device(name: str) -> GpuSpec | None:
-    """Return the device that `nvidia-smi` calls `name`. None if it is not in the table or is a part of a "
-    "GPU."""
+    """Return the GPU that `nvidia-smi` calls `name`. None if the GPU is not in the table, or if the name is
+    that of a MIG slice.
+    """
     bare = name.removeprefix("NVIDIA ").strip()
     return next((one for one in DEVICES if one.pattern and re.fullmatch(one.pattern, bare)), None)
 
 
 def targeted(key: str) -> GpuSpec:
-    """Return the device for a name in `TARGETED`. Raises `ValueError` if the name is unknown."""
+    """Return the device whose name on the command line is `key`, such as `h100`. Raises `ValueError` if the
+    name is unknown.
+    """
     if key not in TARGETED:
-        raise ValueError(f"device {key!r} is unknown; use one of {', '.join(TARGETED)}, cpu, all")
+        raise ValueError(f"the device {key!r} is unknown; use one of {', '.join(TARGETED)}, cpu, all")
     return next(device for device in DEVICES if device.name == TARGETED[key])

@@ -1,4 +1,6 @@
-"""Compute the limit of a measured run: the highest rate of its device for the same requests."""
+"""Compute the theoretical limit of a measured run: the highest token rate that its device allows for the same
+requests.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +29,26 @@ class LimitMachine:
 
 @dataclass(frozen=True, slots=True)
 class RunLimit:
-    """The limit that a run is compared with: that of a device with its base, or a given rate."""
+    """The token rate that a run is compared with: the theoretical limit of a device with its base, or a rate
+    from a flag.
+    """
 
     machine: LimitMachine | None = None
     given: float | None = None
-    """The given rate, in tokens per second."""
+    """The rate that a flag gives, in tokens per second. None if the limit is computed."""
 
     def of(self, records: Sequence[RequestRecord], seconds: float) -> float | None:
-        """Return the highest rate of answer tokens per second for requests like `records`. None if it is
-        unknown.
+        """Return the highest possible rate of answer tokens per second for requests like `records`. None if
+        it is unknown.
         """
         if self.given is not None:
             return self.given
         return run_limit(self.machine, records, seconds) if self.machine else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the limit as a report stores it."""
+        """Return the limit as JSON for a report: the device with its figures, or the rate that a
+        flag gave.
+        """
         if self.machine is None:
             return {"tokens_per_second": self.given}
         device, model = self.machine.device, self.machine.model
@@ -56,16 +62,16 @@ class RunLimit:
 
 
 def machine(key: str, base: str, quantize: str, cpu_width: int = 4) -> LimitMachine:
-    """Return the limit for a device's name in `oneseek bench limits`, with `cpu_width` bytes per weight on
-    the CPU and 2 on a GPU. Raises `ValueError` if the name is unknown.
+    """Return the device that `oneseek bench limits` calls `key`, with the sizes of `base`. Unquantized
+    weights have `cpu_width` bytes on the CPU and 2 on a GPU. Raises `ValueError` for an unknown name.
     """
     model = packed(find_base(base), quantize, cpu_width if key == CPU else 2)
     return LimitMachine(measure_cpu() if key == CPU else targeted(key), model)
 
 
 def machine_at_hand(gpu: Gpu | None, base: str, quantize: str, cpu_width: int = 4) -> LimitMachine | None:
-    """Return the limit of a server that is started here: on `gpu`, else on the CPU. None if its sizes or
-    figures are unknown.
+    """Return the device of this machine, `gpu` or else the CPU, with the sizes of `base`. None if the GPU or
+    the base is unknown.
     """
     try:
         if gpu is None:
@@ -77,11 +83,12 @@ def machine_at_hand(gpu: Gpu | None, base: str, quantize: str, cpu_width: int = 
 
 
 def run_limit(found: LimitMachine, records: Sequence[RequestRecord], seconds: float) -> float | None:
-    """The most answer tokens a second for requests like `records`; None if none was completed.
+    """Return the highest possible rate of answer tokens per second for requests like `records`. None if no
+    request was completed.
 
-    Of their mean lengths, and with as many streams as ran on average, by Little's law: the sum of their
-    latencies over `seconds`, rounded up. Tokens from a cache cost nothing. Adapters are left out, so the
-    limit is never too low.
+    The limit is computed for the mean lengths of the requests and the mean number of concurrent streams. By
+    Little's law, this is the sum of the latencies over `seconds`, rounded up. Prompt tokens from a cache cost
+    nothing, and adapters are not counted, so the limit is never too low.
     """
     done = [record for record in records if record.outcome == "completed" and record.completion_tokens]
     if not done or seconds <= 0:

@@ -1,8 +1,8 @@
-"""The least time that a device can take for a decode step or a prompt: a roofline, from a `config.json`.
+"""Compute the shortest time in which a device can do a decode step or a prefill, by the roofline model.
 
-The roofline is that of Williams, Waterman and Patterson (2009): no step is faster than its bytes over the
-memory's bandwidth, nor than its operations over the peak rate. It counts the weights, the keys and values
-and the adapters. It leaves out activations, norms and the sampler, so the limit is never too low.
+No step is faster than its bytes divided by the memory bandwidth, or its operations divided by the peak
+arithmetic rate (Williams, Waterman and Patterson, 2009). Weights, keys and values, and adapters are counted,
+with the sizes in a `config.json`. Activations, norms and the sampler are not, so the limit is never too low.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.limits.devices import GpuSpec
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """The work of a step: bytes read from memory, and floating-point operations."""
+    """The work of a decode step or a prefill: bytes read from memory, and floating-point operations."""
 
     bytes: float
     flops: float
@@ -33,7 +33,7 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The sizes of a Mistral- or Llama-like decoder that determine its cost."""
+    """The sizes of a Mistral- or Llama-like decoder that determine the cost of a step."""
 
     layers: int
     hidden: int
@@ -43,17 +43,19 @@ class Model:
     inner: int
     vocabulary: int
     width: int = 2
-    """Bytes of an unquantized weight, and of an adapter's weight."""
+    """Bytes of an unquantized weight, and of a weight of an adapter."""
     packed: float | None = None
-    """Bytes of a quantized weight in the layers' matrices, with its share of a scale. None: not quantized."""
+    """Bytes of a weight in the layers' matrices, scales included, if they are quantized. None if they are
+    not.
+    """
     kv_width: int | None = None
-    """Bytes of a number in the KV cache. None: the same as `width`."""
+    """Bytes of a number in the KV cache. None: as many as `width`."""
     tied: bool = False
-    """True if the output matrix is the same as the embedding."""
+    """True if the output matrix and the embedding are the same weights."""
 
     @classmethod
     def read(cls, config: Mapping[str, Any], width: int = 2) -> Model:
-        """Read the sizes from a `config.json`. Raises `KeyError` if one is missing."""
+        """Read the sizes from the contents of a `config.json`. Raises `KeyError` if a size is missing."""
         heads = config["num_attention_heads"]
         return cls(
             config["num_hidden_layers"],
@@ -68,7 +70,7 @@ class Model:
         )
 
     def modules(self) -> dict[str, tuple[int, int]]:
-        """Maps each linear module of a layer to (out features, in features)."""
+        """Map each linear module of a layer to its number of output features and of input features."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
             "q_proj": (queries, self.hidden),
@@ -87,14 +89,14 @@ class Model:
 
     @property
     def head(self) -> int:
-        """Number of weights in the output matrix. The embedding costs nothing, since its rows are only looked
-        up.
+        """Number of weights in the output matrix. The embedding is not counted, because a step reads only a
+        row of it per token.
         """
         return self.vocabulary * self.hidden
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of the keys and values of one token in all layers."""
+        """Bytes of the KV cache that one token needs, in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * (self.kv_width or self.width)
 
     @property
@@ -104,26 +106,31 @@ class Model:
 
     @property
     def resident_bytes(self) -> float:
-        """Bytes of all weights in memory: those that a step reads, and a separate embedding if there is "
-        "one."""
+        """Bytes of all weights in memory: those that a step reads, and the embedding unless it is tied to the
+        output matrix.
+        """
         return self.step_bytes + (0 if self.tied else self.head * self.width)
 
     @property
     def attention_flops(self) -> int:
-        """Operations of attention for one query token and one token of context: score and weighted sum."""
+        """Operations of attention between one query token and one context token in all layers: the score and
+        the weighted sum.
+        """
         return 4 * self.layers * self.heads * self.head_dim
 
     def adapter(self, rank: int, targets: Sequence[str]) -> int:
-        """Number of weights of a LoRA: rank × (inputs + outputs) for each target module in each layer."""
+        """Number of weights of a LoRA adapter: rank × (inputs + outputs) for each target module in each
+        layer.
+        """
         modules = self.modules()
         return self.layers * rank * sum(sum(modules[target]) for target in targets)
 
 
 def decode_step(model: Model, streams: int, context: float, adapters: Sequence[int] = ()) -> StepCost:
-    """One token for each of `streams` sequences that have `context` tokens each.
+    """Return the work of a decode step: one token for each of `streams` sequences with `context` tokens each.
 
-    `adapters` holds the weights of each adapter in turn among the streams. Those in use are read once a
-    step; every row passes one.
+    `adapters` holds the number of weights of each adapter; the sequences use the adapters in turn. A step
+    reads the weights of each adapter in use once, and computes one adapter for every sequence.
     """
     mean = sum(adapters) / len(adapters) if adapters else 0.0
     weights = model.step_bytes + mean * min(streams, len(adapters)) * model.width
@@ -132,8 +139,8 @@ def decode_step(model: Model, streams: int, context: float, adapters: Sequence[i
 
 
 def prefill(model: Model, tokens: int, adapter: float = 0.0) -> StepCost:
-    """Return the work of computing a prompt of `tokens` tokens, with logits for its last token. `adapter` is
-    the number of weights of its LoRA.
+    """Return the work of the prefill of `tokens` prompt tokens, with logits for the last token. `adapter` is
+    the number of weights of the LoRA adapter.
     """
     flops = 2 * tokens * (model.linear + adapter) + 2 * model.head + model.attention_flops * tokens**2 / 2
     weights = model.step_bytes + adapter * model.width
@@ -143,10 +150,11 @@ def prefill(model: Model, tokens: int, adapter: float = 0.0) -> StepCost:
 def tokens_per_second(
     model: Model, device: GpuSpec, streams: int, prompt: int, tokens: int, adapters: Sequence[int] = ()
 ) -> float:
-    """The most output tokens per second of `streams` closed-loop streams, `prompt` in and `tokens` out.
+    """Return the highest possible rate of answer tokens per second of `streams` closed-loop streams, with
+    `prompt` prompt tokens and `tokens` answer tokens per request.
 
-    One answer of every stream takes at least all operations at the peak rate, even where prompts share their
-    steps with decoding, and at least one prompt alone plus `tokens - 1` decode steps one after another.
+    The time for one answer of every stream has two lower bounds, and the larger counts: all operations at the
+    peak arithmetic rate, and one prefill followed by `tokens - 1` decode steps.
     """
     first = prefill(model, prompt, sum(adapters) / len(adapters) if adapters else 0.0)
     step = decode_step(model, streams, prompt + tokens / 2, adapters)

@@ -1,1 +1,3 @@
-"""A load generator and its steady state, without servers; `bench` imports it."""
+"""A load generator, and the figures of the steady state of its runs. It starts no servers; `bench` imports
+this package.
+"""

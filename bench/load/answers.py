@@ -1,4 +1,4 @@
-"""Read an answer event by event, and check that it matches its request."""
+"""Read the answer to a request event by event, and check that it matches the request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bench.load.records import PlannedRequest
 
 DATA = b"data:"
 SHORT = 200
-"""Characters of an answer's body that an error message quotes."""
+"""Maximum characters of an answer that an error message quotes."""
 
 
 class EventDelta(msgspec.Struct):
-    """The object `delta` in a chunk of a chat stream."""
+    """The object `delta` in a chunk of a streamed chat."""
 
     role: str | None = None
     content: str | None = None
@@ -31,13 +31,13 @@ class EventChoice(msgspec.Struct):
 
 
 class PromptDetails(msgspec.Struct):
-    """OpenAI's object `prompt_tokens_details`, with the number of cached tokens."""
+    """OpenAI's object `prompt_tokens_details`, with the number of prompt tokens found in a cache."""
 
     cached_tokens: int | None = None
 
 
 class EventUsage(msgspec.Struct):
-    """Token counts that the server reports."""
+    """Token counts of an answer, as the server reports them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -45,7 +45,9 @@ class EventUsage(msgspec.Struct):
 
 
 class EventReceipt(msgspec.Struct):
-    """The part of OneSeek's receipt that a client cannot measure itself."""
+    """The part of OneSeek's receipt (an object in the answer that says how it was made) that a client cannot
+    measure itself: the time in the queue.
+    """
 
     queue_seconds: float | None = None
 
@@ -65,7 +67,7 @@ _decode = msgspec.json.Decoder(StreamEvent).decode
 
 @dataclass(slots=True)
 class AnswerReader:
-    """Everything that was read of one stream so far."""
+    """Reads one streamed answer, and holds what has been read so far."""
 
     usage: EventUsage | None = None
     receipt: EventReceipt | None = None
@@ -78,11 +80,13 @@ class AnswerReader:
 
     @property
     def text(self) -> str:
-        """The text of the answer so far."""
+        """The text of the answer that has been read so far."""
         return "".join(self.parts)
 
     def feed(self, piece: bytes) -> int:
-        """Read a piece of the body. Returns how many events with text or tool calls it completes."""
+        """Read a chunk of the answer's body. Return the number of events with text or tool calls that it
+        completes.
+        """
         *lines, self._rest = (self._rest + piece).split(b"\n")
         return sum(self._line(line) for line in lines if line.startswith(DATA))
 
@@ -116,7 +120,7 @@ class AnswerReader:
         return bool(text) or (text is None and not choice.finish_reason and not _names_role(choice))
 
     def check(self, asked: PlannedRequest) -> str:
-        """Return what is wrong with the complete answer. Empty if nothing is."""
+        """Return what is wrong with the complete answer to `asked`. Empty if it is right."""
         if self.fault:
             return self.fault
         if not self.done:
@@ -132,7 +136,9 @@ class AnswerReader:
 
 
 def _names_role(choice: EventChoice) -> bool:
-    """True for the first event of a chat, which may come before any token."""
+    """True if the event names the role of the speaker, as the first event of a chat does. It may come before
+    any token.
+    """
     return choice.delta is not None and bool(choice.delta.role)
 
 
@@ -146,7 +152,9 @@ def _check_json(text: str, keys: tuple[str, ...]) -> str:
 
 
 def read_voices(body: bytes, asked: PlannedRequest) -> tuple[EventUsage, int, str]:
-    """Read the answers of several models to one question. Returns their tokens and words, and any problem."""
+    """Read the answers of several models to one question from the body of a response. Return the sum of their
+    token counts, the sum of their words, and what is wrong with them, which is empty if nothing is.
+    """
     try:
         voices: list[dict[str, Any]] = json.loads(body)["voices"]
         counts = [voice["tokens"] or {} for voice in voices]

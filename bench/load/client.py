@@ -1,5 +1,5 @@
-"""One request of a realistic client: send it, read the stream as it arrives, and disconnect early if
-planned.
+"""Send a request like a real client: read the stream as it arrives, and disconnect early if the plan
+says so.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ STREAMED: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": 
 
 @dataclass(slots=True)
 class StreamClient:
-    """Sends the requests of one process over one pool of connections."""
+    """Sends the requests of one client process over one connection pool, and records the results."""
 
     http: aiohttp.ClientSession
     url: str
     start: float
-    """Start of the run in seconds of `time.monotonic()`. Times in the records are relative to it."""
+    """Start of the run in seconds of `time.monotonic()`. Times in the records count from this moment."""
     progress: LoadProgress = field(default_factory=LoadProgress)
     _turns: dict[int, list[dict[str, Any]]] = field(default_factory=dict[int, list[dict[str, Any]]])
     _locks: dict[int, asyncio.Lock] = field(default_factory=dict[int, asyncio.Lock])
@@ -34,8 +34,8 @@ class StreamClient:
         return time.monotonic() - self.start
 
     async def perform(self, asked: PlannedRequest, intended: float | None = None) -> RequestRecord:
-        """Send `asked` and read its answer. `intended` is when it should start; default: now, as in a closed
-        loop.
+        """Send `asked`, read its answer, and return the record. `intended` is when it should be sent, in
+        seconds since the start of the run; None means now, as in a closed loop.
         """
         intended = self.now() if intended is None else intended
         self.progress += LoadProgress(running=1)
@@ -97,7 +97,7 @@ class StreamClient:
 
 @dataclass(slots=True)
 class Attempt:
-    """A request whose answer is being read."""
+    """A request whose answer is being read, with what is known about it so far."""
 
     asked: PlannedRequest
     intended: float
@@ -112,7 +112,7 @@ class Attempt:
     fault: str = ""
 
     def record(self, end: float) -> RequestRecord:
-        """Return the record of the request."""
+        """Return the record of the request, which ended at `end`."""
         usage, receipt = self.reader.usage, self.reader.receipt
         details = usage.prompt_tokens_details if usage else None
         made = usage.completion_tokens if usage else sum(self.events)

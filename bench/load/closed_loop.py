@@ -1,6 +1,7 @@
-"""A closed-loop load generator: N streams, each sending its next request when the last has ended.
+"""A closed-loop load generator with N streams, each of which sends its next request when its last one has
+ended.
 
-Counts statuses and tokens and checks every body, so that quick errors never look like speed.
+It counts statuses and tokens and checks every answer, so that fast errors are not mistaken for high speed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """One streamed request and the number of tokens its answer must have."""
+    """A streamed request, and the number of tokens that its answer must have."""
 
     path: str
     body: dict[str, Any]
@@ -30,34 +31,34 @@ class LoadRequest:
 
 @dataclass(slots=True)
 class Trace:
-    """When the pieces of one answer arrived, in seconds of `time.perf_counter`."""
+    """When the chunks of an answer arrived, in seconds of `time.perf_counter`."""
 
     sent: float
     arrivals: list[float] = field(default_factory=list[float])
-    """Arrival time of each piece of the body that has tokens."""
+    """Arrival time of each chunk of the answer that has tokens."""
     events: list[int] = field(default_factory=list[int])
-    """Number of server-sent events with tokens in each of these pieces."""
+    """Number of server-sent events with tokens in each chunk of `arrivals`."""
     tokens: int = 0
     """Number of completion tokens that the server reported."""
 
     @property
     def gaps(self) -> list[float]:
-        """Seconds between successive pieces of the stream."""
+        """Seconds between successive chunks of the answer."""
         return [after - before for before, after in itertools.pairwise(self.arrivals)]
 
 
 @dataclass(slots=True)
 class LoadResult:
-    """Results of a run. Times are in seconds."""
+    """Results of a closed-loop run. Times are in seconds."""
 
     seconds: float = 0.0
     traces: list[Trace] = field(default_factory=list[Trace])
-    """Every answered request, in the order in which they ended."""
+    """The answers of all requests, in the order in which they ended."""
     statuses: Counter[int] = field(default_factory=Counter[int])
     faults: list[str] = field(default_factory=list[str])
-    """The beginnings of answers that do not match their requests."""
+    """What is wrong with answers: the error, or the end of an answer that does not match its request."""
     event_loop_seconds: float = 0.0
-    """CPU seconds of the server's HTTP thread."""
+    """CPU seconds that the server's HTTP thread used during the run."""
 
     @property
     def tokens(self) -> int:
@@ -66,21 +67,21 @@ class LoadResult:
 
     @property
     def first(self) -> list[float]:
-        """Seconds to the first token, for each request."""
+        """Seconds from sending to the first token, for each answer."""
         return [trace.arrivals[0] - trace.sent for trace in self.traces if trace.arrivals]
 
     @property
     def gaps(self) -> list[float]:
-        """Seconds between successive events of one stream, for all streams."""
+        """Seconds between successive chunks of the same answer, for all answers."""
         return [gap for trace in self.traces for gap in trace.gaps]
 
     @property
     def tokens_per_second(self) -> float:
-        """Completion tokens per second of the run's duration."""
+        """Completion tokens of all answers, divided by the duration of the run."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def summary(self) -> dict[str, float]:
-        """Throughput, and TTFT and inter-token latency percentiles in milliseconds."""
+        """Return throughput, and percentiles of TTFT and inter-token latency in milliseconds."""
 
         def percentile(values: list[float], q: float) -> float:
             return round(float(np.percentile(values, q)) * 1e3, 2) if values else float("nan")
@@ -135,10 +136,10 @@ async def closed_loop(
     timeout: float = 600,
     halfway: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> LoadResult:
-    """Send all `jobs` over `streams` concurrent streams to the server at `url`.
+    """Send all `jobs` over `streams` concurrent streams to the server at `url`, and return the results.
 
-    An answer that takes longer than `timeout` seconds is a fault. `halfway` runs once, beside the load, when
-    half of the jobs have been sent.
+    An answer that takes longer than `timeout` seconds counts as a fault. `halfway` is called once, while
+    requests run, when half of the jobs have been sent.
     """
     outcome = LoadResult()
     queue = list(reversed(jobs))

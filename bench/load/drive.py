@@ -1,4 +1,4 @@
-"""Send a plan of requests from separate client processes, and collect their results."""
+"""Send the planned requests from separate client processes, and collect their results."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ from bench.load.records import (
 )
 
 USERS_PER_PROCESS = 64
-"""Maximum number of streams for one client process, if the number of processes is not given."""
+"""Number of concurrent users for which one client process is started, if the number of processes is not
+given.
+"""
 BUSY = 0.8
-"""Share of a core above which a client process may limit the result."""
+"""Fraction of a CPU core. If a client process uses more, the report warns that it may limit the result."""
 LATE = 0.02
-"""Seconds by which requests of an open loop may be sent late without a warning."""
+"""Seconds by which an open loop may send its requests late without a warning."""
 LEAD = 0.05
 """Seconds between the moment when all processes are ready and the start of the run."""
 BESIDE_SECONDS = 60.0
-"""Seconds that work beside the load may take after the load has ended."""
+"""Maximum seconds that the work beside the load, such as sampling metrics, may take after the last
+request.
+"""
 LONGEST_LINE = 1 << 30
 
 OnProgress = Callable[[LoadProgress], None]
@@ -39,13 +43,13 @@ OnProgress = Callable[[LoadProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class LoadMode:
-    """Says how to send a plan: by `users`, each with one request at a time; if `users` is 0, at the
-    planned times.
+    """How the planned requests are sent. With `users` above 0, each user sends one request at a time. With 0,
+    requests are sent at their planned times.
     """
 
     users: int = 0
     processes: int = 0
-    """Number of client processes. 0: one for 64 users, but at most half of the cores."""
+    """Number of client processes. 0: one for each 64 users, but at most half as many as CPU cores."""
     timeout: float = 600.0
     """Seconds after which a request counts as failed."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -55,10 +59,12 @@ class LoadMode:
     def __post_init__(self) -> None:
         for name in ("users", "processes"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)} is invalid; use 0 or more")
+                raise ValueError(
+                    f"the number of {name} of the load, {getattr(self, name)}, is negative; use 0 or more"
+                )
 
     def process_count(self, requests: int) -> int:
-        """Return the number of client processes for `requests` requests."""
+        """Return the number of client processes for a plan of `requests` requests."""
         streams = self.users or requests
         wanted = self.processes or min(-(-streams // USERS_PER_PROCESS), max(1, (os.cpu_count() or 1) // 2))
         return max(1, min(wanted, streams, requests))
@@ -71,10 +77,11 @@ async def drive(
     on_progress: OnProgress | None = None,
     beside: Callable[[Callable[[], LoadProgress]], Awaitable[None]] | None = None,
 ) -> LoadRun:
-    """Send `plan` to `url`. `beside` runs meanwhile and is given a function that returns the progress so
-    far; it has to end soon after every request has.
+    """Send the requests of `plan` to the server at `url`, and return their records.
 
-    Raises `RuntimeError` with the end of its log if a client process fails.
+    `beside` runs at the same time, and gets a function that returns the progress so far. It must end soon
+    after the last request has ended. Raises `RuntimeError`, with the end of its log, if a client process
+    fails.
     """
     count = load.process_count(len(plan))
     progress = [LoadProgress()] * count
@@ -108,7 +115,9 @@ async def _always(
 
 
 def _divide(url: str, plan: Sequence[PlannedRequest], load: LoadMode, count: int) -> list[ClientJob]:
-    """Return a job for each process. A session stays with one user, and a user with one process."""
+    """Divide the plan into one job for each client process. All requests of a session go to the same user,
+    and those of a user to the same process.
+    """
 
     def job(users: Sequence[Sequence[PlannedRequest]], arrivals: Sequence[PlannedRequest]) -> ClientJob:
         return ClientJob(
@@ -126,8 +135,8 @@ def _lane(asked: PlannedRequest) -> int:
 
 
 def by_user(plan: Sequence[PlannedRequest], users: int) -> list[list[PlannedRequest]]:
-    """Divide the plan between users in turn, and keep sessions together. Users without requests are
-    left out.
+    """Deal out the planned requests to the users in turn, with all requests of a session to one user. Users
+    who get no requests are left out.
     """
     hands: list[list[PlannedRequest]] = [[] for _ in range(users)]
     homes: dict[int, int] = {}
@@ -138,7 +147,7 @@ def by_user(plan: Sequence[PlannedRequest], users: int) -> list[list[PlannedRequ
 
 
 class StartLine:
-    """Lets all client processes start at the same moment."""
+    """Makes all client processes start at the same moment."""
 
     def __init__(self, processes: int) -> None:
         self._barrier = asyncio.Barrier(processes)
@@ -148,7 +157,9 @@ class StartLine:
         """The same moment as Unix time."""
 
     async def wait(self) -> float:
-        """Wait until the last process is ready, and return the time of the start."""
+        """Wait until all client processes are ready. Return the start time on `time.monotonic`, the same for
+        all.
+        """
         await self._barrier.wait()
         if not self.start:
             self.start, self.began = time.monotonic() + LEAD, time.time() + LEAD
@@ -189,7 +200,7 @@ async def _client(
             await process.wait()
     if code or not last.startswith(b'{"records"'):
         raise RuntimeError(
-            f"a process of the load generator ended with exit code {code}: "
+            f"a client process of the load generator ended with exit code {code}; its error output: "
             f"{(await errors).decode(errors='replace')[-2000:]}"
         )
     found = msgspec.json.decode(last, type=ClientReport)
@@ -214,7 +225,7 @@ def _merge(reports: Sequence[ClientReport], began: float) -> LoadRun:
 
 
 def client_warnings(uses: Sequence[ClientUse]) -> tuple[str, ...]:
-    """Return warnings if the clients, rather than the server, limited the result."""
+    """Return warnings if the client processes, not the server, may have limited the result."""
     found: list[str] = []
     busiest, latest = max(use.share for use in uses), max(use.late_p99 for use in uses)
     if busiest > BUSY:

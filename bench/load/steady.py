@@ -1,7 +1,8 @@
-"""Computes the figures of the steady part of a closed-loop run, without its start and its end.
+"""Compute the figures of the steady state of a closed-loop run, without its beginning and its end.
 
-The window opens when as many requests have ended as there are streams, so that on average every stream has
-been through one, and closes when the last request is sent, after which streams fall idle.
+The steady state begins when as many requests have ended as there are streams, so that on average each stream
+has finished one request. It ends when the last request is sent, because from then on streams have nothing
+more to send.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from bench.load.closed_loop import Trace
 
 LEAST_ROUNDS = 3
-"""Minimum number of requests per stream for a steady part: one before it, one in it, one after it."""
+"""Minimum number of requests per stream for a steady state: one before it, one in it, and one after it."""
 LEAST_GAPS = 20
-"""Fewest undisturbed gaps that are enough to measure a decode step."""
+"""Minimum number of gaps between tokens, with no prefill running, from which the time of a decode step is
+computed.
+"""
 Float64Array = NDArray[np.float64]
 
 
@@ -27,16 +30,16 @@ class SteadyFigures:
 
     seconds: float
     tokens: float
-    """Number of tokens that arrived in the steady state. An answer's tokens are spread evenly over its
-    events.
+    """Number of tokens that arrived in the steady state. The tokens of an answer are assumed to be spread
+    evenly over its events.
     """
     first: Float64Array
-    """Time to the first token, for requests whose first token arrived in the steady state."""
+    """TTFT of the requests whose first token arrived in the steady state."""
     gaps: Float64Array
-    """Seconds between successive pieces of one stream, as a reader sees them."""
+    """Seconds between successive chunks of the same answer."""
     decode_step: float | None
-    """Median seconds for a token while all streams decode and none waits for its first token. None if that
-    happened too rarely.
+    """Median seconds per token while no request waits for its first token, so that every stream decodes. None
+    if there were too few such times.
     """
 
     @property
@@ -46,8 +49,8 @@ class SteadyFigures:
 
 
 def steady(traces: Sequence[Trace], streams: int) -> SteadyFigures | None:
-    """Return the steady state of a run with `streams` streams. None if the run was too short or had too many
-    failures.
+    """Return the figures of the steady state of a run with `streams` streams. None if too few requests were
+    answered.
     """
     whole = [trace for trace in traces if trace.arrivals and trace.tokens]
     if len(whole) < LEAST_ROUNDS * streams:
@@ -77,7 +80,7 @@ def steady(traces: Sequence[Trace], streams: int) -> SteadyFigures | None:
 
 
 def _union(spans: Sequence[tuple[float, float]]) -> Float64Array:
-    """Merge spans of time that overlap. Returns rows of (begin, end) in order."""
+    """Merge spans of time that overlap. Return an array of (begin, end) pairs in order."""
     merged: list[list[float]] = []
     for begin, end in sorted(spans):
         if merged and begin <= merged[-1][1]:
@@ -88,7 +91,9 @@ def _union(spans: Sequence[tuple[float, float]]) -> Float64Array:
 
 
 def _clear(begins: Float64Array, ends: Float64Array, spans: Float64Array) -> NDArray[np.bool_]:
-    """Return a mask of the intervals that touch none of the `spans`."""
+    """Return a mask that is true for each interval from `begins` to `ends` that overlaps none of the
+    `spans`.
+    """
     following = np.searchsorted(spans[:, 1], begins, side="left")
     reach = np.append(spans[:, 0], np.inf)
     return ends <= reach[following]

@@ -1,9 +1,9 @@
-"""Runs one client process: `python -m bench.load.worker` reads a `ClientJob`, sends its requests, and writes
-the results.
+"""Run one client process of the load generator: `python -m bench.load.worker`.
 
-It writes `READY` and waits for a second line with the start. Standard output then has a line of JSON twice
-a second, a `LoadProgress`, and a `ClientReport` as its last line. The process ends when its standard input
-closes, so that it does not outlive the benchmark.
+The process reads a `ClientJob` from the first line of standard input, writes `READY`, and waits for a second
+line with the start time. It then sends the requests of the job. Its standard output has a `LoadProgress` as a
+line of JSON twice a second, and a `ClientReport` as its last line. The process ends when its standard input
+is closed, so that it does not outlive the benchmark.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from bench.load.records import ClientJob, ClientReport, ClientUse, LoadProgress,
 
 PROGRESS_SECONDS = 0.5
 READY = "ready"
-"""First line that the process writes: it has its job and waits for the start."""
+"""First line that a client process writes: the process has its job and waits for the start time."""
 
 
 async def run_job(
     job: ClientJob, start: float, on_progress: Callable[[LoadProgress], None] | None = None
 ) -> ClientReport:
-    """Send every request of `job`. `start` is the run's start on `time.monotonic`."""
+    """Send every request of `job`, and return the results. `start` is the start of the run on
+    `time.monotonic`.
+    """
     connector = aiohttp.TCPConnector(limit=0, force_close=not job.keep_alive)
     timeout = aiohttp.ClientTimeout(total=job.timeout)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=job.headers) as http:
@@ -56,7 +58,9 @@ async def _closed(client: StreamClient, users: Sequence[Sequence[PlannedRequest]
 async def _open(
     client: StreamClient, arrivals: Sequence[PlannedRequest], late: list[float]
 ) -> list[RequestRecord]:
-    """Append to `late` the seconds by which each request was sent late."""
+    """Send each request at its planned time, and return the records. Append to `late` the seconds by which
+    each request was late.
+    """
     sent: list[asyncio.Task[RequestRecord]] = []
     for asked in sorted(arrivals, key=lambda asked: asked.at):
         await asyncio.sleep(max(0.0, asked.at - client.now()))
@@ -77,7 +81,7 @@ def _write(value: object) -> None:
 
 
 async def _until_closed() -> None:
-    """Return when the other end of standard input is closed."""
+    """Wait until the parent process closes this process's standard input."""
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
 
 
@@ -92,7 +96,9 @@ async def _work(job: ClientJob, start: float) -> None:
 
 
 def main() -> None:
-    """Read the job from the first line of standard input, and start it at the time in the second line."""
+    """Read the job from the first line of standard input and the start time from the second line, and run the
+    job.
+    """
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=ClientJob)
     _write(READY)
     start = float(sys.stdin.buffer.readline())

@@ -1,1 +1,3 @@
-"""Measures a server under floods of requests and overload, over HTTP; only its own commands import it."""
+"""Measure a server under floods of requests and overload, over HTTP. Only the package's own commands import
+it.
+"""

@@ -1,12 +1,16 @@
-"""Two bases in one server: what they give together, and what one's long prompts cost the other.
+"""Measure two bases in one server: their joint throughput, and how much long prompts for one base delay the
+other.
 
     python -m bench.pressure.bases [--preset 28m] [--streams 4] [--answers 24] [--rounds 3]
 
-Two random bases of one size and different weights, with one thread each. Nothing is pinned, so that the
-client takes part of the cores, and its CPU time is reported. Each round measures on one server, with both
-bases loaded: each base alone with the other idle, both at once (`together` is their tokens/s over the sum of
-the two alone), and the first base's gaps between tokens beside long prompts for the second (`gap` is the 99th
-percentile's ratio to the first base alone). The last line is one JSON object with the medians.
+The bases have random weights and the same size, and each runs on one thread. No process is pinned to a core,
+so the client competes with the server; the CPU time of the client is reported. Each round measures four loads
+on the same server: the first base alone, the second base alone, both at once, and the first base while the
+second gets long prompts.
+
+In the result, `together` is the tokens per second of both bases at once, divided by the sum of the two alone.
+`gap` is the 99th percentile of the first base's inter-token latency beside the long prompts, divided by its
+value alone. The last line of output is one JSON object with the medians over the rounds.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ PATH = "/v1/completions"
 
 
 def make_bases(work: Path, preset: str) -> list[Path]:
-    """Return a folder with a base for each of `NAMES`. Makes those that do not exist."""
+    """Return the folder of a base for each of `NAMES`. Write the bases that do not exist."""
     folders = [work / f"{preset}-{name}" for name in NAMES]
     for seed, folder in enumerate(folders):
         if not folder.exists():
@@ -44,7 +48,7 @@ def make_bases(work: Path, preset: str) -> list[Path]:
 
 
 def answers(base: str, count: int, tokens: int, prompt: int, seed: int) -> list[LoadRequest]:
-    """Return requests for one base, each with `prompt` random token ids and exactly `tokens` answer
+    """Return `count` requests for one base, each with `prompt` random token ids and exactly `tokens` answer
     tokens.
     """
     rng = np.random.default_rng(seed)
@@ -65,13 +69,17 @@ def answers(base: str, count: int, tokens: int, prompt: int, seed: int) -> list[
 
 
 async def load(url: str, base: str, arguments: argparse.Namespace, seed: int) -> LoadResult:
-    """Send short prompts with answers of `--tokens` tokens."""
+    """Send requests with short prompts and answers of `--tokens` tokens to one base, and return the
+    result.
+    """
     jobs = answers(base, arguments.answers, arguments.tokens, 32, seed)
     return await closed_loop(url, jobs, arguments.streams)
 
 
 async def beside_prompts(url: str, arguments: argparse.Namespace, seed: int) -> LoadResult:
-    """Send the first base's load while the second base reads long prompts one after another."""
+    """Send requests to the first base while the second base gets long prompts, one after another. Return the
+    first base's result.
+    """
 
     async def read_on() -> None:
         for number in range(10_000):
@@ -86,7 +94,9 @@ async def beside_prompts(url: str, arguments: argparse.Namespace, seed: int) -> 
 
 
 async def both(url: str, arguments: argparse.Namespace, seed: int) -> tuple[float, Sequence[LoadResult]]:
-    """Send both loads at once. Returns the tokens per second of all answers, and each load's result."""
+    """Send requests to both bases at once. Return the tokens per second of both together, and each base's
+    result.
+    """
     began = time.perf_counter()
     results = await asyncio.gather(
         *(load(url, name, arguments, seed + place) for place, name in enumerate(NAMES))
@@ -95,7 +105,9 @@ async def both(url: str, arguments: argparse.Namespace, seed: int) -> tuple[floa
 
 
 def measure(url: str, arguments: argparse.Namespace, turn: int) -> dict[str, float]:
-    """Run one round. Raises `RuntimeError` if an answer does not match its request."""
+    """Run one round, and return its figures. Raises `RuntimeError` if an answer does not match its
+    request.
+    """
     seed = 100_000 * turn
     before, began = _cpu(), time.perf_counter()
     alone = [asyncio.run(load(url, name, arguments, seed + 10 * place)) for place, name in enumerate(NAMES)]
@@ -103,7 +115,9 @@ def measure(url: str, arguments: argparse.Namespace, turn: int) -> dict[str, flo
     beside = asyncio.run(beside_prompts(url, arguments, seed + 100))
     faults = [fault for one in (*alone, *mixed, beside) for fault in one.faults]
     if faults:
-        raise RuntimeError(f"{len(faults)} answers do not have the requested form: {faults[0]}")
+        raise RuntimeError(
+            f"{len(faults)} requests failed or got a wrong answer; the first error is: {faults[0]}"
+        )
     p99 = [float(np.percentile(one.gaps, 99)) * 1e3 for one in (alone[0], beside)]
     return {
         "first alone": alone[0].tokens_per_second,
@@ -118,13 +132,13 @@ def measure(url: str, arguments: argparse.Namespace, turn: int) -> dict[str, flo
 
 
 def _cpu() -> float:
-    """Return the CPU seconds of this process."""
+    """Return the CPU seconds that this process has used."""
     times = os.times()
     return times.user + times.system
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the benchmark of two bases in one server: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

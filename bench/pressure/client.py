@@ -16,7 +16,7 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer. Its times are in seconds from when the request was sent."""
+    """The answer to a request. Times are in seconds after the request was sent."""
 
     status: int
     head: bytes
@@ -42,7 +42,7 @@ def chat(
 
 
 class PressureConnection(asyncio.Protocol):
-    """One connection to the server."""
+    """A connection to the server, for one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -57,13 +57,15 @@ class PressureConnection(asyncio.Protocol):
         self._transport, self.open = cast(asyncio.Transport, transport), True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the request that waits for an answer, because the connection was lost."""
+        """Mark the connection as closed. If a request waits for its answer, fail it with
+        `ConnectionError`.
+        """
         self.open = False
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("the connection was closed"))
 
     def data_received(self, data: bytes) -> None:
-        """Collect received bytes until the answer is complete."""
+        """Collect received bytes until the answer is complete, and then return it to the waiting request."""
         self._received += data
         split = self._received.find(b"\r\n\r\n")
         if split < 0 or self._answer is None or self._answer.done():
@@ -82,7 +84,7 @@ class PressureConnection(asyncio.Protocol):
             self._answer.set_result(Reply(status, head, body, self._first, total))
 
     async def ask(self, request: bytes) -> Reply:
-        """Send a request and return its answer. Raises `ConnectionError`."""
+        """Send a request and return its answer. Raises `ConnectionError` if the connection is lost."""
         assert self._transport is not None
         self._received.clear()
         self._answer, self._first = asyncio.get_running_loop().create_future(), 0.0
@@ -97,7 +99,7 @@ class PressureConnection(asyncio.Protocol):
 
 
 class Pool:
-    """A pool of connections to one server, opened when needed."""
+    """A pool of connections to one server, which are opened when needed."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -106,7 +108,9 @@ class Pool:
         self._busy: set[PressureConnection] = set()
 
     async def ask(self, request: bytes) -> Reply:
-        """Send a request over an idle connection, or a new one. Raises `OSError`."""
+        """Send a request over an idle connection, or over a new one if none is idle. Return the answer.
+        Raises `OSError` if the connection fails.
+        """
         while self._idle and not self._idle[-1].open:
             self._idle.pop()
         if self._idle:
@@ -135,7 +139,7 @@ class Pool:
 
 @asynccontextmanager
 async def pool(url: str) -> AsyncGenerator[Pool]:
-    """Yield a pool of connections that are closed when the block ends."""
+    """Yield a pool of connections to `url`, and close them when the `with` block ends."""
     made = Pool(url)
     try:
         yield made

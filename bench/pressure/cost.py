@@ -1,11 +1,12 @@
-"""Measures what the front end costs: the event loop's CPU time for a short chat, and for a streamed token.
+"""Measure the CPU time of the server's HTTP thread for a short chat, and for each token that it streams.
 
     python -m bench.pressure.cost [--before FOLDER] [--rounds 7] [--requests 600] [--streams 32]
 
-The server has one core, this client another. A short chat asks for one token, so that nearly all of it is
-the front end's: reading, routing, template, tokens, receipt. A streamed token is what each of `--streams`
-long answers adds. With `--before`, a checkout of another commit takes turns with this one. The last line is
-one JSON object with the medians, and the ratios to `--before`.
+The server runs on one core, the client on another. A short chat asks for one token, so nearly all of its cost
+is that of the HTTP front end, such as parsing, routing, chat template and tokenizing. The cost of a streamed
+token is measured with `--streams` long answers. With --before, the server of another checkout in FOLDER is
+measured in turn with this one. The last line of output is one JSON object with the medians, and their ratios
+to those of FOLDER.
 """
 
 from __future__ import annotations
@@ -29,24 +30,30 @@ QUESTIONS = (
     "What is the capital of country {}?",
     "Vilken är huvudstaden i land {}?",
 )
-"""Templates of questions. Each request gets a new one, so that the server cannot reuse a routing decision."""
+"""Templates of questions. Each request gets a new question, so that the server cannot reuse a routing
+decision.
+"""
 
 
 async def ask_all(asked: Pool, requests: Sequence[bytes], streams: int) -> None:
-    """Send `requests` over `streams` connections. Raises `RuntimeError` if a status is not 200."""
+    """Send `requests` over `streams` connections. Raises `RuntimeError` if an answer does not have status
+    200.
+    """
     left = iter(requests)
 
     async def ask_next() -> None:
         for request in left:
             reply = await asked.ask(request)
             if reply.status != 200:
-                raise RuntimeError(f"{reply.status}: {reply.body[:300]!r}")
+                raise RuntimeError(f"the server answered with status {reply.status}: {reply.body[:300]!r}")
 
     await asyncio.gather(*(ask_next() for _ in range(streams)))
 
 
 def chats(count: int, tokens: int, first: int) -> list[bytes]:
-    """Return streamed chats of `tokens` tokens. Their questions are numbered from `first`, so each is new."""
+    """Return `count` requests for streamed chats of `tokens` answer tokens. Their questions have numbers from
+    `first` on, so that each is new.
+    """
     return [
         chat(QUESTIONS[number % len(QUESTIONS)].format(number), tokens, model="auto")
         for number in range(first, first + count)
@@ -54,7 +61,9 @@ def chats(count: int, tokens: int, first: int) -> list[bytes]:
 
 
 async def measure_server(server: Server, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure the CPU costs of one server after a warm-up."""
+    """Warm up a server, and measure the CPU time of its HTTP thread for a short chat and for a streamed
+    token.
+    """
     async with pool(server.url) as asked:
         await ask_all(asked, chats(100, 1, 0), 8)
         await ask_all(asked, chats(arguments.streams, 16, 1_000), arguments.streams)
@@ -70,7 +79,9 @@ async def measure_server(server: Server, arguments: argparse.Namespace) -> dict[
 
 
 def medians(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the median of each figure, and its ratio to the other checkout if there is one."""
+    """Return the median of each figure over the rounds. If another checkout was measured too, also return the
+    median ratio to it.
+    """
     found: dict[str, Any] = {
         name: {figure: statistics.median(one[figure] for one in ones) for figure in ones[0]}
         for name, ones in rounds.items()
@@ -85,7 +96,7 @@ def medians(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure the costs in rounds, and print the result."""
+    """Measure the costs in rounds, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--before", type=Path, help="a checkout of another commit, which takes turns")
     parser.add_argument("--work", type=Path, default=Path("build/bench"))

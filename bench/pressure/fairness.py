@@ -1,13 +1,16 @@
-"""Measures how well a client within its share is served while another floods the server.
+"""Measure how well a client with few requests is served while another client floods the server.
 
     python -m bench.pressure.fairness [--rounds 3] [--answers 60] [--before CHECKOUT]
 
-Server and client have a core each. Two keys ask one adapter, or two adapters are asked without a key
-(`--shares adapters`). The polite one keeps half of the rows busy with short answers. The other is absent
-(`idle`), keeps the other half busy with long ones (`neighbour`), or floods: `--flood` long streams at once,
-asked again when they end, or a second after they are refused. The three take turns on one server. The figures
-are 95th percentiles of the time to the first token and of the whole answer in milliseconds, how many of the
-polite one were refused, and the flood's ratio to the neighbour. The last line is one JSON object.
+The server runs on one core, the clients on another. The two clients use different API keys and the same
+adapter, or with `--shares adapters` different adapters and no key. The polite client keeps half of the batch
+slots busy with short answers. The other client sends nothing (`idle`), keeps the other half of the slots busy
+with long answers (`neighbour`), or floods the server (`flood`): it keeps `--flood` long streams open, and
+repeats each a second after the server refuses it. These three modes are measured in turn on the same server.
+
+For each mode, the result has the 95th percentiles of the polite client's TTFT and end-to-end latency in
+milliseconds, and how many of its requests were refused. It also has the ratios of the latencies with the
+flood to those with the neighbour. The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,17 +36,17 @@ KEYS = ("polite-key-1", "flood-key-1")
 SV, EN = "oneseek-mini-sv", "oneseek-mini-en"
 MODES = ("idle", "neighbour", "flood")
 PAUSE = 1.0
-"""Seconds after which a refused client of the flood tries again: the smallest value that `Retry-After`
-has.
+"""Seconds after which the flooding client repeats a refused request: the smallest `Retry-After` that the
+server sends.
 """
 
 Ask = Callable[[int], bytes]
-"""Return the request with a given number."""
+"""A function that returns the bytes of the request with a given number."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """The times and refusals of the polite client while another floods the server."""
+    """What the polite client sees in one mode: latencies in seconds, and refused requests of both clients."""
 
     first: list[float] = field(default_factory=list[float])
     whole: list[float] = field(default_factory=list[float])
@@ -51,7 +54,7 @@ class Seen:
     flood_refused: int = 0
 
     def add(self, reply: Reply) -> None:
-        """Record the times of one more answer."""
+        """Record an answer to the polite client: its latencies, or that the server refused the request."""
         if reply.status == 200 and b"data: [DONE]" in reply.body:
             self.first.append(reply.first)
             self.whole.append(reply.total)
@@ -59,7 +62,7 @@ class Seen:
             self.refused += 1
 
     def p95(self) -> dict[str, float]:
-        """Return the 95th percentiles in milliseconds."""
+        """Return the 95th percentiles of the polite client's TTFT and end-to-end latency, in milliseconds."""
         return {
             "ttft": float(np.percentile(self.first, 95)) * 1e3,
             "whole": float(np.percentile(self.whole, 95)) * 1e3,
@@ -67,7 +70,7 @@ class Seen:
 
 
 async def watch(url: str, arguments: argparse.Namespace, mode: str, polite: Ask, other: Ask) -> Seen:
-    """Measure what the polite client sees in one of `MODES`."""
+    """Run one of `MODES` (`idle`, `neighbour` or `flood`), and return what the polite client sees in it."""
     seen = Seen()
     crowd = {"idle": 0, "neighbour": arguments.rows // 2, "flood": arguments.flood}[mode]
     left = iter(range(arguments.answers))
@@ -97,7 +100,7 @@ async def _long(connections: Pool, ask: Ask, seen: Seen, number: int) -> None:
 
 
 def asks(arguments: argparse.Namespace) -> tuple[Ask, Ask]:
-    """Return the requests of the polite client and of the flood."""
+    """Return two functions that make the requests: for the polite client, and for the other client."""
     by_key = arguments.shares == "keys"
     text = "Nummer {}: vem är du, och vad kan du berätta om dig själv och om din dag i dag?"
 
@@ -113,7 +116,7 @@ def asks(arguments: argparse.Namespace) -> tuple[Ask, Ask]:
 
 
 def measure(root: Path, cores: Cores, arguments: argparse.Namespace, turn: int) -> dict[str, Any]:
-    """Measure all modes once, on one server from the checkout in `root`."""
+    """Measure every mode once on one server, which runs the checkout in `root`."""
     options = ["--max-num-seqs", str(arguments.rows), "--max-queue", str(arguments.queue)]
     options += ["--max-model-len", "1024"]
     if arguments.shares == "keys":
@@ -132,7 +135,7 @@ def measure(root: Path, cores: Cores, arguments: argparse.Namespace, turn: int) 
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the fairness benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

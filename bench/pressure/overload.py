@@ -1,16 +1,18 @@
-"""Measures what a refusal costs, and how many requests a server answers at five times its sustainable rate.
+"""Measure what a refused request costs the server, and how many requests it answers at five times its maximum
+rate.
 
     python -m bench.pressure.overload [--rounds 3] [--seconds 8] [--before CHECKOUT]
 
-Server and client have a core each. The peak is what a closed loop of as many streams as there are rows
-reaches; then requests come at `--times` the peak's rate, whatever becomes of them. The goodput is what is
-answered whole, in a second and for each CPU second of the server; on a busy machine the latter is the truer
-figure. Each question comes twice, as those that are refused do.
+The server runs on one core, the client on another. First a closed loop with as many streams as batch slots
+measures the peak rate. Then requests are sent at `--times` the peak rate, however the server answers. Goodput
+is the number of complete answers per second, and per CPU second of the server, which is more precise on a
+busy machine. Each question is sent twice, because real clients repeat refused requests.
 
-A refusal's cost is the CPU time of the server's HTTP thread while one long stream holds the only row of a
-server without a queue, less what the stream takes by itself: `headers` if the header names the adapter,
-`body` if the body does, `routed` if its language decides. With `--before` another checkout takes turns with
-this one. The last line is one JSON object.
+The cost of a refusal is the CPU time of the server's HTTP thread. The server has one batch slot, which a long
+stream occupies, and no queue; the stream's own CPU time is subtracted. There are three cases: a header names
+the adapter (`headers`), the body names it (`body`), or the language of the prompt decides (`routed`). With
+--before, the server of another checkout is measured in turn with this one. The last line of output is one
+JSON object.
 """
 
 from __future__ import annotations
@@ -42,11 +44,11 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "body": (ALIAS, {}),
     "routed": ("oneseek", {}),
 }
-"""Maps each point at which a request is refused to its model and headers."""
+"""Maps each way to name the adapter of a refused request to the request's model and headers."""
 
 
 def questions() -> Iterator[str]:
-    """Yield questions without end. Each comes twice, because clients repeat what is refused."""
+    """Yield questions without end. Each question comes twice, because clients repeat refused requests."""
     for hundred in itertools.count():
         for number in (*range(100), *range(100)):
             shown = (100 * hundred + number) * 7919 % 100_003
@@ -54,7 +56,9 @@ def questions() -> Iterator[str]:
 
 
 async def peak(server: Server, seconds: float, tokens: int, model: str) -> tuple[float, float]:
-    """Return the answers per second of a closed loop, and the answers per CPU second of the server."""
+    """Run a closed loop, and return its answers per second, and its answers per CPU second of the server.
+    Raises `RuntimeError` if the server refuses a request.
+    """
     texts, end, done = questions(), time.perf_counter() + seconds, 0
     async with pool(server.url) as connections:
 
@@ -64,7 +68,8 @@ async def peak(server: Server, seconds: float, tokens: int, model: str) -> tuple
                 reply = await connections.ask(chat(next(texts), tokens, model=model))
                 if reply.status != 200:
                     raise RuntimeError(
-                        f"the server answered with status {reply.status} although the load is below its limit"
+                        f"the server answered with status {reply.status}, although the closed loop has only "
+                        "as many streams as the server has batch slots"
                     )
                 done += 1
 
@@ -74,7 +79,9 @@ async def peak(server: Server, seconds: float, tokens: int, model: str) -> tuple
 
 
 async def overload(server: Server, rate: float, seconds: float, tokens: int, model: str) -> dict[str, Any]:
-    """Send requests at `rate` per second, and count how they end."""
+    """Send requests at `rate` per second, however the server answers. Return the goodput and the number of
+    answers by status.
+    """
     texts, statuses, waits = questions(), Counter[str](), list[float]()
     tasks = set[asyncio.Task[None]]()
     async with pool(server.url) as connections:
@@ -116,8 +123,9 @@ async def overload(server: Server, rate: float, seconds: float, tokens: int, mod
 
 
 async def refusals(server: Server, kind: str, count: int) -> dict[str, float]:
-    """Return the CPU and wall milliseconds of a refusal. Refused requests are sent one after another beside
-    one long stream.
+    """Return the CPU milliseconds and the wall-clock milliseconds that a refused request costs. The requests
+    are sent one after another while a long stream occupies the server. Raises `RuntimeError` if the server
+    does not refuse them.
     """
     model, headers = KINDS[kind]
     texts = questions()
@@ -136,27 +144,28 @@ async def refusals(server: Server, kind: str, count: int) -> dict[str, float]:
     refused = [reply for reply in replies if reply.status == 429]
     if len(refused) < 0.9 * count:
         raise RuntimeError(
-            f"some requests beyond the queue were not refused: {Counter(r.status for r in replies)}, "
+            "the server should refuse every request while its only batch slot is taken, but the answers have "
+            f"the statuses {Counter(r.status for r in replies)}; the first answer is: "
             f"{replies[0].body[:300]!r}"
         )
     return {"cpu_ms": spent / count * 1e3, "wall_ms": wall / count * 1e3}
 
 
 async def _hold(connections: Pool) -> None:
-    """Occupy the server's only place with one stream after another."""
+    """Occupy the server's only batch slot with one stream after another, until this task is cancelled."""
     while True:
         await connections.ask(chat("Berätta en lång saga.", 400, model=ALIAS))
 
 
 async def _idle_rate(server: Server, seconds: float) -> float:
-    """Return the CPU seconds per second that the HTTP thread needs for the stream alone."""
+    """Return the CPU seconds per second that the server's HTTP thread uses for the long stream alone."""
     before = server.event_loop_seconds()
     await asyncio.sleep(seconds)
     return (server.event_loop_seconds() - before) / seconds
 
 
 def measure(root: Path, cores: Cores, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run one round on a server from the checkout in `root`."""
+    """Run one round of all measurements on servers that run the checkout in `root`."""
     python = Path(sys.executable)
     figures: dict[str, Any] = {}
     options = ("--max-num-seqs", str(ROWS), "--max-queue", str(QUEUE), "--max-model-len", "1024")
@@ -178,7 +187,7 @@ def measure(root: Path, cores: Cores, arguments: argparse.Namespace) -> dict[str
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the overload benchmark: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -196,7 +205,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the median of each figure over the rounds."""
+    """Return the median over the rounds of each figure, separately for this checkout and the other one."""
     return {
         name: {
             key: {

@@ -1,12 +1,14 @@
-"""The time to the first token with many more adapters than slots.
+"""Measure the TTFT of a server that has many more adapters than adapter slots.
 
     python -m bench.pressure.slots [--adapters 1000] [--slots 8] [--requests 600] [--clients 2]
 
-Server and client have a core each. The adapters, random ones for a random base, lie in `lora_adapters`; each
-request asks one, drawn by Zipf's law (the n-th most popular with a weight of 1/n). A request whose adapter
-had to be loaded has the header `X-OneSeek-Adapter-Wait`: it is cold. The load itself is what metrics
-say of reading, placing and probing, apart from the wait for its turn. The last line is one JSON object, with
-the time of two starts: the first hashes every adapter, as none records a digest, the second none.
+The server runs on one core, the client on another. The folder `lora_adapters` holds random adapters for a
+random base. Each request names an adapter drawn by Zipf's law: the n-th most popular has the weight 1/n. A
+request is cold if its adapter had to be loaded; its answer then has the header `X-OneSeek-Adapter-Wait`. The
+time of a load without the wait for other loads comes from the server's metrics.
+
+The last line of output is one JSON object. It includes the seconds of two starts: at the first start the
+server hashes every adapter, because no digest is recorded yet, and at the second it hashes none.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ TEXT = "Nummer {}: vem är du, och vad kan du berätta om dig själv och om din 
 
 
 def prepare(site: Path, preset: str, count: int) -> None:
-    """Return a base and `count` adapters in `site`. Makes those that do not exist."""
+    """Write a base and `count` adapters to the folder `site`, unless they exist."""
     if not (site / "models" / "base" / "config.json").exists():
         write_model(site / "models" / "base", PRESETS[preset])
     for number in range(count):
@@ -49,13 +51,15 @@ def prepare(site: Path, preset: str, count: int) -> None:
 
 
 def name_of(number: int) -> str:
-    """Return the alias of the adapter with a given number."""
+    """Return the name of the adapter with a given number."""
     return f"voice-{number}"
 
 
 @contextmanager
 def server(site: Path, arguments: argparse.Namespace, core: int) -> Generator[tuple[Server, float]]:
-    """Start a server on `site`. Yields it with the seconds that its start took."""
+    """Start a server with the base and the adapters in `site`. Yield the server, and the seconds that its
+    start took.
+    """
     port = free_port()
     command = [sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--threads", "1", "--log-level", "warning", "--base-model", "models/base"]
@@ -68,13 +72,13 @@ def server(site: Path, arguments: argparse.Namespace, core: int) -> Generator[tu
 
 
 def popularity(count: int, requests: int) -> Sequence[int]:
-    """Return the adapter that each request names."""
+    """Return the number of the adapter that each request names, drawn by Zipf's law."""
     weights = 1 / np.arange(1, count + 1)
     return np.random.default_rng(7).choice(count, requests, p=weights / weights.sum()).tolist()
 
 
 async def ask_all(url: str, arguments: argparse.Namespace) -> list[Reply]:
-    """Send every request, `clients` of them at a time."""
+    """Send all requests with `clients` of them at a time, and return the answers."""
     left = iter(enumerate(popularity(arguments.adapters, arguments.requests)))
     replies: list[Reply] = []
     async with pool(url) as connections:
@@ -89,7 +93,9 @@ async def ask_all(url: str, arguments: argparse.Namespace) -> list[Reply]:
 
 
 def loads(url: str) -> dict[str, float]:
-    """Return the mean milliseconds of an adapter's load so far, and the histogram bucket that holds 99%."""
+    """Return the number of adapter loads so far, their mean milliseconds, and the upper bound in milliseconds
+    of the histogram bucket below which 99% of them are.
+    """
     with urllib.request.urlopen(url + "/metrics", timeout=60) as response:
         text = response.read().decode()
     name = "oneseek_adapter_load_seconds"
@@ -103,14 +109,16 @@ def loads(url: str) -> dict[str, float]:
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Return the quantiles of `seconds` in milliseconds."""
+    """Return the median and the 99th percentile of `seconds`, in milliseconds. Empty without values."""
     if not seconds:
         return {}
     return {f"p{q}": round(1e3 * float(np.percentile(seconds, q)), 2) for q in (50, 99)}
 
 
 def report(replies: Sequence[Reply], load: dict[str, float], starts: Sequence[float]) -> dict[str, Any]:
-    """Return the results for requests whose adapter was loaded, and for those whose adapter was not."""
+    """Return the results, separately for requests whose adapter was in a slot and for requests that waited
+    for a load.
+    """
     marked = re.compile(rb"x-oneseek-adapter-wait: (\S+)")
     good = [reply for reply in replies if reply.status == 200 and b"data: [DONE]" in reply.body]
     cold = [reply for reply in good if marked.search(reply.head)]
@@ -130,7 +138,7 @@ def report(replies: Sequence[Reply], load: dict[str, float], starts: Sequence[fl
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run the benchmark: parse the command line, measure, and print the result."""
+    """Run the benchmark of adapter slots: parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

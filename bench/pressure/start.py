@@ -1,4 +1,6 @@
-"""Start the server for the pressure benchmarks: the shipped base on one core, and the client on another."""
+"""Start servers for the benchmarks in `bench.pressure`: the server on one CPU core, and the client on
+another.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,30 @@ import psutil
 from bench.servers import Server, free_port, serving
 
 Cores = tuple[int, int]
-"""The CPU core of the server, and that of the client."""
+"""The CPU core of the server, and the CPU core of the client."""
 
 
 def two_cores() -> Cores:
-    """Return the first two cores that this process may use. Raises `RuntimeError` if there is only one."""
+    """Return the first two cores that this process may use. Raises `RuntimeError` if there is only one, or if
+    the system cannot pin processes to cores.
+    """
     if not hasattr(os, "sched_getaffinity"):
-        raise RuntimeError("this benchmark pins its processes, which only Linux does")
+        raise RuntimeError(
+            "this benchmark pins processes to CPU cores, which is supported on Linux only; run it on Linux"
+        )
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise RuntimeError("this benchmark needs two cores: one for the server, one for the client")
+        raise RuntimeError(
+            "this benchmark needs two CPU cores, for the server and the client, but this process may use "
+            "only one"
+        )
     return cores[0], cores[1]
 
 
 @contextmanager
 def pinned(python: Path, cores: Cores, work: Path, root: Path, *options: str) -> Generator[Server]:
-    """Start a server from the checkout in `root` on the first of `cores`, and move this process to the
-    second.
+    """Start a server from the checkout in `root` on the first of `cores`, and pin this process to the second.
+    Stop the server when the `with` block ends.
     """
     port = free_port()
     os.sched_setaffinity(0, {cores[1]})
@@ -55,10 +64,11 @@ def cpu_seconds(server: Server) -> float:
 def take_turns(
     arguments: argparse.Namespace, measure: Callable[[Path, int], dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the result of `measure` in each of `--rounds`, for this checkout and for `--before` if it is
-    given.
+    """Call `measure` in each of `--rounds` rounds, for this checkout and for that of `--before` if it is
+    given. Return the results of both, by `now` and `before`.
 
-    It gets the checkout's folder and the number of the round, from 0; which comes first alternates.
+    `measure` gets the checkout's folder and the number of the round, from 0. The order of the checkouts
+    alternates.
     """
     arguments.work.mkdir(parents=True, exist_ok=True)
     roots = {"now": Path(__file__).resolve().parents[2]}

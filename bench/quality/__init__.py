@@ -1,1 +1,3 @@
-"""Checks over HTTP if a server routes to the right adapter, and what right and wrong adapters answer."""
+"""Check over HTTP whether a server routes requests to the right adapter, and compare the answers of right and
+wrong adapters.
+"""

@@ -15,20 +15,24 @@ from bench.text.prompts import count_words
 
 @dataclass(frozen=True, slots=True)
 class QualityAnswer:
-    """The answer to one question."""
+    """The answer of a model to a question."""
 
     question: LanguageQuestion
     asked: str
     """The model that the request named."""
     answered_by: str
-    """Alias of the adapter that answered: from the header if there is one, else the body's `model`."""
+    """Alias of the adapter that answered: from the receipt in OneSeek's answer if there is one, else the
+    body's `model`.
+    """
     text: str
 
 
 def ask_all(
     endpoint: Endpoint, model: str, asked: Sequence[LanguageQuestion], tokens: int, at_once: int
 ) -> list[QualityAnswer]:
-    """Send each question to `model` with greedy decoding. Raises `TargetError` if one gets no answer."""
+    """Send each question to `model` with greedy decoding, and return the answers. Raises `TargetError` if a
+    request fails.
+    """
     with ThreadPoolExecutor(at_once) as pool:
         pending = [pool.submit(_ask, endpoint, model, question, tokens) for question in asked]
         return [answer.result() for answer in pending]
@@ -43,7 +47,7 @@ def _ask(endpoint: Endpoint, model: str, question: LanguageQuestion, tokens: int
 
 
 def log_probability_per_word(endpoint: Endpoint, model: str, passages: Sequence[str]) -> float | None:
-    """Return the mean log probability, in nats, of a word of `passages`. None if the server has no
+    """Return the mean log probability of a word in `passages`, in nats. None if the server does not support
     `prompt_logprobs`.
     """
     total, words = 0.0, 0
@@ -64,5 +68,8 @@ def _post(endpoint: Endpoint, path: str, body: dict[str, Any]) -> dict[str, Any]
     status, content = endpoint.call(path, body, {"X-OneSeek-Receipt": "body"})
     if status != 200:
         said = content.decode(errors="replace")[:300]
-        raise TargetError(f"{endpoint.url}{path} answered {status} for model {body['model']!r}: {said}")
+        raise TargetError(
+            f"{endpoint.url}{path} answered a question for the model {body['model']!r} with status {status}: "
+            f"{said}"
+        )
     return json.loads(content)

@@ -1,11 +1,14 @@
-"""`oneseek bench quality`: routing accuracy, language fidelity, identity, and what a wrong adapter costs.
+"""`oneseek bench quality`: measure routing accuracy, language fidelity, identity, and what a wrong adapter
+costs.
 
     oneseek bench quality --url http://127.0.0.1:8000
     oneseek bench quality --start oneseek --out quality.json
     oneseek bench quality --adapter en=my-en --adapter sv=my-sv --identity OneSeek --least routing=0.95
 
-Questions and judge are the suite's own. The last line of standard output is one JSON object. Exit codes: 0, 1
-if the server fails or a score is below its --least, 2 for a mistake in the command.
+Fidelity is the share of answers in the language of the question, and identity the share that give the right
+name. The questions and the language detector belong to the benchmark, not to the server. The last line of
+standard output is one JSON object. Exit codes: 0; 1 if the server fails or a score is below its --least; 2
+for a mistake in the command.
 """
 
 from __future__ import annotations
@@ -36,38 +39,42 @@ PASSAGES = 6
 
 @dataclass(frozen=True, slots=True)
 class QualityOptions:
-    """Number of questions, and maximum length of answers."""
+    """Options of a quality benchmark: the questions to ask, and the length of answers."""
 
     tokens: int = 48
-    """Maximum tokens of an answer."""
+    """Maximum number of tokens in an answer."""
     count: int = 0
     """Number of questions of each kind in each language. 0: all of them."""
     at_once: int = 8
     identity: str = "OneSeek"
-    """Name with which an adapter should identify itself."""
+    """Name by which an adapter should introduce itself."""
 
     def __post_init__(self) -> None:
         for name, least in (("tokens", 1), ("count", 0), ("at_once", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)} is too small; use at least {least}")
+                raise ValueError(
+                    f"the option {name} {getattr(self, name)} is too small; use at least {least}"
+                )
         if not self.identity:
-            raise ValueError("identity is empty: give the name that the adapters should answer with")
+            raise ValueError(
+                "--identity is empty; give the name by which the adapters should introduce themselves"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """All scores of one run."""
+    """All scores of a quality benchmark."""
 
     routing: Mapping[str, QualityShare]
-    """Maps each kind of question to the share that the right adapter answered. Empty if the server does not
-    route.
+    """Maps each kind of question to the share of questions that the right adapter answered. Empty if the
+    server is not OneSeek, because only OneSeek routes by language.
     """
     scores: Sequence[VoiceScores]
     costs: Sequence[WrongAdapterCost]
 
     def worst(self, name: str) -> float | None:
-        """Return the worst score of `routing` over the kinds, or of `fidelity` or `identity` over the right
-        adapters.
+        """Return the lowest score called `name`: of `routing` over the kinds of questions, of `fidelity` or
+        `identity` over the right adapters. None if nothing was judged.
         """
         if name == ROUTING:
             found = [kind.share for kind in self.routing.values()]
@@ -114,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Ask the questions, judge the answers, and print the result. Returns the exit code."""
+    """Ask the questions, score the answers, and print the result. Return the exit code."""
     return guarded("quality", build_parser(), _quality, given)
 
 
@@ -140,15 +147,16 @@ def _least(entries: list[str]) -> dict[str, float]:
             bound = -1.0
         if name not in (ROUTING, FIDELITY, IDENTITY) or not 0 <= bound <= 1:
             raise BenchMistakeError(
-                f"--least {name}={value} is invalid; use routing, fidelity or identity, from 0 to 1"
+                f"--least {name}={value} is invalid; use routing, fidelity or identity with a number from 0 "
+                "to 1"
             )
         found[name] = bound
     return found
 
 
 def judge_server(target: TargetServer, options: QualityOptions) -> QualityReport:
-    """Send all questions to the base and to every adapter. Raises `TargetError` if an adapter is unknown
-    or a request fails.
+    """Send all questions to the base and to the adapter of each language, and score the answers. Raises
+    `TargetError` if a language has no adapter or a request fails.
     """
     right = {language: target.adapter_for(language) for language in FILES}
     routing = _routing(target, right, options) if target.kind == "oneseek" else {}
@@ -175,7 +183,7 @@ def _routing(
 
 
 def lines(report: QualityReport, missed: Mapping[str, float | None]) -> list[str]:
-    """Return the report as lines of text, with missed goals first."""
+    """Return the report as lines of text, beginning with the scores in `missed`, which are too low."""
     found = [f"MISSED: {name} is {value}" for name, value in missed.items()]
     found += [f"routing, {kind:<9} {_show(own)}" for kind, own in report.routing.items()]
     found.append(f"{'voice':<24}{'asked in':<10}{'same language':<22}{'identity':<22}{'nats a word':<12}")
@@ -201,7 +209,7 @@ def _show(found: QualityShare) -> str:
 
 
 def to_json(report: QualityReport) -> dict[str, Any]:
-    """Return the whole result as JSON."""
+    """Return all scores as a JSON object."""
 
     def shown(own: QualityShare) -> dict[str, Any]:
         return asdict(own) | {"share": own.share, "interval": own.interval}

@@ -1,6 +1,6 @@
-"""In which of the suite's languages an answer is, by the function words that the other one does not have.
+"""Detect whether an answer is in English or in Swedish, by function words that only one of the languages has.
 
-Independent of the server's own detector, so that a fault there cannot hide here.
+The detector is independent of the one in the server, so that an error there is not hidden here.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
     "en": frozenset(ENGLISH.split()),
     "sv": frozenset(SWEDISH.split()),
 }
-"""Maps each language code to common words that only it has."""
+"""Maps each language code to common words that the other language does not have."""
 LETTERS = frozenset("åäö")
-"""Letters of Swedish. A word with one of them counts as Swedish."""
+"""Letters that Swedish has and English has not. A word with such a letter counts as Swedish."""
 
 
 def language_of(text: str) -> str:
-    """Return the language that has more of its words in `text`. Empty if both have as many."""
+    """Return the code of the language that has more words in `text`. Empty if both have equally many."""
     words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.casefold().replace("\u2019", "'"))
     counts = {code: sum(word in held for word in words) for code, held in FUNCTION_WORDS.items()}
     counts["sv"] += sum(not LETTERS.isdisjoint(word) for word in words)

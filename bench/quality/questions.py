@@ -1,6 +1,7 @@
-"""Questions with a known language, written for the suite: about the model itself, plain ones, and terse ones.
+"""Questions with a known language, for the quality benchmark: about the model's identity, plain ones, and
+terse ones.
 
-No adapter of the project was trained on them.
+They were written for this benchmark, and no adapter of OneSeek was trained on them.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ TERSE: Mapping[str, tuple[str, ...]] = {
         "hur börjar jag",
     ),
 }
-"""Questions of two to four words, whose language is the hardest to detect."""
+"""Questions of two to four words for each language. Their language is the hardest to detect."""
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageQuestion:
-    """One question with its language and kind."""
+    """A question with its language and its kind."""
 
     text: str
     language: str
@@ -73,7 +74,9 @@ class LanguageQuestion:
 
 
 def questions(kind: QuestionKind, count: int = 0) -> list[LanguageQuestion]:
-    """Return the first `count` questions of `kind` in each language. 0: all of them."""
+    """Return the first `count` questions of `kind` (`identity`, `plain` or `terse`) in each language. With 0,
+    return all of them.
+    """
     found: list[LanguageQuestion] = []
     for language in FILES:
         held = {"identity": IDENTITY, "terse": TERSE}.get(kind)

@@ -1,4 +1,4 @@
-"""Compute scores from answers, without I/O."""
+"""Compute the scores of a quality benchmark from its answers, without I/O."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bench.quality.ask import QualityAnswer
 from bench.quality.language import language_of
 
 NORMAL_95 = 1.959964
-"""Two-sided 95% of the standard normal distribution."""
+"""Quantile of the standard normal distribution for a two-sided 95% interval."""
 
 
 def wilson(right: int, of: int) -> tuple[float, float]:
-    """Return the 95% interval (Wilson, 1927) of the share of `right` among `of`, which is at least 1."""
+    """Return the 95% interval of a share of `right` out of `of` (Wilson, 1927). `of` must be at least 1."""
     share, square = right / of, NORMAL_95**2
     middle = (share + square / (2 * of)) / (1 + square / of)
     half = NORMAL_95 * math.sqrt(share * (1 - share) / of + square / (4 * of**2)) / (1 + square / of)
@@ -23,19 +23,19 @@ def wilson(right: int, of: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class QualityShare:
-    """A share (count of total) with its 95% Wilson interval."""
+    """A share, such as the share of right answers, with its 95% Wilson interval."""
 
     right: int
     of: int
 
     @property
     def share(self) -> float | None:
-        """The share, between 0 and 1. None if nothing was judged."""
+        """The share, from 0 to 1. None if there are no answers."""
         return self.right / self.of if self.of else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Lower and upper bound of the share's interval."""
+        """Lower and upper bound of the share's 95% interval. None if there are no answers."""
         return wilson(self.right, self.of) if self.of else None
 
 
@@ -46,19 +46,23 @@ def share(answers: Sequence[QualityAnswer], good: Callable[[QualityAnswer], bool
 
 @dataclass(frozen=True, slots=True)
 class VoiceScores:
-    """The scores of one voice (an adapter or the base) for questions in one language."""
+    """The scores of one model, an adapter or the base, for questions in one language."""
 
     voice: str
     language: str
     """The language of the questions."""
     right: bool
-    """True if this is the adapter for the questions' language."""
+    """True if the model is the adapter for the language of the questions."""
     fidelity: QualityShare
     """Share of answers in the language of the question."""
     identity: QualityShare
-    """Share of answers to identity questions that give the right name, in the language of the question."""
+    """Share of answers to identity questions that have the right name and are in the language of the
+    question.
+    """
     log_probability: float | None
-    """Mean log probability, in nats, of a word of the suite's passages in that language."""
+    """Mean log probability of a word in the benchmark's passages in this language, in nats. None if the
+    server does not support it.
+    """
 
 
 def score_voice(
@@ -69,7 +73,9 @@ def score_voice(
     identity: str,
     log_probability: float | None,
 ) -> VoiceScores:
-    """Score the answers of an adapter, or of the base, to questions in `language`."""
+    """Score a model's answers to the questions in `language`. `right` is true if the model is the adapter for
+    it.
+    """
     own = [answer for answer in answers if answer.question.language == language]
     about = [answer for answer in own if answer.question.kind == "identity"]
 
@@ -84,7 +90,7 @@ def score_voice(
 
 @dataclass(frozen=True, slots=True)
 class WrongAdapterCost:
-    """The cost of a wrong adapter: the scores of the right adapter minus those of the wrong one."""
+    """What a wrong adapter costs: the scores of the right adapter minus the scores of the wrong adapter."""
 
     language: str
     right: str
@@ -92,11 +98,13 @@ class WrongAdapterCost:
     fidelity: float
     identity: float
     perplexity_ratio: float | None
-    """Perplexity per word with the wrong adapter, divided by that with the right one."""
+    """Perplexity per word with the wrong adapter, divided by that with the right adapter. None if it was not
+    measured.
+    """
 
 
 def wrong_costs(scores: Sequence[VoiceScores]) -> list[WrongAdapterCost]:
-    """Compare the right adapter with the base and every other adapter, for each language."""
+    """Compare the right adapter of each language with the base and with every other adapter."""
     return [
         _cost(right, wrong)
         for right in scores

@@ -1,3 +1,3 @@
-"""Writes a measurement's progress, table, report.json and report.html, without measuring; `bench.cli`
-imports it.
+"""Write the progress, the table, report.json and report.html of a benchmark, without measuring. `bench.cli`
+imports this package.
 """

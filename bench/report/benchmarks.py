@@ -1,8 +1,8 @@
-"""Writes the generated parts of BENCHMARKS.md from the reports that are kept in bench/reports.
+"""Write the generated sections of BENCHMARKS.md from the reports in the folder bench/reports.
 
     python -m bench.report.benchmarks --write BENCHMARKS.md
 
-A report goes to bench/reports by hand: `oneseek bench compare … --out bench/reports/DATE-NAME.json`.
+Reports are put into that folder by hand: `oneseek bench compare … --out bench/reports/DATE-NAME.json`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from bench.report.headlines import ROWS, HeadlineRow, KeptReport
 REPORTS = Path(__file__).parents[1] / "reports"
 PLACE = "bench/reports"
 BY_HAND = f"{PLACE}/measurements.md"
-"""Page that describes the measurements whose ratios were entered by hand."""
+"""Page that describes the measurements whose ratios were entered by hand into a report."""
 HEAD = ("what", "ratio", "goal", "date", "machine", "command")
 PARTS = ("headlines", "details")
 
 
 def kept(folder: Path = REPORTS) -> Iterator[tuple[str, KeptReport]]:
-    """Return every report in `folder` with its name: dated ones first, newest first, then the others."""
+    """Yield the name and the contents of every report in `folder`: first those whose name begins with a date,
+    newest first, then the others.
+    """
     for path in sorted(
         folder.glob("*.json"), key=lambda path: (path.stem[0] in digits, path.stem), reverse=True
     ):
@@ -52,30 +54,36 @@ def headlines(found: Sequence[HeadlineRow]) -> str:
 
 
 def sections(folder: Path = REPORTS) -> str:
-    """Return the details of every report as Markdown."""
+    """Return the details of every report (machine, command, figures) as Markdown."""
     parts = [line for name, report in kept(folder) for line in details(name, report, f"{PLACE}/{name}.json")]
     return "\n".join(parts).rstrip()
 
 
 def written(document: str, folder: Path = REPORTS) -> str:
-    """Return the document with both generated parts replaced. Raises `ValueError` if a marker is missing."""
+    """Return BENCHMARKS.md with its two generated sections replaced. Raises `ValueError` if a marker comment
+    is missing.
+    """
     for part, made in zip(PARTS, (headlines(rows(folder)), sections(folder)), strict=True):
         begin, end = marks(part)
         before, found, rest = document.partition(begin)
         _, closed, after = rest.partition(end)
         if not found or not closed:
-            raise ValueError(f"BENCHMARKS.md has no place for the {part}: put {begin} and {end} into it")
+            raise ValueError(
+                f"the document lacks the marker comments of the section {part}; add {begin} and {end} to it"
+            )
         document = f"{before}{begin}\n{made}\n{end}{after}"
     return document
 
 
 def marks(part: str) -> tuple[str, str]:
-    """Return the two comments that mark the beginning and the end of a generated part."""
+    """Return the two comments that mark the beginning and the end of a generated section."""
     return f"<!-- {part}: made by python -m bench.report.benchmarks -->", f"<!-- end of {part} -->"
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Print the table of headline ratios, or write both generated parts into a document."""
+    """Print the table of headline ratios. With --write, write the two generated sections into a document
+    instead.
+    """
     parser = argparse.ArgumentParser(description="The generated parts of BENCHMARKS.md.")
     parser.add_argument("--write", type=Path, metavar="FILE", help="document with the marks of both parts")
     path: Path | None = parser.parse_args(given).write

@@ -1,4 +1,4 @@
-"""The details of each kept report in BENCHMARKS.md: the machine, the command and every figure."""
+"""Write the details of a report for BENCHMARKS.md: the machine, the command and every figure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bench.suite.rounds import SHARE
 
 
 def details(name: str, report: KeptReport, path: str) -> list[str]:
-    """Return lines of Markdown: a heading, what was measured where, and tables. None for a report without
-    figures.
+    """Return the details of a report as lines of Markdown: a heading, the machine, the command, and tables of
+    figures. Empty for a kind of report that has no tables.
     """
     kind = report.get("schema", report.get("bench", ""))
     if kind not in TABLES:
@@ -119,7 +119,7 @@ TABLES: Mapping[str, Callable[[KeptReport], Iterator[str]]] = {
     "oneseek-bench-compare/2": _compare,
     "oneseek-bench-tax/1": _tax,
 }
-"""Maps each kind of a report to the function that makes its tables."""
+"""Maps each kind of report to the function that writes its tables."""
 
 
 def _limits(shares: Mapping[str, float | None]) -> Iterator[str]:

@@ -1,5 +1,5 @@
-"""report.json: everything that was measured, and where, as one JSON object. docs/benchmarking.md describes
-it.
+"""Build report.json: everything that was measured, on which machine, as one JSON object. docs/benchmarking.md
+describes its fields.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from bench.target.probe import TargetServer
 
 SCHEMA = "oneseek-bench/1"
 ABOUT = ("oneseek_build_info", "oneseek_device_info", "vllm:cache_config_info")
-"""Metrics of a server whose labels describe it."""
+"""Names of metrics whose labels describe the server, such as its version and its device."""
 
 
 def environment(python: Path) -> dict[str, Any]:
-    """Return what readers need to judge the figures: machine, versions of packages, load average and
-    command.
+    """Return what readers need to judge the figures: the date, the machine, package versions, load average
+    and command.
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -41,7 +41,7 @@ def _load_average() -> tuple[float, ...]:
 
 
 def describe_target(target: TargetServer) -> dict[str, Any]:
-    """Return how the server describes itself in /version, /health and its metrics."""
+    """Return how the server describes itself in /version, in the list of its models and in its metrics."""
     infos = {name: dict(labels) for name, labels, _ in scrape(target.endpoint) if name in ABOUT}
     return {
         "url": target.url,
@@ -63,8 +63,8 @@ def report(
     limit: float | None,
     limit_of: Callable[[ScenarioResult], float | None] | None = None,
 ) -> dict[str, Any]:
-    """Return the whole report. `limit` is the highest rate of the machine in tokens per second, if known.
-    Without it, `limit_of` gives the limit of each run.
+    """Return the whole report. `limit` is the machine's highest possible rate in tokens per second, from a
+    flag. If it is None, `limit_of` computes the limit of each run.
     """
     failed = [result.scenario.name for result in results if result.failed]
     return {
@@ -105,7 +105,9 @@ def _scenario(result: ScenarioResult, limit: float | None) -> dict[str, Any]:
 
 
 def request_row(record: RequestRecord) -> dict[str, Any]:
-    """Return one request as JSON. Times are in milliseconds; `at_ms` counts from the run's start."""
+    """Return the record of a request as JSON. Times are in milliseconds; `at_ms` counts from the start of the
+    run.
+    """
     gaps = sorted(record.gaps)
     return {
         "number": record.number,

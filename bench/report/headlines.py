@@ -1,7 +1,4 @@
-"""The table of headline ratios: one row for each kind of ratio of each report that is kept in bench/reports.
-
-`bench.report.benchmarks` writes it into BENCHMARKS.md.
-"""
+"""Build the table of headline ratios for BENCHMARKS.md, from the reports in bench/reports."""
 
 from __future__ import annotations
 
@@ -19,27 +16,27 @@ GPU_GOALS = {
 MIXED_GOAL = "0.92"
 COMPARED_FIGURES = {"tokens_per_second": "tokens/s", "ttft_p50_ms": "TTFT p50"}
 DROPPED = frozenset({"--out", "--work", "--commit", "--resume"})
-"""Flags whose values are paths or addresses of one machine."""
+"""Flags that are left out of a quoted command, because their values apply to one machine only."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadlineRow:
-    """One headline ratio, or the same ratio at several loads."""
+    """A row of the table of headline ratios: a ratio, or the same ratio at several loads."""
 
     says: str
     ratio: str
     goal: str
-    """The goal: the lowest acceptable ratio, or for times the highest. Empty if there was no goal."""
+    """The lowest acceptable ratio, or for a time the highest. Empty if there was no goal."""
     date: str
     machine: str
     command: str
     link: str
-    """Link to the details of the ratio."""
+    """Link to the details of the measurement."""
 
 
 def gpu_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
-    """Return OneSeek's tokens per second divided by those of `vllm serve`, and by its own without an
-    adapter.
+    """Return the rows of a GPU report: OneSeek's token rate divided by that of `vllm serve`, and OneSeek's
+    rate with adapters divided by its own without.
     """
     rates = {(p["server"], p["scenario"], p["streams"]): p["tokens_per_second"] for p in report["points"]}
     command = report["commands"][0]
@@ -61,7 +58,9 @@ def gpu_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
 def _over(
     rates: Mapping[tuple[str, str, int], float | None], one: tuple[str, str], other: tuple[str, str]
 ) -> str:
-    """Return the ratios at every number of streams that both sides have."""
+    """Return the ratios of the rate of `one` to that of `other`, at every number of streams that both were
+    measured with.
+    """
     found = [
         f"{rate / under:.2f} at {streams} streams"
         for (server, scenario, streams), rate in rates.items()
@@ -71,7 +70,7 @@ def _over(
 
 
 def compare_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
-    """Return B divided by A for the figures that are headlines, at every point."""
+    """Return the rows of a comparison: the ratio B / A of each headline figure at every measuring point."""
     about = (report["date"][:10], machine(report), f"`{short(report['command'])}`", link)
     sides = f"`{report['b']}` / `{report['a']}`"
     return [
@@ -88,12 +87,14 @@ def compare_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
 
 
 def compared_points(report: KeptReport) -> Sequence[KeptReport]:
-    """The points of a comparison; one of schema 1 is its only point."""
+    """Return the measuring points of a comparison. A report of schema 1 has no list of points, and is one
+    point itself.
+    """
     return report.get("points", [report])
 
 
 def point_name(point: KeptReport) -> str:
-    """The load of a point, and its endpoint if that is not chat."""
+    """Return the load of a measuring point as text, with its endpoint unless that is chat."""
     load = point["load"]
     name = f"{load['users']} user{'s' if load['users'] > 1 else ''}" if load["users"] else f"{load['rate']}/s"
     endpoint = point.get("endpoint", "chat")
@@ -101,7 +102,9 @@ def point_name(point: KeptReport) -> str:
 
 
 def tax_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
-    """Return the ratio of every state to the server without adapters."""
+    """Return the rows of a report of `oneseek bench tax`: the token rate in each state divided by that
+    without adapters.
+    """
     about = (report["date"][:10], machine(report), f"`{short(report['command'])}`", link)
     return [
         HeadlineRow(f"adapters: {state} / off, tokens/s", interval(found["tokens_per_second"]), "", *about)
@@ -110,7 +113,9 @@ def tax_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
 
 
 def recorded_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
-    """Return ratios that were recorded by hand. Each has a section on the page of measurements."""
+    """Return the rows of a report that was entered by hand. Each links to its section in
+    bench/reports/measurements.md.
+    """
     return [
         HeadlineRow(
             row["says"], row["ratio"], row["goal"], row["date"], row["machine"], f"`{row['command']}`",
@@ -127,18 +132,18 @@ ROWS: Mapping[str, Callable[[KeptReport, str], list[HeadlineRow]]] = {
     "oneseek-bench-tax/1": tax_rows,
     "oneseek-bench-recorded/1": recorded_rows,
 }
-"""Maps each kind of a report to the function that makes its rows."""
+"""Maps each kind of report to the function that makes its rows for the table of headline ratios."""
 
 
 def machine(report: KeptReport) -> str:
-    """Return the cores or the GPU of a measurement, and how busy they were."""
+    """Return the machine of a report as text: its cores, its GPU or else its CPU, and the load average."""
     host, load = report["host"], report["load_average"]
     busy = f", load {load[0]:g}" if load else ""
     return f"{host['cores']} cores of {host['gpu']['name'] if host['gpu'] else host['cpu']}{busy}"
 
 
 def interval(ratio: Mapping[str, float]) -> str:
-    """Format a ratio with its bounds."""
+    """Format a ratio with the bounds of its interval."""
     return f"{_digits(ratio['ratio'])} ({_digits(ratio['low'])} to {_digits(ratio['high'])})"
 
 
@@ -147,7 +152,7 @@ def _digits(value: float) -> str:
 
 
 def short(command: str) -> str:
-    """Return a command without paths and addresses of one machine."""
+    """Return a command without flags whose values apply to one machine only, such as paths."""
     words = command.split(" ")
     kept = [
         word

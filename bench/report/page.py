@@ -1,7 +1,7 @@
-"""report.html: the report with plots, in one file that opens without a network.
+"""Build report.html: the report with plots, in one file that can be opened offline.
 
-The plots are uPlot's (vendor/uplot.json says which release). Everything is inside the file: no address is
-loaded.
+The plots use uPlot (its version is in vendor/uplot.json). Scripts and styles are inside the file, so the page
+loads nothing from the network.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from bench.report.table import lines
 
 HERE = Path(__file__).parent
 KEPT = ("number", "answered_by", "asked", "outcome", "at_ms", "ttft_ms", "e2e_ms")
-"""Fields of each request that the plots need."""
+"""Fields of each request that the plots use."""
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """Return the whole HTML document."""
+    """Return a report as a whole HTML document."""
     parts = {
         "style": _read("vendor/uPlot.min.css") + _read("page.css"),
         "table": html.escape("\n".join(lines(report))),
@@ -40,7 +40,9 @@ def _read(name: str) -> str:
 
 
 def _embedded(value: object) -> str:
-    """Return JSON for a script element. No text in it can end the element."""
+    """Return a value as JSON for an HTML script element. `<` is escaped, so that no text can end the
+    element.
+    """
     return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
 
 
@@ -71,8 +73,8 @@ def _plotted(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _loads(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return latency by load: the points of every ramp, and one point for each scenario that was measured
-    once.
+    """Return the points of the plots of latency by load, grouped by scenario: one point for each load at
+    which a scenario was measured.
     """
     points: dict[str, list[dict[str, Any]]] = {}
     for found in report["scenarios"]:

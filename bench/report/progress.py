@@ -1,4 +1,6 @@
-"""A progress line: rewritten in place on a terminal, otherwise printed every few seconds."""
+"""Show progress as a line that is rewritten in place on a terminal, and otherwise printed every few
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,14 @@ from typing import TextIO
 from bench.load.records import LoadProgress
 
 EVERY = 5.0
-"""Seconds between lines if the stream is not a terminal."""
+"""Seconds between progress lines if the output is not a terminal."""
 
 
 @dataclass(slots=True)
 class ProgressLine:
-    """Progress of a run called `label` with `total` requests. 0 if the number is unknown."""
+    """Shows the progress of a run called `label` with `total` requests. `total` is 0 if the number is not
+    known in advance.
+    """
 
     label: str
     total: int = 0
@@ -25,7 +29,7 @@ class ProgressLine:
     _width: int = 0
 
     def show(self, progress: LoadProgress) -> None:
-        """Print how far the run is."""
+        """Print the progress of the run."""
         now = time.monotonic()
         live = self.stream.isatty()
         if not live and now - self._shown < EVERY:
@@ -49,7 +53,7 @@ class ProgressLine:
         return ", ".join([*parts, f"{rate:.0f} tokens/s, {seconds:.0f} s"])
 
     def end(self) -> None:
-        """End the progress line, so that further output begins on a new line."""
+        """Clear the progress line on a terminal, so that other output can follow."""
         if self._width:
             self.stream.write("\r" + " " * self._width + "\r")
             self.stream.flush()

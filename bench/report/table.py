@@ -1,4 +1,4 @@
-"""Format a report as lines of text."""
+"""Format a report as lines of text for the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Row = Mapping[str, Any]
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the failures, the table with a row for each adapter below its scenario, and the notes."""
+    """Return the lines of a report: failures, a table with a row for each scenario and rows for its adapters,
+    ramps, and notes.
+    """
     rows: list[tuple[str, ...]] = [HEAD]
     for found in report["scenarios"]:
         rows.append(_row(found))

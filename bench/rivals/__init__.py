@@ -1,1 +1,3 @@
-"""Runs other programs on the same weights, each in its own environment; nothing imports them."""
+"""Scripts that run other LLM servers and libraries on the same weights as OneSeek, each in its own Python
+environment. No other package imports them.
+"""

@@ -1,11 +1,12 @@
-"""Writes a Mistral checkpoint as GGUF for llama.cpp: the same weights, every matrix in Q4_0 or in 16 bits.
+"""Write a Mistral checkpoint as a GGUF file for llama.cpp, with the same weights in Q4_0 or in 16 bits.
 
     ENV/bin/python -m bench.rivals.gguf models/random models/random.gguf
     ENV/bin/python -m bench.rivals.gguf models/random models/random-f16.gguf --type F16
 
-ENV needs `gguf`, `safetensors` and `ml_dtypes`. One packed tensor is in memory at a time. With a tokenizer of
-bytes (`bench.random_model`'s) or of pieces (Mistral's) its vocabulary and the chat template go along; without
-one, llama.cpp is given token ids.
+ENV is a Python environment with `gguf`, `safetensors` and `ml_dtypes`. Only one converted tensor is in memory
+at a time. If the checkpoint has a byte-level tokenizer (as from `bench.random_model`) or a SentencePiece-like
+one (as Mistral's), the file also gets its vocabulary and chat template. Without a tokenizer, llama.cpp
+accepts only token ids.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ gguf: Any = import_module("gguf")  # of the rival's environment, not of ours
 import_module("ml_dtypes")  # NumPy learns bfloat16 from it
 
 BLOCK, BLOCK_BYTES = 32, 18
-"""Number of weights in a Q4_0 block, and its bytes: a half-precision scale and 32 times 4 bits."""
+"""Number of weights in a Q4_0 block, and the bytes of a block: a half-precision scale and 32 values of 4
+bits.
+"""
 ROWS_BYTES = 64 << 20
 PLAIN = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -48,8 +51,8 @@ IN_A_LAYER = {
 
 
 def write_gguf(model: Path, out: Path, kind: str = "Q4_0") -> None:
-    """Write `model` as the GGUF file `out`, through a temporary file. `kind` is the type of its matrices:
-    `Q4_0` or `F16`.
+    """Write the checkpoint `model` as the GGUF file `out`, through a temporary file. `kind` is the format of
+    its matrices: `Q4_0` or `F16`.
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     partial = out.with_name(out.name + ".partial")
@@ -96,7 +99,7 @@ def _describe(writer: Any, config: dict[str, Any]) -> None:
 
 
 def _tensors(model: Path, config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], Any]]:
-    """Yield every tensor: llama.cpp's name for it, its shape, and a slice to read it from."""
+    """Yield every tensor: its name in llama.cpp, its shape, and a safetensors slice to read it from."""
     index = model / "model.safetensors.index.json"
     files = {"model.safetensors"}
     if index.is_file():
@@ -147,8 +150,8 @@ def _matrix(
 
 
 def _interleaved(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
-    """Reorder the rows of whole heads as llama.cpp needs them: values that are rotated together are
-    neighbours.
+    """Reorder the rows of a query or key matrix for llama.cpp, which needs the two values that RoPE rotates
+    together side by side.
     """
     halves = rows.reshape(-1, 2, head_dim // 2, rows.shape[1])
     return halves.swapaxes(1, 2).reshape(rows.shape)

@@ -1,4 +1,4 @@
-"""Convert the vocabulary and the chat template of a `tokenizer.json` to GGUF."""
+"""Write the vocabulary and the chat template of a `tokenizer.json` to a GGUF file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ SPECIAL_IDS = {
 
 
 def write_vocabulary(writer: Any, model: Path, kinds: Any) -> None:
-    """Give `writer` every token of the tokenizer in `model`, its merges, special ids and chat template.
+    """Pass the tokens, merges, special ids and chat template of the tokenizer in the folder `model` to
+    `writer`.
 
-    `kinds` is gguf's `TokenType`. Raises `ValueError` for a tokenizer that is not a BPE of bytes or pieces.
+    `kinds` is the class `TokenType` of the package `gguf`. Raises `ValueError` if the tokenizer is not a BPE.
     """
     document = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
     settings = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
     if document["model"]["type"] != "BPE":
         raise ValueError(
-            f"{model}/tokenizer.json must hold a BPE vocabulary, but it holds {document['model']['type']!r}"
+            f"{model}/tokenizer.json has a tokenizer of the type {document['model']['type']!r}, but only BPE "
+            "can be converted; use another model"
         )
     special = {token["id"]: token["content"] for token in document["added_tokens"] if token["special"]}
     tokens = {number: token for token, number in document["model"]["vocab"].items()} | special
@@ -51,7 +53,7 @@ def write_vocabulary(writer: Any, model: Path, kinds: Any) -> None:
 
 
 def _of_bytes(document: Mapping[str, Any]) -> bool:
-    """True if the tokens use GPT-2's alphabet of bytes. False if they use a mark for a space."""
+    """True if the tokenizer is byte-level like GPT-2's. False if it marks spaces like SentencePiece."""
     steps = document.get("pre_tokenizer") or {}
     return any(step["type"] == BYTES for step in (steps, *steps.get("pretokenizers", ())) if "type" in step)
 

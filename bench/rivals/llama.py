@@ -1,11 +1,12 @@
-"""Measures llama.cpp on a GGUF file. Reads from standard input what to measure, and answers with JSON lines.
+"""Measure llama.cpp on a GGUF file: read tasks from standard input, and write the results as JSON lines.
 
     ENV/bin/python -m bench.rivals.llama models/random.gguf --threads 2 --context 1024
 
-Lines are JSON objects: {"prompt": 512, "tokens": 32} computes a prompt of random tokens in one go and then so
-many tokens one by one, and answers with the seconds of the prompt and of each token; {"ids": [...]} answers
-with the logits after them; an empty line ends it. The first answer says what llama.cpp found in the CPU.
-ENV needs `llama-cpp-python`, built from source for this machine.
+ENV is a Python environment with `llama-cpp-python`, built from source for this machine. The first line of
+output describes llama.cpp and the CPU features that it uses. Each line of input is a JSON object. {"prompt":
+512, "tokens": 32} computes a prompt of 512 random tokens and then 32 tokens one by one, and returns the
+seconds of the prompt and of each token. {"ids": [...]} computes these tokens and returns the logits after the
+last one. An empty line ends the process.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SEED = 1
 
 
 class Llama:
-    """A GGUF model with a single sequence, in llama.cpp."""
+    """A GGUF model in llama.cpp, with a single sequence."""
 
     def __init__(self, path: Path, threads: int, context: int, batch: int) -> None:
         llama_cpp.llama_backend_init()
@@ -36,36 +37,40 @@ class Llama:
         settings.use_mmap = True
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), settings)
         if not self._model:
-            raise RuntimeError(f"llama.cpp cannot load {path}")
+            raise RuntimeError(f"llama.cpp cannot load the model {path}; give a GGUF file")
         options = llama_cpp.llama_context_default_params()
         options.n_ctx, options.n_batch, options.n_ubatch = context, batch, batch
         options.n_threads = options.n_threads_batch = threads
         self._context = llama_cpp.llama_init_from_model(self._model, options)
         if not self._context:
-            raise RuntimeError(f"llama.cpp cannot make a context of {context} tokens")
+            raise RuntimeError(f"llama.cpp cannot allocate a context of {context} tokens; lower --context")
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model)))
         self.load_seconds = time.perf_counter() - began
         self._random = random.Random(SEED)
 
     def compute(self, tokens: Sequence[int]) -> None:
-        """Compute `tokens` as the continuation of the sequence."""
+        """Compute `tokens` as the continuation of the tokens computed so far."""
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
         status = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(tokens)))
         if status:
-            raise RuntimeError(f"llama_decode returned {status}")
+            raise RuntimeError(
+                f"llama.cpp failed to compute tokens: llama_decode returned the status {status}"
+            )
         llama_cpp.llama_synchronize(self._context)
 
     def forget(self) -> None:
-        """Clear the tokens that llama.cpp has computed so far."""
+        """Forget all tokens computed so far."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
 
     def logits(self) -> list[float]:
-        """Return the logits of the last token."""
+        """Return the logits after the last computed token."""
         pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
         return [float(pointer[i]) for i in range(self.vocabulary)]
 
     def measure(self, prompt: int, tokens: int) -> dict[str, Any]:
-        """Return the seconds for a prompt, and for each token after it."""
+        """Compute a random prompt and `tokens` random tokens after it one by one. Return the seconds of the
+        prompt, and of each step.
+        """
         self.forget()
         began = time.perf_counter()
         self.compute([self._random.randrange(10, self.vocabulary - 10) for _ in range(prompt)])
@@ -79,7 +84,7 @@ class Llama:
 
 
 def main() -> None:
-    """Load the model, report that it is ready, and answer each line of standard input."""
+    """Load the model, describe llama.cpp, and then answer each line of standard input."""
     parser = argparse.ArgumentParser(description="llama.cpp, told over standard input what to measure")
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)
@@ -104,7 +109,7 @@ def main() -> None:
 
 
 def _ignore(level: int, text: bytes, data: object) -> None:
-    """Receive a line of llama.cpp's log and drop it."""
+    """Drop a line of llama.cpp's log."""
 
 
 def _answer(what: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""Runs llama.cpp's HTTP server from the package `xllamacpp`, if the program `llama-server` is not installed.
+"""Run llama.cpp's HTTP server from the package `xllamacpp`, on machines without the program `llama-server`.
 
     ENV/bin/python -m bench.rivals.llama_server base.gguf --port 8001 --streams 16 --context 32768
 
-ENV needs `xllamacpp`. Its wheel for Linux is built without AVX-512 and AMX, so a build from source is
-faster. The settings are those that `llama-server` is started with.
+ENV is a Python environment with `xllamacpp`. Its wheel for Linux is built without AVX-512 and AMX, so a build
+from source is faster. The server gets the same settings as `llama-server` does in a benchmark.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Run the server until the process gets a signal to stop."""
+    """Run the HTTP server until the process gets a signal to stop."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", type=Path)
     parser.add_argument("--port", type=int, required=True)

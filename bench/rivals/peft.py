@@ -1,8 +1,11 @@
-"""transformers + PEFT with `adapter_names`: one batch whose rows use different adapters, bfloat16.
+"""Measure the decode speed of transformers + PEFT in bfloat16, with a batch whose sequences use different
+adapters.
 
     python -m bench.rivals.peft MODEL en=PATH sv=PATH
 
-Prints one JSON object: batch size → decode tokens per second (median step, context 128). Needs torch.
+The script passes the adapter of each sequence to `generate` as `adapter_names`. It prints a JSON object that
+maps each batch size to decode tokens per second (median step, context of 128 tokens). It needs torch,
+transformers and peft.
 """
 
 from __future__ import annotations
@@ -18,13 +21,13 @@ CONTEXT, STEPS, WARMUP = 128, 40, 6
 
 
 def main() -> None:
-    """Measure batches of 1, 8 and 32 rows."""
+    """Measure batches of 1, 8 and 32 sequences, and print the result as JSON."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 
     class Clock(StoppingCriteria):
-        """Records the time of every decoding step."""
+        """Records the time of every decode step."""
 
         def __init__(self) -> None:
             self.times: list[float] = []

@@ -1,10 +1,11 @@
-"""Serves transformers + PEFT over HTTP in a common way: one answer at a time, with its adapter loaded for it.
+"""Serve transformers + PEFT over HTTP in a simple, common way: one request at a time, whose adapter is loaded
+for it.
 
     ENV/bin/python -m bench.rivals.peft_service MODEL --port 8001 en=PATH sv=PATH
 
-The base stays in memory. Each request loads its adapter from disk, generates, and takes the adapter off
-again. It streams chats as OpenAI's API does, and no more than the suite asks for. ENV needs torch,
-transformers, peft, starlette and uvicorn.
+The base stays in memory. For each request, the service loads the adapter from disk, generates the answer, and
+removes the adapter again. It streams chats in the format of OpenAI's API, with only the features that the
+benchmark uses. ENV is a Python environment with torch, transformers, peft, starlette and uvicorn.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class PeftService:
         self.context = int(self._base.config.max_position_embeddings)
 
     def models(self) -> list[dict[str, Any]]:
-        """Return the list of models in OpenAI's format."""
+        """Return the base and its adapters as a list of models in OpenAI's format."""
         named = [("base", None), *((name, "base") for name in self._adapters)]
         return [
             {"id": name, "object": "model", "parent": parent, "max_model_len": self.context}
@@ -41,7 +42,7 @@ class PeftService:
         ]
 
     def answer(self, body: dict[str, Any]) -> Iterator[bytes]:
-        """Yield the events of one streamed chat."""
+        """Generate the answer to a chat, and yield its server-sent events."""
         text: str = self._tokenizer.apply_chat_template(
             body["messages"], tokenize=False, add_generation_prompt=True
         )
@@ -61,8 +62,8 @@ class PeftService:
         yield b"data: [DONE]\n\n"
 
     def _generate(self, body: dict[str, Any], inputs: Any) -> Iterator[str]:
-        """Yield the text of each token. `generate` runs in a thread with a streamer, as transformers
-        documents it.
+        """Yield the text of each token. `generate` runs in a thread and passes on the tokens through a
+        streamer, as in the documentation of transformers.
         """
         from peft import PeftModel
 
@@ -86,7 +87,9 @@ def _one_piece_a_token(tokenizer: Any) -> Any:
     from transformers.generation.streamers import BaseStreamer
 
     class Pieces(BaseStreamer):
-        """Passes on the text of each token at once. Skips the first text, which is the prompt."""
+        """Passes on the text of each token as soon as it is generated. The first tokens are skipped, because
+        they are the prompt.
+        """
 
         def __init__(self) -> None:
             self._pieces: queue.Queue[str | None] = queue.Queue()
@@ -138,7 +141,7 @@ def build(service: PeftService) -> Any:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Load the base, and run the HTTP server."""
+    """Load the base, and run the HTTP server of the service."""
     import uvicorn
 
     parser = argparse.ArgumentParser(description="transformers + PEFT, an adapter loaded for each request")

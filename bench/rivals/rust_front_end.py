@@ -1,4 +1,4 @@
-"""vLLM's Rust front end: the environment in which vLLM's server starts it."""
+"""Find vLLM's Rust front end, and the environment variables with which vLLM's server starts it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 
 def rust_front_end(python: Path, adapter_folders: Sequence[Path]) -> dict[str, str]:
-    """Environment for the front end that `VLLM_RUST_FRONTEND_PATH` names, by default the package's own of
-    `python`. It loads adapters from beneath `adapter_folders`.
+    """Return the environment variables that make vLLM's server use its Rust front end.
 
-    Raises `RuntimeError` if there is none: it comes with vLLM's CUDA wheels.
+    The program is the one that `VLLM_RUST_FRONTEND_PATH` names, by default that of the vLLM package of
+    `python`. It may load adapters from folders below `adapter_folders`. Raises `RuntimeError` if the program
+    does not exist; only vLLM's CUDA wheels contain it.
     """
     named = os.environ.get("VLLM_RUST_FRONTEND_PATH")
     if named is None:
@@ -21,8 +22,8 @@ def rust_front_end(python: Path, adapter_folders: Sequence[Path]) -> dict[str, s
         named = str(Path(found.stdout.strip() or ".") / "vllm-rs")
     if not Path(named).is_file():
         raise RuntimeError(
-            f"{named} is missing: vLLM's Rust front end comes with its CUDA wheels; name the file vllm-rs "
-            "of one of the same version in VLLM_RUST_FRONTEND_PATH"
+            f"vLLM's Rust front end {named} does not exist; only vLLM's CUDA wheels have it. Set the "
+            "variable VLLM_RUST_FRONTEND_PATH to the file vllm-rs from a CUDA wheel of the same version"
         )
     return {
         "VLLM_USE_RUST_FRONTEND": "1",

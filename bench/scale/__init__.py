@@ -1,1 +1,3 @@
-"""A model of a fleet, driven by measured step times: what a load needs, at what latency and cost."""
+"""Simulate a fleet of servers with measured step times: how many replicas a load needs, and its latency and
+cost.
+"""

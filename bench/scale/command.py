@@ -1,4 +1,4 @@
-"""`oneseek bench scale`: what fleet a load needs, at what latency and cost, by a model.
+"""`oneseek bench scale`: estimate by simulation how many servers a load needs, with their latency and cost.
 
     oneseek bench scale --start oneseek --measure times.json --rate 20
     oneseek bench scale --times times.json --rate 200 --adapters 100 --price 0.7
@@ -6,9 +6,10 @@
     oneseek bench scale --times times.json --rate 50 --replicas 2 --autoscale 40
     oneseek bench scale --check
 
-Step times come from a file, or are measured on a server. --check runs one and two real servers at half and
-at 80% of their load beside the model. The last line of standard output is one JSON object. Exit codes: 0; 1
-if no fleet keeps the service level or a check is off by more than 15%; 2 for a mistake in the command.
+The times of engine steps come from a file, or are measured on a server. --check compares the simulation with
+one and with two real servers, at 50% and at 80% of their capacity. The last line of standard output is one
+JSON object. Exit codes: 0; 1 if no fleet keeps the service level, or if the simulation is off by more than
+15%; 2 for a mistake in the command.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from bench.text.prompts import LengthSpread
 SCHEMA = "oneseek-bench-scale/1"
 MODEL = "a model, not a measurement: real runs can check it with 1 and 2 replicas (--check), and no further"
 THREADS = ("--threads", "1")
-"""Options of each server in a check. Two of them share a machine with two cores."""
+"""Flags of each server in a check: one thread, so that two servers can share a machine with two cores."""
 COLUMNS = (
     f"{'replicas':>8}{'tokens/s':>11}{'requests/s':>12}{'TTFT p50':>10}{'p95 ms':>9}{'gap p95':>9}"
     f"{'cold':>7}{'cached':>8}{'per 1M':>9}  level"
@@ -168,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measure step times if asked to, simulate the fleet, and print the result. Returns the exit code."""
+    """Measure step times if needed, simulate the fleet, and print the result. Return the exit code."""
     return guarded("scale", build_parser(), _run, given)
 
 
@@ -185,9 +186,11 @@ def _limits(arguments: argparse.Namespace) -> ReplicaLimits:
 
 
 def _times(arguments: argparse.Namespace) -> StepTimes:
-    """Read step times from a file, or measure them on a server."""
+    """Return the step times: read from the file of --times, or measured on a server."""
     if arguments.times and (arguments.measure or arguments.start or arguments.url):
-        raise BenchMistakeError("--times holds measured step times; remove --measure, --start and --url")
+        raise BenchMistakeError(
+            "--times cannot be combined with --measure, --start or --url, because its file has the step times"
+        )
     if arguments.times:
         times = read_times(arguments.times)
     else:
@@ -225,7 +228,7 @@ def _sizes(arguments: argparse.Namespace) -> list[int]:
         return [int(word) for word in arguments.replicas.split(",") if word]
     except ValueError:
         raise BenchMistakeError(
-            f"--replicas {arguments.replicas!r} is invalid; use numbers separated by commas"
+            f"--replicas {arguments.replicas!r} is invalid; use whole numbers separated by commas"
         ) from None
 
 
@@ -237,7 +240,7 @@ def _scale(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.autoscale:
         if len(sizes) != 1 or arguments.autoscale <= sizes[0]:
             raise BenchMistakeError(
-                f"--autoscale {arguments.autoscale} needs a single smaller number in --replicas"
+                f"--autoscale {arguments.autoscale} needs --replicas with a single, smaller number"
             )
         scaling = Autoscaling(
             arguments.autoscale, target=arguments.target_load, start_seconds=arguments.start_seconds
@@ -294,9 +297,11 @@ def _to_json(found: FleetTry, price: float) -> dict[str, Any]:
 
 
 def _check(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare the simulation with real servers of one thread each."""
+    """Compare the simulation with one and with two real servers, which run on one thread each."""
     if arguments.url or arguments.times:
-        raise BenchMistakeError("--check starts its own servers; remove --url and --times")
+        raise BenchMistakeError(
+            "--check cannot be combined with --url or --times, because it starts and measures its own servers"
+        )
     limits, found = _limits(arguments), list[ModelCheck]()
     head = f"{'replicas':>8}{'load':>6}{'rate':>8}{'tokens/s':>10}{'model':>9}{'TTFT p50':>10}{'model':>8}"
     print(f"{head}  within 15%")

@@ -1,4 +1,4 @@
-"""Measure the step times of running servers, and compare real runs with the simulation."""
+"""Measure the step times of running servers, and compare runs on real servers with their simulation."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ from bench.text.prompts import LengthSpread
 
 STREAMS = (1, 2, 4, 8, 16)
 SINGLES = 24
-"""Number of requests, sent one after another, from which TTFT is fitted as a line over prompt tokens."""
+"""Number of requests, sent one after another, from which TTFT is fitted as a line over the number of prompt
+tokens.
+"""
 PROMPTS = LengthSpread(median=40, sigma=0.8, least=8, most=160)
-"""Number of words in the prompts. They differ widely, so that the fitted line is accurate."""
+"""Number of words in the prompts. It varies widely, so that the line fitted to TTFT is accurate."""
 WAVE = LengthSpread(median=48, sigma=0, least=48, most=48)
-"""Answer tokens of requests that start and end together, so that each step decodes a known number of rows."""
+"""Answer tokens of requests that start and end together, so that each step decodes a known number of
+sequences.
+"""
 SCENARIO = ServingScenario("scale", "both languages, for step times")
 CHECKED = (1, 2)
-"""Numbers of replicas that are also measured with real servers."""
+"""Numbers of replicas for which the simulation is compared with real servers."""
 LOADS = (0.5, 0.8)
 TOLERANCE = 0.15
 
@@ -40,7 +44,9 @@ TOLERANCE = 0.15
 async def measure_times(
     targets: Sequence[TargetServer], limits: ReplicaLimits, seed: int = 0, load: float = 0.0
 ) -> StepTimes:
-    """Measure the step times of equal servers, all at the same time. Raises `TargetError` if one fails."""
+    """Measure the step times of equal servers, all at the same time. Raises `TargetError` if a
+    request fails.
+    """
     decode: dict[int, float] = {}
     first: list[tuple[int, float]] = []
     for streams in (count for count in STREAMS if count <= limits.max_num_seqs):
@@ -56,7 +62,9 @@ async def measure_times(
 
 
 async def measure_capacity(targets: Sequence[TargetServer], limits: ReplicaLimits, seed: int) -> float:
-    """Return the requests per second of one replica that always has work."""
+    """Return the capacity of a replica: the requests per second that it completes when its batch is always
+    full.
+    """
     streams = limits.max_num_seqs
     runs = await _together(targets, LoadShape(users=streams, requests=4 * streams), seed)
     return statistics.fmean(
@@ -76,13 +84,15 @@ async def _together(
     )
     for target, result in zip(targets, results, strict=True):
         if result.figures.total.failed:
-            raise TargetError(f"{target.url}: {next(iter(result.figures.faults), 'a request failed')}")
+            raise TargetError(
+                f"measuring {target.url} failed: {next(iter(result.figures.faults), 'a request failed')}"
+            )
     return [result.run.records for result in results]
 
 
 def decode_gaps(records: Sequence[RequestRecord]) -> list[float]:
-    """Return the seconds of each token while all of `records` decode: from the last first token to the first
-    end.
+    """Return the seconds per token while all of `records` decode: after the last of them has its first token,
+    and before the first of them ends.
     """
     since = max(record.arrivals[0] for record in records)
     until = min(record.arrivals[-1] for record in records)
@@ -90,8 +100,9 @@ def decode_gaps(records: Sequence[RequestRecord]) -> list[float]:
 
 
 def _gaps(records: Sequence[RequestRecord], since: float = 0.0, until: float = math.inf) -> list[float]:
-    """Return the seconds per token between `since` and `until`. A piece of several tokens is divided "
-    "evenly."""
+    """Return the seconds of each token between `since` and `until`. The time of a chunk with several tokens
+    is divided evenly among them.
+    """
     return [
         gap / events
         for record in records
@@ -102,7 +113,7 @@ def _gaps(records: Sequence[RequestRecord], since: float = 0.0, until: float = m
 
 
 def mean_times(before: StepTimes, after: StepTimes) -> StepTimes:
-    """Return the mean of step times that were measured before and after a run."""
+    """Return the mean of the step times measured before a run and those measured after it."""
     return StepTimes(
         before.rows,
         tuple((a + b) / 2 for a, b in zip(before.decode, after.decode, strict=True)),
@@ -115,22 +126,24 @@ def mean_times(before: StepTimes, after: StepTimes) -> StepTimes:
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """Figures of one real run, with those of its simulation."""
+    """Figures of a run on real servers, and of its simulation."""
 
     replicas: int
     load: float
-    """Load as a share of the replicas' capacity."""
+    """Load as a fraction of the capacity of the replicas."""
     rate: float
     """Number of requests that arrive per second."""
     real_tokens_per_second: float
     real_ttft_p50: float
-    """Median TTFT of the real run, in seconds."""
+    """Median TTFT on the real servers, in seconds."""
     model_tokens_per_second: float
     model_ttft_p50: float
 
     @property
     def errors(self) -> tuple[float, float]:
-        """Relative error of the simulation: its throughput and TTFT divided by the real ones, minus 1."""
+        """Relative errors of the simulation in throughput and in median TTFT: simulated value divided by real
+        value, minus 1.
+        """
         return (
             self.model_tokens_per_second / self.real_tokens_per_second - 1,
             self.model_ttft_p50 / self.real_ttft_p50 - 1,
@@ -138,24 +151,31 @@ class ModelCheck:
 
     @property
     def holds(self) -> bool:
-        """True if the errors of throughput and TTFT are within the tolerance."""
+        """True if the errors of the simulation in throughput and TTFT are at most `TOLERANCE`."""
         return all(abs(error) <= TOLERANCE for error in self.errors)
 
 
 async def send_run(
     targets: Sequence[TargetServer], rate: float, seconds: float, seed: int
 ) -> list[RequestRecord]:
-    """Send Poisson arrivals to `targets` in turn. Raises `TargetError` if a request fails."""
+    """Send requests to `targets` in turn, with Poisson arrivals at `rate` per second, and return the records.
+    Raises `TargetError` if a request fails.
+    """
     options = PlanOptions(seed=seed, ask="names", prompt=PROMPTS)
     times = arrival_times(rate, seconds, Random(f"check/{seed}"))
     if len(times) < 2 * len(targets):
-        raise ValueError(f"{seconds} seconds of load have only {len(times)} requests; raise --check-seconds")
+        raise ValueError(
+            f"a run of {seconds} seconds has only {len(times)} requests, which is too few; raise "
+            "--check-seconds"
+        )
     planned = Planner(SCENARIO, targets[0], options).plan(0, times).requests
     return await _drive_all(targets, planned)
 
 
 def check_run(records: Sequence[RequestRecord], plan: FleetPlan, share: float, rate: float) -> ModelCheck:
-    """Simulate a real run with its arrivals and lengths, and compare the two."""
+    """Simulate a run on real servers with the same arrivals and lengths, and compare the simulation with the
+    run.
+    """
     start = min(record.intended for record in records)
     requests = [
         FleetRequest(
@@ -180,7 +200,7 @@ async def _drive_all(
     records = [record for run in runs for record in run.records]
     for record in records:
         if record.outcome != "completed":
-            raise TargetError(f"request {record.number} failed: {record.fault}")
+            raise TargetError(f"request {record.number} to a server under test failed: {record.fault}")
     return sorted(records, key=lambda record: record.intended)
 
 

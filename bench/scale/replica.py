@@ -1,4 +1,6 @@
-"""One simulated replica: continuous batching with chunked prefill, adapter slots, and a prefix cache."""
+"""Simulate a server of a fleet: continuous batching with chunked prefill, adapter slots, and a
+prefix cache.
+"""
 
 from __future__ import annotations
 
@@ -15,42 +17,44 @@ from bench.scale.workload import FleetRequest
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLimits:
-    """The limits of a replica."""
+    """The limits of a simulated server: its batch, its adapter slots and its prefix cache."""
 
     max_num_seqs: int = 32
     max_num_batched_tokens: int = 512
-    """Maximum number of prompt and decode tokens in one step. Default: that of the embedded engine."""
+    """Maximum number of prompt and decode tokens in an engine step. The default is that of OneSeek's embedded
+    engine.
+    """
     slots: int = 8
-    """Number of adapters that can be resident at once."""
+    """Number of adapters that the server can hold at once."""
     cached_tokens: int = 32768
-    """Number of tokens that the prefix cache holds for sessions."""
+    """Number of tokens of earlier conversation turns that the prefix cache can hold."""
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "slots"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is too small; use at least 1")
+                raise ValueError(f"replica limit {name} {getattr(self, name)} is too small; use at least 1")
 
 
 @dataclass(slots=True)
 class FleetProgress:
-    """A request while a replica works on it."""
+    """A request that a simulated server works on, with what has been computed so far."""
 
     request: FleetRequest
     replica: int
     prefill_left: int = 0
     made: int = 0
     first: float = -1.0
-    """Simulated time of the request's first token, in seconds."""
+    """Simulated time of the request's first token, in seconds. -1 before."""
     end: float = -1.0
-    """Simulated time of its last token, in seconds. -1 until it has ended."""
+    """Simulated time of the request's last token, in seconds. -1 before."""
     cold: bool = False
-    """True if the replica had to load its adapter first."""
+    """True if the server had to load the request's adapter first."""
     cached: int = 0
     """Number of the request's prompt tokens that were in the prefix cache."""
 
 
 class Replica:
-    """Accepts requests and computes them in steps, as long as the simulation runs."""
+    """A simulated server, which accepts requests and computes them in engine steps."""
 
     def __init__(
         self,
@@ -72,7 +76,9 @@ class Replica:
         env.process(self._steps())
 
     def submit(self, request: FleetRequest) -> FleetProgress:
-        """Accept a request that arrives now."""
+        """Accept a request that arrives at the current simulated time. Return its progress, which the
+        simulation updates.
+        """
         progress = FleetProgress(request, self.number)
         self.load += 1
         self._env.process(self._arrive(progress))
@@ -112,7 +118,9 @@ class Replica:
             self._count(decoding, chunks)
 
     def _chunks(self, budget: int) -> list[tuple[FleetProgress, int]]:
-        """Return the parts of unfinished prompts for the next step, in order of arrival."""
+        """Return the chunks of unfinished prompts for the next step, at most `budget` tokens in total, in
+        order of arrival. Each is a request with a number of tokens.
+        """
         found: list[tuple[FleetProgress, int]] = []
         for one in self._running:
             if one.prefill_left and budget > 0:
@@ -151,8 +159,8 @@ class Replica:
 
 @dataclass(slots=True)
 class SimulatedFleet:
-    """The replicas that accept requests."""
+    """The simulated servers that accept requests."""
 
     replicas: list[Replica] = field(default_factory=list[Replica])
     version: int = 0
-    """Number that increases whenever a replica starts or stops."""
+    """Number that increases whenever a simulated server is added or removed."""

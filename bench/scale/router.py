@@ -1,4 +1,4 @@
-"""Choose a replica for a request: in turn, the least loaded one, or the one with its adapter and session."""
+"""Choose a replica for a request: in turn, by the least load, or by where its adapter and its session are."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from bench.scale.replica import Replica, SimulatedFleet
 from bench.scale.workload import FleetRequest
 
 BOUND = 1.25
-"""A replica gets at most this many times the mean load, plus one request, because it holds an adapter or a
-session.
+"""Limit for routing by adapter or session: a replica with more than this many times the mean load, plus one
+request, is passed over.
 """
 
 
 class FleetRouter(Protocol):
-    """Chooses a replica for each request."""
+    """Interface of routers, which choose a replica for each request."""
 
     def choose(self, request: FleetRequest, in_flight: int) -> Replica:
-        """Return the replica for `request`. The fleet is working on `in_flight` requests."""
+        """Return the replica for `request`. `in_flight` is the number of unfinished requests in the fleet."""
         ...
 
 
@@ -42,17 +42,17 @@ class LeastLoaded:
         self._fleet = fleet
 
     def choose(self, request: FleetRequest, in_flight: int) -> Replica:
-        """Return the first of the least loaded replicas."""
+        """Return the replica with the fewest unfinished requests, the first if there are several."""
         return min(self._fleet.replicas, key=lambda replica: replica.load)
 
 
 class Affinity:
-    """Choose the replica that had the session, else the adapter's home replica, unless too many requests wait
-    there.
+    """Chooses the replica that served the session last, or else the home replica of the request's adapter,
+    unless it has too many requests.
 
-    Homes are by rendezvous hashing (Thaler and Ravishankar, 1998), with the bound on loads of consistent
-    hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2018): the first replica in the
-    adapter's order that has no more than 1.25 times the mean load, and one request.
+    Homes are assigned by rendezvous hashing (Thaler and Ravishankar, 1998): each adapter has an order of the
+    replicas. The request goes to the first replica in this order that has at most 1.25 times the mean load
+    plus one request, as in consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2018).
     """
 
     def __init__(self, fleet: SimulatedFleet) -> None:
@@ -61,7 +61,9 @@ class Affinity:
         self._sessions: dict[int, Replica] = {}
 
     def choose(self, request: FleetRequest, in_flight: int) -> Replica:
-        """Return the session's replica, or the first one with room in the order of the adapter."""
+        """Return the replica of the request's session if it has room, or else the first replica with room in
+        the order of the request's adapter.
+        """
         if self._version != self._fleet.version:
             self._version, self._orders = self._fleet.version, {}
         most = BOUND * in_flight / len(self._fleet.replicas) + 1

@@ -1,4 +1,4 @@
-"""Find the smallest fleet that keeps a service level."""
+"""Find the smallest fleet that keeps a service level in the simulation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class FleetTry:
-    """The result of simulating one size of the fleet."""
+    """The result of simulating a fleet of one size."""
 
     replicas: int
     figures: FleetFigures
@@ -22,13 +22,15 @@ class FleetTry:
 
 
 def keeps(figures: FleetFigures, level: ServiceLevel) -> bool:
-    """True if TTFT and the answers' mean gaps are within `level` at the 95th percentile."""
+    """True if the 95th percentiles of TTFT and of the answers' mean inter-token latency are within
+    `level`.
+    """
     first, gap = figures.ttft_ms, figures.gap_ms
     return (first is None or first.p95 <= level.ttft_ms) and (gap is None or gap.p95 <= level.itl_ms)
 
 
 def try_fleet(plan: FleetPlan, requests: Sequence[FleetRequest], level: ServiceLevel) -> FleetTry:
-    """Simulate one size of the fleet."""
+    """Simulate a fleet of `plan.replicas` replicas, and check whether it keeps the service level."""
     figures = simulate(plan, requests)
     return FleetTry(plan.replicas, figures, keeps(figures, level))
 
@@ -36,9 +38,11 @@ def try_fleet(plan: FleetPlan, requests: Sequence[FleetRequest], level: ServiceL
 def smallest_fleet(
     plan: FleetPlan, requests: Sequence[FleetRequest], level: ServiceLevel, show: Callable[[FleetTry], None]
 ) -> list[FleetTry]:
-    """Double the replicas from `plan.replicas` on until the level holds, then halve the distance.
+    """Double the number of replicas from `plan.replicas` until the fleet keeps the service level, then search
+    between the last two sizes by bisection.
 
-    The last of the list is the smallest that holds; if none up to 1,000 does, it is the largest tried.
+    Return all fleets that were simulated. The last is the smallest that keeps the level; if no fleet up to
+    1,000 replicas does, the list has only the largest.
     """
     tries: dict[int, FleetTry] = {}
 

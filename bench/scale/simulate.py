@@ -1,4 +1,4 @@
-"""Simulate a fleet under a load, with a fixed number of replicas or with autoscaling."""
+"""Simulate a fleet of servers under a load, with a fixed number of replicas or with autoscaling."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ from bench.scale.workload import FleetRequest
 
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
-    """Rules of the autoscaler: when it starts and stops replicas."""
+    """Rules of the simulated autoscaler: when it starts and stops replicas."""
 
     most: int
-    """Maximum number of replicas. The minimum is the fleet's own number."""
+    """Maximum number of replicas. The minimum is `FleetPlan.replicas`."""
     target: float = 8.0
-    """Number of unfinished requests that each replica should have."""
+    """Number of unfinished requests per replica that the autoscaler aims for."""
     interval: float = 15.0
     """Seconds between two decisions of the autoscaler."""
     start_seconds: float = 60.0
-    """Seconds from the decision until a new replica is ready."""
+    """Seconds from the decision to start a replica until it is ready."""
     quiet_seconds: float = 300.0
-    """Seconds that fewer replicas must suffice before one is removed."""
+    """Seconds for which fewer replicas must have been enough before the autoscaler stops one."""
 
     def __post_init__(self) -> None:
         for name in ("most", "target", "interval"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"autoscaling {name} {getattr(self, name)} is invalid; use a number above 0")
+                raise ValueError(
+                    f"the autoscaling option {name} {getattr(self, name)} is invalid; use a number above 0"
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """The parameters of a simulation."""
+    """The parameters of a simulated fleet."""
 
     replicas: int
     times: StepTimes
@@ -49,17 +51,17 @@ class FleetPlan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.replicas <= 1000:
-            raise ValueError(f"replicas {self.replicas} is out of range; use 1 to 1,000")
+            raise ValueError(f"replicas {self.replicas} is out of range for a fleet; use 1 to 1,000")
         if self.router not in ROUTERS:
-            raise ValueError(f"router {self.router!r} is unknown; use one of {', '.join(ROUTERS)}")
+            raise ValueError(f"the router {self.router!r} is unknown; use one of {', '.join(ROUTERS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class FleetFigures:
-    """The results of a simulation."""
+    """The results of simulating a fleet."""
 
     replicas: float
-    """Mean number of replicas over the run."""
+    """Mean number of replicas over the simulated time."""
     most_replicas: int
     requests: int
     seconds: float
@@ -68,19 +70,19 @@ class FleetFigures:
     requests_per_second: float
     ttft_ms: MsSpread | None
     gap_ms: MsSpread | None
-    """Mean seconds between two tokens, for each answer."""
+    """Mean inter-token latency of each answer, in milliseconds: statistics over all answers."""
     cold: float
-    """Share of requests whose adapter had to be loaded."""
+    """Share of the requests whose adapter had to be loaded first."""
     cached: float
-    """Share of prompt tokens that a prefix cache held."""
+    """Share of the prompt tokens that were found in a prefix cache."""
 
     def cost_per_million(self, price: float) -> float:
-        """Cost of a million answer tokens, if a replica costs `price` an hour."""
+        """Return the cost of a million answer tokens if a replica costs `price` an hour."""
         return self.replicas * price / (3600 * self.tokens_per_second) * 1e6
 
 
 def simulate(plan: FleetPlan, requests: Sequence[FleetRequest]) -> FleetFigures:
-    """Run the simulation until every request has ended. The same input gives the same figures."""
+    """Simulate the fleet until every request has ended. The same input gives the same figures."""
     return _Run(plan, requests).result()
 
 
@@ -110,7 +112,9 @@ class _Run:
         return self._figures(seconds)
 
     def _count(self) -> None:
-        """Add up the seconds that replicas cost: each from the decision to start it until it stops."""
+        """Add up the time for which replicas are paid since the last call. A replica costs from the decision
+        to start it until it is stopped.
+        """
         since, self._counted = self._env.now - self._counted, self._env.now
         self._replica_seconds += (len(self._fleet.replicas) + self._starting) * max(0.0, since)
 
@@ -152,7 +156,7 @@ class _Run:
         self._most = max(self._most, len(self._fleet.replicas))
 
     def _scale(self, by: Autoscaling) -> Generator[Any, Any, None]:
-        """Check the load at every interval, and start or stop replicas."""
+        """Run the autoscaler: check the load at every interval, and start or stop replicas."""
         while True:
             yield self._env.timeout(by.interval)
             now = len(self._fleet.replicas)
@@ -175,7 +179,9 @@ class _Run:
         self._add()
 
     def _remove(self) -> None:
-        """Stop the least loaded replica. It gets no new requests and finishes those it has."""
+        """Stop the replica with the fewest unfinished requests. It gets no new requests, but finishes those
+        that it has.
+        """
         gone = min(self._fleet.replicas, key=lambda replica: replica.load)
         gone.draining = True
         self._fleet.replicas.remove(gone)

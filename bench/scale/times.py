@@ -1,4 +1,6 @@
-"""The times of a replica's steps: measured on a server, stored as JSON, and used by the simulation."""
+"""The times of a server's engine steps, which are measured, stored as JSON, and used by the simulation of a
+fleet.
+"""
 
 from __future__ import annotations
 
@@ -15,37 +17,46 @@ SCHEMA = "oneseek-bench-times/1"
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """Seconds that a replica needs for its work, depending on what a step contains."""
+    """Seconds that a server needs for an engine step, depending on what the step contains, and for the work
+    around it.
+    """
 
     rows: tuple[int, ...]
-    """Numbers of sequences that decode together, in ascending order."""
+    """Numbers of sequences in a decode step for which the time was measured, in ascending order."""
     decode: tuple[float, ...]
-    """Seconds of a decode step for each number in `rows`."""
+    """Seconds of a decode step for each number of sequences in `rows`."""
     prompt_token: float
-    """Seconds that each prompt token adds to a step."""
+    """Seconds by which each prompt token prolongs a step."""
     chunk: float
-    """Seconds that each part of a prompt adds to a step, besides the time for its tokens."""
+    """Seconds by which each chunk of a prompt prolongs a step, besides the time for its tokens."""
     overhead: float
-    """Seconds between a request's arrival and the engine: HTTP, routing, chat template, tokenizing."""
+    """Seconds between the arrival of a request and its arrival at the engine: HTTP, routing, chat template,
+    tokenizing.
+    """
     load: float = 0.0
-    """Seconds to load an adapter that is not resident."""
+    """Seconds to load an adapter that the server does not hold."""
 
     def __post_init__(self) -> None:
         if not self.rows or len(self.rows) != len(self.decode) or list(self.rows) != sorted(set(self.rows)):
             raise ValueError(
-                f"rows {self.rows} are invalid; give at least one, in ascending order, each with its seconds"
+                f"step times are invalid: rows {self.rows} must be ascending, with one time in decode for "
+                "each"
             )
         if self.rows[0] < 1 or min(self.decode) <= 0:
-            raise ValueError(f"rows {self.rows}, decode {self.decode} are invalid; all must be above 0")
+            raise ValueError(
+                f"step times are invalid: rows {self.rows} and decode {self.decode} must all be above 0"
+            )
         for name in ("prompt_token", "chunk", "overhead", "load"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} {getattr(self, name)} is negative; use 0 or more")
+                raise ValueError(
+                    f"step time {name} {getattr(self, name)} is invalid; use a finite number, 0 or more"
+                )
 
     def decode_step(self, rows: int) -> float:
-        """Seconds of a decode step of `rows` sequences; 0 for none.
+        """Return the seconds of a decode step for `rows` sequences. 0 for no sequences.
 
-        Interpolates between the measured points. Beyond the last two it goes on as between them, and never
-        falls.
+        Between the measured numbers of sequences the time is interpolated linearly. Beyond the largest it
+        continues with the last slope, which is at least 0.
         """
         if rows <= 0:
             return 0.0
@@ -59,20 +70,24 @@ class StepTimes:
         return self.decode[at - 1] + max(0.0, slope) * (rows - self.rows[at - 1])
 
     def step(self, rows: int, chunks: int, prompt_tokens: int) -> float:
-        """Seconds of a step that decodes `rows` sequences beside `chunks` parts of prompts."""
+        """Return the seconds of a step that decodes `rows` sequences and computes `prompt_tokens` prompt
+        tokens in `chunks` chunks.
+        """
         return self.decode_step(rows) + chunks * self.chunk + prompt_tokens * self.prompt_token
 
 
 def fit(decode: Mapping[int, float], first: Sequence[tuple[int, float]], load: float = 0.0) -> StepTimes:
-    """From median gaps by number of streams, and (prompt tokens, TTFT) of requests on an idle server.
+    """Compute step times from measurements: `decode` maps the number of streams to the seconds of a decode
+    step, and `first` has pairs of prompt tokens and TTFT on an idle server.
 
-    TTFT is a line over prompt tokens, by least squares. Its intercept is the overhead and one run of the
-    engine, which is taken to cost what a decode step of one sequence does. Raises `ValueError` for fewer
-    than two prompts.
+    TTFT is fitted as a line over prompt tokens by least squares. The part that does not depend on the tokens
+    is the overhead plus one engine step, which is assumed to take as long as a decode step of one sequence.
+    Raises `ValueError` unless at least two prompts differ in length.
     """
     if len({tokens for tokens, _ in first}) < 2:
         raise ValueError(
-            f"{len(first)} prompts were measured, but at least two of different length are needed"
+            f"step times need prompts of two or more lengths, but all {len(first)} measured prompts have the "
+            "same"
         )
     rows = tuple(sorted(decode))
     tokens, seconds = (np.array(column, dtype=float) for column in zip(*first, strict=True))
@@ -83,18 +98,22 @@ def fit(decode: Mapping[int, float], first: Sequence[tuple[int, float]], load: f
 
 
 def write_times(path: Path, times: StepTimes, about: Mapping[str, object]) -> None:
-    """Write measured times to a file, with a description of where they were measured."""
+    """Write measured step times to a file, with a description of the machine and the command."""
     document = {"schema": SCHEMA, **about, "times": asdict(times)}
     path.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_times(path: Path) -> StepTimes:
-    """Read a file that `write_times` wrote. Raises `ValueError` if the file is anything else."""
+    """Read a file of step times that `write_times` wrote. Raises `ValueError` if the file is
+    anything else.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != SCHEMA:
-            raise ValueError(f"schema {document['schema']!r}")
+            raise ValueError(f"its schema is {document['schema']!r}")
         held = document["times"] | {name: tuple(document["times"][name]) for name in ("rows", "decode")}
         return StepTimes(**held)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no step times ({error}); measure them: --measure {path}") from None
+        raise ValueError(
+            f"{path} is not a file of step times ({error}); measure them with --measure {path}"
+        ) from None

@@ -1,4 +1,4 @@
-"""The requests of a simulated fleet: drawn from distributions, or read from a trace."""
+"""The requests to a simulated fleet: drawn from distributions, or read from a trace."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from bench.text.brought import TraceArrival
 from bench.text.prompts import LengthSpread
 
 PROMPT = LengthSpread(median=60, sigma=0.6, least=16, most=600)
-"""Default of the median number of prompt tokens."""
+"""Default distribution of the number of prompt tokens."""
 ANSWER = LengthSpread(median=48, sigma=0.5, least=8, most=192)
 
 
 @dataclass(frozen=True, slots=True)
 class FleetRequest:
-    """A request of the simulation."""
+    """A request to a simulated fleet."""
 
     at: float
-    """Arrival time in seconds after the start."""
+    """Arrival time in seconds after the start of the simulation."""
     prompt_tokens: int
     answer_tokens: int
     adapter: int = 0
     session: int = 0
-    """Number of the session. Requests with the same number above 0 share a prefix."""
+    """Number of the conversation that the request belongs to. 0: it is not part of a conversation."""
     history_tokens: int = 0
-    """Number of prompt tokens that the replica of the session's last request may have in its cache."""
+    """Number of prompt tokens that repeat earlier turns of the conversation. The replica that served these
+    may have them in its prefix cache.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadOptions:
-    """The distributions that requests are drawn from."""
+    """The distributions from which requests to a simulated fleet are drawn."""
 
     rate: float = 1.0
     """Number of requests that arrive per second."""
@@ -44,19 +46,23 @@ class WorkloadOptions:
     adapters: int = 2
     zipf: float = 1.0
     turns: int = 1
-    """Number of turns in a session. Each turn's prompt begins with the whole conversation so far."""
+    """Number of turns in a conversation. The prompt of each turn begins with all earlier turns."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.rate > 0 or not self.seconds > 0:
-            raise ValueError(f"rate {self.rate}, seconds {self.seconds}: both must be above 0")
+            raise ValueError(
+                f"rate {self.rate} and seconds {self.seconds} of the arrivals must both be above 0"
+            )
         for name in ("adapters", "turns"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is too small; use at least 1")
+                raise ValueError(f"the number of {name}, {getattr(self, name)}, is too small; use at least 1")
 
 
 def draw(options: WorkloadOptions, trace: Sequence[TraceArrival] = ()) -> list[FleetRequest]:
-    """Return the requests in order of time, the same for the same seed. A trace sets times and lengths."""
+    """Return the requests in order of arrival, the same for the same seed. If a trace is given, arrival times
+    and lengths come from it.
+    """
     random = Random(f"fleet/{options.seed}")
     shares = zipf_shares(options.adapters, options.zipf)
     times = [arrival.at for arrival in trace] or arrival_times(
@@ -74,7 +80,7 @@ def draw(options: WorkloadOptions, trace: Sequence[TraceArrival] = ()) -> list[F
 
 
 class _Turns:
-    """Assigns requests to open sessions. A session ends after its number of turns."""
+    """Assigns requests to conversations. A conversation ends after its number of turns."""
 
     def __init__(self, options: WorkloadOptions, random: Random, shares: Sequence[float], open_at_once: int):
         self._turns, self._random, self._shares = options.turns, random, shares

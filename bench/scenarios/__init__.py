@@ -1,3 +1,3 @@
-"""Named scenarios and the requests that they become for one server, without sending any; `bench.cli`
-imports it.
+"""Named scenarios of a benchmark, and the requests that a scenario sends to a given server. `bench.cli`
+imports this package; other packages send the requests.
 """

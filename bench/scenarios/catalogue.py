@@ -1,4 +1,4 @@
-"""The list of named scenarios."""
+"""The list of scenarios that `oneseek bench run` can measure, by name."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def find_scenario(name: str) -> ServingScenario:
-    """Return the scenario `name`. Raises `ValueError` that lists all names if it is unknown."""
+    """Return the scenario called `name`. Raises `ValueError` if it is unknown; the message lists all
+    names.
+    """
     if name not in BY_NAME:
-        raise ValueError(f"scenario {name!r} is unknown; use one of {', '.join(BY_NAME)}")
+        raise ValueError(f"the scenario {name!r} is unknown; use one of {', '.join(BY_NAME)}")
     return BY_NAME[name]

@@ -1,4 +1,4 @@
-"""Turn a scenario, a server and a seed into requests."""
+"""Make the requests of a scenario for a given server and random seed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EndpointName = Literal["chat", "completions"]
 PATHS: dict[EndpointName, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 VOICES = "/api/oqt/multi-model-query"
 TEMPLATE_TOKENS = 64
-"""Maximum number of tokens that a chat template adds to a prompt."""
+"""Number of tokens that are reserved for what a chat template adds to a prompt."""
 MARGIN = 1.25
-"""Safety factor: a prompt may have this many times the tokens that its words have on average."""
+"""Safety factor for the length of a prompt in tokens, which is estimated from its number of words."""
 SEED_STRIDE = 10_000
-"""Distance between the numbers at the beginning of two seeds' prompts, so that one run's cache does not help
-the next.
+"""Each prompt begins with a number. This is the difference between the numbers of one seed and of the next,
+so that a run finds no prompt of an earlier run in the prefix cache.
 """
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -41,37 +41,39 @@ SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """Options that the user can set in addition to the scenario."""
+    """Options of the user that modify a scenario."""
 
     seed: int = 0
     ask: Literal["auto", "names"] = "auto"
-    """How the adapter for a language is chosen: `auto` by OneSeek's detection, `names` by the
-    request's model name.
+    """How the adapter for a language is chosen: with `auto`, OneSeek detects the language of the prompt; with
+    `names`, each request names the adapter.
     """
     endpoint: EndpointName = "chat"
-    """Endpoint of the requests. Text completions are sent without the chat template."""
+    """Endpoint of the requests: `chat` or `completions`. Text completions do not use the chat template."""
     prompt: LengthSpread | None = None
     answer: LengthSpread | None = None
     exact: bool = True
-    """True if answers must have exactly the planned number of tokens. False if the model may end them
+    """True if answers must have exactly the planned number of tokens. False if the model may end an answer
     earlier.
     """
     questions: Sequence[str] = field(default_factory=tuple[str, ...])
-    """Prompts from a file of the user, which replace those of the suite."""
+    """Prompts from a file of the user, which replace the prompts of the benchmark."""
     trace: Sequence[TraceArrival] = field(default_factory=tuple[TraceArrival, ...])
-    """Lengths and arrival times from a file of the user, which replace those of the scenario."""
+    """Arrival times and lengths from a file of the user, which replace those of the scenario."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """The requests of a run, and notes about what was changed so that they fit the server."""
+    """The requests of a run, and notes about lengths that were reduced to fit the server's context."""
 
     requests: tuple[PlannedRequest, ...]
     notes: tuple[str, ...] = ()
 
 
 class Planner:
-    """Makes the requests of one scenario for one server."""
+    """Makes the requests of one scenario for one server. Raises `TargetError` if the server cannot serve the
+    scenario.
+    """
 
     def __init__(self, scenario: ServingScenario, target: TargetServer, options: PlanOptions) -> None:
         self._scenario, self._target, self._options = scenario, target, options
@@ -82,19 +84,22 @@ class Planner:
         answer = scenario.answer if scenario.structured else options.answer or scenario.answer
         self._answers = self._bounded(answer, self._answer_room(), "answers", "tokens")
         if options.endpoint != "chat" and (scenario.voices or scenario.structured or scenario.turns > 1):
-            raise ValueError(f"scenario {scenario.name!r} needs chats; use --endpoint chat")
+            raise ValueError(f"the scenario {scenario.name!r} needs chat requests; use --endpoint chat")
         if scenario.plain and target.adapters:
             raise TargetError(
-                f"scenario {scenario.name!r} needs a server without adapters, but {target.url} has "
-                f"{len(target.adapters)}; let the suite start one"
+                f"the scenario {scenario.name!r} needs a server without adapters, but {target.url} has "
+                f"{len(target.adapters)}; use --start to start a server for it"
             )
         if scenario.voices and target.kind != "oneseek":
             raise TargetError(
-                f"scenario {scenario.name!r} needs an endpoint of OneSeek, but {target.url} is {target.kind}"
+                f"the scenario {scenario.name!r} needs a OneSeek server, but the kind of {target.url} is "
+                f"{target.kind}; use another scenario or server"
             )
 
     def plan(self, count: int, times: Sequence[float] = ()) -> LoadPlan:
-        """Return `count` requests, or one for each of `times` or for each arrival of the trace."""
+        """Return `count` requests. If `times` or a trace is given, return one request for each of its
+        arrivals instead.
+        """
         trace = self._options.trace
         starts = [arrival.at for arrival in trace] if trace else list(times) or [0.0] * count
         turns = max(1, self._scenario.turns)
@@ -139,7 +144,9 @@ class Planner:
         return replace(planned, body=body, cancel_after=cancel, tokens=tokens if self._options.exact else 0)
 
     def _asked(self, language: str, random: Random) -> tuple[str, str]:
-        """Return the model that a request names, and the adapter that should answer."""
+        """Return the value of the request's field `model`, and the name of the adapter that should answer,
+        which is empty if any may.
+        """
         target = self._target
         if self._scenario.voices:
             return "voices", ""
@@ -204,12 +211,16 @@ class Planner:
         return {"min_tokens": tokens} if self._scenario.plain else {"ignore_eos": True}
 
     def _answer_room(self) -> int:
-        """Maximum number of tokens of an answer: a third of the context of each turn."""
+        """Return the maximum number of tokens in an answer: a third of the context that each turn of a
+        conversation can use.
+        """
         context = self._target.context or 1 << 20
         return max(1, (context // max(1, self._scenario.turns) - TEMPLATE_TOKENS) // 3)
 
     def _prompt_room(self, per_word: float) -> int:
-        """Maximum words of a prompt that fit with the longest answer."""
+        """Return the maximum number of words in a prompt that fits the server's context together with the
+        longest answer.
+        """
         context = self._target.context or 1 << 20
         share = context // max(1, self._scenario.turns)
         return max(8, int((share - TEMPLATE_TOKENS - self._answers.most) / (per_word * MARGIN)))
@@ -222,6 +233,8 @@ class Planner:
 
 
 def zipf_shares(count: int, exponent: float) -> list[float]:
-    """Return the share of requests for each of `count` adapters, the most popular first."""
+    """Return the share of the requests that each of `count` adapters gets by Zipf's law, the most popular
+    first.
+    """
     weights = [1 / rank**exponent for rank in range(1, count + 1)]
     return [weight / total for total in (sum(weights),) for weight in weights]

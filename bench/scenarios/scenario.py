@@ -1,5 +1,5 @@
-"""The definition of a scenario: languages, adapters, lengths of prompts and answers, and changes during the
-run.
+"""The definition of a scenario: languages, adapters, lengths of prompts and answers, and adapter changes
+during the run.
 """
 
 from __future__ import annotations
@@ -10,63 +10,71 @@ from typing import Literal
 from bench.text.prompts import LengthSpread
 
 Event = Literal["", "swap", "churn"]
-"""Changes during the run: `swap` exchanges one adapter for another version, `churn` loads and unloads
+"""Adapter changes during the run: `swap` exchanges an adapter for another version, `churn` loads and unloads
 adapters.
 """
 
 SHORT = LengthSpread(median=24, sigma=0.6, least=8, most=200)
-"""Number of words in an ordinary prompt."""
+"""Distribution of the number of words in an ordinary prompt."""
 LONG = LengthSpread(median=900, sigma=0.3, least=400, most=1800)
-"""Number of words in a long prompt."""
+"""Distribution of the number of words in a long prompt."""
 ANSWER = LengthSpread(median=48, sigma=0.5, least=8, most=192)
-"""Number of tokens in an answer."""
+"""Distribution of the number of tokens in an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServingScenario:
-    """One scenario. All shares are shares of the requests."""
+    """A scenario of a benchmark: what its requests ask for, and what the server must have. All shares are
+    fractions of the requests.
+    """
 
     name: str
     says: str
     languages: tuple[tuple[str, float], ...] = (("en", 0.5), ("sv", 0.5))
-    """Maps each language of the prompt to the share of the requests."""
+    """Pairs of a prompt language and its share of the requests."""
     target: Literal["language", "base", "adapters"] = "language"
-    """Which model a request names: the adapter of the prompt's language, the base, or `adapters` by
-    popularity.
+    """Which model a request names: `language` for the adapter of the prompt's language, `base` for the base,
+    or `adapters` for adapters by their popularity.
     """
     adapters: int = 0
-    """Number of adapters that the server must have besides the base."""
+    """Minimum number of adapters that the server must have."""
     slots: int = 0
-    """Number of adapters that a started server holds in memory at once. 0: all of them."""
+    """Number of adapters that the server holds in memory at once, if the benchmark starts it. 0: all
+    adapters.
+    """
     zipf: float = 0.0
-    """Exponent of the adapters' popularity: the k-th is requested in proportion to 1 / k^zipf."""
+    """Zipf exponent of the adapters' popularity: the k-th most popular gets requests in proportion to 1 /
+    k^zipf.
+    """
     prompt: LengthSpread = SHORT
     long_share: float = 0.0
-    """Share of the prompts that have `LONG` words."""
+    """Share of the prompts that are long, with the length distribution `LONG`."""
     answer: LengthSpread = ANSWER
     turns: int = 1
-    """Number of turns in a conversation, whose history grows."""
+    """Number of turns in a conversation. Each request contains all earlier turns."""
     cancelled: float = 0.0
     """Share of the requests whose client disconnects in the middle of the answer."""
     structured: bool = False
     """True if answers must be JSON objects that match a schema."""
     plain: bool = False
-    """True if the server must have no adapters. OneSeek detects the language of each prompt all the same."""
+    """True if the server must have no adapters. OneSeek still detects the language of each prompt."""
     voices: int = 0
-    """Number of voices that answer each question together, through OneSeek's endpoint. 0: a single model
-    answers.
+    """Number of models that answer each question together, through an endpoint that only OneSeek has. 0: each
+    question goes to one model.
     """
     event: Event = ""
 
     def __post_init__(self) -> None:
         if abs(sum(share for _, share in self.languages) - 1) > 1e-9:
-            raise ValueError(f"scenario {self.name!r}: the shares of its languages must add up to 1")
+            raise ValueError(f"the shares of the languages of the scenario {self.name!r} must add up to 1")
         if self.target == "adapters" and self.adapters < 1:
-            raise ValueError(f"scenario {self.name!r}: adapters is 0; use at least 1")
+            raise ValueError(
+                f"the scenario {self.name!r} targets adapters but has 0 of them; set adapters to at least 1"
+            )
 
     @property
     def needs(self) -> str:
-        """Describe what a server needs for this scenario. Empty if any server will do."""
+        """What a server must have or allow for this scenario, as text. Empty if any server will do."""
         if self.voices:
             return "OneSeek"
         if self.plain:

@@ -1,3 +1,3 @@
-"""One measurement from plan to figures, ramps, taxes and comparisons, without flags or files; `bench.cli`
-imports it.
+"""Measure a scenario on a server, from the planned requests to the figures, and repeat it for ramps, adapter
+costs and comparisons. `bench.cli` imports this package.
 """

@@ -1,4 +1,6 @@
-"""Measure one scenario on one server: plan, warm up, send, compare the counts, and summarise."""
+"""Measure a scenario on a server: plan the requests, warm up, send them, compare the counts of server and
+clients, and compute the figures.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +31,24 @@ WARM_UP_TOKENS, WARM_UP_USERS = 4, 4
 WARM_UP = "Warm-up. "
 POLL = 0.05
 CHURN_SECONDS = 0.5
-"""Seconds between two changes in the scenario `adapter-churn`."""
+"""Seconds between loading and unloading an adapter in the scenario `adapter-churn`."""
 CLOSING = frozenset({"llama.cpp"})
-"""Servers that offer to keep a connection open but close it after a stream."""
+"""Servers that announce a persistent connection, but close it after a streamed answer. They get a new
+connection for each request.
+"""
 FRESH = "each request has a connection of its own, since this server closes those that it offers to keep"
 RECEIPT = {"X-OneSeek-Receipt": "body"}
 
 
 @dataclass(frozen=True, slots=True)
 class LoadShape:
-    """The load on a server: `users` at once, or `rate` arrivals per second for `seconds`."""
+    """The load on a server: a closed loop of `users` concurrent users, or an open loop with `rate` arrivals
+    per second for `seconds`.
+    """
 
     users: int = 0
     requests: int = 0
-    """Total number of requests in a closed loop. 0: six for each user, at least 40."""
+    """Total number of requests in a closed loop. 0: six for each user, but at least 40."""
     rate: float = 0.0
     seconds: float = 30.0
     burstiness: float = 1.0
@@ -50,20 +56,22 @@ class LoadShape:
 
     def __post_init__(self) -> None:
         if (self.users > 0) == (self.rate > 0):
-            raise ValueError(f"users {self.users}, rate {self.rate}: set exactly one of them above 0")
+            raise ValueError(
+                f"the load has users {self.users} and rate {self.rate}; exactly one of them must be above 0"
+            )
         if 0 < self.requests < self.users:
             raise ValueError(
-                f"requests {self.requests} is too small; use at least one for each of {self.users} users"
+                f"{self.requests} requests are too few; use at least one for each of the {self.users} users"
             )
 
     @property
     def count(self) -> int:
-        """Return the total number of requests in a closed loop."""
+        """Total number of requests in a closed loop."""
         return self.requests or max(40, 6 * self.users)
 
     @property
     def label(self) -> str:
-        """Name of the load in reports."""
+        """Name of the load in reports, such as `16 users`."""
         if self.users:
             return f"{self.users} user{'s' if self.users > 1 else ''}"
         kind = "Poisson" if self.burstiness == 1 else f"burstiness {self.burstiness:g}"
@@ -72,7 +80,7 @@ class LoadShape:
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
-    """Options that are the same for every scenario of a report."""
+    """Options of a measurement that are the same for all scenarios of a report."""
 
     plan: PlanOptions = field(default_factory=PlanOptions)
     level: ServiceLevel = field(default_factory=ServiceLevel)
@@ -80,15 +88,15 @@ class MeasureOptions:
     timeout: float = 600.0
     admin_key: str = ""
     adapter_paths: tuple[str, ...] = ()
-    """Folders with adapters for `hot-swap` (two versions) and `adapter-churn` (any number), as the server
-    sees them.
+    """Folders of adapters to load during the scenarios `hot-swap` (two versions) and `adapter-churn` (at
+    least one). The paths are those on the server's machine.
     """
     warm_up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioResult:
-    """All results of one run of a scenario."""
+    """All results of measuring a scenario once."""
 
     scenario: ServingScenario
     shape: LoadShape
@@ -99,11 +107,13 @@ class ScenarioResult:
     changes: tuple[AdapterChange, ...] = ()
     notes: tuple[str, ...] = ()
     queue_mean: float | None = None
-    """Mean seconds in the server's queue during the run, from its metrics. None if it has no such metric."""
+    """Mean seconds that a request waited in the server's queue, from the server's metrics. None if the server
+    has no such metric.
+    """
 
     @property
     def failed(self) -> bool:
-        """True if a request or a change failed, or if the server's counters contradict the clients'
+        """True if a request or an adapter change failed, or if the server's counters contradict the clients'
         counts.
         """
         changed = all(change.status == 200 for change in self.changes)
@@ -117,7 +127,9 @@ async def measure(
     options: MeasureOptions,
     on_progress: OnProgress | None = None,
 ) -> ScenarioResult:
-    """Run `scenario` once. Raises `TargetError` if the server lacks what it needs or fails the warm-up."""
+    """Measure `scenario` once. Raises `TargetError` if the server cannot serve the scenario or a warm-up
+    request fails.
+    """
     changes = _changes(target, scenario, options)
     if changes is not None and scenario.event == "swap":
         await changes.begin(options.adapter_paths[0])
@@ -167,7 +179,9 @@ async def _measured(
 def make_plan(
     target: TargetServer, scenario: ServingScenario, shape: LoadShape, options: PlanOptions
 ) -> LoadPlan:
-    """Return the requests of one run. A trace from the user has its own arrival times."""
+    """Return the requests of a run. A closed loop has `shape.count` requests; an open loop has one for each
+    arrival, from a trace or at random.
+    """
     planner = Planner(scenario, target, options)
     if shape.users:
         return planner.plan(shape.count)
@@ -175,14 +189,15 @@ def make_plan(
     times = [] if options.trace else arrival_times(shape.rate, shape.seconds, random, shape.burstiness)
     if not times and not options.trace:
         raise ValueError(
-            f"no request is sent with rate {shape.rate} for {shape.seconds} s; raise one of them"
+            f"a rate of {shape.rate} for {shape.seconds} s is too low to send a single request; raise --rate "
+            "or --seconds"
         )
     return planner.plan(0, times)
 
 
 def _as_counted(records: Sequence[RequestRecord], scenario: ServingScenario) -> list[RequestRecord]:
-    """Return the records as the server counts them: a question to several voices is one request for each
-    voice.
+    """Return the records in the way in which the server counts requests: a question to several models counts
+    once for each model.
     """
     copies: list[RequestRecord] = []
     for record in records:
@@ -193,8 +208,8 @@ def _as_counted(records: Sequence[RequestRecord], scenario: ServingScenario) -> 
 
 
 async def _warm_up(target: TargetServer, requests: Sequence[PlannedRequest], load: LoadMode) -> int:
-    """Send a short request to every adapter of the plan, so that loading it is not measured. Returns their
-    number. Raises `TargetError` if one fails.
+    """Send a short request to every adapter that the planned requests use, so that loading it is not
+    measured. Return the number of requests. Raises `TargetError` if a request fails.
     """
     firsts = {asked.expects or asked.model: asked for asked in reversed(requests)}
     short = [
@@ -216,7 +231,7 @@ async def _warm_up(target: TargetServer, requests: Sequence[PlannedRequest], loa
     records = (await run_job(job, time.monotonic())).records
     failed = [record for record in records if record.outcome == "failed"]
     if failed:
-        raise TargetError(f"the warm-up request failed for {target.url}: {failed[0].fault}")
+        raise TargetError(f"a warm-up request to {target.url} failed: {failed[0].fault}")
     return len(short)
 
 
@@ -237,8 +252,8 @@ def _changes(
     least = 2 if scenario.event == "swap" else 1
     if len(options.adapter_paths) < least:
         raise TargetError(
-            f"scenario {scenario.name!r} loads adapters during the run; give {least} of their folders, as "
-            "the server sees them, with --adapter-path, or start a server with --start oneseek"
+            f"the scenario {scenario.name!r} loads adapters during the run; give at least {least} adapter "
+            "folders that the server can read with --adapter-path, or start a server with --start oneseek"
         )
     headers = {"Authorization": f"Bearer {options.admin_key}"} if options.admin_key else {}
     return AdapterChanges(Endpoint(target.url, {**target.endpoint.headers, **headers}))
@@ -246,7 +261,7 @@ def _changes(
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """Run the sampler and the scenario's changes while the load runs."""
+    """What runs beside the load: sampling the server's metrics, and the scenario's adapter changes."""
 
     sampler: BatchSampler
     changes: AdapterChanges | None
@@ -256,7 +271,7 @@ class _Beside:
     requests: int
 
     async def run(self, progress: Callable[[], LoadProgress]) -> None:
-        """Wait until every request has ended."""
+        """Sample the metrics and make the adapter changes until every request of the load has ended."""
         sampling = asyncio.create_task(self.sampler.run())
         try:
             if self.changes is not None:

@@ -1,4 +1,6 @@
-"""Raise the load until the service level is not kept, then narrow down the limit."""
+"""Find the largest load that keeps the service level: raise the load until the level is missed, then narrow
+down the limit.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +10,36 @@ from dataclasses import dataclass, replace
 from bench.suite.measure import LoadShape, ScenarioResult
 
 NARROWING = 3
-"""Number of steps between the last load that kept the level and the first that did not."""
+"""Number of loads to measure between the last one that kept the service level and the first that
+missed it.
+"""
 MOST = 4096.0
-"""Number of users, or arrivals per second, at which a ramp stops."""
+"""Maximum load of a ramp, in users or arrivals per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class RampResult:
-    """All steps of a ramp in order of the load, and the largest load that kept the level."""
+    """The results of all loads of a ramp in ascending order, and the largest load that kept the service
+    level.
+    """
 
     steps: tuple[ScenarioResult, ...]
     holds: float
-    """Largest load that kept the level, in users or arrivals per second. 0 if no step did."""
+    """Largest load that kept the service level, in users or arrivals per second. 0 if none did."""
     bounded: bool
-    """True if the ramp reached a load that did not keep the level."""
+    """True if the ramp reached a load that missed the service level."""
 
 
 def amount(shape: LoadShape) -> float:
-    """Return the number that the ramp raises: users or arrivals per second."""
+    """Return the size of a load: its users, or its arrivals per second."""
     return shape.users or shape.rate
 
 
 async def ramp(
     first: LoadShape, step: Callable[[LoadShape], Awaitable[ScenarioResult]], most: float = MOST
 ) -> RampResult:
-    """Double the load from `first` until the level is not kept or a request fails. Then halve the interval a
-    few times.
+    """Double the load from `first` until the service level is missed or a request fails. Then bisect between
+    the last two loads a few times.
     """
     found: list[ScenarioResult] = []
     held, broke = 0.0, 0.0
@@ -60,7 +66,9 @@ async def ramp(
 
 
 def _at(first: LoadShape, value: float) -> LoadShape:
-    """Return a load of `value`, with as many requests for each user as `first` has."""
+    """Return a load of `value` users or arrivals per second, with as many requests for each user as in
+    `first`.
+    """
     if not first.users:
         return replace(first, rate=value)
     users = round(value)

@@ -1,4 +1,4 @@
-"""Measure one round of a comparison: a scenario once, with the prompts of that round."""
+"""Measure one round of a comparison: a scenario once, with new prompts for each round."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ async def measure_round(
     turn: int,
     limit: RunLimit | None = None,
 ) -> RoundFigures:
-    """Return the figures of one round, and the share of the device's limit that it reached, if known. Each
-    round has new prompts. Raises `RuntimeError` if a request fails.
+    """Measure the round number `turn` with new prompts. Return its figures, with the fraction of the device's
+    theoretical limit that was reached, if it is known. Raises `RuntimeError` if a request fails.
     """
     plan = replace(options.plan, seed=options.plan.seed + turn)
     result = await measure(server, scenario, shape, replace(options, plan=plan))
     if result.failed:
         why = next(iter(result.figures.faults), result.reconciliation.says)
-        raise RuntimeError(f"{label}, round {turn + 1}: {result.figures.total.failed} failed: {why}")
+        raise RuntimeError(
+            f"round {turn + 1} of {label} failed, with {result.figures.total.failed} failed requests: {why}"
+        )
     share = share_of_limit(result, limit)
     figures = round_figures(asdict(result.figures.total))
     return figures if share is None else {**figures, SHARE: share}
 
 
 def share_of_limit(result: ScenarioResult, limit: RunLimit | None) -> float | None:
-    """Return the share of the device's highest possible rate for the run's requests. None if it is
-    unknown.
+    """Return the measured token rate as a fraction of the highest rate that the device allows for these
+    requests. None if the limit is unknown.
     """
     most = limit.of(result.run.records, result.run.seconds) if limit else None
     return round(result.figures.tokens_per_second / most, 4) if most else None

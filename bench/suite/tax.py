@@ -1,5 +1,5 @@
-"""Measures what adapters cost: the same prompts with merged weights, without LoRA, and with more and more
-adapters.
+"""Measure what adapters cost: serve the same prompts with merged weights, without LoRA, and with more and
+more adapters.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from bench.target.probe import TargetServer
 
 @dataclass(frozen=True, slots=True)
 class TaxState:
-    """One state of `oneseek bench tax`: a way to serve the same prompts."""
+    """A state of `oneseek bench tax`: a way to serve the same prompts, such as merged weights or two
+    adapters.
+    """
 
     name: str
     server: str
-    """The server of this state: `merged`, `plain`, `lora` or `thrash`; `pair` is two merged ones."""
+    """Kind of server for this state: `merged` (an adapter merged into the weights), `plain` (no adapters),
+    `lora`, `thrash` (more adapters than slots), or `pair` (two merged servers).
+    """
     adapters: int
-    """Number of adapters that the requests name, evenly. 0: they name the base."""
+    """Number of adapters that the requests name, equally often. 0: requests name the base."""
     says: str
 
     @property
     def scenario(self) -> ServingScenario:
-        """Return the load of this state. All states have prompts of the same lengths."""
+        """The scenario that is measured in this state. Its prompts have the same lengths in all states."""
         if not self.adapters:
             return ServingScenario(f"tax-{self.name}", self.says, target="base")
         return ServingScenario(f"tax-{self.name}", self.says, target="adapters", adapters=self.adapters)
@@ -60,8 +64,8 @@ async def measure_state(
     turn: int,
     limit: RunLimit | None = None,
 ) -> RoundFigures:
-    """Measure one round of one state. Several servers share the users. Raises `RuntimeError` if a request
-    fails.
+    """Measure one round of a state, and return its figures. If the state has several servers, they share the
+    users. Raises `RuntimeError` if a request fails.
     """
     part = replace(shape, users=max(1, shape.users // len(servers)), requests=shape.count // len(servers))
     rounds = (
@@ -71,7 +75,9 @@ async def measure_state(
 
 
 def _together(parts: Sequence[RoundFigures]) -> RoundFigures:
-    """Combine servers on one device: add rates and shares, and take the worse latency."""
+    """Combine the figures of several servers on one device: add token rates and fractions of the limit, and
+    take the larger latency.
+    """
     return {
         name: (sum if name == SHARE or name.endswith("per_second") else max)(part[name] for part in parts)
         for name in parts[0]
@@ -80,8 +86,8 @@ def _together(parts: Sequence[RoundFigures]) -> RoundFigures:
 
 
 def taxes(rounds: Mapping[str, Sequence[RoundFigures]]) -> dict[str, dict[str, RatioInterval]]:
-    """Return the figures of each state, divided by that of the server without adapters, or by that of
-    `idle`.
+    """Return the ratios of each state's figures to those of the state `off`, the server without adapters. If
+    `off` was not measured, the first state takes its place.
     """
     under = REFERENCE if REFERENCE in rounds else next(iter(rounds))
     return {

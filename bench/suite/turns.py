@@ -1,4 +1,6 @@
-"""Measures several things in turn, so that a slow phase of the machine affects all of them alike."""
+"""Measure several servers or states in turn, so that a slow phase of the machine affects all of them
+alike.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from bench.figures.compared import RoundFigures
 
 MeasureRound = Callable[[int], Awaitable[RoundFigures]]
-"""Measures one thing once, with the prompts of a given round."""
+"""A function that measures one server or state in the round with the given number, and returns its
+figures.
+"""
 OnRound = Callable[[int, str, RoundFigures], None]
 
 
 async def take_turns(
     sides: Mapping[str, MeasureRound], rounds: int, on_round: OnRound | None = None
 ) -> dict[str, list[RoundFigures]]:
-    """Return the figures of each round by name. The order is reversed from one round to the next."""
+    """Measure every entry of `sides` in each of `rounds` rounds. Return the figures of all rounds by name.
+    The order of the sides alternates.
+    """
     found: dict[str, list[RoundFigures]] = {name: [] for name in sides}
     for turn in range(rounds):
         for name, figures in (await take_turn(sides, turn, on_round)).items():
@@ -25,7 +31,9 @@ async def take_turns(
 async def take_turn(
     sides: Mapping[str, MeasureRound], turn: int, on_round: OnRound | None = None
 ) -> dict[str, RoundFigures]:
-    """Maps each name to figures of one round. In odd rounds, the last side comes first."""
+    """Measure every entry of `sides` in the round `turn`. Return the figures by name. The order is reversed
+    in odd rounds.
+    """
     found: dict[str, RoundFigures] = {}
     for name in list(sides) if turn % 2 == 0 else reversed(list(sides)):
         found[name] = await sides[name](turn)

@@ -1,3 +1,3 @@
-"""Reads models and metrics of the measured server over HTTP, and changes its adapters, without sending load;
-`bench.cli` and `bench.scenarios` import it.
+"""Read the models and metrics of the server under test over HTTP, and change its adapters; the load is sent
+elsewhere. `bench.cli` and `bench.scenarios` import this package.
 """

@@ -1,4 +1,6 @@
-"""Change a server's adapters during a run, through vLLM's two endpoints, which OneSeek has too."""
+"""Load and unload adapters on a server during a run, through two endpoints that both vLLM and
+OneSeek have.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,17 @@ from bench.target.http import Endpoint, TargetError
 
 POLL = 0.05
 CHANGED = "bench-changed"
-"""Name under which the suite loads and unloads an adapter."""
+"""Name of the adapter that the benchmark loads and unloads during a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterChange:
-    """One change of the server's adapters, and the server's answer."""
+    """A change of the server's adapters (load or unload), and the server's answer to it."""
 
     action: str
     name: str
     at: float
-    """Time of the change, in seconds after the changes began."""
+    """Time of the change, in seconds after the `AdapterChanges` object was created."""
     seconds: float
     status: int
     error: str = ""
@@ -30,24 +32,29 @@ class AdapterChange:
 
 @dataclass(slots=True)
 class AdapterChanges:
-    """Exchanges one adapter, or loads and unloads adapters, while a load runs. Records every change."""
+    """Exchanges an adapter, or loads and unloads adapters, while a load runs. Records every change
+    in `done`.
+    """
 
     endpoint: Endpoint
-    """The server's address, with an admin key."""
+    """The server's address, with the admin key for loading adapters."""
     done: list[AdapterChange] = field(default_factory=list[AdapterChange])
     _loaded: bool = False
     _began: float = field(default_factory=time.monotonic)
 
     async def begin(self, path: str) -> None:
-        """Load the first version. Raises `TargetError` if the server refuses it."""
+        """Load the adapter in the folder `path`, which `swap` later replaces by another version. Raises
+        `TargetError` if the server refuses it.
+        """
         change = await self._load(path, in_place=False)
         if change.status != 200:
             raise TargetError(
-                f"{self.endpoint.url} does not load {path}: status {change.status}: {change.error}"
+                f"the server at {self.endpoint.url} did not load the adapter {path} (status "
+                f"{change.status}): {change.error}"
             )
 
     async def swap(self, path: str, progress: Callable[[], LoadProgress], requests: int) -> None:
-        """Replace the first version by the one in `path` when half of the `requests` have ended."""
+        """Wait until half of the `requests` have ended, then replace the adapter by the version in `path`."""
         while progress().ended < requests // 2:
             await asyncio.sleep(POLL)
         await self._load(path, in_place=True)
@@ -55,7 +62,9 @@ class AdapterChanges:
     async def churn(
         self, paths: Sequence[str], progress: Callable[[], LoadProgress], requests: int, every: float
     ) -> None:
-        """Load and unload adapters one after the other, every `every` seconds, until the load ends."""
+        """Load an adapter from `paths` and unload it after `every` seconds, again and again until all
+        `requests` have ended.
+        """
         turn = 0
         while progress().ended < requests:
             await self._load(paths[turn % len(paths)], in_place=False)
@@ -64,7 +73,7 @@ class AdapterChanges:
             turn += 1
 
     async def leave(self) -> None:
-        """Unload the adapters that are still loaded."""
+        """Unload the adapter if it is still loaded."""
         if self._loaded:
             await self._unload()
 

@@ -1,4 +1,6 @@
-"""Send small JSON requests to the server under test, beside the load."""
+"""Send small JSON requests to the server under test, such as for its models or metrics. They are not part of
+the load.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ SECONDS = 30.0
 
 
 class TargetError(RuntimeError):
-    """The server under test cannot run the scenario. The message says what to do."""
+    """The server under test does not answer or cannot run the scenario. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Address of a server, with the headers that hold its keys."""
+    """Address of a server, with the HTTP headers that hold its keys."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -26,8 +28,8 @@ class Endpoint:
     def call(
         self, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """GET `path`, or POST `body` as JSON. Returns status and body. Raises `TargetError` if there is no
-        answer.
+        """Send a GET request for `path`, or a POST request if `body` is given, which is sent as JSON. Return
+        the status and the body. Raises `TargetError` if the server does not answer.
         """
         data = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **self.headers, **(headers or {})}
@@ -39,12 +41,13 @@ class Endpoint:
             return error.code, error.read()
         except OSError as error:
             raise TargetError(
-                f"{self.url} does not answer ({error}); start the server, or give --url"
+                f"the server at {self.url} does not answer ({error}); start it, or give another address with "
+                "--url"
             ) from None
 
     def json(self, path: str, body: object = None) -> Any:
-        """Return the JSON of an answer with status 200. None for any other status, or if the body is not
-        JSON.
+        """Send a request as in `call`, and return the JSON of the answer. None if the status is not 200 or
+        the body is not JSON.
         """
         status, content = self.call(path, body)
         try:

@@ -1,4 +1,4 @@
-"""Read the counters of a server under test from its /metrics."""
+"""Read the counters and gauges of a server under test from its /metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from bench.target.probe import ServerKind
 
 RUNNING = {"oneseek": "oneseek_requests_running", "vllm": "vllm:num_requests_running"}
 QUEUE = {"oneseek": "oneseek_queue_seconds", "vllm": "vllm:request_queue_time_seconds"}
-"""Name of the histogram of the time between a request's arrival at the engine and its first step."""
+"""Maps each kind of server to its histogram of queueing times: from a request's arrival at the engine to its
+first step.
+"""
 WAITING = {"oneseek": "oneseek_requests_waiting", "vllm": "vllm:num_requests_waiting"}
 GENERATING = frozenset(
     {
@@ -23,35 +25,37 @@ GENERATING = frozenset(
         "/inference/{model}",
     }
 )
-"""Endpoints of OneSeek whose requests generate tokens."""
+"""Endpoints of OneSeek whose requests generate tokens. Only they are compared with the load that was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCounts:
-    """The counters of a server since its start."""
+    """The counters of a server under test since its start."""
 
     completed: float
-    """Number of answers that succeeded."""
+    """Number of requests that were answered successfully."""
     given_up: float
-    """Number of answers whose client disconnected."""
+    """Number of requests whose client disconnected before the end of the answer."""
     failed: float
     prompt_tokens: float
     completion_tokens: float
     running: float
     by_adapter: Mapping[str, float]
-    """Maps each adapter to the number of completion tokens."""
+    """Maps each adapter to the number of completion tokens that it generated."""
     queue_seconds: float = 0.0
-    """Sum of the seconds that requests waited in the queue."""
+    """Total seconds that all requests waited in the server's queue."""
     queued: float = 0.0
-    """Number of requests in that sum. 0 if the server has no such histogram."""
+    """Number of requests that are counted in `queue_seconds`. 0 if the server has no such histogram."""
 
     @property
     def queue_mean(self) -> float | None:
-        """Mean seconds in the queue for one request."""
+        """Mean seconds that a request waited in the queue. None if no waits were recorded."""
         return self.queue_seconds / self.queued if self.queued > 0 else None
 
     def since(self, before: ServerCounts) -> ServerCounts:
-        """Return what was counted since `before`. `running` stays as it is now."""
+        """Return the differences of the counters from those in `before`. `running` is a gauge and keeps its
+        value.
+        """
         names = self.by_adapter.keys() | before.by_adapter.keys()
         return ServerCounts(
             self.completed - before.completed,
@@ -70,7 +74,7 @@ ScrapedSamples = list[tuple[str, Mapping[str, str], float]]
 
 
 def scrape(endpoint: Endpoint) -> ScrapedSamples:
-    """Return every sample of /metrics. Empty if the server has none."""
+    """Return the name, labels and value of every metric in /metrics. Empty if the server has no /metrics."""
     status, content = endpoint.call("/metrics", headers={"Accept": "text/plain; version=0.0.4"})
     if status != 200:
         return []
@@ -79,7 +83,7 @@ def scrape(endpoint: Endpoint) -> ScrapedSamples:
 
 
 def counts(endpoint: Endpoint, kind: ServerKind) -> ServerCounts | None:
-    """Return the counters of a OneSeek or vLLM server. None for any other server."""
+    """Return the counters of a OneSeek or vLLM server. None for any other server, or one without /metrics."""
     samples = scrape(endpoint) if kind in RUNNING else []
     if not samples:
         return None
@@ -87,7 +91,9 @@ def counts(endpoint: Endpoint, kind: ServerKind) -> ServerCounts | None:
 
 
 def gauges(endpoint: Endpoint, kind: ServerKind) -> tuple[float, float] | None:
-    """Return the number of requests in the batch, and in the queue."""
+    """Return the number of running requests and of waiting requests. None if the server has no metrics for
+    them.
+    """
     samples = scrape(endpoint) if kind in RUNNING else []
     return (_total(samples, RUNNING[kind]), _total(samples, WAITING[kind])) if samples else None
 

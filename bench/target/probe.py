@@ -1,4 +1,4 @@
-"""Examine a server: its kind, its models, its context length, and its tokens per word."""
+"""Find out what a server is: its kind, its models, its context length, and its tokens per word."""
 
 from __future__ import annotations
 
@@ -15,57 +15,66 @@ MARKS: tuple[tuple[str, ServerKind], ...] = (
     ("vllm:", "vllm"),
     ("llamacpp:", "llama.cpp"),
 )
-"""Maps each metric that only one kind of server has to the kind."""
+"""Pairs of a text that appears only in the metrics of one kind of server, and that kind."""
 AUTOMATIC = "oneseek"
-"""Model name with which OneSeek chooses the adapter by the prompt's language."""
+"""Model name for which OneSeek chooses the adapter by the language of the prompt."""
 UNKNOWN_TOKENS_PER_WORD = 3.0
-"""Assumed tokens per word for a server without /tokenize; rather too high, so that prompts fit."""
+"""Tokens per word that are assumed if the server has no /tokenize. The number is rather high, so that prompts
+fit its context.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetServer:
-    """A server under test, as it describes itself."""
+    """A server under test, with what it reports about itself."""
 
     endpoint: Endpoint
     kind: ServerKind
     base: str
     adapters: tuple[str, ...]
-    """Names of the server's adapters, without versions."""
+    """Names of the adapters on the server, without versions."""
     context: int | None
-    """Maximum number of tokens of prompt and answer together. None if the server does not report it."""
+    """Maximum number of tokens in prompt and answer together. None if the server does not report it."""
     tokens_per_word: Mapping[str, float] = field(default_factory=dict[str, float])
     by_language: Mapping[str, str] = field(default_factory=dict[str, str])
     """Maps each language code to the name of the adapter that answers in that language."""
 
     @property
     def url(self) -> str:
-        """The address of the server."""
+        """The base URL of the server."""
         return self.endpoint.url
 
     def adapter_for(self, language: str) -> str:
-        """Return the adapter for a language. Raises `TargetError` if the server has none."""
+        """Return the name of the adapter for a language. Raises `TargetError` if the server has none."""
         if language in self.by_language:
             return self.by_language[language]
         raise TargetError(
-            f"no adapter for {language!r} was found at {self.url}; give --adapter {language}=NAME, "
-            f"one of {', '.join(self.adapters[:8]) or 'none (the server lists no adapters)'}"
+            f"{self.url} has no adapter that is known to answer in the language {language!r}; give --adapter "
+            f"{language}=NAME with one of "
+            f"{', '.join(self.adapters[:8]) or 'none (the server lists no adapters)'}"
         )
 
     def take_adapters(self, count: int) -> tuple[str, ...]:
-        """Return the first `count` adapters. Raises `TargetError` if there are fewer."""
+        """Return the names of the first `count` adapters on the server. Raises `TargetError` if it
+        has fewer.
+        """
         if len(self.adapters) < count:
             raise TargetError(
-                f"{self.url} has {len(self.adapters)} adapters and the scenario needs {count}; "
-                "let the suite start one that has them: --start oneseek"
+                f"the scenario needs {count} adapters, but {self.url} has {len(self.adapters)} adapters; "
+                "start a server that has enough with --start oneseek"
             )
         return self.adapters[:count]
 
 
 def probe(endpoint: Endpoint, named: Mapping[str, str] | None = None) -> TargetServer:
-    """Examine a server. `named` says which adapter answers in which language."""
+    """Find out what the server at `endpoint` is. `named` maps language codes to adapters, if the user gives
+    them. Raises `TargetError` if the server lists no models.
+    """
     listed = endpoint.json("/v1/models")
     if not isinstance(listed, dict) or not listed.get("data"):
-        raise TargetError(f"{endpoint.url}/v1/models lists no model; is it an OpenAI-compatible server?")
+        raise TargetError(
+            f"{endpoint.url}/v1/models lists no models; give the address of an OpenAI-compatible server"
+        )
     models: list[dict[str, Any]] = listed["data"]
     kind = _kind(endpoint)
     own = [model for model in models if model["id"] != AUTOMATIC or kind != "oneseek"]
@@ -99,8 +108,8 @@ def _kind(endpoint: Endpoint) -> ServerKind:
 
 
 def _by_language(endpoint: Endpoint, kind: ServerKind, adapters: tuple[str, ...], code: str) -> str:
-    """Return the adapter of a language: as OneSeek reports it, else one whose name ends in the language's
-    code.
+    """Return the adapter for a language: on OneSeek the one that the server reports, on others one whose name
+    ends in the language's code. Empty if there is none.
     """
     if kind == "oneseek":
         found = endpoint.json(f"/v1/models/{code}")

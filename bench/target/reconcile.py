@@ -1,8 +1,8 @@
-"""Holds what the server counted against what the clients saw.
+"""Compare the counters of the server with what the clients of the benchmark saw.
 
-Completed requests and their tokens have to be the same to the last one. A cancelled request may have made
-more tokens at the server than reached its client. What the server counted beyond that came from somebody
-else.
+For completed requests, the numbers of requests and tokens must be exactly equal. For a request whose client
+disconnected, the server may have generated more tokens than the client received. If the server counted more
+requests than the benchmark sent, others used the server too.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from bench.target.metrics import ServerCounts, counts
 from bench.target.probe import ServerKind
 
 SETTLE_SECONDS = 10.0
-"""Seconds that a server may take to end requests whose clients have disconnected."""
+"""Maximum seconds to wait until the server has ended the requests whose clients disconnected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """The server's counters over a run and the clients' counts. Differences are server minus clients."""
+    """The server's counters and the clients' counts for one run, and the verdict of comparing them."""
 
     verdict: Literal["exact", "within cancelled", "other traffic", "mismatch", "no metrics"]
     says: str
@@ -36,18 +36,20 @@ class Reconciliation:
     client_prompt_tokens: int = 0
     server_prompt_tokens: int = 0
     client_cancelled_tokens: int = 0
-    """Number of tokens that clients received before they disconnected. Not part of
-    `client_completion_tokens`.
+    """Number of tokens that clients received before they disconnected. `client_completion_tokens` does not
+    include them.
     """
 
     @property
     def failed(self) -> bool:
-        """True if the server's counters contradict the clients' counts."""
+        """True if the server's counters contradict the counts of the clients."""
         return self.verdict == "mismatch"
 
 
 def settled(endpoint: Endpoint, kind: ServerKind, before: ServerCounts, requests: int) -> ServerCounts | None:
-    """Return the counters once nothing runs and all sent requests have ended, or when the time is up."""
+    """Wait until the server has no running requests and has counted all `requests` since `before`, or the
+    time is up. Return its counters. None if it has no metrics.
+    """
     deadline = time.monotonic() + SETTLE_SECONDS
     while (now := counts(endpoint, kind)) is not None:
         ended = now.since(before)

@@ -1,4 +1,4 @@
-"""Record the sizes of the batch and the queue during a run, from the server's gauges."""
+"""Record how many requests run and how many wait on the server during a run, from its metrics."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ EVERY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class BatchSample:
-    """One sample of the server's gauges."""
+    """The number of running and waiting requests on the server at one time."""
 
     at: float
-    """Time of the sample, in seconds after the sampling began."""
+    """Time of the sample, in seconds after the first sample."""
     running: float
     waiting: float
 
 
 @dataclass(slots=True)
 class BatchSampler:
-    """Reads the gauges until it is cancelled. A failed reading is left out."""
+    """Records the number of running and waiting requests on a server at intervals. Failed readings are
+    skipped.
+    """
 
     endpoint: Endpoint
     kind: ServerKind
     samples: list[BatchSample] = field(default_factory=list[BatchSample])
 
     async def run(self) -> None:
-        """Take samples until cancelled. Returns at once if the server has no such gauges."""
+        """Take samples until this task is cancelled. Return at once if the server has no metrics for running
+        and waiting requests.
+        """
         began = time.monotonic()
         while True:
             try:

@@ -1,3 +1,3 @@
-"""Prompts in English and Swedish, and files of prompts that a user brings, without any server;
-`bench.scenarios` imports it.
+"""Prompts in English and Swedish, and readers for prompt files and traces that a user provides.
+`bench.scenarios` imports this package.
 """

@@ -1,9 +1,9 @@
-"""Prompts and traces that a user brings: a ShareGPT-style file, and an Azure-style trace of lengths and
-times.
+"""Read prompts and traces that a user provides: a file in ShareGPT's format, or an Azure-style trace of
+arrival times and lengths.
 
-ShareGPT: a JSON list, or JSON lines, of objects with `conversations`, a list of `{"from", "value"}`. Azure:
-CSV with the columns TIMESTAMP, ContextTokens and GeneratedTokens, as in the Azure LLM inference traces of
-2023 and 2024.
+A ShareGPT file is a JSON list, or JSON lines, of objects with `conversations`, a list of `{"from", "value"}`.
+An Azure trace is a CSV file with the columns TIMESTAMP, ContextTokens and GeneratedTokens, as in the Azure
+LLM inference traces of 2023 and 2024.
 """
 
 from __future__ import annotations
@@ -22,19 +22,24 @@ COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 @dataclass(frozen=True, slots=True)
 class TraceArrival:
-    """One request of a trace."""
+    """A request in a trace, with its arrival time and its lengths."""
 
     at: float
-    """Arrival time in seconds after the first request."""
+    """Arrival time in seconds after the first request of the trace."""
     prompt_tokens: int
     answer_tokens: int
 
 
 def read_sharegpt(path: Path) -> list[str]:
-    """Return the first question of every conversation. Raises `ValueError` if the file has none."""
+    """Return the first question of every conversation in a file in ShareGPT's format. Raises `ValueError` if
+    the file has no questions.
+    """
     found = [text for entry in _entries(path) for text in _first_question(entry)]
     if not found:
-        raise ValueError(f"{path}: no conversation begins with a question; give a file in ShareGPT's format")
+        raise ValueError(
+            f"{path}: no conversation in this file begins with a user's message; give a file in ShareGPT's "
+            "format"
+        )
     return found
 
 
@@ -48,7 +53,7 @@ def _entries(path: Path) -> Iterator[Any]:
             if line.strip():
                 yield json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{path}:{number}: not JSON: {error}") from None
+            raise ValueError(f"{path}:{number}: the line is not JSON: {error}") from None
 
 
 def _first_question(entry: Any) -> list[str]:
@@ -61,17 +66,20 @@ def _first_question(entry: Any) -> list[str]:
 
 
 def read_trace(path: Path) -> list[TraceArrival]:
-    """Return every request of the trace in order of time. Raises `ValueError` for a missing column or an
-    invalid value.
+    """Return all requests of an Azure-style trace in order of arrival. Raises `ValueError` if a column is
+    missing or a value is invalid.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path}: column {missing[0]!r} is missing; a trace has {', '.join(COLUMNS)}")
+            raise ValueError(
+                f"the trace {path} lacks the column {missing[0]!r}; it must have the columns "
+                f"{', '.join(COLUMNS)}"
+            )
         rows = [_row(path, number, row) for number, row in enumerate(reader, 2)]
     if not rows:
-        raise ValueError(f"{path}: the trace does not hold any requests")
+        raise ValueError(f"the trace {path} does not hold any requests; give a trace with at least one")
     rows.sort()
     start = rows[0][0]
     return [TraceArrival((at - start).total_seconds(), prompt, answer) for at, prompt, answer in rows]
@@ -83,9 +91,11 @@ def _row(path: Path, number: int, row: dict[str, str]) -> tuple[datetime, int, i
         at = datetime.fromisoformat(_six_digits(row["TIMESTAMP"].strip()))
         prompt, answer = int(float(row["ContextTokens"])), int(float(row["GeneratedTokens"]))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}:{number}: {error}") from None
+        raise ValueError(f"{path}:{number}: the row has an invalid value: {error}") from None
     if prompt < 1 or answer < 1:
-        raise ValueError(f"{path}:{number}: tokens {prompt} and {answer} must be at least 1")
+        raise ValueError(
+            f"{path}:{number}: ContextTokens {prompt} and GeneratedTokens {answer} must be at least 1"
+        )
     return at.replace(tzinfo=None), prompt, answer
 
 

@@ -1,8 +1,8 @@
-"""Makes prompts of a wanted length from the suite's own texts. The same seed gives the same prompts, and no
-two of a run are equal.
+"""Make prompts of a given length from texts in English and Swedish that were written for this benchmark.
 
-The texts in `english.txt` and `swedish.txt` were written for this suite. A short prompt is a question. A
-longer one puts passages before it, drawn without replacement until the wanted words are there.
+The same seed gives the same prompts, and no two prompts of a run are equal. A short prompt is a question from
+`english.txt` or `swedish.txt`. A longer prompt has passages before the question, in random order, until it
+has enough words. No passage is repeated before all have been used.
 """
 
 from __future__ import annotations
@@ -15,36 +15,42 @@ from pathlib import Path
 from random import Random
 
 FILES = {"en": "english.txt", "sv": "swedish.txt"}
-"""Maps each language code to the name of the file with its texts, beside this module."""
+"""Maps each language code to the file with its texts, in the folder of this module."""
 OPENINGS = {"en": "Case {number}. ", "sv": "Ärende {number}. "}
-"""Format of a prompt's beginning, which is unique, so that a prefix cache cannot answer it."""
+"""Maps each language code to the beginning of its prompts. The number makes each prompt unique, so that a
+prefix cache does not hold it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LengthSpread:
-    """A log-normal distribution of lengths, cut at both ends."""
+    """A log-normal distribution of lengths, limited to `least` and `most`."""
 
     median: float
     sigma: float
-    """Standard deviation of the logarithm. 0: every request has the median length."""
+    """Standard deviation of the logarithm of the length. 0: every length is the median."""
     least: int
     most: int
 
     def __post_init__(self) -> None:
         if not 0 < self.least <= self.median <= self.most:
-            raise ValueError(f"length {self} is invalid; least ≤ median ≤ most must hold, all above 0")
+            raise ValueError(
+                f"the distribution of lengths {self} is invalid; it needs 0 < least ≤ median ≤ most"
+            )
         if self.sigma < 0:
-            raise ValueError(f"length sigma {self.sigma} is invalid; use 0 or more")
+            raise ValueError(f"sigma {self.sigma} of the distribution of lengths is negative; use 0 or more")
 
     def draw(self, random: Random) -> int:
-        """Draw a random length."""
+        """Draw a random length from the distribution."""
         drawn = random.lognormvariate(math.log(self.median), self.sigma) if self.sigma else self.median
         return max(self.least, min(self.most, round(drawn)))
 
     def at_most(self, bound: int) -> LengthSpread:
-        """Return the same distribution with no length above `bound`, which must be at least 1."""
+        """Return the distribution limited to lengths of at most `bound`. Raises `ValueError` if `bound` is
+        below 1.
+        """
         if bound < 1:
-            raise ValueError(f"length bound {bound} is too small; use at least 1")
+            raise ValueError(f"the maximum length {bound} is too small; use at least 1")
         if bound >= self.most:
             return self
         return LengthSpread(min(self.median, bound), self.sigma, min(self.least, bound), bound)
@@ -60,9 +66,9 @@ class PromptTexts:
 
 @cache
 def texts(language: str) -> PromptTexts:
-    """Return the texts in `language`. Raises `ValueError` if the suite has none."""
+    """Return the questions and passages in `language`. Raises `ValueError` for a language without texts."""
     if language not in FILES:
-        raise ValueError(f"there are no prompts in {language!r}; use one of {', '.join(FILES)}")
+        raise ValueError(f"there are no prompts in the language {language!r}; use one of {', '.join(FILES)}")
     content = (Path(__file__).parent / FILES[language]).read_text(encoding="utf-8")
     _, questions, passages = (
         part.strip() for part in content.replace("[passages]", "[questions]").split("[questions]")
@@ -71,9 +77,10 @@ def texts(language: str) -> PromptTexts:
 
 
 def prompt(language: str, words: int, number: int, random: Random) -> str:
-    """About `words` words in `language`, under `number`, which has to differ from prompt to prompt.
+    """Return a prompt of about `words` words in `language`. It begins with `number`, which must differ
+    between prompts.
 
-    The question is always whole, so a prompt may be a few words over a small `words`.
+    The question is never cut, so a prompt may be a few words longer than a small `words`.
     """
     held = texts(language)
     opening = OPENINGS[language].format(number=number)
@@ -94,5 +101,7 @@ def _padding(passages: Sequence[str], words: int, random: Random) -> list[str]:
 
 
 def count_words(text: str) -> int:
-    """Count words, separated by white space: the same measure for every language and tokenizer."""
+    """Return the number of words, separated by white space. Unlike a token count, it does not depend on a
+    tokenizer.
+    """
     return len(text.split())

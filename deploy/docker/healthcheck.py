@@ -1,6 +1,8 @@
-"""Exit with 0 if the server in this container is ready, else with 1. Needs no curl.
+"""Health check of the Docker image: exit with 0 if the server in this container is ready, else with 1. It
+needs no curl.
 
-The port is `ONESEEK_PORT`, so set that rather than `port:` in a file, or give a health check of your own.
+The check uses the port in the environment variable `ONESEEK_PORT`. If you set the port in a configuration
+file instead, provide your own health check.
 """
 
 import os
@@ -10,7 +12,7 @@ from urllib.error import URLError
 
 
 def main() -> int:
-    """Return 0 if `/ready` answers with status 200, else 1."""
+    """Return 0 if the server's `/ready` answers with status 200, else 1."""
     url = f"http://127.0.0.1:{os.environ.get('ONESEEK_PORT') or 8000}/ready"
     # No proxy stands between a container and itself.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -1,9 +1,10 @@
-"""Write the digests of images behind their tags, so that a build takes what was looked at.
+"""Pin Docker images: write the digest of each image after its tag, so that every build uses the same image.
 
     python3 deploy/docker/pin_images.py deploy/docker/Dockerfile deploy/compose/compose.yaml
 
-Asks each image's registry through `docker buildx imagetools inspect`. The tag stays, for people; the digest
-decides. Images of this project, which have no registry in their names, are left alone.
+The digests come from the images' registry, through `docker buildx imagetools inspect`. Docker uses the
+digest; the tag remains as information for readers. Images without a registry in their names, which are
+OneSeek's own, are not changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def main(paths: list[str]) -> int:
-    """Rewrite the files; print what changed. The exit code is 1 if a digest cannot be had."""
+    """Pin the images in the files at `paths`, and print which files changed. Return 1 if the digest of an
+    image cannot be found, else 0.
+    """
     known: dict[str, str] = {}
     for path in map(Path, paths):
         text = path.read_text(encoding="utf-8")
@@ -36,7 +39,9 @@ def main(paths: list[str]) -> int:
 
 
 def resolve(tag: str) -> str | None:
-    """The digest that `tag` stands for now, of all its architectures together; None with a line to stderr."""
+    """Return the current digest of the image `tag`, the one for all architectures together. If it cannot be
+    found, print the reason to standard error and return None.
+    """
     command = ["docker", "buildx", "imagetools", "inspect", tag, "--format", "{{.Manifest.Digest}}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     digest = done.stdout.strip()

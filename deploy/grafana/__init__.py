@@ -1,3 +1,3 @@
-"""Generates the Grafana dashboard: `python -m deploy.grafana` writes `oneseek.json`, which you import or
-provision.
+"""Generate OneSeek's Grafana dashboard: `python -m deploy.grafana` writes `oneseek.json`, which you import or
+provision in Grafana.
 """

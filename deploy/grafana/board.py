@@ -25,7 +25,7 @@ _ALL = VariableOption(text="All", value="$__all", selected=True)
 
 
 def build() -> DashboardModel:
-    """Return the whole Grafana dashboard."""
+    """Return the whole Grafana dashboard as an object of Grafana's dashboard model."""
     board = (
         Dashboard("OneSeek")
         .uid(UID)
@@ -52,7 +52,9 @@ def build() -> DashboardModel:
 
 
 def _variable(name: str, series: str, *, many: bool) -> QueryVariable:
-    """The values of the label `name` on `series`."""
+    """Return a dashboard variable whose choices are the values of the label `name` of the metric `series`. If
+    `many` is true, several can be selected.
+    """
     made = (
         QueryVariable(name)
         .datasource(SOURCE)

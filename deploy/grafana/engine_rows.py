@@ -7,7 +7,7 @@ from deploy.grafana.promql import ALL, NAMED, errors, quantile, quantiles, state
 
 
 def residency() -> BoardRow:
-    """Return the panels about the adapters in the engine, their loads and their evictions."""
+    """Return the row of panels about adapters in the engine, their loads and their evictions."""
     wait = "oneseek_adapter_wait_seconds"
     return BoardRow(
         "Residency and loads",
@@ -65,7 +65,9 @@ def residency() -> BoardRow:
 
 
 def canary() -> BoardRow:
-    """Versions of one alias side by side."""
+    """Return the row of panels that compare the versions of an adapter: a canary or shadow version beside the
+    stable one.
+    """
     by, legend = "adapter, version", "{{adapter}}@{{version}}"
     asked = total("oneseek_requests_total", by, NAMED)
     of_alias = total("oneseek_requests_total", "adapter", NAMED)
@@ -126,7 +128,7 @@ def canary() -> BoardRow:
 
 
 def engine() -> BoardRow:
-    """The engine and the process."""
+    """Return the row of panels about the engine and the server's process."""
     hits, queries = total("oneseek_prefix_cache_hits_total"), total("oneseek_prefix_cache_queries_total")
     return BoardRow(
         "Engine",

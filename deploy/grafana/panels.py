@@ -1,4 +1,4 @@
-"""Builds the panels of the Grafana dashboard, with one function for each kind of panel."""
+"""Build the panels of the Grafana dashboard, with a function for each kind of panel."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 COLUMNS = 24
-"""Width of a row of the dashboard, in Grafana's grid units."""
+"""Width of a Grafana dashboard, in its grid units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One Prometheus query of a dashboard's panel."""
+    """A Prometheus query of a panel in the Grafana dashboard."""
 
     expr: str
     legend: str = ""
-    """Label of the query's lines, such as `{{adapter}}`; in a table, the name of the column."""
+    """Label of the query's lines in a graph, such as `{{adapter}}`. In a table, the name of the column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """The contents of a panel: title, queries and description."""
+    """The contents of a panel: its title, description and queries, with its unit and size."""
 
     title: str
     text: str
-    """The panel's description: what it means, and what to do if it looks wrong."""
+    """The panel's description: what it shows, and what to do if it looks wrong."""
     queries: tuple[Query, ...]
     unit: str = "short"
     width: int = 8
@@ -57,8 +57,8 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class BoardRow:
-    """A row of the dashboard with its panels. With `repeat`, Grafana shows it once for each value of that
-    variable.
+    """A row of panels in the dashboard. If `repeat` names a dashboard variable, Grafana shows the row once
+    for each value of it.
     """
 
     title: str
@@ -75,13 +75,15 @@ def shown(
     width: int = 8,
     height: int = 7,
 ) -> Shown:
-    """A panel over queries, each an expression, alone or with its legend."""
+    """Return the contents of a panel. Each of `queries` is a PromQL expression, or a pair of an expression
+    and its legend.
+    """
     made = [Query(expr=one) if isinstance(one, str) else Query(expr=one[0], legend=one[1]) for one in queries]
     return Shown(title=title, text=text, queries=tuple(made), unit=unit, width=width, height=height)
 
 
 def lines(what: Shown, *, stacked: bool = False, least: float | None = 0) -> Builder[Panel]:
-    """Return a panel with lines over time."""
+    """Return a graph panel, which shows lines over time. `least` is the lowest value of the axis."""
     panel = (
         timeseries.Panel()
         .title(what.title)
@@ -109,8 +111,8 @@ def lines(what: Shown, *, stacked: bool = False, least: float | None = 0) -> Bui
 
 
 def number(what: Shown, *limits: tuple[float, str]) -> Builder[Panel]:
-    """Make a panel with one number and its recent values. From each of `limits` on, the number has another
-    colour.
+    """Return a panel with one number and a small graph. `limits` has pairs of a value and the colour of the
+    number from that value on.
     """
     steps = [Threshold(value=None, color="green")]
     steps += [Threshold(value=value, color=color) for value, color in limits]
@@ -134,7 +136,7 @@ def number(what: Shown, *limits: tuple[float, str]) -> Builder[Panel]:
 def quarter(
     title: str, text: str, *queries: tuple[str, str] | str, unit: str = "short", stacked: bool = False
 ) -> Builder[Panel]:
-    """Return a panel with lines over time, a quarter of the dashboard wide."""
+    """Return a graph panel, which shows lines over time, a quarter of the dashboard wide."""
     return lines(shown(title, text, *queries, unit=unit, width=COLUMNS // 4), stacked=stacked)
 
 
@@ -145,12 +147,16 @@ def figure(
     *limits: tuple[float, str],
     unit: str = "short",
 ) -> Builder[Panel]:
-    """Return a panel with one number, a sixth of the dashboard wide. `limits` is as in `number`."""
+    """Return a panel with one number, a sixth of the dashboard wide. `limits` has pairs of a value and the
+    colour of the number from that value on.
+    """
     return number(shown(title, text, query, unit=unit, width=COLUMNS // 6, height=4), *limits)
 
 
 def distribution(what: Shown) -> Builder[Panel]:
-    """The buckets of a histogram over time; its one query is by `le`."""
+    """Return a heatmap panel, which shows the buckets of a histogram over time. Its query must be grouped by
+    the label `le`.
+    """
     panel = (
         heatmap.Panel()
         .title(what.title)
@@ -168,7 +174,9 @@ def distribution(what: Shown) -> Builder[Panel]:
 
 
 def rows_of(what: Shown, units: Sequence[str], hidden: Sequence[str]) -> Builder[Panel]:
-    """A table with a column for each query, joined by their labels; `units` are the columns'."""
+    """Return a table panel with a column for each query, whose rows are joined by their labels. `units` has
+    the unit of each column, and `hidden` the columns that are not shown.
+    """
     panel = (
         table.Panel()
         .title(what.title)
@@ -199,7 +207,7 @@ def rows_of(what: Shown, units: Sequence[str], hidden: Sequence[str]) -> Builder
 
 
 class _Override(Builder[DashboardFieldConfigSourceOverrides]):
-    """The unit of one column."""
+    """Sets the unit of one column of a table panel."""
 
     def __init__(self, column: str, unit: str) -> None:
         self._made = DashboardFieldConfigSourceOverrides(
@@ -208,7 +216,7 @@ class _Override(Builder[DashboardFieldConfigSourceOverrides]):
         )
 
     def build(self) -> DashboardFieldConfigSourceOverrides:
-        """See `Builder.build`."""
+        """Return the setting as an object of Grafana's dashboard model."""
         return self._made
 
 

@@ -1,4 +1,6 @@
-"""Builds the upper half of the Grafana dashboard: the server's health, the adapters that answer, and why."""
+"""Build the upper half of the Grafana dashboard: the server's health, its adapters, and why each was
+chosen.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from deploy.grafana.promql import ALL, NAMED, ONE, errors, quantile, quantiles, 
 
 
 def overview() -> BoardRow:
-    """Return the row about the server's health, with the numbers that the alerts watch."""
+    """Return the row of panels about the server's health, with the figures on which alerts are defined."""
     return BoardRow(
         "Overview",
         [
@@ -77,7 +79,7 @@ def overview() -> BoardRow:
 
 
 def versions() -> BoardRow:
-    """Make the dashboard row with a table of every adapter and version."""
+    """Return the row with a table of every adapter and version: requests, errors, latencies and tokens."""
     by = "adapter, version"
     columns = (
         (total("oneseek_requests_total", by, NAMED), "requests/s", "reqps"),
@@ -98,7 +100,7 @@ def versions() -> BoardRow:
 
 
 def adapter() -> BoardRow:
-    """Return the panels about one adapter, with its versions side by side."""
+    """Return the row of panels about one adapter, with its versions side by side."""
     first, between = "oneseek_time_to_first_token_seconds", "oneseek_inter_token_latency_seconds"
     return BoardRow(
         "Adapter $adapter",
@@ -132,7 +134,9 @@ def adapter() -> BoardRow:
 
 
 def routing() -> BoardRow:
-    """Return the row about the adapters that were chosen, and why."""
+    """Return the row of panels about routing: which languages were detected, and why each adapter
+    was chosen.
+    """
     return BoardRow(
         "Routing",
         [

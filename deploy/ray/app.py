@@ -1,4 +1,6 @@
-"""The application for `serve run deploy.ray.app:build config=oneseek.yaml`, run in a checkout."""
+"""OneSeek as a Ray Serve application. Start it in a checkout with `serve run deploy.ray.app:build
+config=oneseek.yaml`.
+"""
 
 from server.asgi.ray.app import build
 
