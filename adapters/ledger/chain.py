@@ -120,7 +120,7 @@ class Walk:
     at: dict[int, int] = field(default_factory=dict[int, int])
     """Maps the sequence number of each entry to the number of the line that holds it first."""
     last: Entry | None = None
-    """The last valid entry."""
+    """The last entry that the expected key signed."""
     position: int = 0
     """The sequence number of the last line that was read, or the number that this line should have."""
     _previous: str | None = START

@@ -47,9 +47,7 @@ class LedgerJournal:
 
     @property
     def begun(self) -> bool:
-        """True if the ledger has a signing key or an entry. A crash at the start may leave a head alone,
-        which does not count.
-        """
+        """True if the ledger has a signing key or an entry, and not only a head file that a crash left."""
         if self._key_file.exists() or self._size() > 0:
             return True
         return self._head_file.exists() and self._known_head().count > 0

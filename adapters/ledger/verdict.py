@@ -42,14 +42,16 @@ class LedgerVerdict:
 
     folder: Path
     count: int
-    """Number of intact entries: unchanged, at their position, and signed by the right key."""
+    """Number of different entries in the ledger with a valid signature by the key that they name."""
     last: str | None
-    """Hash of the last intact entry. Store it elsewhere to check later that the entry is still in the ledger.
+    """Hash of the last entry signed by the ledger's key. Store it elsewhere, to check later that the entry is
+    still in the ledger.
     """
     keys: tuple[str, ...]
     """The keys that signed the ledger's entries, oldest first, as `ed25519:…`."""
     known: frozenset[str]
-    """Digests of the outputs of intact entries, without revoked ones. Empty if the ledger was tampered with.
+    """Digests among the outputs of the ledger's entries, without revoked ones. Empty if the ledger was
+    tampered with.
     """
     faults: tuple[Fault, ...]
     """The faults, sorted by line; faults without a line come last."""
