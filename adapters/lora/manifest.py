@@ -26,7 +26,9 @@ from adapters.pickles import refuse_pickle
 
 MANIFEST_FILE = "oneseek.json"
 ORIGIN = "origin"
-"""Field of `oneseek.json` that records the older installation's file that the adapter was converted from."""
+"""Field of `oneseek.json` that records which file of an earlier OneSeek installation was converted to the
+adapter.
+"""
 READ_FIELDS = ("alias", "version", "language", "digest", "base_digest", "examples")
 """Fields of `oneseek.json` that OneSeek uses. Each is optional."""
 NOTED_FIELDS = (
@@ -86,7 +88,7 @@ class Adapter:
     can be served.
     """
     imported: bool = field(default=False, compare=False)
-    """True if the adapter was converted from a file of an older installation."""
+    """True if the adapter was converted from a file of an earlier OneSeek installation."""
     place: AdapterPlace = field(default="settings", compare=False)
     """The place where the adapter was found, such as the registry or a folder."""
     examples: tuple[str, ...] = field(default=(), compare=False)

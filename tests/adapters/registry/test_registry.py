@@ -166,7 +166,7 @@ def test_what_is_refused_changes_nothing(
 def test_no_effect_another_base_and_a_high_rank_are_refused(
     registry: Registry, base: Base, make_adapter: Make
 ) -> None:
-    with pytest.raises(AdapterError, match=f"tiny, {base.digest}"):
+    with pytest.raises(AdapterError, match=f"tiny, whose digest is {base.digest}"):
         registry.add(make_adapter("a-v1", manifest={"base_digest": OTHER}), base=base)
     with pytest.raises(AdapterError, match="every update is zero"):
         registry.add(make_adapter("b-v1", config={"lora_alpha": 0}), base=base)
