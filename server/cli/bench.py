@@ -1,4 +1,4 @@
-"""Implements `oneseek bench`, which passes its arguments on to the benchmarks."""
+"""Implements `oneseek bench`, which passes its arguments on to the benchmark suite."""
 
 from __future__ import annotations
 
