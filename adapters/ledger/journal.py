@@ -53,7 +53,9 @@ class LedgerJournal:
         return self._head_file.exists() and self._known_head().count > 0
 
     def add(self, record: Record, code: Mapping[str, str]) -> Entry:
-        """Add an entry. When this returns, the entry is on the disk and the head names it."""
+        """Add an entry to the ledger. When this returns, the entry is on the disk and the signed head names
+        it.
+        """
         entry = Entry.write(record, self.head.count + 1, self.head.hash, code, self.key)
         try:
             with naming(self._file), self._file.open("ab", buffering=0) as file:

@@ -94,7 +94,7 @@ class PublicKey:
 
 
 class SigningKey:
-    """A private key, which signs. Its secret half never appears in a message."""
+    """A private key, which signs. Messages never show its secret half."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key

@@ -61,9 +61,10 @@ class Ledger:
         return any((self.folder / name).exists() for name in (LEDGER_FILE, HEAD_FILE, KEY_FILE))
 
     def begin_anew(self) -> Entry:
-        """Begin a new ledger to replace one that was removed. Its first entry records what was lost.
+        """Begin a new ledger to replace one that was removed. Its first entry records the hash of the lost
+        ledger's first entry.
 
-        Raises `LedgerError` if any file of a ledger is left.
+        Raises `LedgerError` if any file of the old ledger is left.
         """
         if self.begun:
             remedy = "If the ledger cannot be restored, move the folder away first."
@@ -87,7 +88,9 @@ class Ledger:
             return LedgerJournal(self.folder).rotate(code)
 
     def repair(self) -> LedgerVerdict:
-        """Repair what a crash left unfinished, and verify the whole ledger. Raises the errors of `append`."""
+        """Repair what a crash left unfinished in the ledger, then verify the whole ledger. Raises the errors
+        of `append`.
+        """
         if self._file.exists():
             with self._locked():
                 LedgerJournal(self.folder)
@@ -96,11 +99,11 @@ class Ledger:
     def verify(
         self, public_key: PublicKey | Path | None = None, *, anchor: str | None = None
     ) -> LedgerVerdict:
-        """Verify the whole ledger against `public_key` (a key or its PEM file), or against the key beside the
-        ledger.
+        """Verify the whole ledger against `public_key` (a key or its PEM file). Default: the key in the
+        ledger's folder.
 
-        `anchor` is the hash of an entry that is known to have been there. Raises `LedgerError` if
-        `public_key` is a file without a key, or the ledger cannot be read.
+        `anchor` is the hash of an entry that must be in the ledger. Raises `LedgerError` if the file
+        `public_key` holds no key, or if the ledger cannot be read.
         """
         trusted = PublicKey.read(public_key) if isinstance(public_key, Path) else public_key
         try:

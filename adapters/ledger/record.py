@@ -143,7 +143,7 @@ class Entry:
 
     @property
     def next_key(self) -> PublicKey:
-        """The key that must sign the next entry."""
+        """The key that must sign the ledger's next entry: a new key if this entry changes keys."""
         if self.record.action != ROTATE:
             return self.key
         return PublicKey.of(self.record.details["new_key"])

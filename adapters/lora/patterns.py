@@ -46,7 +46,7 @@ class ModulePattern:
             raise AdapterError(
                 path,
                 "a module pattern may hold only names, dots, \\d, (a|b) and at most two of .* and \\d+",
-                "Or list the modules' names, such as layers.0.self_attn.q_proj.",
+                "Simplify the pattern, or list the modules' names, such as layers.0.self_attn.q_proj.",
                 field=field,
                 value=text,
             )

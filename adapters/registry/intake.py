@@ -55,7 +55,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedAdapter:
-    """A checked adapter that is not a version yet."""
+    """An adapter that was checked and can be added to the registry as a version."""
 
     source: Adapter
     base: Base

@@ -22,20 +22,20 @@ _DIVISIONS = ("canary", "shadow", "settle")
 
 @dataclass(frozen=True, slots=True)
 class AcceptedContents:
+    """The ledger's record of a version. A field is None if the ledger does not record that field."""
+
+    digest: str | None = None
+    language: str | None = None
+    imported: bool = False
+    """True if the version was converted from a file of an earlier OneSeek installation."""
+
+
+def replay(entries: Iterable[Entry]) -> AliasPointers:
     """Return the active versions, as `active.json` holds them, after the changes in `entries`, oldest first.
 
     The first version of an alias is active until another is promoted, unless its entry names another version
     that was already served. Entries that are not about adapter versions change nothing.
     """
-
-    digest: str | None = None
-    language: str | None = None
-    imported: bool = False
-    """The ledger's record of a version. A field is None if the ledger does not record that field."""
-
-
-def replay(entries: Iterable[Entry]) -> AliasPointers:
-    """True if the version was converted from a file of an earlier OneSeek installation."""
     pointers = AliasPointers()
     for entry in entries:
         pointers = _after(pointers, entry)

@@ -129,7 +129,7 @@ class ServedAdapters:
 
     @property
     def routing_state(self) -> tuple[object, ...]:
-        """The part of the state that routing depends on. See `Snapshot.routing_state`."""
+        """The languages and example questions that routing depends on. See `Snapshot.routing_state`."""
         return self.snapshot.routing_state
 
     def contested_languages(self) -> dict[str, tuple[str, ...]]:

@@ -27,7 +27,7 @@ class BaseOptions:
     path: Path | None = None
     """Folder of the base in Hugging Face layout."""
     on_demand: bool = False
-    """Load the base at its first request, and unload it once idle."""
+    """Load the base at its first request, and unload it after base_idle_seconds without a request."""
     engine: EngineOptions | None = None
     """Engine that runs the base."""
     device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] | None = None
@@ -52,9 +52,9 @@ class BaseOptions:
     kv_cache_memory: Size | None = None
     """Memory for the KV cache, such as 2GiB."""
     prefix_caching: bool | None = None
-    """Reuse the KV cache of a prompt's beginning."""
-    adapters: tuple[str, ...] | None = None
     """Reuse the KV cache of a prompt's beginning for later prompts that begin alike."""
+    adapters: tuple[str, ...] | None = None
+    """Adapters of this base: PATH or NAME=PATH, each a folder in PEFT layout."""
     gpu_memory_utilization: float | None = None
     """vLLM's option of this name: the share of the GPU's memory that the base may take, 0 to 1."""
 
@@ -147,7 +147,7 @@ def check_bases(settings: DeclaredBases) -> None:
         raise SettingsError(
             "max_loaded_bases",
             f"{most} is below the number of bases without on_demand ({len(always)}); "
-            "raise it, or set on_demand for more bases",
+            "raise max_loaded_bases, or set on_demand for more bases",
         )
 
 

@@ -102,7 +102,9 @@ def parse_external_models(tables: Mapping[str, str]) -> Mapping[str, ExternalMod
     `SettingsError`.
     """
     if len(tables) > MAX_MODELS:
-        raise SettingsError(SETTING, f"has {len(tables)} services; the maximum is {MAX_MODELS}")
+        raise SettingsError(
+            SETTING, f"has {len(tables)} services; the maximum is {MAX_MODELS}; remove some of them"
+        )
     found: dict[str, ExternalModelOptions] = {}
     for name, text in tables.items():
         options = _parse(name, text)

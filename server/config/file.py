@@ -147,7 +147,9 @@ class _Reader:
             return json.dumps(yaml.SafeLoader("").construct_document(node))  # pyright: ignore[reportUnknownArgumentType] # any YAML value
         except (TypeError, ValueError, yaml.YAMLError):
             raise SettingsError(
-                path, "is not text, a number, a list or a mapping", self._line(node)
+                path,
+                "holds a value that is not text, a number, a list or a mapping; replace the value",
+                self._line(node),
             ) from None
 
     def _value(self, path: str, node: yaml.Node) -> FileValue:

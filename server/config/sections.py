@@ -12,7 +12,7 @@ from server.config.limits import DAY
 from server.config.values import SettingsError, within
 
 WITHOUT_OPTIONS = frozenset({"embedded"})
-"""Engines for which the settings `engine.options` must be empty."""
+"""Engines for which the setting `engine.options` must be empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,11 @@ class RoutingOptions:
     other_prior: float | None = None
     """Prior probability (0.01 to 0.99) that a text is in a language without an adapter. Default: 0.43."""
     stay: float | None = None
-    """Probability (up to 0.999) that a user's next turn is in the same language. Default: 0.9."""
+    """Probability (up to 0.999) that a user's next message is in the same language. Default: 0.9."""
     history: int | None = None
-    """Number of user turns to read (1 to 50), including the latest. Default: 6."""
+    """Number of user messages in a conversation that routing reads (1 to 50), including the latest. Default:
+    6.
+    """
     hint: float | None = None
     """Factor (1 to 10) for the probability of the first known language in Accept-Language. Default: 1.5."""
     topics: bool = True

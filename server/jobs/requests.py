@@ -17,7 +17,9 @@ class TrainRequest:
     base_model: Path | None = None
     """Folder of the base in Hugging Face layout; default: search the standard locations."""
     dataset: tuple[str, ...] = ()
-    """Training data: JSON lines in any shape of `oneseek data check`. Default: OneSeek's own (en, sv)."""
+    """Training data: JSON lines in any format that `oneseek data check` reads. Default: OneSeek's own (en,
+    sv).
+    """
     teacher: str | None = None
     """Teacher that writes more answers: http://HOST:PORT/v1 of an OpenAI-compatible server, or the folder of
     a Hugging Face model, or its name in models/.

@@ -36,7 +36,9 @@ class ServedBase:
 
     found: FoundBase
     digest: str | None = None
-    """Digest of the base, which an adapter's recorded digest must equal. None: digests are not compared."""
+    """Digest of the base. An adapter that records the digest of its base must record this one. None: digests
+    are not compared.
+    """
     shape: ModelShape | None = None
     """Sizes of the base. None for an unknown architecture: then only the engine checks adapters, when it
     loads them.
