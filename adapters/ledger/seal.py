@@ -18,7 +18,9 @@ _EXACT = 2**53
 
 
 class BrokenSealError(ValueError):
-    """The bytes are not a sealed object, or the signature does not match. The message says why."""
+    """The bytes are not a sealed object, which is signed JSON, or the signature does not match. The message
+    says why.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class SealedObject:
 
     @classmethod
     def open(cls, data: bytes) -> SealedObject:
-        """Read the sealed object in `data` and check its signature. Raises `BrokenSealError`."""
+        """Read the signed JSON object in `data` and check its signature. Raises `BrokenSealError`."""
         found = _parsed(data)
         signature, key = found.pop("signature", None), found.get("key")
         if not isinstance(signature, str) or not isinstance(key, str):

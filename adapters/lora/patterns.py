@@ -54,12 +54,12 @@ class ModulePattern:
 
     def matches_end(self, module: str) -> bool:
         """True if the pattern matches the whole of `module`, or its end after a dot. PEFT's rank and alpha
-        patterns work so.
+        patterns match in the same way.
         """
         return self._end.fullmatch(module) is not None
 
     def matches_whole(self, module: str) -> bool:
-        """True if the pattern matches the whole of `module`. PEFT's target patterns work so."""
+        """True if the pattern matches the whole of `module`. PEFT's target patterns match in the same way."""
         return self._whole.fullmatch(module) is not None
 
     @cached_property

@@ -96,9 +96,7 @@ def move(
 
 
 def folders_of(*entries: VersionFolder | None) -> dict[str, Any]:
-    """Return where those of `entries` are that are outside the registry, in the form of a record's
-    details.
-    """
+    """Return the folders of the versions in `entries` that are outside the registry, as details of a record."""
     found = [entry.outside.to_json() for entry in entries if entry is not None and entry.outside is not None]
     return {"folders": found} if found else {}
 

@@ -175,7 +175,7 @@ class Settings:
     log_requests: bool = True
     """Log a line for each request to standard output (at level info), without prompt and answer."""
     log_content: bool = False
-    """Log prompts and answers too."""
+    """Log prompts and answers too. Needs log_requests."""
     otel: bool = False
     """Export traces and metrics by OpenTelemetry; set it up by OTEL_* variables. Needs oneseek[otel]."""
     routing: RoutingOptions = field(default_factory=RoutingOptions)
