@@ -96,7 +96,7 @@ def move(
 
 
 def folders_of(*entries: VersionFolder | None) -> dict[str, Any]:
-    """Return the folders of the versions in `entries` that are outside the registry, as details of a record."""
+    """Return the folders of the versions in `entries` that are outside the registry, for a record."""
     found = [entry.outside.to_json() for entry in entries if entry is not None and entry.outside is not None]
     return {"folders": found} if found else {}
 
