@@ -1,3 +1,3 @@
-"""The server: its HTTP surface, its engines and its command line, but no training code; nothing outside
-imports it.
+"""The server: its HTTP API, its engines and its command line, without any training code. No code outside
+`server` may import it.
 """

@@ -1,4 +1,5 @@
-"""The `oneseek` command line: one sub-command per verb, each a thin call into its module.
+"""The `oneseek` command line. Each sub-command (verb), such as `oneseek serve`, is a thin call into its own
+module.
 
 Exit codes: 0 for success, 1 for a failure, 2 for a mistake in the command or the settings, 130 for Ctrl-C. A
 server that is stopped by a signal exits with 0.
@@ -66,7 +67,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """Exit code of an error whose message is enough; None for an error that needs a traceback."""
+    """Exit code for an error whose message alone is enough. None for an error that needs a traceback."""
     from routing.route import UnknownNameError
     from routing.selection import SelectionError
 
@@ -88,7 +89,7 @@ _REMEDIES = {
 
 
 def _describe(error: Exception) -> str:
-    """The message of an error, with a remedy added if the message has none."""
+    """The error's message, with a remedy added if it has none."""
     from adapters.errors import UnknownAdapterError
 
     if isinstance(error, UnknownAdapterError) and not error.hints:
@@ -105,7 +106,9 @@ def _complain(error: Exception | str, code: int) -> int:
 
 
 def _write_utf8() -> None:
-    """Set UTF-8 for output: Windows consoles and pipes may use an 8-bit encoding without å and →."""
+    """Set UTF-8 for standard output and error: on Windows their 8-bit encoding may lack characters such as å
+    and →.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")

@@ -1,7 +1,7 @@
-"""Refuse to start if another distribution owns one of our top-level package names.
+"""Refuse to start if another package could be imported under one of OneSeek's top-level package names.
 
-`server`, `adapters`, `routing` and `bench` are plain names, and others have them too: AdapterHub's `adapters`
-is one. In a shared environment, Python could import half of one package and half of the other.
+`server`, `adapters`, `routing` and `bench` are common names; AdapterHub has an `adapters` too, for example.
+In a shared environment, Python could import half of one package and half of the other.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ _REMEDY = "install OneSeek in its own environment (python -m venv), or uninstall
 
 
 class ForeignNameError(RuntimeError):
-    """Another distribution owns one of our top-level names, or could overwrite it."""
+    """Another installed package has one of OneSeek's top-level names, or could overwrite OneSeek's files."""
 
 
 def refuse_foreign_names(root: Path | None = None) -> None:
-    """Raise `ForeignNameError` if another distribution has one of our names. Imports nothing.
+    """Raise `ForeignNameError` if another installed package has one of OneSeek's top-level names. Imports
+    nothing.
 
-    `root` is the folder that holds our packages; by default the one this file was loaded from.
+    `root` is the folder that holds OneSeek's packages; by default, the one that holds this file's package.
     """
     root = root or Path(__file__).resolve().parent.parent
     for name in NAMES:
         found = _location(name)
         if found is not None and found != root / name:
             raise ForeignNameError(
-                f"`import {name}` would load {found}, which is another package's; {_REMEDY}"
+                f"`import {name}` would load {found}, which belongs to another package; {_REMEDY}"
             )
     for name, distribution in _claims(root):
-        raise ForeignNameError(f"{distribution} also has a top-level package `{name}`, in {root}; {_REMEDY}")
+        raise ForeignNameError(
+            f"the package {distribution} has a top-level module `{name}` too, in {root}; {_REMEDY}"
+        )
 
 
 def _location(name: str) -> Path | None:
-    """The folder from which `import name` would load."""
+    """Return the folder from which `import name` would load. None if there is none."""
     spec = importlib.util.find_spec(name)
     if spec is None:
         return None
@@ -48,7 +51,9 @@ def _location(name: str) -> Path | None:
 
 
 def _claims(root: Path) -> Iterator[tuple[str, str]]:
-    """Our names, each with the other distributions that install it. Empty for a checkout."""
+    """Yield OneSeek's package names that other installed packages in `root` also claim. Empty for a
+    checkout.
+    """
     for record in root.glob("*.dist-info/RECORD"):
         distribution = record.parent.name.partition("-")[0]
         if distribution == _OURS:

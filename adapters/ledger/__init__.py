@@ -1,5 +1,6 @@
 """The ledger: an append-only, hash-chained and signed record of everything that makes or changes an adapter.
-It sets no policy; everything may import it.
+It decides nothing by itself: other modules decide what to do about an unknown adapter. Every package may
+import it.
 
 `docs/ledger.md` defines the format. Importing this package loads no cryptography; using it does.
 """

@@ -1,8 +1,8 @@
-"""Sign whole adapter folders in OpenSSF's model-signing format, if that library is installed.
+"""Sign whole adapter folders in OpenSSF's model-signing format, if OpenSSF's Python library is installed.
 
-You can then check a folder without OneSeek: `model_signing verify key FOLDER --public_key …`. The library
-does not support Ed25519, so these signatures have a key of their own on the curve P-256. The ledger's key
-vouches for it in an entry.
+A signed folder can then be checked without OneSeek: `model_signing verify key FOLDER --public_key …`. The
+library does not support Ed25519, the type of the ledger's key. So these signatures use a separate key on the
+curve P-256, which an entry in the ledger records.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def is_installed() -> bool:
 
 
 def sign_folder(folder: Path, ledger: Ledger, subject: str, adapter_digest: str) -> Path:
-    """Write `model.sig` into an adapter's folder, signing every other file in it. Returns the signature's
-    path.
+    """Sign every file in an adapter's folder, and write the signature to `model.sig` there. Returns the
+    signature's path.
 
-    The ledger gets an entry `sign` with the digests of adapter and signature, and an entry that names the key
-    if it is new. Raises `LedgerError` if the library is missing, the key cannot be used, or a file in the
-    folder is a link.
+    The ledger gets an entry `sign` with the digests of adapter and signature. If the key is new, another
+    entry records the key. Raises `LedgerError` if the library is missing, the key cannot be used, or a file
+    in the folder is a link.
     """
     _needed()
     from model_signing.hashing import Config as Hashing
@@ -57,7 +57,7 @@ def sign_folder(folder: Path, ledger: Ledger, subject: str, adapter_digest: str)
         write_file(signature, data, 0o644)
     except (ValueError, OSError) as problem:
         raise LedgerError(
-            folder, f"cannot be signed ({problem})", "Check its files, and sign again."
+            folder, f"the folder cannot be signed ({problem})", "Check the folder's files, and sign again."
         ) from problem
     finally:
         fresh.unlink(missing_ok=True)
@@ -67,8 +67,8 @@ def sign_folder(folder: Path, ledger: Ledger, subject: str, adapter_digest: str)
 def verify_folder(folder: Path, public_key: Path) -> None:
     """Check `model.sig` in `folder` against the P-256 key in the PEM file `public_key`.
 
-    Raises `AdapterError` if a file was changed, added or removed, or another key signed. Raises `LedgerError`
-    if the library is missing.
+    Raises `AdapterError` if a file was changed, added or removed, or if the signature was made with another
+    key. Raises `LedgerError` if the library is missing.
     """
     _needed()
     from cryptography.exceptions import InvalidSignature
@@ -84,21 +84,29 @@ def verify_folder(folder: Path, public_key: Path) -> None:
         config = Config().set_hashing_config(hashing).use_elliptic_key_verifier(public_key=public_key)
         config.verify(folder, folder / SIGNATURE_FILE)
     except InvalidSignature as problem:
-        raise AdapterError(folder / SIGNATURE_FILE, "is not signed by the given key", remedy) from problem
+        raise AdapterError(
+            folder / SIGNATURE_FILE, "the signature was not made with the given key", remedy
+        ) from problem
     except (ValueError, KeyError, OSError) as problem:
         raise AdapterError(
-            folder / SIGNATURE_FILE, f"is not the signature of the files in its folder ({problem})", remedy
+            folder / SIGNATURE_FILE,
+            f"the signature does not match the files in its folder ({problem})",
+            remedy,
         ) from problem
 
 
 def _needed() -> None:
     if not is_installed():
-        raise LedgerError(Path("model_signing"), "is not installed", _INSTALL)
+        raise LedgerError(
+            Path("model_signing"),
+            "this package is not installed, but signing and checking folders needs it",
+            _INSTALL,
+        )
 
 
 def _key(ledger: Ledger) -> Path:
-    """Return the P-256 key beside the ledger. It is made at first use, and named in an entry before it signs
-    anything.
+    """Return the path of the P-256 key for signing folders, which lies in the ledger's folder. If it is
+    missing, make a key and record it in the ledger first.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import (

@@ -1,4 +1,4 @@
-"""Walk the chain from the first line to the last, and report every line that is out of place."""
+"""Check the ledger's chain of hashes line by line. Report every line that is changed, missing or moved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from adapters.ledger.seal import BrokenSealError, sha256_of
 from adapters.ledger.verdict import Fault, FaultKind
 
 LEDGER_FILE = "ledger.jsonl"
-TAMPERED = "Run oneseek ledger verify to see what is wrong. Restore the ledger from a copy that verifies"
+TAMPERED = (
+    "Run oneseek ledger verify to see what is wrong with the ledger. "
+    "Restore the ledger from a copy that verifies"
+)
 _PREVIOUS = b'"previous":"'
 _HASH_BYTES = len("sha256:") + 64
 
@@ -34,8 +37,8 @@ class LedgerLine:
 def check_hashes(path: Path, count: int, size: int, last: str) -> None:
     """Raise `LedgerError` unless the first `size` bytes are `count` lines whose hashes chain up to `last`.
 
-    Each line names the hash of the one before, so a signed head vouches for all lines. No other signature is
-    checked. 100,000 entries take about 0.3 s on one core.
+    Each line names the hash of the line before, so the signed head, which names the last hash, vouches for
+    all lines. The entries' own signatures are not checked. 100,000 entries take about 0.3 s on one core.
     """
     previous, read, number = START, 0, 0
     with open_regular(path) as file:
@@ -51,13 +54,15 @@ def check_hashes(path: Path, count: int, size: int, last: str) -> None:
     if (number, read, previous) != (count, size, last):
         raise LedgerError(
             path,
-            "does not end with the entry that head.json names, so entries are missing or were added",
+            "the ledger does not end with the entry that head.json names: entries are missing or were added",
             TAMPERED,
         )
 
 
 def read_lines(data: bytes) -> Iterator[LedgerLine]:
-    """Read the lines of `data`, each with its entry if its signature matches the key that it names."""
+    """Split `data` into lines. A line has an entry if the entry's signature matches the key that the entry
+    names.
+    """
     whole = data.removesuffix(b"\n")
     if not data:
         return
@@ -69,9 +74,10 @@ def read_lines(data: bytes) -> Iterator[LedgerLine]:
 
 
 def first_key(lines: Sequence[LedgerLine], trusted: PublicKey) -> PublicKey:
-    """Return the key that the first entry must have, followed back from `trusted` over every key change.
+    """Return the key that must have signed the ledger's first entry. Start from the `trusted` key, and go
+    back over every entry that changed keys.
 
-    If a key change is among missing or changed lines, the key of the first entry is taken as it is.
+    If an entry that changed keys may be missing, return the key that the first entry names, unchecked.
     """
     entries = [line.entry for line in lines if line.entry is not None]
     key = trusted
@@ -82,8 +88,8 @@ def first_key(lines: Sequence[LedgerLine], trusted: PublicKey) -> PublicKey:
 
 
 def _breaks_before(lines: Sequence[LedgerLine], key: PublicKey) -> bool:
-    """True if entries before the first one that `key` signed are present, but some between them and that
-    entry are missing.
+    """True if the ledger begins with entries by other keys, and lines between them and the first entry signed
+    by `key` are missing.
     """
     sequence: int | None = None
     for line in lines:
@@ -102,7 +108,7 @@ def _breaks_before(lines: Sequence[LedgerLine], key: PublicKey) -> bool:
 
 @dataclass(slots=True)
 class Walk:
-    """Walks over the lines in order. Collects the faults, and the contents of the valid entries."""
+    """Walks over the ledger's lines in order. Collects the faults, and the contents of the valid entries."""
 
     key: PublicKey
     """The key that must sign the next entry."""
@@ -110,22 +116,22 @@ class Walk:
     faults: list[Fault] = field(default_factory=list[Fault])
     known: set[str] = field(default_factory=set[str])
     hashes: dict[int, str] = field(default_factory=dict[int, str])
-    """Sequence number to hash of each good entry."""
+    """Maps the sequence number of each entry to its hash."""
     at: dict[int, int] = field(default_factory=dict[int, int])
-    """Sequence number to the line where it was first found."""
+    """Maps the sequence number of each entry to the number of the line that holds it first."""
     last: Entry | None = None
-    """The last valid entry."""
+    """The last entry that the expected key signed."""
     position: int = 0
-    """The sequence number of the line before this one, or the number that it should have."""
+    """The sequence number of the last line that was read, or the number that this line should have."""
     _previous: str | None = START
-    """Hash of the line before. None if it is unknown."""
+    """Hash of the last line that was read. None if that line holds no valid entry."""
     _highest: int = 0
-    """The highest sequence number so far of an entry that follows its predecessor."""
+    """The highest sequence number of the entries read so far, without those that were moved."""
     _gaps: list[tuple[int, range]] = field(default_factory=list[tuple[int, range]])
     _foreign: PublicKey | None = None
 
     def over(self, lines: Iterable[LedgerLine]) -> Walk:
-        """Walk over all `lines`, then check the end."""
+        """Read all `lines`, then report the entries that are missing between them."""
         self.keys.append(self.key)
         for line in lines:
             if line.entry is None:

@@ -1,6 +1,6 @@
-"""The signed head: the number of entries, their bytes, and the hash of the last.
+"""The ledger's signed head: the number of entries, their size in bytes, and the hash of the last entry.
 
-The chain alone cannot show that its end was cut off; the head can.
+The chain of hashes alone cannot show that entries at the end were cut off; the signed head can.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Tail = Literal["none", "whole", "torn", "strange"]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of the chain when the last entry was acknowledged."""
+    """State of the ledger when its last entry was acknowledged, signed by the ledger's key."""
 
     count: int
-    """Number of entries, which is the sequence number of the last."""
+    """Number of entries. This is also the sequence number of the last entry."""
     size: int
     """Bytes of the ledger up to the end of the last entry, its line feed included."""
     hash: str
@@ -37,7 +37,9 @@ class Head:
 
     @classmethod
     def read(cls, path: Path) -> Head | None:
-        """Read the head in `path`; None if there is none. Raises `BrokenSealError` and `OSError`."""
+        """Read the ledger's head from the file `path`. Returns None if there is no such file. Raises
+        `BrokenSealError` and `OSError`.
+        """
         try:
             data = read_regular(path, _MAX_BYTES)
         except FileNotFoundError:
@@ -45,17 +47,18 @@ class Head:
         fields = SealedObject.open(data).fields
         if fields.get("format") != FORMAT:
             raise BrokenSealError(
-                f"has the format {format_value(fields.get('format'))}; this OneSeek reads ledgers in {FORMAT}"
+                f"the ledger's head has the format {format_value(fields.get('format'))}, "
+                f"but this OneSeek reads {FORMAT} only; use the release that wrote the ledger"
             )
         if fields.keys() != _KINDS.keys() or any(
             type(fields[name]) is not kind for name, kind in _KINDS.items()
         ):
-            raise BrokenSealError("is signed, but does not have the fields of a ledger's head")
+            raise BrokenSealError("the ledger's head is signed, but does not have the fields of a head")
         return cls(fields["count"], fields["size"], fields["hash"], PublicKey.of(fields["key"]))
 
     @classmethod
     def write(cls, path: Path, key: SigningKey, *, count: int = 0, size: int = 0, last: str = START) -> Head:
-        """Replace the head. `last` is the hash of the last entry."""
+        """Replace the ledger's head in the file `path`. `last` is the hash of the last entry."""
         fields = {"format": FORMAT, "count": count, "size": size, "hash": last}
         write_file(path, seal(fields, key), 0o644)
         return cls(count, size, last, key.public)
@@ -64,8 +67,9 @@ class Head:
 def tail_state(tail: bytes, after: Head) -> Tail:
     """Classify the bytes after the last entry that the head covers.
 
-    `whole`: one entry, which was written before a crash prevented the update of the head. `torn`: a part of
-    one entry. If a machine loses power, it may leave zeros there.
+    `whole`: one entry, written before a crash prevented the update of the head. `torn`: an unfinished entry,
+    or the zeros that a power loss may leave. `strange`: anything else, so the ledger was tampered with.
+    `none`: no bytes.
     """
     if not tail:
         return "none"

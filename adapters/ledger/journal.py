@@ -1,8 +1,8 @@
-"""Write the ledger's files, and repair what a crash left. The caller holds the lock.
+"""Write the ledger's files, and repair what a crash left unfinished. The caller must hold the ledger's lock.
 
-An entry is flushed before the head that names it, and a rotation's entry before the keys are exchanged. So a
-crash leaves at most one line, whole or torn, that the head does not name, or keys that are not exchanged yet.
-An acknowledged entry is never touched.
+An entry is flushed to disk before the head that names it, and the entry about a key change before the key
+files are replaced. So a crash leaves at most one line, whole or torn, that the head does not name, or key
+files that are not replaced yet. An acknowledged entry is never changed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotati
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
 
-_LOOK = "Run oneseek ledger verify to see what is wrong"
+_LOOK = "Run oneseek ledger verify to see what is wrong with the ledger"
 
 
 class LedgerJournal:
-    """The files of one ledger, ready for another entry. Raises `LedgerError` if the ledger cannot be
-    extended.
-    """
+    """The files of one ledger, open for adding entries. Raises `LedgerError` if entries cannot be added."""
 
     def __init__(self, folder: Path, verified: str | None = None) -> None:
-        """Read and check every line, unless `verified` equals the present `stamp`."""
+        """Check every line of the ledger. Skip this if `verified` equals the present `stamp`: nothing changed
+        since the last check.
+        """
         check_present(folder, folder / LEDGER_FILE)
         self._folder = folder
         self._verified = verified
@@ -47,15 +47,15 @@ class LedgerJournal:
 
     @property
     def begun(self) -> bool:
-        """True if the ledger has begun. A crash may leave a first head without its key; that does not
-        count.
-        """
+        """True if the ledger has a signing key or an entry, and not only a head file that a crash left."""
         if self._key_file.exists() or self._size() > 0:
             return True
         return self._head_file.exists() and self._known_head().count > 0
 
     def add(self, record: Record, code: Mapping[str, str]) -> Entry:
-        """Add an entry. When this returns, the entry is on the disk and the head names it."""
+        """Add an entry to the ledger. When this returns, the entry is on the disk and the signed head names
+        it.
+        """
         entry = Entry.write(record, self.head.count + 1, self.head.hash, code, self.key)
         try:
             with naming(self._file), self._file.open("ab", buffering=0) as file:
@@ -73,21 +73,21 @@ class LedgerJournal:
         return entry
 
     def _take_back(self) -> None:
-        """Remove what was written after the head. It was never acknowledged, because the disk is full or
-        gone.
-        """
+        """Remove the bytes after the last acknowledged entry, which a failed write left."""
         with suppress(OSError, BrokenSealError):
             if Head.read(self._head_file) == self.head:
                 os.truncate(self._file, self.head.size)
 
     @property
     def stamp(self) -> str:
-        """Return text that changes whenever the file of entries is written to."""
+        """Return text that changes whenever the file with the ledger's entries is written to."""
         status = self._file.stat()
         return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
     def rotate(self, code: Mapping[str, str]) -> PublicKey:
-        """Rotate to a new key."""
+        """Replace the ledger's signing key by a new one, and record the change as an entry. Returns the new
+        public key.
+        """
         new = SigningKey.generate()
         new.write(self._next_file)
         self.add(rotation(self.head.hash, self.key.public, new), code)
@@ -96,7 +96,9 @@ class LedgerJournal:
         return new.public
 
     def _begin(self) -> Head:
-        """Start a new ledger. The key is written last, so a key without a head is a fault."""
+        """Start a new ledger. The private key is written last, so a key without a head shows that the head
+        was removed.
+        """
         key = SigningKey.generate()
         head = Head.write(self._head_file, key)
         write_file(self._public_file, key.public.pem, 0o644)
@@ -109,21 +111,35 @@ class LedgerJournal:
     def _mend(self) -> Head:
         head = self._handed_over(self._known_head())
         if not self._key_file.exists():
-            remedy = "Restore it, or move the folder away to begin a new ledger."
-            raise LedgerError(self._key_file, "is missing, so no entry can be added to the ledger", remedy)
+            remedy = "Restore the key file, or move the ledger's folder away to begin a new ledger."
+            raise LedgerError(
+                self._key_file,
+                "the ledger's signing key is missing, so no entry can be added to the ledger",
+                remedy,
+            )
         key = SigningKey.read(self._key_file)
         if key.public != head.key:
-            raise LedgerError(self._head_file, f"is not signed by the key in {KEY_FILE}", _LOOK)
+            raise LedgerError(
+                self._head_file, f"the ledger's head is not signed by the key in {KEY_FILE}", _LOOK
+            )
         if self._verified is None or self._verified != self.stamp:
             check_hashes(self._file, head.count, head.size, head.hash)
             check_origin(self._folder, self._file)
         after = self._size() - head.size
         if after > MAX_LINE_BYTES:
-            raise LedgerError(self._file, "continues after the entry that its head names", _LOOK)
+            raise LedgerError(
+                self._file,
+                "the ledger holds unknown lines after the entry that head.json names as the last",
+                _LOOK,
+            )
         tail = self._bytes(head.size, after)
         state = tail_state(tail, head)
         if state == "strange":
-            raise LedgerError(self._file, "continues after the entry that its head names", _LOOK)
+            raise LedgerError(
+                self._file,
+                "the ledger holds unknown lines after the entry that head.json names as the last",
+                _LOOK,
+            )
         if state == "torn":
             self._set_aside(tail, head)
         if state == "whole":
@@ -137,12 +153,12 @@ class LedgerJournal:
         except BrokenSealError as problem:
             raise LedgerError(self._head_file, str(problem), _LOOK) from problem
         if head is None:
-            raise LedgerError(self._head_file, "was removed", _LOOK)
+            raise LedgerError(self._head_file, "the file with the ledger's signed head was removed", _LOOK)
         return head
 
     def _handed_over(self, head: Head) -> Head:
-        """Return `head` after finishing a key change that its last entry began. The head is the last file to
-        change.
+        """Finish a key change if a crash interrupted it, and return the new head. Returns `head` unchanged if
+        its last entry does not change keys.
         """
         last = self._last(head)
         if last is None or last.record.action != ROTATE or head.key != last.key:
@@ -150,7 +166,9 @@ class LedgerJournal:
         if SigningKey.read(self._key_file).public != last.next_key:
             if SigningKey.read(self._next_file).public != last.next_key:
                 raise LedgerError(
-                    self._next_file, "is not the key that signed the last entry of the ledger", _LOOK
+                    self._next_file,
+                    "the file does not hold the new key that the ledger's last entry announces",
+                    _LOOK,
                 )
             replace_file(self._next_file, self._key_file)
             flush_folder(self._file.parent)
@@ -158,7 +176,7 @@ class LedgerJournal:
         return self._point(SigningKey.read(self._key_file), last, head.size)
 
     def _last(self, head: Head) -> Entry | None:
-        """Return the entry that `head` names; None if it names none."""
+        """Return the ledger's last entry, as `head` names it. None if the ledger has no entry yet."""
         size = self._size()
         found = self._bytes(max(0, head.size - MAX_LINE_BYTES), min(head.size, MAX_LINE_BYTES))
         if size >= head.size and head.count == 0:
@@ -169,7 +187,7 @@ class LedgerJournal:
                 return last
         raise LedgerError(
             self._file,
-            "does not end with the entry that head.json names, so entries are missing or were added",
+            "the ledger does not end with the entry that head.json names: entries are missing or were added",
             _LOOK,
         )
 
@@ -180,7 +198,7 @@ class LedgerJournal:
         try:
             return Entry.read(line.removesuffix(b"\n"))
         except BrokenSealError as problem:
-            raise LedgerError(self._file, f"line {number} {problem}", _LOOK) from problem
+            raise LedgerError(self._file, f"line {number}: {problem}", _LOOK) from problem
 
     def _size(self) -> int:
         return self._file.stat().st_size if self._file.exists() else 0
@@ -193,8 +211,8 @@ class LedgerJournal:
             return file.read(count)
 
     def _set_aside(self, tail: bytes, head: Head) -> None:
-        """Move an unfinished last line to a separate file. No caller was told that it was written, but it
-        is kept.
+        """Move an unfinished last line to a file of its own, `torn-after-…`. The line was never acknowledged,
+        but is kept.
         """
         for number in range(1, 1000):
             path = self._file.with_name(f"torn-after-{head.count}-{number}")

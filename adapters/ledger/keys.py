@@ -1,6 +1,6 @@
-"""Ed25519 keys: made, kept and read as PEM files. `cryptography` is loaded at first use.
+"""Make, store and read Ed25519 keys as PEM files. The package `cryptography` is loaded at first use.
 
-In the ledger a public key is `ed25519:` and the base64 of its 32 bytes.
+In the ledger, a public key is written as `ed25519:` and the base64 of its 32 bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ PREFIX = "ed25519:"
 _SIGNATURE_BYTES = 64
 _MAX_PEM_BYTES = 1 << 14
 _MADE_BY = (
-    "OneSeek makes the key at the first entry. To make one yourself: openssl genpkey -algorithm ed25519"
+    "OneSeek makes the ledger's key with its first entry. "
+    "To make a key yourself: openssl genpkey -algorithm ed25519"
 )
 
 
@@ -36,20 +37,24 @@ class PublicKey:
 
     @property
     def text(self) -> str:
-        """The key as entries name it: `ed25519:…`."""
+        """The public key as ledger entries write it: `ed25519:` and base64."""
         return PREFIX + base64.b64encode(self.raw).decode()
 
     @classmethod
     def of(cls, text: str) -> PublicKey:
-        """Parse a key in this form. Raises `ValueError` if `text` is not one."""
+        """Parse a public key written as `ed25519:` and base64. Raises `ValueError` if `text` has another
+        form.
+        """
         raw = _exact(text.removeprefix(PREFIX))
         if not text.startswith(PREFIX) or len(raw) != 32:
-            raise ValueError("is not an Ed25519 key: write ed25519: followed by the base64 of its 32 bytes")
+            raise ValueError(
+                "the text is not an Ed25519 key: write ed25519: followed by the base64 of the key's 32 bytes"
+            )
         return cls(raw)
 
     @classmethod
     def read(cls, path: Path) -> PublicKey:
-        """Read the key in a PEM file. Raises `LedgerError`."""
+        """Read the public key in a PEM file. Raises `LedgerError` if there is none."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -57,14 +62,18 @@ class PublicKey:
         try:
             found = load_pem_public_key(data)
         except ValueError as problem:
-            raise LedgerError(path, "does not hold a public key in PEM", _MADE_BY) from problem
+            raise LedgerError(path, "the file does not hold a public key in PEM", _MADE_BY) from problem
         if not isinstance(found, Ed25519PublicKey):
-            raise LedgerError(path, f"holds a {type(found).__name__}, not an Ed25519 key", _MADE_BY)
+            raise LedgerError(
+                path,
+                f"the file holds a {type(found).__name__}, but the ledger needs an Ed25519 key",
+                _MADE_BY,
+            )
         return cls(found.public_bytes_raw())
 
     @property
     def pem(self) -> bytes:
-        """The key as SubjectPublicKeyInfo in PEM, which openssl reads."""
+        """The public key as a PEM file (SubjectPublicKeyInfo), which openssl reads."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -85,7 +94,7 @@ class PublicKey:
 
 
 class SigningKey:
-    """A private key, which signs. Its secret half never appears in a message."""
+    """A private key, which signs. Messages never show its secret half."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -100,7 +109,9 @@ class SigningKey:
 
     @classmethod
     def read(cls, path: Path) -> SigningKey:
-        """Read the key in an unencrypted PEM file that only its owner can read. Raises `LedgerError`."""
+        """Read the private key in a PEM file. Raises `LedgerError` if the file is encrypted, or if other
+        users can read it.
+        """
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -109,16 +120,22 @@ class SigningKey:
         try:
             found = load_pem_private_key(data, password=None)
         except TypeError as problem:
-            remedy = "Decrypt it with openssl pkey; keep it on an encrypted disk if you need to."
-            raise LedgerError(path, "is encrypted with a passphrase", remedy) from problem
+            remedy = "Decrypt the key with openssl pkey; keep it on an encrypted disk if you need to."
+            raise LedgerError(
+                path, "the private key is encrypted with a passphrase, which OneSeek does not ask for", remedy
+            ) from problem
         except ValueError as problem:
-            raise LedgerError(path, "does not hold a private key in PEM", _MADE_BY) from problem
+            raise LedgerError(path, "the file does not hold a private key in PEM", _MADE_BY) from problem
         if not isinstance(found, Ed25519PrivateKey):
-            raise LedgerError(path, f"holds a {type(found).__name__}, not an Ed25519 key", _MADE_BY)
+            raise LedgerError(
+                path,
+                f"the file holds a {type(found).__name__}, but the ledger needs an Ed25519 key",
+                _MADE_BY,
+            )
         return cls(found)
 
     def write(self, path: Path) -> None:
-        """Write the key as PKCS #8 in PEM, atomically, readable by its owner only."""
+        """Write the private key atomically to a PEM file (PKCS #8) that only its owner can read."""
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
         write_file(path, self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
@@ -129,10 +146,12 @@ class SigningKey:
 
 
 def refuse_open_key(path: Path) -> None:
-    """Raise `LedgerError` if others than its owner can read or write a key's file. Checked on POSIX only."""
+    """Raise `LedgerError` if other users than the owner can read or write the key file. Checked on POSIX
+    only.
+    """
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         remedy = f"chmod 600 {path}; if others may have read it, change keys: oneseek ledger rotate"
-        raise LedgerError(path, "can be read or written by users other than its owner", remedy)
+        raise LedgerError(path, "users other than the owner can read or write this key file", remedy)
 
 
 def _pem(path: Path) -> bytes:
@@ -140,7 +159,7 @@ def _pem(path: Path) -> bytes:
         return read_regular(path, _MAX_PEM_BYTES)
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"
-        raise LedgerError(path, reason, "Check the path and its permissions.") from problem
+        raise LedgerError(path, reason, "Check the key file's path and permissions.") from problem
 
 
 def _exact(text: str) -> bytes:
@@ -148,7 +167,7 @@ def _exact(text: str) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as problem:
-        raise ValueError("is not base64") from problem
+        raise ValueError("the text is not base64") from problem
     if base64.b64encode(raw).decode() != text:
-        raise ValueError("is not a key or signature in canonical base64")
+        raise ValueError("the text is not a key or signature in canonical base64")
     return raw

@@ -1,4 +1,4 @@
-"""The ledger in a folder: every change takes one lock; reads see what is there."""
+"""A ledger in a folder: a lock protects every change, and reads need no lock."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from adapters.version import commit, oneseek_version
 
 LOCK_FILE = "ledger.lock"
 LOCK_SECONDS = 60
-_LOOK = "Run oneseek ledger verify to see what is wrong"
+_LOOK = "Run oneseek ledger verify to see what is wrong with the ledger"
 
 
 class Ledger:
-    """A ledger's folder. Safe to use from any thread and process; each call reads the present files."""
+    """The ledger in a folder. Safe to use from any thread and process: each call reads the present files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,15 +36,15 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
-        """Use the ledger in `folder`. It is made when the first entry is added."""
+        """Use the ledger in `folder`. A missing ledger is made when the first entry is added."""
         return cls(folder)
 
     def append(self, record: Record) -> Entry:
-        """Add `record`. When this returns, it is on the disk and the head names it.
+        """Add `record` as an entry. When this returns, the entry is on the disk and the signed head names it.
 
-        Repairs what a crash left first. Raises `LedgerError` if the ledger was tampered with or removed, or
-        its key cannot be used. Raises `ValueError` if the record does not fit, and `OSError`, such as for a
-        full disk. After an error nothing is added.
+        First repairs what a crash left. Raises `LedgerError` if the ledger was tampered with or removed, or
+        its key cannot be used. Raises `ValueError` if the record does not fit into an entry, and `OSError`
+        for a full disk, for example. After an error nothing is added.
         """
         if record.action == ROTATE:
             raise ValueError("action 'rotate' is reserved: use Ledger.rotate to change keys")
@@ -61,13 +61,14 @@ class Ledger:
         return any((self.folder / name).exists() for name in (LEDGER_FILE, HEAD_FILE, KEY_FILE))
 
     def begin_anew(self) -> Entry:
-        """Begin a new ledger to replace one that was removed. Its first entry records what was lost.
+        """Begin a new ledger to replace one that was removed. Its first entry records the hash of the lost
+        ledger's first entry.
 
-        Raises `LedgerError` if any file of a ledger is left.
+        Raises `LedgerError` if any file of the old ledger is left.
         """
         if self.begun:
             remedy = "If the ledger cannot be restored, move the folder away first."
-            raise LedgerError(self.folder, "already holds a ledger, or parts of one", remedy)
+            raise LedgerError(self.folder, "the folder already holds a ledger, or parts of one", remedy)
         try:
             lost = read_origin(self.folder)
         except LedgerError:
@@ -76,16 +77,20 @@ class Ledger:
         return self.append(Record(action="begin", subject="ledger", details={"lost": lost} if lost else {}))
 
     def rotate(self) -> PublicKey:
-        """Change keys: the old key signs an entry that names the new one, and the new one replaces it.
+        """Change the ledger's key. The old key signs an entry that names the new key, and is then replaced.
+        Returns the new key.
 
-        The new key signs too, so it vouches for everything before. Raises the errors of `append`.
+        That entry also holds a signature by the new key, which vouches for all earlier entries. Raises the
+        errors of `append`.
         """
         code = _code()
         with self._locked():
             return LedgerJournal(self.folder).rotate(code)
 
     def repair(self) -> LedgerVerdict:
-        """Repair what a crash left unfinished, and verify the whole ledger. Raises the errors of `append`."""
+        """Repair what a crash left unfinished in the ledger, then verify the whole ledger. Raises the errors
+        of `append`.
+        """
         if self._file.exists():
             with self._locked():
                 LedgerJournal(self.folder)
@@ -94,11 +99,11 @@ class Ledger:
     def verify(
         self, public_key: PublicKey | Path | None = None, *, anchor: str | None = None
     ) -> LedgerVerdict:
-        """Verify the whole ledger against `public_key` (a key or its PEM file), or against the key beside the
-        ledger.
+        """Verify the whole ledger against `public_key` (a key or its PEM file). Default: the key in the
+        ledger's folder.
 
-        `anchor` is the hash of an entry that is known to have been there. Raises `LedgerError` if
-        `public_key` is a file without a key, or the ledger cannot be read.
+        `anchor` is the hash of an entry that must be in the ledger. Raises `LedgerError` if the file
+        `public_key` holds no key, or if the ledger cannot be read.
         """
         trusted = PublicKey.read(public_key) if isinstance(public_key, Path) else public_key
         try:
@@ -106,10 +111,13 @@ class Ledger:
                 return judge_ledger(self.folder, trusted, anchor)
         except OSError as problem:
             reason = f"cannot be read ({problem.strerror})"
-            raise LedgerError(self.folder, reason, "Check the permissions of its files.") from problem
+            raise LedgerError(
+                self.folder, reason, "Check the permissions of the ledger's files."
+            ) from problem
 
     def entries(self) -> Iterator[Entry]:
-        """Yield each entry, oldest first. Its signature is checked, its place is not; use `verify` for that.
+        """Yield each entry, oldest first. Checks each entry's signature, but not its position in the chain:
+        see `verify`.
 
         Stops before an unfinished last line. Raises `LedgerError` for any other line that is not an entry.
         """
@@ -123,17 +131,17 @@ class Ledger:
                 try:
                     entry = Entry.read(line[:-1])
                 except BrokenSealError as problem:
-                    raise LedgerError(self._file, f"line {number} {problem}", _LOOK) from problem
+                    raise LedgerError(self._file, f"line {number}: {problem}", _LOOK) from problem
                 yield entry
                 number += 1
             if len(line) > MAX_LINE_BYTES:
-                raise LedgerError(self._file, f"line {number} is too long to be an entry", _LOOK)
+                raise LedgerError(self._file, f"line {number} is too long to be a ledger entry", _LOOK)
 
     def knows(self, digest: str) -> bool:
-        """True if an entry made this digest and no later entry revoked it.
+        """True if an entry has this digest among its outputs, and no later entry revoked it.
 
-        The digest of a retired version stays known. An entry with the action `revoke` removes the digests
-        among its inputs, until another entry makes them again.
+        The digest of a retired version stays known. An entry with the action `revoke` makes the digests among
+        its inputs unknown, until a later entry has them among its outputs again.
         """
         known = False
         for entry in self.entries():
@@ -144,8 +152,8 @@ class Ledger:
         return known
 
     def lineage(self, subject_or_digest: str) -> Lineage:
-        """Return what `alias@version` was made from, back to the data. A digest or its first 8 digits or more
-        also work.
+        """Return what `alias@version` was made from, back to the data. A digest, or its first 8 digits or
+        more, also works as the name.
 
         Raises `UnknownInLedgerError` if no entry is about it.
         """
@@ -153,13 +161,17 @@ class Ledger:
 
     @contextmanager
     def unchanging(self) -> Generator[None]:
-        """Block all changes to the ledger while the block runs. Raises `LedgerError`."""
+        """Context manager that keeps others from changing the ledger meanwhile. Raises `LedgerError` if it
+        stays locked.
+        """
         with self._locked(required=False):
             yield
 
     @contextmanager
     def _locked(self, *, required: bool = True) -> Generator[None]:
-        """Hold the lock. Unless `required`, continue without it if the folder is not writable."""
+        """Hold the ledger's lock. If `required` is false and the folder is not writable, continue without the
+        lock.
+        """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / LOCK_FILE, timeout=LOCK_SECONDS)
@@ -178,7 +190,7 @@ class Ledger:
             if required:
                 reason = f"cannot be locked ({problem.strerror})"
                 raise LedgerError(
-                    self.folder / LOCK_FILE, reason, "Check the folder's permissions."
+                    self.folder / LOCK_FILE, reason, "Check the permissions of the ledger's folder."
                 ) from problem
         try:
             yield
@@ -189,7 +201,7 @@ class Ledger:
 
 @cache
 def _code() -> Mapping[str, str]:
-    """Return which code is running. It does not change during the life of the process."""
+    """Return the version of OneSeek that is running, and its commit in a checkout, as entries record them."""
     found = {"oneseek": oneseek_version()}
     if (here := commit()) is not None:
         found["commit"] = here

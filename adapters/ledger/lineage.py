@@ -15,25 +15,27 @@ _PART = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """One item of a lineage: what the ledger records about it, and what it was made from."""
+    """An artifact (adapter, base, data set) in a lineage: what the ledger records about it, and what it was
+    made from.
+    """
 
     role: str
-    """Role of this item for the one above it: base, data, parents, teacher, config and so on. Empty at the
-    top.
+    """Role of this artifact for the one that was made from it: base, data, parents, teacher, config and so
+    on. Empty for the artifact at the top.
     """
     digest: str | None
-    """Digest of this item. None if no ledger entry made anything of that name."""
+    """Digest of this artifact. None if the ledger has no entry with an output of this name."""
     subject: str | None
-    """The name in the entry that made it. None if no entry did, such as for a base or a dataset from
-    outside.
+    """Name of the artifact in the entry that records its making. None for artifacts from outside, such as a
+    base.
     """
     makers: tuple[Entry, ...]
-    """The entries that made the artifact, oldest first, such as trained and then added."""
+    """The entries that have the artifact among their outputs, oldest first, such as `train` and `add`."""
     history: tuple[Entry, ...]
-    """The other entries about the artifact: promoted, judged, retired."""
+    """All other entries about the artifact, such as `promote`, `eval` and `retire`."""
     sources: tuple[Lineage, ...]
     repeated: bool = False
-    """True if the same artifact appears earlier in the tree, with its sources."""
+    """True if the artifact already appears earlier in the tree, where its sources are listed."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the lineage's tree as plain JSON."""
@@ -49,7 +51,7 @@ class Lineage:
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
-    """An entry as plain JSON, with its hash."""
+    """Return a ledger entry as plain JSON, with its hash."""
     return {
         "sequence": entry.sequence,
         "time": entry.time,
@@ -60,7 +62,8 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
 
 
 def trace(entries: Sequence[Entry], wanted: str) -> Lineage:
-    """Return the tree for `wanted`: a subject, a digest, or at least the first 8 digits of one digest.
+    """Return the lineage of the artifact `wanted`: a name, a digest, or at least the first 8 digits of a
+    digest.
 
     Raises `UnknownInLedgerError` if no entry is about it, or if several digests begin with these digits.
     """
@@ -97,14 +100,16 @@ def _digests(entry: Entry) -> tuple[str, ...]:
 
 
 class _Tracer:
-    """Builds the tree. The sources of an artifact are always recorded before it, so there are no cycles."""
+    """Builds a lineage's tree. An artifact's sources are recorded before it, so the tree has no cycles."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = entries
         self._told: set[str] = set()
 
     def node(self, role: str, digest: str, before: int) -> Lineage:
-        """Return the tree for `digest`, as known from the entries with sequence numbers below `before`."""
+        """Return the lineage of the artifact with this `digest`. Uses only entries with sequence numbers
+        below `before`.
+        """
         makers = tuple(
             entry
             for entry in self._entries

@@ -14,16 +14,22 @@ from adapters.ledger.record import MAX_LINE_BYTES
 from adapters.ledger.seal import sha256_of
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
-RESTORE = "Restore it from a copy. If it is lost for good, begin a new one: oneseek ledger repair --new"
+RESTORE = (
+    "Restore the ledger from a copy. If it is lost for good, begin a new one: oneseek ledger repair --new"
+)
 
 
 def origin_file(folder: Path) -> Path:
-    """Return the file with the hash of the first entry. It lies beside the ledger's `folder`, not in it."""
+    """Return the path of the file with the hash of the ledger's first entry. It lies beside `folder`, not in
+    it.
+    """
     return folder.with_name(f"{folder.name}.origin")
 
 
 def read_origin(folder: Path) -> str | None:
-    """Read the recorded hash; None if there is none. Raises `LedgerError` if the file is damaged."""
+    """Read the recorded hash of the ledger's first entry; None if none is recorded. Raises `LedgerError` if
+    the file is damaged.
+    """
     path = origin_file(folder)
     try:
         text = read_regular(path, 128).decode("ascii", "replace").strip()
@@ -35,13 +41,15 @@ def read_origin(folder: Path) -> str | None:
     if not _HASH.fullmatch(text):
         remedy = "Verify the ledger (oneseek ledger verify), then delete this file; it is written again."
         raise LedgerError(
-            path, "does not hold a hash; it must hold the hash of the ledger's first entry", remedy
+            path, "the file must hold the hash of the ledger's first entry, but holds something else", remedy
         )
     return text
 
 
 def first_hash(ledger: Path) -> str | None:
-    """Return the hash of the first line of the file `ledger`; None if there is no whole line."""
+    """Return the hash of the first line of the file `ledger`; None if the file is missing or has no complete
+    line.
+    """
     try:
         with open_regular(ledger) as file:
             line = file.readline(MAX_LINE_BYTES + 1)
@@ -51,23 +59,31 @@ def first_hash(ledger: Path) -> str | None:
 
 
 def check_present(folder: Path, ledger: Path) -> None:
-    """Raise `LedgerError` if a first entry is recorded beside `folder` but the file `ledger` holds none."""
+    """Raise `LedgerError` if the hash of a first entry is recorded beside `folder`, but the file `ledger` has
+    no entry.
+    """
     if read_origin(folder) is not None and first_hash(ledger) is None:
-        raise LedgerError(ledger, f"was removed: {origin_file(folder).name} records its first entry", RESTORE)
+        raise LedgerError(
+            ledger,
+            f"the ledger was removed: {origin_file(folder).name} still records its first entry",
+            RESTORE,
+        )
 
 
 def check_origin(folder: Path, ledger: Path) -> None:
-    """Raise `LedgerError` unless the file `ledger` begins with the entry recorded beside `folder`."""
+    """Raise `LedgerError` if the first entry in the file `ledger` is not the one whose hash is recorded
+    beside `folder`.
+    """
     noted = read_origin(folder)
     if noted is None or first_hash(ledger) == noted:
         return
     note = origin_file(folder)
-    reason = f"was exchanged: its first entry is not the one that {note.name} records"
+    reason = f"the ledger was exchanged: its first entry is not the one that {note.name} records"
     remedy = f"Restore the original ledger. To continue with this one, delete {note}"
     raise LedgerError(ledger, reason, remedy)
 
 
 def note_origin(folder: Path, ledger: Path) -> None:
-    """Record the first entry of the file `ledger`, unless one is recorded."""
+    """Record the hash of the first entry in the file `ledger`, unless a hash is recorded already."""
     if read_origin(folder) is None and (found := first_hash(ledger)) is not None:
         write_file(origin_file(folder), f"{found}\n", 0o644)

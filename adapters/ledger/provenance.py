@@ -1,4 +1,4 @@
-"""Check that the ledger knows an adapter's digest, wherever an adapter enters a server."""
+"""Check that the ledger knows an adapter's digest before a server serves that adapter."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from adapters.lora.manifest import Adapter
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The digests that a verified ledger knew when it was read."""
+    """The digests that the ledger knew when it was read and verified."""
 
     known: frozenset[str]
     folder: Path
 
     @classmethod
     def read(cls, folder: Path, public_key: Path | None = None) -> Provenance:
-        """Verify the whole ledger in `folder`, against the key in the file `public_key` if there is one.
+        """Read and verify the ledger in `folder`. `public_key` is a PEM file with the ledger's key; the
+        default is the key in the folder.
 
         An unfinished entry left by a crash is not a fault: it was never acknowledged. Raises `LedgerError` if
         there is no ledger, or it does not verify.
@@ -28,12 +29,12 @@ class Provenance:
         if verdict.state in ("intact", "repairable"):
             return cls(verdict.known, folder)
         if verdict.state == "absent":
-            reason = "holds no ledger, but require_provenance is on"
+            reason = "the folder holds no ledger, but require_provenance is on"
             remedy = "Record each adapter with: oneseek adapters add FOLDER"
             raise LedgerError(folder, reason, remedy)
         first, others = verdict.faults[0], len(verdict.faults) - 1
         more = f"; and {others} more" if others else ""
-        reason = f"does not verify, but require_provenance is on ({first}{more})"
+        reason = f"the ledger does not verify, but require_provenance is on ({first}{more})"
         remedy = "Run oneseek ledger verify to see every fault. Restore the ledger from a copy that verifies"
         raise LedgerError(folder, reason, remedy + ".")
 
@@ -43,5 +44,5 @@ class Provenance:
             raise AdapterRejectedError(
                 f"{adapter.full_name} in {adapter.path}: the ledger has no entry about its digest "
                 f"{adapter.digest}, and require_provenance is on. "
-                f"Record where it comes from: oneseek adapters add {adapter.path}"
+                f"Record where the adapter comes from: oneseek adapters add {adapter.path}"
             )

@@ -1,4 +1,4 @@
-"""Defines the ledger's contents: a `Record` describes an action; an `Entry` is a record as part of the
+"""The contents of the ledger: a `Record` describes an action; an `Entry` is a record with its position in the
 chain.
 """
 
@@ -17,14 +17,14 @@ from adapters.ledger.seal import BrokenSealError, SealedObject, canonical_bytes,
 
 FORMAT = "oneseek-ledger-v1"
 ROTATE = "rotate"
-"""The action by which a key names the next one. Only `Ledger.rotate` writes it."""
+"""The action of an entry that changes the ledger's key. Only `Ledger.rotate` writes it."""
 REVOKE = "revoke"
-"""The action that makes the digests among its inputs unknown again."""
+"""The action of an entry that revokes artifacts: the digests among its inputs are no longer known."""
 MAX_LINE_BYTES = 1 << 20
 MAX_RECORD_BYTES = MAX_LINE_BYTES - (16 << 10)
-"""Maximum number of bytes of a record in its line. The rest of the line is for hash, number and signature."""
+"""Maximum size of a record in bytes. The rest of the entry's line is for hash, number and signature."""
 START = f"sha256:{'0' * 64}"
-"""The value of `previous` in the first entry."""
+"""The value of `previous` in the ledger's first entry, which has no entry before it."""
 
 _ROTATION = "oneseek-ledger-rotate-v1"
 _FIELDS = {
@@ -39,41 +39,60 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Describes an action, its inputs and its results. Raises `ValueError`, which names an invalid field."""
+    """One action, with its inputs and results, for the ledger. Raises `ValueError` that names an invalid
+    field.
+    """
 
     action: str
     """The action, such as `train`, `import`, `add`, `promote`, `rollback`, `retire`, `merge`, `distill`,
     `eval`.
     """
     subject: str
-    """`alias@version`, or the name of what the entry is about if that is not an adapter."""
+    """`alias@version`, or the name of another thing that the entry is about, such as a base."""
     inputs: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict[str, "str | tuple[str, ...]"])
-    """Role (base, data, parents, teacher, config, source) to digest or digests, `sha256:…`."""
+    """Maps each role (base, data, parents, teacher, config, source) to one or more digests, `sha256:…`."""
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Maps each role of each output (adapter, model) to its digest."""
+    """Maps the role of each result (adapter, model) to its digest."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further details as plain JSON, such as seed, command or reason."""
 
     def __post_init__(self) -> None:
         if not _ACTION.fullmatch(self.action):
-            raise ValueError(f"action {format_value(self.action)}: use a short word such as train")
+            raise ValueError(
+                f"the ledger record's action {format_value(self.action)} is invalid: "
+                "use a short word such as train"
+            )
         if not self.subject.isprintable() or not 0 < len(self.subject) <= 300:
-            raise ValueError(f"subject {format_value(self.subject)}: use 1 to 300 printable characters")
+            raise ValueError(
+                f"the ledger record's subject {format_value(self.subject)} is invalid: "
+                "use 1 to 300 printable characters"
+            )
         for name, given in (("inputs", self.inputs), ("outputs", self.outputs)):
             for role, found in given.items():
                 if not _ROLE.fullmatch(role):
-                    raise ValueError(f"{name} {format_value(role)}: use a short word such as base")
+                    raise ValueError(
+                        f"the ledger record's {name} have the invalid role {format_value(role)}: "
+                        "use a short word such as base"
+                    )
                 for one in (found,) if isinstance(found, str) else found:
                     if not _DIGEST.fullmatch(one):
-                        raise ValueError(f"{name}.{role} {format_value(one)}: use sha256: and 64 hex digits")
+                        raise ValueError(
+                            f"the ledger record's {name}.{role} {format_value(one)} is not a digest: "
+                            "use sha256: and 64 hex digits"
+                        )
         for name, value in self.metrics.items():
             if isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"metrics.{name} {format_value(value)}: use a finite number")
+                raise ValueError(
+                    f"the ledger record's metrics.{name} is {format_value(value)}: use a finite number"
+                )
         try:
             canonical_bytes(dict(self.details))
         except ValueError as problem:
-            raise ValueError(f"details: {problem}; use plain JSON, and write large numbers as text") from None
+            raise ValueError(
+                f"the ledger record's details cannot be written ({problem}): "
+                "use plain JSON, and write large numbers as text"
+            ) from None
 
     @property
     def sources(self) -> tuple[tuple[str, str], ...]:
@@ -85,7 +104,7 @@ class Record:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The record as JSON holds it."""
+        """Return the record as plain JSON, as an entry holds it."""
         return {
             "action": self.action,
             "subject": self.subject,
@@ -100,30 +119,31 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A record as part of the chain: with a number, a time, the hash of the entry before, and a signature."""
+    """A record in the ledger's chain: with a number, a time, the previous entry's hash, and a signature."""
 
     sequence: int
     """Number of the entry in the ledger, from 1."""
     time: str
-    """Time in RFC 3339, UTC with milliseconds, by the clock of the machine that wrote it."""
+    """Time of writing in RFC 3339, UTC with milliseconds, by the clock of the machine that wrote the entry.
+    """
     record: Record
     code: Mapping[str, str]
-    """The code that wrote it: `oneseek` is the version; in a checkout there is also `commit`."""
+    """The software that wrote the entry: `oneseek` is its version; in a checkout there is also `commit`."""
     previous: str
-    """Hash of the entry before. `START` for the first."""
+    """Hash of the previous entry. `START` in the first entry."""
     key: PublicKey
     """Public key that signed the entry."""
     line: bytes
-    """The entry's canonical bytes, without the line feed."""
+    """The entry as one line of canonical JSON, without the line feed."""
 
     @property
     def hash(self) -> str:
-        """Hash of the line, `sha256:…`, which the next entry names."""
+        """Hash of the entry's line, `sha256:…`. The next entry holds it in `previous`."""
         return sha256_of(self.line)
 
     @property
     def next_key(self) -> PublicKey:
-        """The key that must sign the next entry."""
+        """The key that must sign the ledger's next entry: a new key if this entry changes keys."""
         if self.record.action != ROTATE:
             return self.key
         return PublicKey.of(self.record.details["new_key"])
@@ -154,23 +174,26 @@ class Entry:
 
     @classmethod
     def read(cls, line: bytes) -> Entry:
-        """Read the entry in `line` and check its signature. Raises `BrokenSealError`."""
+        """Read the entry in `line` and check its signature. Raises `BrokenSealError` if the line is not a
+        signed entry.
+        """
         if len(line) >= MAX_LINE_BYTES:
-            raise BrokenSealError(f"is longer than an entry of the ledger may be, {MAX_LINE_BYTES} bytes")
+            raise BrokenSealError(f"the line is longer than a ledger entry may be, {MAX_LINE_BYTES} bytes")
         fields = SealedObject.open(line).fields
         if fields.get("format") != FORMAT:
             raise BrokenSealError(
-                f"has the format {format_value(fields.get('format'))}; this OneSeek reads ledgers in {FORMAT}"
+                f"the ledger entry has the format {format_value(fields.get('format'))}, "
+                f"but this OneSeek reads {FORMAT} only; use the release that wrote the entry"
             )
         fit = fields.keys() == _FIELDS.keys() and all(
             type(fields[name]) is kind for name, kind in _FIELDS.items()
         )
         if not fit or not _TIME.fullmatch(fields["time"]) or fields["sequence"] < 1:
-            raise BrokenSealError("is signed, but does not have the fields of a ledger entry")
+            raise BrokenSealError("the ledger entry is signed, but its fields are not those of an entry")
         try:
             return cls._of(fields, line)
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
-            raise BrokenSealError(f"is signed, but is not a valid ledger entry ({problem})") from None
+            raise BrokenSealError(f"the ledger entry is signed, but is not valid ({problem})") from None
 
     @classmethod
     def _of(cls, fields: Mapping[str, Any], line: bytes) -> Entry:
@@ -195,18 +218,20 @@ class Entry:
         if record.action == ROTATE:
             statement = rotation_statement(entry.previous, entry.key, entry.next_key)
             if not entry.next_key.verify_signature(statement, record.details["proof"]):
-                raise ValueError("the entry changes the signing key without a signature by the new key")
+                raise ValueError(
+                    "the ledger entry changes the signing key without a signature by the new key"
+                )
         return entry
 
 
 def rotation_statement(previous: str, old: PublicKey, new: PublicKey) -> bytes:
-    """Return what a new key signs to vouch for the chain up to the entry with the hash `previous`."""
+    """Return the bytes that a new key signs, to vouch for all entries up to that with the hash `previous`."""
     return canonical_bytes(
         {"format": _ROTATION, "previous": previous, "old_key": old.text, "new_key": new.text}
     )
 
 
 def rotation(previous: str, old: PublicKey, new: SigningKey) -> Record:
-    """Return the record by which the key `old` names the key `new`."""
+    """Return the record of a change from the key `old` to the key `new`."""
     proof = new.sign(rotation_statement(previous, old, new.public))
     return Record(action=ROTATE, subject="ledger", details={"new_key": new.public.text, "proof": proof})

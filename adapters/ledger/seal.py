@@ -1,7 +1,7 @@
 """Sealed objects: JSON in RFC 8785's canonical form that names a key and carries that key's signature.
 
-The signature is a member of the object. It covers the canonical form of the object without it. Each object
-has exactly one form in bytes, so every changed byte is a fault.
+The signature is a field of the object, and signs the canonical form of all other fields. A sealed object can
+be written as bytes in only one way, so any changed byte shows.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _EXACT = 2**53
 
 
 class BrokenSealError(ValueError):
-    """The bytes are not a sealed object. The message says why, and continues a sentence that begins with
-    their file.
+    """The bytes are not a sealed object, which is signed JSON, or the signature does not match. The message
+    says why.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class SealedObject:
-    """An object whose signature matches the key that it names. The caller decides if that key is the right
-    one.
+    """A JSON object whose signature matches the key that it names. The caller must check that this key is the
+    expected one.
     """
 
     fields: Mapping[str, Any]
@@ -40,42 +40,44 @@ class SealedObject:
 
     @classmethod
     def open(cls, data: bytes) -> SealedObject:
-        """Read the object in `data`. Raises `BrokenSealError`."""
+        """Read the signed JSON object in `data` and check its signature. Raises `BrokenSealError`."""
         found = _parsed(data)
         signature, key = found.pop("signature", None), found.get("key")
         if not isinstance(signature, str) or not isinstance(key, str):
             raise BrokenSealError(
-                "is not signed: the ledger's JSON must have a signature and the key that made it"
+                "the ledger's JSON is not signed: it must have a signature and the key that made it"
             )
         try:
             fits = PublicKey.of(key).verify_signature(canonical_bytes(found), signature)
         except ValueError as problem:
-            raise BrokenSealError(f"names an invalid key as its signer: the key {problem}") from None
+            raise BrokenSealError(
+                f"the ledger's JSON names an invalid key as its signer: {problem}"
+            ) from None
         if not fits:
             raise BrokenSealError(
-                "was changed after it was signed: the signature does not match the ledger's text"
+                "the ledger's JSON was changed after it was signed: the signature does not match"
             )
         return cls(found, data)
 
 
 def seal(fields: Mapping[str, Any], key: SigningKey) -> bytes:
-    """Return `fields` with key and signature in canonical form. Raises `ValueError` for what JSON cannot
-    hold.
+    """Sign `fields` with `key`, and return them with key and signature in canonical form. Raises `ValueError`
+    for values that JSON cannot hold.
     """
     named = {**fields, "key": key.public.text}
     return canonical_bytes({**named, "signature": key.sign(canonical_bytes(named))})
 
 
 def canonical_bytes(value: Any) -> bytes:
-    """Return `value` in RFC 8785's form. Raises `ValueError` for NaN, large integers and what JSON cannot
-    hold.
+    """Return `value` in RFC 8785's canonical form. Raises `ValueError` for NaN, integers above 2**53, and
+    other values that the form cannot hold.
     """
     import rfc8785
 
     try:
         return rfc8785.dumps(value)
     except RecursionError:
-        raise ValueError("is JSON that is nested too deeply to be a ledger's entry") from None
+        raise ValueError("the JSON is nested too deeply for a ledger entry") from None
 
 
 def sha256_of(data: bytes) -> str:
@@ -87,21 +89,21 @@ def _parsed(data: bytes) -> dict[str, Any]:
     try:
         found: object = json.loads(data.decode("utf-8"), parse_int=_number)
     except (ValueError, RecursionError):
-        raise BrokenSealError("was changed: the ledger's text here is not JSON") from None
+        raise BrokenSealError("the ledger's text was changed: it is not JSON") from None
     if not isinstance(found, dict):
-        raise BrokenSealError("was changed: the ledger's text here is not a JSON object")
+        raise BrokenSealError("the ledger's text was changed: it is not a JSON object")
     try:
         exact = canonical_bytes(found) == data
     except ValueError:
         exact = False
     if not exact:
-        raise BrokenSealError("was changed: the ledger's JSON here is not in the canonical form of RFC 8785")
+        raise BrokenSealError("the ledger's JSON was changed: it is not in the canonical form of RFC 8785")
     return found
 
 
 def _number(text: str) -> int | float:
-    """Convert a number: JSON has no exact integers above 2**53, but the canonical form writes large floats
-    like integers.
+    """Parse an integer of JSON. From 2**53 on, return a float: the canonical form writes large floats without
+    a point.
     """
     number = int(text)
     return number if abs(number) < _EXACT else float(text)

@@ -1,4 +1,4 @@
-"""Result of verifying a ledger: every fault with its line, and what it means."""
+"""Result of verifying a ledger: the faults that were found, and the ledger's state."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FaultKind = Literal[
 ]  # fmt: skip
 LedgerState = Literal["intact", "repairable", "tampered", "absent"]
 REPAIRABLE: tuple[FaultKind, ...] = ("head-behind", "rotation", "torn")
-"""Faults that a crash can leave. The next entry or `oneseek ledger repair` repairs them."""
+"""Kinds of faults that a crash can leave. `oneseek ledger repair` or the next added entry repairs them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One fault in the ledger: a difference from what was signed."""
+    """One fault in the ledger: a line or file that differs from what was signed."""
 
     kind: FaultKind
     file: str
@@ -28,7 +28,7 @@ class Fault:
 
     @property
     def repairable(self) -> bool:
-        """True if a crash explains it and no acknowledged entry is affected."""
+        """True if a crash explains the fault and no acknowledged entry is affected."""
         return self.kind in REPAIRABLE
 
     def __str__(self) -> str:
@@ -42,19 +42,23 @@ class LedgerVerdict:
 
     folder: Path
     count: int
-    """Number of entries that are intact, in their place, and signed by the right key."""
+    """Number of different entries in the ledger with a valid signature by the key that they name."""
     last: str | None
-    """Hash of the last such entry. Note it elsewhere to check later that it is still in the chain."""
+    """Hash of the last entry signed by the ledger's key. Store it elsewhere, to check later that the entry is
+    still in the ledger.
+    """
     keys: tuple[str, ...]
-    """The keys that signed, oldest first, as `ed25519:…`."""
+    """The keys that signed the ledger's entries, oldest first, as `ed25519:…`."""
     known: frozenset[str]
-    """Digests that these entries made and none revoked. Empty if the ledger was tampered with."""
+    """Digests among the outputs of the ledger's entries, without revoked ones. Empty if the ledger was
+    tampered with.
+    """
     faults: tuple[Fault, ...]
-    """The faults by line; those without a line come last."""
+    """The faults, sorted by line; faults without a line come last."""
 
     @property
     def state(self) -> LedgerState:
-        """State of the ledger: `tampered` if a crash cannot explain every fault."""
+        """State of the ledger. `tampered` means that a crash cannot explain every fault."""
         if not self.faults:
             return "intact"
         if any(fault.kind == "absent" for fault in self.faults):

@@ -23,10 +23,11 @@ NEXT_FILE = "key.next.pem"
 
 
 def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = None) -> LedgerVerdict:
-    """Return every fault of the ledger in `folder`. Hold its lock, so that nobody writes to it meanwhile.
+    """Verify the ledger in `folder`, and return the result with every fault. Hold the ledger's lock
+    meanwhile.
 
-    `trusted` is a key from elsewhere; the default is the one in the folder. `anchor` is the hash of an entry
-    that is known to have been there. Raises `OSError` if a file cannot be read.
+    `trusted` is a public key from elsewhere; the default is the key in the folder. `anchor` is the hash of an
+    entry that must be in the ledger. Raises `OSError` if a file cannot be read.
     """
     ledger = folder / LEDGER_FILE
     data = _read(ledger)
@@ -35,7 +36,9 @@ def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = N
     if not data and (head.count == 0 if head else not faults):
         reason = "there is no ledger here: nothing was recorded yet, or it was removed"
         if os.path.lexists(origin_file(folder)):
-            reason = f"was removed: {origin_file(folder).name} records its first entry. {RESTORE}"
+            reason = (
+                f"the ledger was removed: {origin_file(folder).name} still records its first entry. {RESTORE}"
+            )
         absent = Fault(kind="absent", file=str(folder), message=reason)
         return LedgerVerdict(folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=(absent,))
     end, torn = _end(data, head)
@@ -109,7 +112,7 @@ def _beside(folder: Path, faults: list[Fault]) -> PublicKey | None:
 
 
 def _end(data: bytes, head: Head | None) -> tuple[int, bool]:
-    """Return how many bytes hold whole lines, and if a torn line follows them."""
+    """Return the number of bytes that hold complete lines, and whether an unfinished line follows them."""
     if head is None or not 0 <= head.size <= len(data) or data[: head.size][-1:] not in (b"", b"\n"):
         return len(data), False
     if tail_state(data[head.size :], head) == "torn":

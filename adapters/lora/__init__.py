@@ -1,1 +1,1 @@
-"""The LoRA format on disk: read, checked and compared, without torch. Everything may import it."""
+"""The LoRA format on disk: read, checked and compared, without torch. Every package may import it."""

@@ -1,4 +1,5 @@
-"""Compare the base that an adapter's config names with the base at hand, if the adapter records no digest.
+"""Compare the name of the base in an adapter's config with the base that is served. Used only if the adapter
+records no digest of its base.
 
 A name proves nothing: folders are renamed, and hubs have copies. So only a clear contradiction is refused.
 """
@@ -24,13 +25,15 @@ _FAMILIES = {
     "gpt-2": re.compile(r"gpt[-_]?(?:2|sw3)(?![0-9])"),
     "phi": re.compile(r"(?<![a-z])phi(?![a-z])"),
 }
-"""Patterns in a base's name that identify its family. Families with bases of other names are left out."""
+"""Maps each family to the pattern of its bases' names. Families whose bases have no common name are left
+out.
+"""
 _MAX_BASE_CONFIG_BYTES = 4 << 20
 
 
 def base_names(base: Path, public_name: str) -> tuple[str, ...]:
-    """Return the names of the base in the folder `base`: its public name, its folder's, and its
-    config's own.
+    """Return the names of the base in the folder `base`: its public name, the folder's name, and the names in
+    its config.json.
     """
     try:
         config = read_object(base / "config.json", _MAX_BASE_CONFIG_BYTES, FileRefusedError)
@@ -41,8 +44,8 @@ def base_names(base: Path, public_name: str) -> tuple[str, ...]:
 
 
 def check_base_name(folder: Path, known: Iterable[str]) -> None:
-    """Raise `AdapterError` if the config in `folder` names a base of a different family from those in
-    `known`.
+    """Raise `AdapterError` if adapter_config.json in `folder` names a base of another family than the base
+    with the names `known`.
     """
     path = folder / CONFIG_FILE
     recorded: object = read_object(path, MAX_CONFIG_BYTES, AdapterError).get(FIELD)

@@ -1,4 +1,6 @@
-"""The model card of a version: README.md with the front matter that PEFT and model hubs read."""
+"""The model card of an adapter version: README.md with the YAML front matter that PEFT and model hubs
+read.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,19 @@ from adapters.lora.manifest import Adapter
 CARD_FILE = "README.md"
 _MAX_CARD_BYTES = 1 << 20
 _FRONT = 4096
-"""Characters at the beginning of a card that are searched for front matter."""
+"""Number of characters at the start of a model card in which front matter is looked for."""
 _PLACEHOLDER = "[More Information Needed]"
-"""Placeholder that PEFT leaves in a card that nobody wrote."""
+"""Text that PEFT leaves in a model card whose author filled nothing in."""
 
 
 def write_card(
     folder: Path, adapter: Adapter, base_name: str, manifest: Mapping[str, Any], source: Path
 ) -> None:
-    """Write the card of the version in `folder`. Keep the card in `source` if its author wrote one.
+    """Write the model card of an adapter version into `folder`. Keep the card in the folder `source` if its
+    author wrote it.
 
-    A card is replaced if it is missing, too large, without PEFT's front matter or only PEFT's template. The
-    new card shows the fields of `manifest`.
+    The card is replaced by a new one if it is missing, too large, without PEFT's front matter, or still
+    PEFT's template. The new card shows the fields of `manifest`.
     """
     written = source / CARD_FILE
     if _says_something(written):
@@ -42,7 +45,9 @@ def write_card(
 
 
 def read_card(folder: Path) -> str:
-    """Return the card in `folder`; empty if none can be read."""
+    """Return the text of the model card in `folder`. Empty if there is none, or if it is too large to
+    read.
+    """
     try:
         data = read_regular(folder / CARD_FILE, _MAX_CARD_BYTES + 1)
     except OSError:
@@ -51,14 +56,14 @@ def read_card(folder: Path) -> str:
 
 
 def card_language(folder: Path) -> str | None:
-    """Return the language in the front matter of the card in `folder`; None if it has none."""
+    """Return the language in the front matter of the model card in `folder`. None if there is none."""
     found = re.search(r"^language:\n- ([A-Za-z]{2,3})$", read_card(folder)[:_FRONT], re.MULTILINE)
     return found[1] if found else None
 
 
 def card(adapter: Adapter, base_model: str, manifest: Mapping[str, Any]) -> str:
-    """Return the card's text: front matter as PEFT's save_pretrained writes it, then the known fields as a
-    table.
+    """Return a new model card's text: front matter as PEFT's save_pretrained writes it, then the manifest's
+    fields as a table.
     """
     front: dict[str, Any] = {
         "base_model": base_model,

@@ -1,8 +1,8 @@
-"""Compare two adapters: their configs, and the size and angle of their updates, without computing the
-updates.
+"""Compare two adapters: their configs, and the size and direction of their updates to the base's weights.
 
-An update is scaling * B A, as large as the base's weight. Its inner products need only r x r matrices, since
-<B1 A1, B2 A2> = sum((B1' B2) * (A1 A2')), element by element (the cyclic property of the trace).
+The update of a module is scaling * B A, a matrix as large as the base's weight. It is never computed: its
+inner products need only r x r matrices, since <B1 A1, B2 A2> = sum((B1' B2) * (A1 A2')), element by element
+(the cyclic property of the trace).
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ _UNTOLD = frozenset({"peft_version", "inference_mode", "base_model_name_or_path"
 
 @dataclass(frozen=True, slots=True)
 class UpdateDistance:
-    """Comparison of two updates, of one module or of all modules together."""
+    """Comparison of two adapters' updates, for one module or for all modules together."""
 
     name: str
     first: float
-    """Frobenius norm of the first adapter's update; 0 if it has none."""
+    """Frobenius norm of the first adapter's update. 0 if the adapter does not update the module."""
     second: float
     cosine: float | None
-    """Cosine of the two updates, from -1 to 1. None if one of them is zero."""
+    """Cosine of the angle between the two updates, from -1 to 1. None if one of the updates is zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every difference between two adapters."""
+    """The differences between two adapters."""
 
     config: Mapping[str, tuple[Any, Any]]
-    """Field of adapter_config.json → both values, for fields that differ. None if a field is absent."""
+    """Maps each field of adapter_config.json that differs to its two values. A value is None if the field is
+    absent.
+    """
     modules: tuple[UpdateDistance, ...]
     whole: UpdateDistance
 
@@ -48,7 +50,9 @@ class Comparison:
 def compare_adapters(
     first: Adapter, second: Adapter, weights: tuple[AdapterWeights, AdapterWeights]
 ) -> Comparison:
-    """Compare two adapters of one base from their `weights`. Needs memory for a few r x r matrices only."""
+    """Compare two adapters for the same base, using their `weights`. Needs memory for a few r x r matrices
+    only.
+    """
     family, ours, theirs = weights[0].family, weights[0].modules, weights[1].modules
     products: list[tuple[float, float, float]] = []
     keys = sorted({*ours, *theirs})
@@ -92,8 +96,8 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
 
 
 def _normalise(value: object) -> object:
-    """Return a list of names as a set, and None for an option that is off, which PEFT writes in
-    several ways.
+    """Normalise a config value for comparison: sort a list of names, and replace an option that is off by
+    None, since PEFT writes `off` in several ways.
     """
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return sorted(value)

@@ -24,7 +24,7 @@ _MAX_ENTRIES = 4096
 _NAME = re.compile(r"[\w.]{1,256}", re.ASCII)
 
 Names = tuple[str, ...] | str
-"""Names of modules, or their dotted ends, sorted. Or one pattern over the full name."""
+"""Module names or their dotted ends, sorted; or one pattern for whole module names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,21 @@ class LoraConfig:
     alpha: float
     rslora: bool
     targets: Names
-    """Modules to update. May be a pattern or `all-linear`."""
+    """Modules to update: a list of names, one pattern, or `all-linear`."""
     excluded: Names
     layers: tuple[int, ...] | None
-    """Layers that the targets apply to, ascending. None: all layers."""
+    """Numbers of the layers that `targets` applies to, ascending. None: all layers."""
     ranks: tuple[tuple[str, int], ...]
-    """Maps each pattern to its rank, in the file's order. The first pattern that matches wins, as in PEFT."""
+    """Pairs of a pattern and the rank of the modules that match it, in the file's order. As in PEFT, the
+    first match wins.
+    """
     alphas: tuple[tuple[str, float], ...]
     lists: tuple[str, ...] = ()
-    """`layers_pattern`: names of the base's lists of layers. Empty: the names that its family uses."""
+    """The config field `layers_pattern`: names of the base's lists of layers. Empty: the usual names for its
+    architecture.
+    """
     transposed: bool = False
-    """`fan_in_fan_out`: true if the base stores the weights of all targets as [in, out]."""
+    """The config field `fan_in_fan_out`: true if the base stores the weights of all targets as [in, out]."""
 
     @classmethod
     def read(cls, folder: Path) -> LoraConfig:
@@ -77,13 +81,13 @@ class LoraConfig:
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """The modules that `targets` names."""
+        """The field `targets` as a tuple, even if it is a single pattern."""
         return (self.targets,) if isinstance(self.targets, str) else self.targets
 
     @property
     def canonical(self) -> dict[str, Any]:
-        """Return the fields that affect the output, as the adapter's digest covers them. Never change
-        this.
+        """Return the config fields that affect the output, in the form that the adapter's digest covers. The
+        form must never change.
         """
         return {
             "alpha_pattern": self.alphas,
@@ -102,13 +106,16 @@ class LoraConfig:
         return next((rank for pattern, rank in self._ranks if pattern.matches_end(module)), self.rank)
 
     def scaling_of(self, module: str) -> float:
-        """Return alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski, 2023)."""
+        """Return the factor of the update of `module`: alpha / rank, or alpha / sqrt(rank) with rsLoRA
+        (Kalajdzievski, 2023).
+        """
         alpha = next((alpha for pattern, alpha in self._alphas if pattern.matches_end(module)), self.alpha)
         rank = self.rank_of(module)
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def targets_of(self, module: str, layer: int) -> tuple[str, ...]:
-        """Return the entries of `targets` that name `module` in `layer`. Empty if the module is excluded.
+        """Return the entries of `targets` that match `module` in layer `layer`. Empty if the module is
+        excluded.
 
         Follows PEFT's rules in `tuners_utils.check_target_module_exists`.
         """
@@ -117,7 +124,9 @@ class LoraConfig:
         return self.matching(module, layer)
 
     def matching(self, module: str, layer: int) -> tuple[str, ...]:
-        """Return the entries of `targets` that name `module` in `layer`, even if the module is excluded."""
+        """Return the entries of `targets` that match `module` in layer `layer`, even if `module` is
+        excluded.
+        """
         if self.targets == _ALL:
             return (_ALL,)
         naming = _naming(self.targets, module, self._target_pattern)
@@ -150,7 +159,9 @@ _NESTED = ("*", "*/*")
 
 
 def misplaced(folder: Path) -> AdapterError | None:
-    """Say where the adapter is if it lies in a subfolder of `folder`, as in a trainer's output."""
+    """Return an error that names the right folder if the adapter lies in a subfolder of `folder`, as in a
+    trainer's output. None otherwise.
+    """
     path = folder / CONFIG_FILE
     if path.exists() or not folder.is_dir():
         return None
@@ -176,36 +187,44 @@ def _naming(names: Names, module: str, pattern: ModulePattern | None) -> tuple[s
 
 @dataclass(frozen=True)
 class _Fields:
-    """Reads values with the right type and within bounds, or refuses them by field."""
+    """Reads the fields of adapter_config.json. Refuses a value of the wrong type or out of range, with an
+    error that names the field.
+    """
 
     path: Path
     fields: Mapping[str, Any]
 
     def refuse(self, field: str, value: object, reason: str) -> AdapterError:
         return AdapterError(
-            self.path, reason, "Correct it, or save the adapter again.", field=field, value=value
+            self.path, reason, "Correct the field, or save the adapter again.", field=field, value=value
         )
 
     def rank(self, field: str, value: object) -> int:
         if type(value) is not int or not 1 <= value <= 1 << 16:
-            raise self.refuse(field, value, "a rank must be a whole number of at least 1")
+            raise self.refuse(field, value, "a LoRA rank must be a whole number of at least 1")
         return value
 
     def alpha(self, field: str, value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= 1e6:
-            raise self.refuse(field, value, "alpha must be a number between -1,000,000 and 1,000,000")
+            raise self.refuse(
+                field, value, "a LoRA's alpha must be a number between -1,000,000 and 1,000,000"
+            )
         return value
 
     def flag(self, field: str) -> bool:
         value = self.fields.get(field)
         if value is not None and not isinstance(value, bool):
-            raise self.refuse(field, value, "the field must be true or false")
+            raise self.refuse(field, value, "this field of the adapter's config must be true or false")
         return bool(value)
 
     def pairs(self, field: str) -> list[tuple[str, object]]:
         value = self.fields.get(field) or {}
         if not isinstance(value, dict) or len(value) > _MAX_ENTRIES:
-            raise self.refuse(field, value, f"the field must be an object of at most {_MAX_ENTRIES} patterns")
+            raise self.refuse(
+                field,
+                value,
+                f"the field must be a JSON object of at most {_MAX_ENTRIES} patterns of module names",
+            )
         for key in value:
             ModulePattern.read(key, self.path, field)
         return list(value.items())

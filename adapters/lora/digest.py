@@ -1,14 +1,14 @@
-"""Digests: the identity of a base or an adapter, everywhere below the HTTP surface. The format never changes.
+"""Digests identify a base or an adapter in all code below the HTTP API. Their format never changes.
 
-Each digest is `sha256:` and the 64 hex digits of the SHA-256 of a short ASCII text. An adapter's is
+Each digest is `sha256:` and the 64 hex digits of the SHA-256 of a short ASCII text. For an adapter, it is
 
     oneseek-adapter-v1
     config <hex>
     weights <hex>
 
-with a line feed after every line. `config` is the SHA-256 of the fields of adapter_config.json that change
-the result (`LoraConfig.canonical`), in the canonical JSON of `adapters.files.jsonfile`; `weights` is that of
-the bytes of adapter_model.safetensors. A base's is
+with a line feed after every line. `config` is the SHA-256 of those fields of adapter_config.json that change
+the result (`LoraConfig.canonical`), in the canonical JSON of `adapters.files.jsonfile`; `weights` is the
+SHA-256 of adapter_model.safetensors. For a base, the text is
 
     oneseek-base-v1
     config <hex>
@@ -16,9 +16,9 @@ the bytes of adapter_model.safetensors. A base's is
     weights <hex>
 
 with one `weights` line for each safetensors file, in the order of `adapters.files.weightfiles`. `config` is
-that of config.json in canonical JSON without `_name_or_path` and `transformers_version`, which say who
-saved it; `tokenizer` is that of the bytes of tokenizer.json, or of spiece.model if a GPT-SW3 has no
-tokenizer.json. `sha256sum` therefore checks every part by hand.
+the SHA-256 of config.json in canonical JSON without `_name_or_path` and `transformers_version`, which only
+say who saved the base; `tokenizer` is the SHA-256 of tokenizer.json, or of spiece.model if a GPT-SW3 has no
+tokenizer.json. So every hash in the text can be checked by hand with `sha256sum`.
 """
 
 from __future__ import annotations
@@ -45,27 +45,31 @@ _WHO_SAVED_IT = ("_name_or_path", "transformers_version")
 
 
 def adapter_digest(folder: Path, hashes: HashCache | None = None) -> str:
-    """Return the digest `sha256:…` of the PEFT LoRA in `folder`. Weights that `hashes` know are not read
-    again.
+    """Return the digest `sha256:…` of the PEFT LoRA in `folder`. Weights are not read if `hashes` already has
+    their hash.
 
-    Raises `AdapterError` if its config is not a plain LoRA's, or its weights are missing or too large.
+    Raises `AdapterError` if the config is not a plain LoRA's, or if the weights are missing or too large.
     """
     config = LoraConfig.read(folder)
     weights = weights_path(folder)
     if weights.stat().st_size > MAX_ADAPTER_BYTES:
-        reason = f"is larger than {MAX_ADAPTER_BYTES} bytes"
-        raise AdapterError(weights, reason, "Check that it is an adapter and not a whole model.")
+        reason = f"the weights are larger than {MAX_ADAPTER_BYTES} bytes"
+        raise AdapterError(weights, reason, "Check that the file holds an adapter and not a whole model.")
     return digest_of(config, _weights_hash(weights, hashes))
 
 
 def known_digest(folder: Path, config: LoraConfig, hashes: HashCache) -> str | None:
-    """Return the adapter's digest if `hashes` know its weights. None if they would have to be read."""
+    """Return the adapter's digest if `hashes` has the hash of its weights. None if the weights would have to
+    be read.
+    """
     found = hashes.get(folder / WEIGHTS_FILE)
     return digest_of(config, found) if found is not None else None
 
 
 def digest_of(config: LoraConfig, weights: str) -> str:
-    """Return the digest of an adapter with this config, whose weights have the SHA-256 `weights` in hex."""
+    """Return the digest of the adapter with this config. `weights` is the SHA-256 of its weights file in
+    hex.
+    """
     config_hex = hashlib.sha256(canonical_json(config.canonical)).hexdigest()
     return _digest("oneseek-adapter-v1", ("config", config_hex), ("weights", weights))
 
@@ -84,15 +88,15 @@ def _weights_hash(path: Path, hashes: HashCache | None) -> str:
 def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
     """Return the digest `sha256:…` of the base in `folder`.
 
-    Reads every byte once, several files at a time. With `cache_dir`, a file with the path, size and times of
-    an earlier call is not read again. If the cache is damaged or not writable, files are read again. Raises
+    Reads each file once, several at a time. With `cache_dir`, a file is not read again if its path, size and
+    times have not changed since an earlier call. If the cache is damaged, files are read again. Raises
     `BaseModelError` if a file is missing or changes while it is read.
     """
     config = read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
     kept = {key: value for key, value in config.items() if key not in _WHO_SAVED_IT}
     tokenizer_path = tokenizer_file(folder)
     if tokenizer_path is None:
-        remedy = "Save it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) with transformers."
+        remedy = "Save the tokenizer: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
         raise BaseModelError(folder / TOKENIZER_FILE, "does not exist", remedy)
     files = (tokenizer_path, *weight_files(folder))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -106,9 +110,10 @@ def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
 
 
 def file_digest(path: Path, cache_dir: Path | None = None) -> str:
-    """Return the SHA-256 of a file's bytes in hex. `cache_dir` is used as in `base_digest`.
+    """Return the SHA-256 of a file's bytes in hex. With `cache_dir`, a file that has not changed since an
+    earlier call is not read again.
 
-    Raises `BaseModelError` if the file cannot be read, or changes meanwhile.
+    Raises `BaseModelError` if the file cannot be read, or changes while it is read.
     """
     return _cached_hash(cache_dir, path)
 
@@ -121,17 +126,21 @@ def _digest(version: str, *parts: tuple[str, str]) -> str:
 
 
 def _hash(path: Path, error: type[FileRefusedError]) -> str:
-    """Return the SHA-256 of the file's bytes in hex. Refuse a file that changes meanwhile."""
+    """Return the SHA-256 of the file's bytes in hex. Raises `error` if the file changes while it is read."""
     try:
         with open_regular(path) as file:
             before = os.fstat(file.fileno())
             found = hashlib.file_digest(file, "sha256").hexdigest()
             after = os.fstat(file.fileno())
     except OSError as problem:
-        reason = f"cannot be read ({problem.strerror})"
+        reason = f"the file cannot be read ({problem.strerror})"
         raise error(path, reason, "Check that the file exists and is readable.") from problem
     if _stamp(before) != _stamp(after):
-        raise error(path, "changed while it was read", "Wait until its writer has finished, then try again.")
+        raise error(
+            path,
+            "the file changed while it was read",
+            "Wait until the program that writes it has finished, then try again.",
+        )
     return found
 
 
@@ -141,7 +150,7 @@ def _cached_hash(cache_dir: Path | None, path: Path) -> str:
     try:
         key = {"path": str(path.resolve(strict=True)), **_stamp(path.stat())}
     except OSError as problem:
-        raise BaseModelError(path, f"cannot be read ({problem.strerror})", COMPLETE) from problem
+        raise BaseModelError(path, f"the file cannot be read ({problem.strerror})", COMPLETE) from problem
     entry = cache_dir / f"{hashlib.sha256(str(key['path']).encode()).hexdigest()[:32]}.json"
     known = _entry(entry, key)
     if known is not None:
@@ -155,8 +164,8 @@ def _cached_hash(cache_dir: Path | None, path: Path) -> str:
 
 
 def _entry(path: Path, key: Mapping[str, Any]) -> str | None:
-    """Return the hash in a cache entry for `key`. None if it is absent, torn, or for an older state of the
-    file.
+    """Return the hash in the cache file `path`. None if that file is missing or damaged, or if `key` shows
+    that the hashed file has changed.
     """
     try:
         entry = read_object(path, MAX_BASE_JSON_BYTES, BaseModelError)
@@ -168,7 +177,7 @@ def _entry(path: Path, key: Mapping[str, Any]) -> str | None:
 
 
 def _stamp(status: os.stat_result) -> dict[str, int]:
-    """Return what changes when a file does. ctime shows a rewrite that kept size and mtime, as
-    rsync's can.
+    """Return the size and times of a file, which change when the file does. ctime also shows a rewrite that
+    kept size and mtime, as rsync can.
     """
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}

@@ -1,4 +1,4 @@
-"""Check the size of an adapter's updates: neither lost in rounding nor overflowing."""
+"""Check that an adapter's updates are neither too small to have an effect nor so large that they overflow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 USUAL_WEIGHT = 0.02
-"""Root mean square of a base's weights if they cannot be read: the value most bases are initialised with."""
+"""Assumed root mean square of a base's weights if they cannot be read. Most bases are initialised with it."""
 SMALLEST = 2.0**-24
-"""Smallest update, as a part of the base's weights. Float32 rounds a smaller one away (half a unit in the
-last place).
+"""Smallest useful update, relative to the base's weights. Float32 rounds a smaller update away (half a unit
+in the last place).
 """
 LARGEST = 1e4
-"""Largest update, as a multiple of the base's weights. Trained adapters stay below 10."""
+"""Largest allowed update, relative to the base's weights. The updates of trained adapters stay below 10."""
 LARGEST_NUMBER = 65504.0
 """The largest number in float16, in which some engines compute."""
 _SAMPLED = 4096
@@ -27,7 +27,8 @@ _MOST = 16
 
 
 def update_ratio(a: NDArray[np.float32], b: NDArray[np.float32], scaling: float, weight: float) -> float:
-    """Return an upper bound of an update's size relative to its base's weights, by Frobenius norms.
+    """Return an upper bound of an update's size, relative to the size of the base's weights, by Frobenius
+    norms.
 
     `a` is [rank, in], `b` is [out, rank]. `weight` is the root mean square of the base's weights.
     """
@@ -38,9 +39,9 @@ def update_ratio(a: NDArray[np.float32], b: NDArray[np.float32], scaling: float,
 
 
 def typical_weight(base: Path, modules: tuple[str, ...]) -> float:
-    """Return the smallest root mean square among samples of the base's projections.
+    """Return the smallest root mean square among samples of the base's weight matrices.
 
-    Returns `USUAL_WEIGHT` if none can be read. `modules` are the ends of the sampled weights' names, such as
+    Returns `USUAL_WEIGHT` if none can be read. `modules` are the modules to sample, such as
     `self_attn.q_proj`.
     """
     found: list[float] = []

@@ -1,4 +1,4 @@
-"""Lists the modules that a LoRA may target in each architecture: their names, places in a layer, and sizes.
+"""The modules that a LoRA may target in each model architecture: their names, paths in a layer, and sizes.
 
 To add an architecture, change this module and `server/engines/embedded/model/families`. This module does not
 describe how a model computes, and imports no engine.
@@ -14,11 +14,13 @@ from typing import Literal, Protocol
 
 Half = Literal["A", "B"]
 Key = tuple[int, str]
-"""Layer, and the name of a target of its family."""
+"""A module of a base: the number of its layer, and the short name of its target."""
 OUTSIDE_LAYERS = ("lm_head", "embed_tokens", "wte", "wpe")
-"""Modules that a LoRA may have but that are not served."""
+"""Modules outside the layers that a LoRA may have, but that OneSeek does not serve."""
 WidthName = Literal["hidden", "intermediate", "queries", "keys"]
-"""Name of a width of a base. `queries` and `keys` are the widths of all query or key heads together."""
+"""Name of one of a base's widths (numbers of features). `queries` and `keys` are the widths of all query or
+key heads together.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Sizes:
     layers: int
 
     def width(self, size: WidthName) -> int:
-        """Return the number of features of a named width."""
+        """Return the number of features of the width with the name `size`."""
         widths: dict[WidthName, int] = {
             "hidden": self.hidden,
             "intermediate": self.intermediate,
@@ -44,30 +46,36 @@ class Sizes:
 
 
 class SizeReader(Protocol):
-    """Reads a size from a base's config.json, or refuses it by field."""
+    """A function that reads a size from a base's config.json. Raises an error that names the field if the
+    value is wrong.
+    """
 
     def __call__(self, field: str, default: int | None = None) -> int:
-        """Return the field's value, or `default` if it is absent or null."""
+        """Return the value of `field`, or `default` if the field is absent or null."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A linear module that each layer has once."""
+    """A linear module of a layer that a LoRA may update."""
 
     path: str
     """Name of the module inside a layer, such as `self_attn.q_proj`."""
     inputs: WidthName
     outputs: tuple[WidthName, ...]
-    """Widths of its output. There are several if it packs several projections, side by side in this order."""
+    """Names of the widths of the module's output. A module with several projections has several, in this
+    order.
+    """
     transposed: bool = False
-    """True if the base stores the weight as [in, out] (transformers' Conv1D). A LoRA's factors never are."""
+    """True if the base stores the weight as [in, out] (transformers' Conv1D). A LoRA's matrices are never
+    stored so.
+    """
     short: str = ""
-    """Name for people and records. Default: the last part of the path."""
+    """Short name of the module, for messages and records. Default: the last part of `path`."""
 
     @property
     def name(self) -> str:
-        """Name of the target for people and records, unique in its family."""
+        """Short name of the target for messages and records, unique in its family."""
         return self.short or self.path.rpartition(".")[2]
 
     @property
@@ -76,24 +84,24 @@ class Target:
         return len(self.outputs) > 1
 
     def features(self, sizes: Sizes) -> tuple[int, int]:
-        """Return its (in, out) features in a base of `sizes`."""
+        """Return the numbers of input and output features of this module in a base of `sizes`."""
         return sizes.width(self.inputs), sum(map(sizes.width, self.outputs))
 
 
 @dataclass(frozen=True)
 class LoraFamily:
-    """Architectures whose layers have the same linear modules."""
+    """A family of architectures whose layers have the same linear modules."""
 
     title: str
-    """The family's name in errors, such as `Mistral or Llama`."""
+    """The family's name in error messages, such as `Mistral or Llama`."""
     layers: str
-    """The list of layers in transformers' model, such as `model.layers`."""
+    """Name of the list of layers in transformers' model, such as `model.layers`."""
     targets: tuple[Target, ...]
     usual: tuple[str, ...]
-    """Targets that training updates by default."""
+    """Names of the targets that training updates by default."""
     read_sizes: Callable[[SizeReader], Sizes]
     complete: bool = True
-    """True if a layer has no linear modules other than `targets`."""
+    """True if a layer has no other linear modules than `targets`."""
 
     def __post_init__(self) -> None:
         names = [target.name for target in self.targets]
@@ -105,25 +113,25 @@ class LoraFamily:
 
     @property
     def prefix(self) -> str:
-        """Name of the model without its head in transformers, such as `model`."""
+        """Name of the model without its output head in transformers, such as `model`."""
         return self.layers.partition(".")[0]
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Every target's name, in the order of a layer."""
+        """The names of all targets, in the order in which a layer has them."""
         return tuple(self._by_name)
 
     def target(self, name: str) -> Target:
-        """Return the target of that name. Raises `KeyError`."""
+        """Return the target with the short name `name`. Raises `KeyError`."""
         return self._by_name[name]
 
     def module_name(self, layer: int, name: str) -> str:
-        """Return a target's name in transformers, such as `model.layers.0.self_attn.q_proj`."""
+        """Return the full name of a target in transformers, such as `model.layers.0.self_attn.q_proj`."""
         return f"{self.layers}.{layer}.{self.target(name).path}"
 
     def factor(self, tensor: str) -> tuple[Key, Half] | None:
-        """Return the factor that `tensor` names in a PEFT file. None if it is not one of this family's
-        targets.
+        """Return the module, and A or B, to which a tensor of a PEFT file belongs. None if `tensor` is not a
+        LoRA matrix of one of this family's targets.
         """
         match = self._factor.fullmatch(tensor)
         if match is None:
@@ -132,7 +140,9 @@ class LoraFamily:
         return (int(match["layer"]), self._by_path[match["path"]]), half
 
     def stores_transposed(self, names: Iterable[str]) -> bool:
-        """Return PEFT's `fan_in_fan_out` for these names or dotted ends of targets."""
+        """Return the value for PEFT's field `fan_in_fan_out`, given the names of the targets (or their dotted
+        ends).
+        """
         return any(
             target.transposed
             for target in self.targets
@@ -141,8 +151,8 @@ class LoraFamily:
         )
 
     def has_none(self, target: str) -> bool:
-        """True if no base of this family has a linear module that `target`, a name or dotted end,
-        could mean.
+        """True if no base of this family has a linear module that the entry `target` of target_modules could
+        mean.
         """
         last = target.rpartition(".")[2]
         known = {part.path.rpartition(".")[2] for part in self.targets}
@@ -204,7 +214,7 @@ LLAMA = LoraFamily(
 QWEN2 = replace(LLAMA, title="Qwen2")
 QWEN3 = replace(LLAMA, title="Qwen3", read_sizes=_qwen3_sizes)
 MIXTRAL = replace(LLAMA, title="Mixtral", targets=_ATTENTION, complete=False)
-"""Attention as in Llama, with experts between the attentions that a LoRA cannot target."""
+"""Attention modules as in Llama. A LoRA cannot target the experts of these architectures."""
 PHI3 = LoraFamily(
     title="Phi-3",
     layers="model.layers",
@@ -243,7 +253,7 @@ GPT2 = LoraFamily(
     usual=("c_attn",),
     read_sizes=_gpt2_sizes,
 )
-"""GPT-2 and GPT-SW3. `c_proj` names two modules of a layer."""
+"""Modules of GPT-2 and GPT-SW3. Each layer has two modules called `c_proj`."""
 
 FAMILIES: Mapping[str, LoraFamily] = {
     "mistral": LLAMA,
@@ -274,14 +284,16 @@ FAMILIES: Mapping[str, LoraFamily] = {
     "phi3": PHI3,
     "gpt2": GPT2,
 }
-"""`model_type` of a base's config.json → its family. Each engine decides which of them it runs."""
+"""Maps the `model_type` in a base's config.json to the family of its modules. Not every engine runs every
+family.
+"""
 
 
 def family_of_tensors(tensors: Iterable[str]) -> LoraFamily:
-    """Return the family that has most of the tensors in a PEFT file; the first one if several have equally
-    many.
+    """Return the family to which most of the tensors in a PEFT file belong. The first such family if several
+    have equally many.
 
-    Use it for files whose base is not at hand.
+    Used if the adapter's base is not available.
     """
     names = list(tensors)
     candidates = dict.fromkeys(FAMILIES.values())

@@ -1,7 +1,9 @@
-"""Writes an adapter's weights in PEFT's simplest form, for engines that read adapters themselves.
+"""Write an adapter's weights in PEFT's simplest form, for engines that read adapter files themselves, such as
+vLLM.
 
-All modules have one rank, scaling is folded into B, and numbers are float32. Readers that do not support rank
-patterns, rsLoRA or a second file format read it as PEFT does. What they read is what was checked.
+In this form all modules have the same rank, scaling is folded into B, and numbers are float32. An engine that
+does not support rank patterns or rsLoRA still computes the right result. The engine reads exactly the weights
+that were checked.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from adapters.lora.weights import AdapterWeights
 
 
 def write_plain(weights: AdapterWeights, folder: Path) -> None:
-    """Write `weights` to `folder`, which is created. Lower ranks are padded with zeros, which add nothing.
+    """Write `weights` to the new folder `folder`. Matrices of lower rank are padded with zeros, which add
+    nothing.
 
-    Modules are listed by their whole names, since an adapter may update only some layers.
+    Modules are listed by their full names, since an adapter may update only some layers.
     """
     rank = max(module.rank for module in weights.modules.values())
     tensors: dict[str, NDArray[np.float32]] = {}

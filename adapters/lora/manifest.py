@@ -1,6 +1,7 @@
-"""An adapter version's names and digests, from `oneseek.json` beside the PEFT files.
+"""Read an adapter version's names and digests from `oneseek.json`, the manifest beside the PEFT files.
 
-This module reads the header of the weights and hashes their bytes. `adapters.lora.weights` reads the numbers.
+This module reads only the header of the weights and hashes their bytes. `adapters.lora.weights` reads the
+numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from adapters.pickles import refuse_pickle
 
 MANIFEST_FILE = "oneseek.json"
 ORIGIN = "origin"
-"""Field of `oneseek.json` that records which file of an existing installation it was converted from."""
+"""Field of `oneseek.json` that records which file of an earlier OneSeek installation was converted to the
+adapter.
+"""
 READ_FIELDS = ("alias", "version", "language", "digest", "base_digest", "examples")
 """Fields of `oneseek.json` that OneSeek uses. Each is optional."""
 NOTED_FIELDS = (
@@ -45,29 +48,30 @@ NOTED_FIELDS = (
 """Fields that describe how the adapter was made, for people and tools. `about` holds anything else."""
 
 AdapterPlace = Literal["settings", "registry", "lora_adapters", "shipped", "loaded"]
-"""Where an adapter was found: in the settings, the registry or a folder, or loaded over HTTP."""
+"""Where an adapter was found: named in the settings, in the registry, in a folder, or loaded over HTTP."""
 PLACES: tuple[AdapterPlace, ...] = get_args(AdapterPlace)
-"""Places where adapters are found, in order of precedence. If no version of an alias was promoted, the first
-place that has one decides which version is active.
+"""Places where adapters are found, in order of precedence. If no version of an alias was promoted, the active
+version comes from the first place that has a version.
 """
 MOST_EXAMPLES, LONGEST_EXAMPLE = 500, 500
-"""Example questions of one adapter, and characters of one."""
+"""Maximum number of an adapter's example questions, and maximum number of characters of a question."""
 _MAX_MANIFEST_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """One immutable version of a LoRA in PEFT layout, bound to one base."""
+    """One immutable version of a LoRA adapter in PEFT layout, made for one base."""
 
     alias: str
-    """Public name, such as `oneseek-7b-zero-sv`."""
+    """Public name that clients use for the adapter, such as `oneseek-7b-zero-sv`."""
     version: str
     """The adapter's version, such as `v1.1`."""
     digest: str
-    """`sha256:` and 64 hex digits over the canonical files. Identifies the adapter below the HTTP surface.
+    """`sha256:` and 64 hex digits over the adapter's files. The code below the HTTP API identifies the
+    adapter by it.
 
-    Empty if there is a `problem`: the recorded digest of a damaged version proves nothing.
+    Empty if the version has a `problem`: a damaged version's recorded digest proves nothing.
     """
     path: Path
     """Folder with `adapter_config.json` and `adapter_model.safetensors`."""
@@ -76,19 +80,21 @@ class Adapter:
     targets: tuple[str, ...]
     """Target modules, sorted, such as `("q_proj", "v_proj")`."""
     language: str | None = None
-    """ISO 639-1 code that routing maps to this adapter's alias."""
+    """ISO 639-1 code of a language. Requests in this language can be routed to the adapter's alias."""
     base_digest: str | None = None
-    """Digest of the base it was made for. None if its author did not record one."""
+    """Digest of the base that the adapter was made for. None if the adapter does not record it."""
     problem: str | None = None
-    """Why an accepted version cannot be served any more, without naming a folder. None if it can be
-    served.
+    """Why a version that was accepted earlier can no longer be served, without naming a folder. None if it
+    can be served.
     """
     imported: bool = field(default=False, compare=False)
-    """True if the adapter was converted from a file of an existing installation."""
+    """True if the adapter was converted from a file of an earlier OneSeek installation."""
     place: AdapterPlace = field(default="settings", compare=False)
     """The place where the adapter was found, such as the registry or a folder."""
     examples: tuple[str, ...] = field(default=(), compare=False)
-    """Questions of the topic that it answers, for routing; not part of what its digest covers."""
+    """Example questions on the adapter's topic, which routing compares requests with. The digest does not
+    cover them.
+    """
     full_name: str = field(init=False, repr=False, compare=False)
     """Full name of the adapter: `alias@version`."""
 
@@ -106,7 +112,9 @@ def damaged_adapter(
     imported: bool = False,
     place: AdapterPlace = "registry",
 ) -> Adapter:
-    """Return the accepted version in `folder`, which cannot be served because of `problem`."""
+    """Return the description of a version that was accepted earlier, but cannot be served because of
+    `problem`.
+    """
     return Adapter(
         alias=alias,
         version=version,
@@ -132,17 +140,17 @@ def read_manifest(
     shape: ModelShape | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> Adapter:
-    """Read the adapter in `folder`, and compute its digest from its files. With `shape`, it must fit such a
-    base.
+    """Read the adapter in `folder`, and compute its digest from its files. With `shape`, check that the
+    adapter fits such a base.
 
-    `fields` are those of `oneseek.json`, if you have read them already.
+    `fields` are those of `oneseek.json`, if they were read already.
 
-    With `hashes`, weights are hashed only if neither these nor `oneseek.json` know their hash. What
-    `oneseek.json` says is then not verified before the weights are read.
+    With `hashes`, weights are hashed only if neither `hashes` nor `oneseek.json` has their hash. The digest
+    in `oneseek.json` is then not verified before the weights are loaded.
 
-    Arguments take precedence over `oneseek.json`, and that over the folder's name. Raises `AdapterError` if
-    the files are not a plain LoRA in PEFT layout, a recorded name is invalid, or a recorded digest does not
-    match the files. Raises `ValueError` if an argument is an invalid name.
+    Names in the arguments take precedence over those in `oneseek.json`, and these over the folder's name.
+    Raises `AdapterError` if the files are not a plain LoRA in PEFT layout, a recorded name is invalid, or a
+    recorded digest does not match the files. Raises `ValueError` if a name in the arguments is invalid.
     """
     if not (folder / CONFIG_FILE).exists():
         refuse_pickle(folder)
@@ -176,7 +184,7 @@ def read_manifest(
 
 
 def _modules(folder: Path, config: LoraConfig, shape: ModelShape | None) -> tuple[LoraFamily, Sequence[Key]]:
-    """Return the modules that the adapter changes, in order, by the names of its base's family."""
+    """Return the family of the adapter's base, and the modules that the adapter updates, in order."""
     if shape is not None:
         with TensorFile.open(folder, shape.largest_adapter(MAX_RANK)) as file:
             return shape.family, sorted(fitting(config, file, shape, MAX_RANK))
@@ -188,13 +196,15 @@ def _modules(folder: Path, config: LoraConfig, shape: ModelShape | None) -> tupl
 
 
 def read_base_digest(folder: Path, fields: Mapping[str, Any]) -> str | None:
-    """Return the base's digest in the `fields` of the manifest in `folder`. Raises `AdapterError`."""
+    """Return the digest of the adapter's base, as `fields` of oneseek.json record it. Raises `AdapterError`
+    if it is invalid.
+    """
     return _read(folder / MANIFEST_FILE, fields, "base_digest", _digest)
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
-    """Return the fields of `oneseek.json` in `folder`; empty if it is absent. Raises `AdapterError` for
-    unknown ones.
+    """Return the fields of `oneseek.json` in `folder`. Empty if the file is missing. Raises `AdapterError`
+    for unknown fields.
     """
     path = folder / MANIFEST_FILE
     if not os.path.lexists(path):
@@ -204,25 +214,38 @@ def read_fields(folder: Path) -> dict[str, Any]:
     for name, value in fields.items():
         if name not in known:
             remedy = f"Use {', '.join(known)}; put your own notes under about."
-            raise AdapterError(path, "the field is unknown", remedy, field=name[:64], value=value)
+            raise AdapterError(path, "the field is unknown to OneSeek", remedy, field=name[:64], value=value)
     return fields
 
 
 def _examples(path: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """The example questions. Raises `AdapterError` for anything but a list of short texts."""
+    """Return the example questions in the manifest's `fields`. Raises `AdapterError` if they are not a list
+    of short texts.
+    """
     given = fields.get("examples")
     if given is None:
         return ()
     remedy = f"Give a list of up to {MOST_EXAMPLES} questions of up to {LONGEST_EXAMPLE} characters."
     if not isinstance(given, list) or not given:
-        raise AdapterError(path, "is not a list of questions", remedy, field="examples", value=given)
+        raise AdapterError(
+            path, "the field must be a list of example questions", remedy, field="examples", value=given
+        )
     questions = cast("list[object]", given)
     if len(questions) > MOST_EXAMPLES:
-        raise AdapterError(path, f"holds {len(questions)} questions", remedy, field="examples")
+        raise AdapterError(
+            path,
+            f"the field holds {len(questions)} example questions, which is too many",
+            remedy,
+            field="examples",
+        )
     for question in questions:
         if not isinstance(question, str) or not question.strip() or len(question) > LONGEST_EXAMPLE:
             raise AdapterError(
-                path, "is not a question, which must be text", remedy, field="examples", value=question
+                path,
+                "an example question must be text, neither empty nor too long",
+                remedy,
+                field="examples",
+                value=question,
             )
     return tuple(cast("list[str]", questions))
 
@@ -230,7 +253,9 @@ def _examples(path: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
 def _names(
     folder: Path, fields: Mapping[str, Any], alias: str | None, version: str | None, language: str | None
 ) -> names.FolderName:
-    """Return the names that were passed, else those recorded, else those in the folder's name."""
+    """Return the adapter's names: those in the arguments, else those in oneseek.json, else those in the
+    folder's name.
+    """
     path = folder / MANIFEST_FILE
     alias = names.alias(alias) if alias else _read(path, fields, "alias", names.alias)
     version = names.version(version) if version else _read(path, fields, "version", names.version)
@@ -242,8 +267,10 @@ def _names(
     except ValueError as problem:
         if alias:
             return names.FolderName(alias, version or "v1", language)
-        remedy = "Give it a name as NAME=PATH, or in oneseek.json."
-        raise AdapterError(folder, f"its name gives no alias ({problem})", remedy) from problem
+        remedy = "Name the adapter as NAME=PATH, or in its oneseek.json."
+        raise AdapterError(
+            folder, f"the folder's name gives no alias for the adapter ({problem})", remedy
+        ) from problem
     return names.FolderName(alias or told.alias, version or told.version, language or told.language)
 
 
@@ -252,7 +279,7 @@ def _read(path: Path, fields: Mapping[str, Any], field: str, check: Callable[[st
     if value is None:
         return None
     if not isinstance(value, str):
-        raise AdapterError(path, "is not text", "Correct the field.", field=field, value=value)
+        raise AdapterError(path, "the field must be text", "Correct the field.", field=field, value=value)
     try:
         return check(value)
     except ValueError as problem:

@@ -1,8 +1,9 @@
-r"""Matches module names with the patterns in `adapter_config.json`, limited to forms that match fast.
+r"""Match module names with the patterns in `adapter_config.json`, in a form that is safe to match.
 
-PEFT accepts any regular expression, so a file could stall the process that reads it. Only the forms that
-tools write are accepted: names, dots, `\d`, `[0-9]`, alternatives between names, and at most two repetitions
-(`.*`, `\d+`). Matching such a pattern is at most cubic in a module's name, which has about forty characters.
+PEFT accepts any regular expression, so a file could stall the process that reads it. OneSeek accepts only the
+forms that tools write: names, dots, `\d`, `[0-9]`, alternatives between names, and at most two repetitions
+(`.*`, `\d+`). Matching them takes at most cubic time in the length of a module's name, about forty
+characters.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ _SAFE = re.compile(rf"\^?{_TOKEN}+\$?", re.ASCII)
 
 @dataclass(frozen=True)
 class ModulePattern:
-    """A regular expression in `target_modules` or a pattern field, limited to a safe form."""
+    """A regular expression for module names from adapter_config.json, limited to a form that is fast to
+    match.
+    """
 
     text: str
 
     @classmethod
     def read(cls, text: str, path: Path, field: str) -> ModulePattern:
-        """Read `text` from `field` of the file at `path`. Raises `AdapterError` if it is not of the accepted
-        kind.
+        """Check the pattern `text`, found in `field` of the file at `path`. Raises `AdapterError` if its form
+        is not accepted.
         """
         short = len(text) <= _MAX_LENGTH
         if (
@@ -42,21 +45,21 @@ class ModulePattern:
         ):
             raise AdapterError(
                 path,
-                "a pattern may hold names, dots, \\d, (a|b) and at most two of .* and \\d+",
-                "Write the modules' names, such as layers.0.self_attn.q_proj.",
+                "a module pattern may hold only names, dots, \\d, (a|b) and at most two of .* and \\d+",
+                "Simplify the pattern, or list the modules' names, such as layers.0.self_attn.q_proj.",
                 field=field,
                 value=text,
             )
         return cls(text)
 
     def matches_end(self, module: str) -> bool:
-        """True if the pattern matches the end of `module` after a dot, like PEFT's rank and alpha
-        patterns.
+        """True if the pattern matches the whole of `module`, or its end after a dot. PEFT's rank and alpha
+        patterns match in the same way.
         """
         return self._end.fullmatch(module) is not None
 
     def matches_whole(self, module: str) -> bool:
-        """True if the pattern matches the whole of `module`, as PEFT's target patterns do."""
+        """True if the pattern matches the whole of `module`. PEFT's target patterns match in the same way."""
         return self._whole.fullmatch(module) is not None
 
     @cached_property
@@ -69,8 +72,8 @@ class ModulePattern:
 
 
 def _ambiguous(text: str) -> bool:
-    """True if an alternative in a group is the beginning of another alternative, so that the matcher would
-    have to try both.
+    """True if a group like `(a|ab)` has an alternative that is the beginning of another, which slows matching
+    down.
     """
     groups: list[str] = re.findall(_GROUP, text, re.ASCII)
     for group in groups:

@@ -1,4 +1,4 @@
-"""Check that an adapter fits a base: compare the base's sizes with the header of the weights."""
+"""Check that an adapter fits a base: compare the shapes in the weights' header with the base's sizes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from adapters.lora.tensorheader import Tensor
 
 MAX_RANK = 256
 _MAX_BASE_CONFIG_BYTES = 4 << 20
-_RETRAIN = "Train it on these modules alone, for a base of this size."
-_MATCH = "Use the adapter's own base and its original config."
+_RETRAIN = "Train the adapter only on modules that OneSeek serves, for a base of this size."
+_MATCH = "Use the base that the adapter was trained on, and its original adapter_config.json."
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The base's family and sizes that an adapter must fit, and the size of its weights."""
+    """The family and sizes of a base, which an adapter must fit, and the typical size of its weights."""
 
     family: LoraFamily
     sizes: Sizes
     base: Path | None = field(default=None, compare=False)
-    """Folder of the base's weights. None: assume usual weights."""
+    """Folder of the base's weights. None: assume weights of a usual size."""
 
     @classmethod
     def read(cls, base: Path) -> ModelShape:
-        """Read `base`/config.json. Raises `BaseModelError` for an unknown architecture or a wrong size."""
+        """Read the base's config.json in the folder `base`. Raises `BaseModelError` for an unknown
+        architecture or a wrong size.
+        """
         path = base / "config.json"
         config = read_object(path, _MAX_BASE_CONFIG_BYTES, BaseModelError)
         kind: Any = config.get("model_type")
@@ -49,7 +51,7 @@ class ModelShape:
                 remedy = "Use a checkpoint in Hugging Face layout, with the config.json it was saved with."
                 raise BaseModelError(
                     path,
-                    "is not a size, which must be a whole number of at least 1",
+                    "this size of the base must be a whole number of at least 1",
                     remedy,
                     field=field,
                     value=value,
@@ -60,7 +62,7 @@ class ModelShape:
 
     @property
     def weight(self) -> float:
-        """Root mean square of the weights of its projections, from samples."""
+        """Root mean square of the base's projection weights, estimated from samples."""
         return _sampled_weight(self.base, tuple(target.path for target in self.family.targets))
 
     @property
@@ -69,16 +71,20 @@ class ModelShape:
         return self.sizes.layers
 
     def features(self, module: str) -> tuple[int, int]:
-        """Return the (in, out) features of one of the family's targets."""
+        """Return the numbers of input and output features of the target `module`."""
         return self.family.target(module).features(self.sizes)
 
     def largest_adapter(self, rank: int) -> int:
-        """Return the bytes of float32 weights if each target module of each layer has `rank`."""
+        """Return the size in bytes of the largest possible adapter: float32, with the given `rank` for every
+        target module.
+        """
         return 4 * rank * self.layers * sum(sum(self.features(name)) for name in self.family.names)
 
 
 def check_fit(folder: Path, shape: ModelShape, max_rank: int = MAX_RANK) -> None:
-    """Raise `AdapterError` if the LoRA in `folder` does not fit a base of `shape`. Reads headers only."""
+    """Raise `AdapterError` if the LoRA in `folder` does not fit a base of `shape`. Reads headers, but no
+    weights.
+    """
     config = LoraConfig.read(folder)
     with TensorFile.open(folder, shape.largest_adapter(max_rank)) as file:
         fitting(config, file, shape, max_rank)
@@ -87,8 +93,8 @@ def check_fit(folder: Path, shape: ModelShape, max_rank: int = MAX_RANK) -> None
 def fitting(
     config: LoraConfig, file: TensorFile, shape: ModelShape, max_rank: int
 ) -> dict[Key, tuple[Tensor, Tensor]]:
-    """Return the A and the B of every module. Raises `AdapterError` if they are incomplete or of a wrong
-    shape.
+    """Return the matrices A and B of every module. Raises `AdapterError` if a matrix is missing or has a
+    wrong shape.
     """
     _check_ranks(config, max_rank)
     found = halves(file, shape.family)
@@ -110,7 +116,7 @@ def _check_ranks(config: LoraConfig, max_rank: int) -> None:
     named = [("r", config.rank), *((f"rank_pattern[{key}]", rank) for key, rank in config.ranks)]
     for name, rank in named:
         if rank > max_rank:
-            remedy = f"Train it with a rank of at most {max_rank}, or raise the server's limit."
+            remedy = f"Train the adapter with a rank of at most {max_rank}, or raise the server's limit."
             raise AdapterError(config.path, f"the limit is {max_rank}", remedy, field=name, value=rank)
 
 
@@ -123,16 +129,16 @@ def check_layout(config: LoraConfig, family: LoraFamily, found: Collection[Key])
     plain = [name for _, name in found if not family.target(name).transposed]
     if config.transposed and plain:
         reason = f"the base does not store {plain[0]} as [in, out]"
-        remedy = "Save it from a model with Linear layers."
+        remedy = "Save the adapter from a model with Linear layers."
         raise AdapterError(config.path, reason, remedy, field="fan_in_fan_out", value=True)
 
 
 def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Collection[Key]) -> None:
-    """Refuse weights that are not exactly the modules that the config names.
+    """Raise `AdapterError` if the weights are not for exactly the modules that the config names.
 
-    As in PEFT, a target may name nothing or be excluded if others remain. A target is refused if the base
-    could have it but it is not served: the head, an embedding, or a projection of a layer that does not
-    exist.
+    As in PEFT, an entry of target_modules may match nothing or be excluded if other entries remain. An entry
+    is refused if it means a module that bases may have but OneSeek does not serve: the output head, an
+    embedding, or a projection of a layer that does not exist.
     """
     family = shape.family
     # Many adapters name the same modules and differ only in rank and alpha.
@@ -147,20 +153,23 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
         reason = f"the base has {shape.layers} layers, counted from 0"
         raise AdapterError(config.path, reason, _MATCH, field="layers_to_transform", value=config.layers)
     if not wanted:
-        reason = "leaves nothing of target_modules"
+        reason = "the field excludes every module that target_modules names"
         raise AdapterError(config.path, reason, _RETRAIN, field="exclude_modules", value=config.excluded)
     missing = sorted(wanted.difference(found))
     deepest = max(layer for layer, _ in found)
     if missing and missing[0][0] > deepest:
         reason = (
-            f"ends at layer {deepest}, but the base has {shape.layers} layers: it was made for another base"
+            f"the adapter ends at layer {deepest}, but the base has {shape.layers} layers: "
+            "it was made for another base"
         )
         raise AdapterError(path, reason, _MATCH)
     for key in missing:
-        reason = f"holds only part of what target_modules names: {family.module_name(*key)} is missing"
-        raise AdapterError(path, reason, "Save the adapter again.")
+        reason = f"the weights lack a module that target_modules names: {family.module_name(*key)}"
+        raise AdapterError(path, reason, "Save the adapter's weights again.")
     for key in sorted(set(found).difference(wanted)):
-        reason = f"holds {family.module_name(*key)}, but {CONFIG_FILE} does not name for this base"
+        reason = (
+            f"the weights hold {family.module_name(*key)}, which {CONFIG_FILE} does not name for this base"
+        )
         raise AdapterError(path, reason, _MATCH)
 
 
@@ -168,7 +177,9 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
 def _named_modules(
     config: LoraConfig, family: LoraFamily, layers: int
 ) -> tuple[frozenset[str], frozenset[Key]]:
-    """Return the entries of target_modules that name a module, and the modules that the adapter must hold."""
+    """Return the entries of target_modules that match a module, and the modules that the weights must
+    hold.
+    """
     names = {
         (layer, name): family.module_name(layer, name) for layer in range(layers) for name in family.names
     }
@@ -185,5 +196,7 @@ def _check_shapes(
         inputs, outputs = shape.features(module)
         for tensor, wanted in ((a, (rank, inputs)), (b, (outputs, rank))):
             if tensor.shape != wanted:
-                reason = f"{tensor.name} has shape {list(tensor.shape)}; rank {rank} on this base needs"
+                reason = (
+                    f"tensor {tensor.name} has shape {list(tensor.shape)}; rank {rank} on this base needs"
+                )
                 raise AdapterError(path, f"{reason} {list(wanted)}", _MATCH)

@@ -1,4 +1,5 @@
-"""The safetensors file of a PEFT LoRA: its header, checked and bounded, and one tensor's bytes at a time.
+"""Read the safetensors file of a PEFT LoRA: the header, checked and of limited size, and the bytes of single
+tensors.
 
 The safetensors library checks the layout; `adapters.lora.weights` interprets the bytes.
 """
@@ -46,7 +47,7 @@ _TRACES = (
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """An open safetensors file with a checked layout."""
+    """An open safetensors file whose layout was checked."""
 
     path: Path
     tensors: tuple[Tensor, ...]
@@ -55,9 +56,9 @@ class TensorFile:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, limit: int) -> Generator[TensorFile]:
-        """Open the weights in `folder`, with at most `limit` bytes beside the header.
+        """Open the safetensors file in `folder`. It may have at most `limit` bytes besides the header.
 
-        Raises `AdapterError` if there are none, or only a pickle, or the file is too large or damaged.
+        Raises `AdapterError` if the file is missing, only a pickle, too large, or damaged.
         """
         path = weights_path(folder)
         try:
@@ -65,28 +66,30 @@ class TensorFile:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
                 if size > limit + MAX_HEADER_BYTES:
-                    reason = f"has {size} bytes, but adapters may have at most {limit} here"
+                    reason = f"the weights have {size} bytes, but an adapter may have at most {limit} here"
                     raise AdapterError(
-                        path, reason, "Check that it is an adapter, with a rank within the limit."
+                        path, reason, "Check that the file holds an adapter, with a rank within the limit."
                     )
                 yield cls(path, _header(path, file, size), file)
         except OSError as problem:
-            reason = f"cannot be read ({problem.strerror})"
-            raise AdapterError(path, reason, "Check its permissions.") from problem
+            reason = f"the weights cannot be read ({problem.strerror})"
+            raise AdapterError(path, reason, "Check the file's permissions.") from problem
 
     def read(self, tensor: Tensor) -> bytes:
-        """Return the bytes of one tensor, little-endian, row by row. Raises `AdapterError` if the file was
-        truncated.
+        """Return the bytes of one tensor, little-endian, in row-major order. Raises `AdapterError` if the
+        file was truncated.
         """
         self.file.seek(tensor.start)
         data = self.file.read(tensor.size)
         if len(data) != tensor.size:
-            raise AdapterError(self.path, "changed while it was read", "Load the adapter again.")
+            raise AdapterError(self.path, "the file changed while it was read", "Load the adapter again.")
         return data
 
 
 def weights_path(folder: Path) -> Path:
-    """Return the safetensors file in `folder`. Raises `AdapterError` if there is none, or only a pickle."""
+    """Return the path of the safetensors file in `folder`. Raises `AdapterError` if there is none, or only a
+    pickle.
+    """
     path = folder / WEIGHTS_FILE
     if path.is_file():
         return path
@@ -96,8 +99,8 @@ def weights_path(folder: Path) -> Path:
 
 
 def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tensor]]:
-    """Return the A and the B of every module. Raises `AdapterError` if the file holds any other tensor, or
-    only one of the two.
+    """Return the matrices A and B of every module. Raises `AdapterError` if the file holds any other tensor,
+    or only A or only B of a module.
     """
     found: dict[tuple[Key, Half], Tensor] = {}
     for tensor in file.tensors:
@@ -105,11 +108,11 @@ def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tens
         if half is None:
             raise unknown_tensor(file.path, tensor.name, family)
         if half in found:
-            reason = f"{tensor.name} and {found[half].name} are the same factor"
+            reason = f"the tensors {tensor.name} and {found[half].name} are the same factor of one module"
             raise AdapterError(file.path, reason, "Save one adapter in each folder.")
         found[half] = tensor
     if not found:
-        raise AdapterError(file.path, "does not hold any tensor", "Save the adapter again.")
+        raise AdapterError(file.path, "the weights file does not hold any tensor", "Save the adapter again.")
     for key, letter in found:
         other: Half = "B" if letter == "A" else "A"
         if (key, other) not in found:
@@ -119,8 +122,8 @@ def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tens
 
 
 def unknown_tensor(path: Path, name: str, family: LoraFamily) -> AdapterError:
-    """Explain why an adapter at `path` may not hold the tensor `name`, which is not a factor of its
-    family.
+    """Return an error that explains why the adapter at `path` cannot be served with the tensor `name`, which
+    belongs to no target module.
     """
     for trace, reason, remedy in _TRACES:
         if trace in name:
@@ -129,7 +132,7 @@ def unknown_tensor(path: Path, name: str, family: LoraFamily) -> AdapterError:
     return AdapterError(
         path,
         f"tensor {format_value(name)} {reason}",
-        f"Save it with PEFT's save_pretrained, trained only on {', '.join(family.names)}.",
+        f"Train the adapter only on {', '.join(family.names)}, and save it with PEFT's save_pretrained.",
     )
 
 
@@ -137,13 +140,15 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
         raise AdapterError(
-            path, "is damaged: its safetensors header does not match its data", "Save or download it again."
+            path,
+            "the file is damaged: its safetensors header does not match its data",
+            "Save or download the adapter again.",
         )
     header = parse_object(file.read(length), path, AdapterError)
     try:
         with safe_open(path, framework="np"):
             pass
     except SafetensorError as problem:
-        reason = f"is damaged ({format_value(str(problem))})"
-        raise AdapterError(path, reason, "Save or download it again.") from problem
+        reason = f"the file is damaged ({format_value(str(problem))})"
+        raise AdapterError(path, reason, "Save or download the adapter again.") from problem
     return tuple(tensors(header, length))

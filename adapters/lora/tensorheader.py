@@ -24,8 +24,8 @@ class Tensor:
 
 
 def tensors(header: Mapping[str, Any], length: int) -> Iterator[Tensor]:
-    """Return the tensors of a parsed `header` of `length` bytes, in its order. Check the file's
-    layout first.
+    """Return the tensors in the header of a safetensors file, in the header's order. `length` is the header's
+    size in bytes. Check the file's layout first.
     """
     for name, fields in header.items():
         if name == "__metadata__":

@@ -1,7 +1,7 @@
-"""Refuses PEFT options beyond a plain LoRA, and says why.
+"""Refuse adapters that use PEFT options beyond a plain LoRA, with the reason.
 
-An unknown field is accepted only while it is off (null, false, 0, empty). A newer PEFT adds fields for
-variants. Ignoring a variant would serve something different from what was trained.
+A newer PEFT adds fields for new variants of LoRA. An unknown field is therefore accepted only if it is off
+(null, false, 0, empty). Ignoring it would serve something else than what was trained.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ from typing import Any
 from adapters.errors import AdapterError
 from adapters.lora.families import FAMILIES
 
-_SHARED = "it changes weights of the base, which all adapters share"
-_CODE = "it asks to run code that comes with the adapter"
+_SHARED = "this option changes weights of the base, which all adapters share"
+_CODE = "this field asks to run code that comes with the adapter"
 _UNSERVED = "this variant of LoRA is not served"
-_RETRAIN = "Train it as a plain LoRA on the projections alone."
-_REMOVE = "Remove the field if the adapter works without."
+_RETRAIN = "Train the adapter as a plain LoRA on the projections alone."
+_REMOVE = "Remove the field if the adapter works without it."
 
 _MUST_BE_OFF: Mapping[str, tuple[str, str]] = {
     "use_dora": (
         "DoRA rescales the base's weights, which all adapters share",
-        "Train it with use_dora=False.",
+        "Train the adapter with use_dora=False.",
     ),
-    "lora_bias": ("biases are not served", "Train it with lora_bias=False."),
+    "lora_bias": ("biases are not served", "Train the adapter with lora_bias=False."),
     "modules_to_save": (_SHARED, _RETRAIN),
     "trainable_token_indices": (_SHARED, _RETRAIN),
     "target_parameters": ("parameters outside Linear layers are not served", _RETRAIN),
     "layer_replication": ("the base's layers are shared and cannot be replicated", _RETRAIN),
-    "alora_invocation_tokens": ("it would apply to a part of the text only", _RETRAIN),
+    "alora_invocation_tokens": (
+        "this variant applies to a part of the text only, which OneSeek does not support",
+        _RETRAIN,
+    ),
     "use_qalora": (_UNSERVED, _RETRAIN),
     "use_bdlora": (_UNSERVED, _RETRAIN),
     "arrow_config": (_UNSERVED, _RETRAIN),
@@ -79,9 +82,9 @@ _READ = frozenset(
     }
 )
 _LAYERS = frozenset(family.layers.rpartition(".")[2] for family in FAMILIES.values())
-"""Names of the lists of layers in the supported bases."""
+"""Names of the lists of layers in the supported bases, such as `layers`."""
 _KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Initialisations that leave the base's weights unchanged."""
+"""Values of `init_lora_weights` that leave the base's weights unchanged."""
 
 
 def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
@@ -94,8 +97,8 @@ def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
-    """Raise `AdapterError` if `fields` ask for a variant of LoRA. `fields` may lack some of PEFT's fields, or
-    hold unknown ones.
+    """Raise `AdapterError` if `fields` ask for a known variant of LoRA. `fields` may be incomplete or hold
+    unknown names.
     """
 
     def refuse(field: str, reason: str, remedy: str) -> AdapterError:
@@ -105,18 +108,18 @@ def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
         raise refuse(
             "peft_type",
             "OneSeek serves adapters of the type LORA only",
-            "Train a LoRA, or convert it to one with PEFT.",
+            "Train a LoRA, or convert the adapter to a LoRA with PEFT.",
         )
     if fields.get("bias", "none") != "none":
-        raise refuse("bias", _SHARED, "Train it with bias='none'.")
+        raise refuse("bias", _SHARED, "Train the adapter with bias='none'.")
     for field, (reason, remedy) in _MUST_BE_OFF.items():
         if fields.get(field):
             raise refuse(field, reason, remedy)
     if fields.get("task_type") not in (None, "CAUSAL_LM"):
         raise refuse(
             "task_type",
-            "OneSeek serves adapters of causal language models only",
-            "Train it with task_type='CAUSAL_LM'.",
+            "OneSeek serves only adapters for causal language models",
+            "Train the adapter with task_type='CAUSAL_LM'.",
         )
     pattern: object = fields.get("layers_pattern")
     if pattern not in (None, "", []) and pattern not in (*_LAYERS, *([name] for name in _LAYERS)):
@@ -128,12 +131,14 @@ def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
         raise refuse("auto_mapping", _CODE, _REMOVE)
     if fields.get("init_lora_weights", True) not in _KEEPS_BASE:
         convert = "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
-        raise refuse("init_lora_weights", _SHARED, f"Make it a plain LoRA with PEFT's {convert}.")
+        raise refuse(
+            "init_lora_weights", _SHARED, f"Convert the adapter to a plain LoRA with PEFT's {convert}."
+        )
 
 
 def _known_library(mapping: object) -> bool:
-    """True if PEFT's note of the model's class names transformers. PEFT writes it if no task type was
-    given.
+    """True if `mapping`, the model's class in PEFT's field auto_mapping, is from transformers. PEFT writes
+    the field if no task type was given.
     """
     if not isinstance(mapping, dict):
         return not mapping

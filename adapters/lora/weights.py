@@ -1,4 +1,4 @@
-"""Read an adapter's weights as numpy arrays, and check them before use. No torch, no pickle."""
+"""Read an adapter's weights as numpy arrays, and check their values. Uses neither torch nor pickle."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 
 
-_DIVERGED = "The training diverged: lower its learning rate."
+_DIVERGED = "The adapter's training diverged: train it again with a lower learning rate."
 
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """The LoRA of one module. It changes the module's output to `y + scaling * (x @ a.T) @ b.T`."""
+    """The LoRA of one module. It changes the module's output from `y` to `y + scaling * (x @ a.T) @ b.T`."""
 
     a: NDArray[np.float32]
     """Matrix A of the LoRA, of shape [rank, in features]."""
@@ -52,21 +52,23 @@ class LowRank:
 
     @property
     def transposed(self) -> LowRank:
-        """Return the same update for a weight that is stored as [in, out]."""
+        """Return the same update for a module whose weight is stored as [in, out]."""
         return LowRank(a=self.b.T, b=self.a.T, scaling=self.scaling)
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """Every update of one adapter, by layer and target module."""
+    """The LoRA updates of one adapter, by layer and target module."""
 
     family: LoraFamily
     modules: Mapping[Key, LowRank]
-    """Maps each (layer, target's name in its family) to its update."""
+    """Maps each module (layer and target's short name) to its LoRA update."""
 
     @property
     def names(self) -> Mapping[str, LowRank]:
-        """The updates by the modules' names in transformers, such as `model.layers.0.self_attn.q_proj`."""
+        """Maps each module's full name in transformers, such as `model.layers.0.self_attn.q_proj`, to its
+        update.
+        """
         return {self.family.module_name(*key): low for key, low in self.modules.items()}
 
 
@@ -81,10 +83,10 @@ def read_adapter(
     """Read the weights of the PEFT LoRA in `folder`, as contiguous float32 arrays that fit a base of `shape`.
 
     Raises `AdapterError` if the adapter needs more than a plain LoRA on the family's targets, has missing or
-    extra parts, does not fit the base, or holds NaN or Infinity. It also raises it for updates that are far
-    too large for the base's weights or too small to change anything, and, with `digest`, if the files have
-    another digest. Weights whose hash `hashes` know are not hashed again. Needs memory for the float32
-    weights and one tensor.
+    extra tensors, does not fit the base, or holds NaN or Infinity. Also refuses updates that are far too
+    large for the base's weights or too small to change anything. With `digest`, refuses files with another
+    digest. Weights are not hashed again if `hashes` has their hash. Needs memory for the float32 weights and
+    one tensor.
     """
     config = LoraConfig.read(folder)
     with TensorFile.open(folder, shape.largest_adapter(max_rank)) as file:
@@ -97,19 +99,21 @@ def read_adapter(
         }
     _check_effect(folder / WEIGHTS_FILE, shape, modules)
     if digest is not None and (found_digest := adapter_digest(folder, hashes)) != digest:
-        reason = f"has changed: its digest was {digest} when it was recorded and is {found_digest}"
-        raise AdapterError(folder, reason, "Restore the files, or add the changed adapter as a new version.")
+        reason = f"the adapter has changed: its recorded digest is {digest}, but it now has {found_digest}"
+        raise AdapterError(
+            folder, reason, "Restore the adapter's files, or add the changed adapter as a new version."
+        )
     return AdapterWeights(shape.family, MappingProxyType(modules))
 
 
 def _numbers(file: TensorFile, tensor: Tensor) -> NDArray[np.float32]:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
-        reason = f"{tensor.name} is of type {tensor.dtype}"
+        reason = f"tensor {tensor.name} is of type {tensor.dtype}"
         raise AdapterError(file.path, reason, "Save the adapter as float32, float16 or bfloat16.")
     values = np.frombuffer(file.read(tensor), dtype).astype(np.float32).reshape(tensor.shape)
     if not np.isfinite(values).all():
-        reason = f"{tensor.name} holds NaN or Infinity"
+        reason = f"tensor {tensor.name} holds NaN or Infinity"
         raise AdapterError(file.path, reason, _DIVERGED)
     return values
 

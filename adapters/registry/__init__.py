@@ -1,1 +1,3 @@
-"""Versions, aliases and their pointers, on disk and in memory, without HTTP; `server` imports it."""
+"""Versions of adapters, their aliases, and which version of an alias is active: on disk and in memory,
+without HTTP. `server` imports this package.
+"""

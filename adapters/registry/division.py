@@ -1,7 +1,7 @@
-"""Plan how a change divides the requests for an alias: canary shares, a shadow, or everything to the active
+"""Plan how the requests for an alias are divided between its versions: canary, shadow, or all to the active
 version.
 
-Each function reads the registry and returns what to record and write. `Registry` then does both.
+Each function only reads the registry and returns the planned change. `Registry` records and applies it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adapters.registry.traffic import Shadow, TrafficSplit, check_percent, check
 
 @dataclass(frozen=True, slots=True)
 class ShareChange:
-    """A planned change of how the requests for an alias are divided between its versions."""
+    """A planned change to how the requests for an alias are divided between its versions."""
 
     active: VersionFolder
     before: AliasState
@@ -27,7 +27,7 @@ class ShareChange:
     pointers: AliasPointers
     """The new state of all aliases after the change."""
     record: Record | None
-    """The entry for the ledger. None if nothing changes."""
+    """The ledger's record of the change. None if the plan changes nothing."""
 
 
 def plan_canary(listing: RegistryListing, alias: str, shares: Mapping[str, float]) -> ShareChange:
@@ -38,7 +38,7 @@ def plan_canary(listing: RegistryListing, alias: str, shares: Mapping[str, float
     try:
         if len(named) < len(shares):
             raise ValueError(
-                f"shares ({', '.join(shares)}) name a version twice: give each version one share."
+                f"shares ({', '.join(shares)}) name a version twice: give each version one percentage."
             )
         canaries = check_shares(named, active.version)
     except ValueError as problem:
@@ -58,7 +58,7 @@ def plan_shadow(listing: RegistryListing, name: str, share: float) -> ShareChang
     active, split = _active(listing, entry.alias, "shadow"), listing.pointers.state(entry.alias).split
     if entry == active or (split is not None and entry.version.lower() in split.shares):
         raise RegistryError(
-            f"{entry.full_name} already answers requests: choose another version as the shadow."
+            f"{entry.full_name} already answers requests for its alias: choose another version as the shadow."
         )
     try:
         wanted = Shadow(entry.version.lower(), check_percent("share", share), now())
@@ -70,7 +70,9 @@ def plan_shadow(listing: RegistryListing, name: str, share: float) -> ShareChang
 def plan_settle(
     listing: RegistryListing, alias: str, reason: str, since: str | None, metrics: Mapping[str, float] | None
 ) -> ShareChange:
-    """Plan the end of a canary or shadow without changing anything. See `Registry.settle`."""
+    """Plan that all requests go to the active version again, without changing anything. See
+    `Registry.settle`.
+    """
     active = _active(listing, alias, "settle")
     state = listing.pointers.state(active.alias)
     split = state.split if state.split and since not in (None, state.split.since) else None
@@ -81,7 +83,9 @@ def plan_settle(
 
 
 def _active(listing: RegistryListing, alias: str, verb: str) -> VersionFolder:
-    """Return the active version of `alias`. Raises `RegistryError` if `alias` names a version too."""
+    """Return the active version of `alias`. Raises `RegistryError` if `alias` has the form
+    `alias@version`.
+    """
     if "@" in alias:
         raise RegistryError(
             f"{alias} names a version, but this command needs an alias. Use {verb} with an alias."
@@ -103,7 +107,7 @@ def _change_shares(
     for entry in versions:
         if listing.is_retired(entry):
             raise RegistryError(
-                f"{entry.full_name} is retired: promote it, or choose a version that is served."
+                f"{entry.full_name} is retired: promote it first, or choose a version that is served."
             )
     before, pointers = listing.pointers.state(active.alias), listing.pointers
     if pointers.active(active.alias) != active.version.lower():

@@ -20,20 +20,27 @@ _FILES = (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE, CARD_FILE)
 
 
 def write_export(entry: VersionFolder, output: Path) -> Path:
-    """Write `entry` to the folder `output`, or to a zip file if `output` ends in `.zip`. Returns the path.
+    """Write the version `entry` to the folder `output`, or to a zip file if `output` ends in `.zip`. Returns
+    the path.
 
     The same version gives the same bytes each time. Raises `RegistryError` if `output` exists, and
     `AdapterError` if the version's files have changed since it was added.
     """
     digest = entry.read().digest
     if output.exists():
-        raise RegistryError(f"{output} exists. Choose another path, or remove it first.")
+        raise RegistryError(
+            f"{output} already exists. Export the version to another path, or remove what is there first."
+        )
     if output.suffix.lower() != ".zip":
         with staged_folder(output) as folder:
             for file in _present(entry):
                 copy_regular(file, folder / file.name)
             if adapter_digest(folder) != digest:
-                raise AdapterError(entry.folder, "changed while it was read", "Try again.")
+                raise AdapterError(
+                    entry.folder,
+                    "the version's files changed while they were read",
+                    "Export the version again.",
+                )
         return output
     with staged_file(output) as path, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in _present(entry):

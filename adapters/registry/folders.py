@@ -1,4 +1,4 @@
-"""Records versions outside the registry, so that they can be found again or reported as missing."""
+"""Records of versions outside the registry, so that it can find them again or report them as missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapters.lora.manifest import PLACES, Adapter, AdapterPlace
 
 @dataclass(frozen=True, slots=True)
 class FolderRecord:
-    """A version in a folder of the user's, or in one that ships with OneSeek."""
+    """A version outside the registry: in a folder of the user, or in a folder that ships with OneSeek."""
 
     alias: str
     version: str
@@ -21,34 +21,40 @@ class FolderRecord:
     path: Path
     """Absolute path of the folder with the version."""
     base: str | None
-    """Digest of the base that it was served on. None if unknown."""
+    """Digest of the base that the version was served on. None if unknown."""
     language: str | None = None
 
     @classmethod
     def of(cls, adapter: Adapter, base: str) -> FolderRecord:
-        """Record `adapter`, which is served on the base with the digest `base`."""
+        """Make a record of `adapter`, which is served on the base with the digest `base`."""
         path = adapter.path.absolute()
         return cls(adapter.alias, adapter.version, adapter.place, path, base, adapter.language)
 
     @classmethod
     def from_json(cls, value: Any) -> FolderRecord:
-        """Read what `to_json` wrote. Raises `ValueError`, `KeyError`, `TypeError` and `AttributeError`."""
+        """Read a record that `to_json` wrote. Raises `ValueError`, `KeyError`, `TypeError` and
+        `AttributeError`.
+        """
         place, path, base, language = value["place"], value["path"], value.get("base"), value.get("language")
         if place not in PLACES or place == "registry" or not Path(path).is_absolute():
-            raise ValueError("the record of an adapter's folder lacks a version's place or an absolute path")
+            raise ValueError(
+                "the record of an adapter's folder needs an absolute path and a place outside the registry"
+            )
         if base is not None and not isinstance(base, str):
-            raise ValueError("the record of an adapter's folder has a base that is not text")
+            raise ValueError("the base in the record of an adapter's folder is not text")
         alias, version = names.alias(value["alias"]), names.version(value["version"])
         spoken = names.language(language) if language is not None else None
         return cls(alias, version, cast("AdapterPlace", place), Path(path), base, spoken)
 
     @property
     def root(self) -> Path:
-        """Folder that links in the version's folder may not lead outside of."""
+        """Folder that links in the version's folder must stay in."""
         return self.path if self.place == "settings" else self.path.parent
 
     def fits(self, base: str | None) -> bool:
-        """True if the version may be for the base with the digest `base`. None as `base` matches any."""
+        """True if the version can be for the base with the digest `base`. None as `base` matches any
+        version.
+        """
         return base is None or self.base in (None, base)
 
     def to_json(self) -> dict[str, Any]:
@@ -65,7 +71,9 @@ class FolderRecord:
 
 
 def read_folders(value: Any) -> dict[str, FolderRecord]:
-    """Read records by version in lower case from JSON. Raises the errors of `FolderRecord.from_json`."""
+    """Read records from JSON, as a mapping from version in lower case. Raises the errors of
+    `FolderRecord.from_json`.
+    """
     if value is None:
         return {}
     found = [FolderRecord.from_json(record) for record in value.values()]

@@ -1,4 +1,4 @@
-"""Check an adapter before it becomes a version, and write its manifest beside its weights."""
+"""Check an adapter before it becomes a version in the registry, and write the version's folder."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ from adapters.lora.weights import read_adapter
 from adapters.pickles import refuse_pickle
 from adapters.registry.listing import VersionFolder
 
-_WAIT = "Wait until its writer has finished, then try again."
+_WAIT = "Wait until the program that writes the adapter has finished, then try again."
 _CARRIED = ("about", "created", "dataset", "dataset_digest", "metrics", "origin", "parents", "rows")
-"""Fields of a source's `oneseek.json` that its version keeps."""
+"""Fields of an added adapter's `oneseek.json` that its version keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """The base that versions are checked against."""
+    """The base that adapters are checked against before they become versions."""
 
     name: str
     digest: str
     shape: ModelShape
     names: tuple[str, ...] = ()
-    """Further names of the base, for adapters that record no digest of their base."""
+    """All names of the base. They are compared with an adapter's config if it records no digest of its
+    base.
+    """
 
     @classmethod
     def read(cls, found: FoundBase, cache: Path | None = None) -> Base:
-        """Read and hash the base. `cache` is used as in `base_digest`. Raises `BaseModelError`."""
+        """Read and hash the base. `cache` is passed on to `base_digest`. Raises `BaseModelError`."""
         digest = base_digest(found.path, cache)
         return cls(
             name=found.name,
@@ -53,32 +55,34 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedAdapter:
-    """A checked adapter that is not a version yet."""
+    """An adapter that was checked and can be added to the registry as a version."""
 
     source: Adapter
     base: Base
     given_version: str | None
-    """The version that the caller, its oneseek.json or its folder's name gives. None: use a free one."""
+    """The version that the caller, the adapter's oneseek.json or its folder's name gives. None: use a free
+    version.
+    """
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Fields for its oneseek.json beyond those read from the files."""
+    """Fields for the version's oneseek.json that are not read from the PEFT files."""
     base_recorded: bool = True
-    """False if only the adapter's shapes show that it is for this base."""
+    """False if the adapter records no base, so that only its shapes show that it fits this base."""
 
     def with_version(self, version: str) -> CheckedAdapter:
-        """Return the adapter with `version` as its version."""
+        """Return the same adapter with the version `version`."""
         return replace(self, source=replace(self.source, version=version))
 
     def write(self, folder: Path) -> None:
-        """Write the version into the empty `folder`.
+        """Write the version's files into the empty `folder`.
 
-        Raises `AdapterError` if the source has changed since it was checked, or the version cannot be read
-        back.
+        Raises `AdapterError` if the added adapter has changed since it was checked, or if the version cannot
+        be read back.
         """
         source = self.source.path
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             copy_regular(source / name, folder / name)
         if adapter_digest(folder) != self.source.digest:
-            raise AdapterError(source, "changed while it was read", _WAIT)
+            raise AdapterError(source, "the adapter's files changed while they were read", _WAIT)
         text = json.dumps(self.manifest, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / MANIFEST_FILE).write_text(f"{text}\n", encoding="utf-8", newline="\n")
         write_card(folder, self.source, self.base.name, self.manifest, source)
@@ -115,9 +119,9 @@ def check_adapter(
 ) -> CheckedAdapter:
     """Check the adapter in `folder` for `base`, including every number of its weights.
 
-    `notes` are fields of oneseek.json that override the source's. Raises `AdapterError` if it is for another
-    base, does not fit, holds NaN, exceeds `max_rank` or changes nothing. Raises `ValueError` if a given name
-    is invalid.
+    `notes` are fields for oneseek.json that override those of the adapter. Raises `AdapterError` if the
+    adapter is for another base, does not fit, holds NaN, exceeds `max_rank` or changes nothing. Raises
+    `ValueError` if a name in the arguments is invalid.
     """
     if not (folder / CONFIG_FILE).exists():
         refuse_pickle(folder)
@@ -147,30 +151,32 @@ def check_adapter(
 
 
 def _check_base(folder: Path, base: Base, recorded: str | None) -> None:
-    """Refuse an adapter that records another base. Without a record, refuse one that names a base of another
-    family.
+    """Refuse an adapter that records another base. If it records none, refuse an adapter whose config names a
+    base of another family.
     """
     if recorded is None:
         check_base_name(folder, base.names or (base.name,))
     elif recorded != base.digest:
-        reason = f"it was made for another base; this one is {base.name}, {base.digest}"
-        remedy = "Name its own base with --base-model, or train it again for this one."
+        reason = f"the adapter was made for another base than {base.name}, whose digest is {base.digest}"
+        remedy = "Name the adapter's own base with --base-model, or train the adapter again for this one."
         raise AdapterError(folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
 
 
 def _check_readable(folder: Path, wanted: Adapter) -> None:
-    """Refuse a version that would read back differently from what was checked."""
+    """Refuse a version that cannot be read back from `folder` exactly as it was checked."""
     try:
         found = read_manifest(folder)
     except AdapterError as problem:
-        reason = f"would become a version that cannot be read: {problem.path.name} {problem.reason}"
-        raise AdapterError(wanted.path, reason, "Shorten or correct its oneseek.json.") from problem
+        reason = (
+            f"the adapter would become a version that cannot be read ({problem.path.name}: {problem.reason})"
+        )
+        raise AdapterError(wanted.path, reason, "Shorten or correct the adapter's oneseek.json.") from problem
     if (found.full_name, found.digest, found.language) != (wanted.full_name, wanted.digest, wanted.language):
-        raise AdapterError(wanted.path, "changed while it was read", _WAIT)
+        raise AdapterError(wanted.path, "the adapter's files changed while they were read", _WAIT)
 
 
 def version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> str:
-    """Return the version that holds exactly these contents, or else the next free one."""
+    """Return the name of an existing version with the same digest, or else the next free version."""
     known = (entry.version for entry in versions if entry.recorded_digest == intake.source.digest)
     return next(known, None) or names.next_version(entry.version for entry in versions)
 
@@ -178,13 +184,16 @@ def version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> 
 def same_version(
     entry: VersionFolder, intake: CheckedAdapter, versions: tuple[VersionFolder, ...]
 ) -> Adapter:
-    """Return the existing version if it equals the one to add. Raises `RegistryError` if it differs."""
+    """Return the existing version `entry` if it equals the adapter to add. Raises `RegistryError` if it
+    differs.
+    """
     present, wanted = entry.read(), intake.source
     free = names.next_version(entry.version for entry in versions)
     where = "exists" if entry.outside is None else f"is served from {entry.where}"
     if present.digest != wanted.digest:
         raise RegistryError(
-            f"{entry.full_name} {where} and holds {present.digest}; {wanted.path} holds {wanted.digest}. "
+            f"{entry.full_name} {where} and holds the digest {present.digest}, but {wanted.path} has "
+            f"the digest {wanted.digest}. "
             f"A version never changes: add it as --version {free}."
         )
     if entry.outside is not None:

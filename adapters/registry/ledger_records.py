@@ -1,4 +1,4 @@
-"""Build the ledger's records of changes to the registry."""
+"""Make the ledger's records of changes to the registry."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from adapters.registry.listing import VersionFolder
 from adapters.registry.pointers import AliasState
 
 _LARGEST = 2**53
-_SHORTEN = "Shorten the metrics, parents and origin in its oneseek.json."
+_SHORTEN = "Shorten the metrics, parents and origin in the adapter's oneseek.json."
 _LONGEST = 2000
-"""Maximum number of characters of a reason that are recorded."""
+"""Maximum number of characters of a reason or file name that the ledger records."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -29,10 +29,10 @@ def addition(
     sources: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Record a new version, and the digests that its manifest and `sources` name. `action` says how it was
-    made.
+    """Make the record of a new version, with the digests that its manifest and `sources` name. `action` says
+    how the version was made.
 
-    Raises `AdapterError` if its notes do not fit into the ledger.
+    Raises `AdapterError` if the manifest's notes do not fit into the ledger.
     """
     manifest, adapter = intake.manifest, intake.source
     told, parents, metrics = manifest.get("origin"), manifest.get("parents"), manifest.get("metrics")
@@ -65,9 +65,11 @@ def addition(
         )
         size = len(canonical_bytes(record.to_json()))
     except ValueError as problem:
-        raise AdapterError(adapter.path, f"cannot be recorded in the ledger ({problem})", _SHORTEN) from None
+        raise AdapterError(
+            adapter.path, f"the adapter cannot be recorded in the ledger ({problem})", _SHORTEN
+        ) from None
     if size > MAX_RECORD_BYTES:
-        reason = f"has notes of {size} bytes; the ledger holds at most {MAX_RECORD_BYTES}"
+        reason = f"the adapter's notes have {size} bytes; a ledger entry holds at most {MAX_RECORD_BYTES}"
         raise AdapterError(adapter.path, reason, _SHORTEN)
     return record
 
@@ -79,9 +81,10 @@ def move(
     adapter: Adapter,
     ended: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Record that an alias's active version changes from `before` to `after`, whose files are `adapter`.
+    """Make the record of a change of an alias's active version from `before` to `after`. `adapter` holds the
+    files of `after`.
 
-    `ended` says how its requests were divided between versions until now, as `division_to_json` returns it.
+    `ended` is the division of requests that the change ends, as `division_to_json` returns it.
     """
     was = {"before": before.full_name} if before is not None else {}
     return Record(
@@ -93,7 +96,7 @@ def move(
 
 
 def folders_of(*entries: VersionFolder | None) -> dict[str, Any]:
-    """Return the folders of those of `entries` that are outside the registry, as details of a record."""
+    """Return the folders of the versions in `entries` that are outside the registry, for a record."""
     found = [entry.outside.to_json() for entry in entries if entry is not None and entry.outside is not None]
     return {"folders": found} if found else {}
 
@@ -109,10 +112,10 @@ def division(
     reason: str = "",
     standing: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Record how the requests for an alias are divided between `adapters`: `now` from now on, `before` until
-    now.
+    """Make the record of a new division of an alias's requests between `adapters`. `before` is the division
+    until now.
 
-    `standing` is the folder of its active version, as `folders_of` returns it.
+    `standing` is the folder of the active version, as `folders_of` returns it.
     """
     told = {"now": dict(now), "before": dict(before), "reason": reason[:_LONGEST], **(standing or {})}
     digests = tuple(adapter.digest for adapter in adapters)
@@ -126,7 +129,9 @@ def division(
 
 
 def division_to_json(state: AliasState) -> dict[str, Any]:
-    """Return how the requests for an alias are divided, as plain JSON. Empty if they are not."""
+    """Return how the requests for an alias are divided between its versions, as plain JSON. Empty if all go
+    to the active version.
+    """
     found: dict[str, Any] = {}
     if state.split is not None:
         found["shares"] = state.split.shares
@@ -136,14 +141,16 @@ def division_to_json(state: AliasState) -> dict[str, Any]:
 
 
 def standing_of(before: VersionFolder | None, adapter: Adapter) -> dict[str, Any]:
-    """Return what to record of the version that stays active for an alias when another version is added."""
+    """Return details for the record of a new version: which version of its alias stays active. Empty if there
+    is none.
+    """
     if before is None or before.is_named(adapter.alias, adapter.version):
         return {}
     return {"active": before.full_name, **folders_of(before)}
 
 
 def removal(action: str, entry: VersionFolder) -> Record:
-    """Record that a version is retired, or that its files were deleted."""
+    """Make the record that a version was retired, or that its files were deleted."""
     digest = entry.recorded_digest or ""
     return Record(
         action=action,

@@ -1,6 +1,6 @@
-"""Read the registry on disk once: its versions, and which are active or retired.
+"""Read the registry on disk once: its versions, and which of them are active or retired.
 
-It takes no lock and is cheap: only names and manifests are read, not weights.
+Reading takes no lock and is cheap: only names and manifests are read, not weights.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class VersionFolder:
     version: str
     folder: Path
     outside: FolderRecord | None = None
-    """Where the version is, if that is outside the registry. None if it is inside."""
+    """The record of the version's folder if it is outside the registry. None if it is inside."""
 
     @classmethod
     def recorded(cls, record: FolderRecord) -> VersionFolder:
-        """Create the entry of a version outside the registry from its record."""
+        """Return the version outside the registry that `record` describes."""
         return cls(record.alias, record.version, record.path, record)
 
     @classmethod
     def of(cls, folder: Path) -> VersionFolder:
-        """Create the entry of the version in registry/ALIAS/VERSION. Its names are those in its manifest, or
-        else those of its folder.
+        """Return the version in `folder`, which is registry/ALIAS/VERSION. Alias and version come from its
+        manifest, or else from the path.
         """
         fields = _recorded(folder)
         return cls(
@@ -57,26 +57,28 @@ class VersionFolder:
 
     @property
     def place(self) -> AdapterPlace:
-        """Path of the folder with the version."""
+        """Kind of place in which the version's folder is: the registry, lora_adapters, the settings, or
+        shipped.
+        """
         return "registry" if self.outside is None else self.outside.place
 
     @property
     def where(self) -> str:
-        """Describe where the version's folder is, without naming the folders above it."""
+        """Describe where the version's folder is, without its full path."""
         if self.outside is None or self.outside.place == "lora_adapters":
             return f"{'registry' if self.outside is None else 'lora_adapters'}/{self.folder.name}"
         shipped = self.outside.place == "shipped"
         return "what ships with OneSeek" if shipped else f"{self.folder.name}, which the settings name"
 
     def may_fit(self, base: str) -> bool:
-        """True if the version may be for the base with the digest `base`, by its record."""
+        """True if the version can be for the base with the digest `base`, as far as it records its base."""
         if self.outside is not None:
             return self.outside.fits(base)
         return _recorded(self.folder).get("base_digest") in (None, base)
 
     @property
     def recorded_digest(self) -> str | None:
-        """The digest that its manifest records. None if there is none. Reads no weights."""
+        """The adapter's digest in the version's manifest. None if there is none. Reads no weights."""
         found: object = _recorded(self.folder).get("digest")
         return found if isinstance(found, str) else None
 
@@ -87,37 +89,37 @@ class VersionFolder:
 
     @property
     def language(self) -> str | None:
-        """The language that its manifest records, or its model card if the manifest is damaged."""
+        """The language in the version's manifest, or else in its model card."""
         if self.outside is not None:
             return self.outside.language
         return self.recorded_language or _checked(card_language(self.folder), names.language)
 
     @property
     def imported(self) -> bool:
-        """True if the version's manifest says that it was converted from a file of an existing
-        installation.
-        """
+        """True if the version was converted from a file of an earlier OneSeek installation."""
         return ORIGIN in _recorded(self.folder)
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """The manifest's record of the file that the adapter was converted from. Empty if it was not
+        """The manifest's record of the file that the version was converted from. Empty if it was not
         converted.
         """
         found: object = _recorded(self.folder).get(ORIGIN)
         return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
     def is_named(self, alias: str, version: str) -> bool:
-        """True if this is `version` of `alias`; case does not matter."""
+        """True if this is the given version of the given alias. Ignores case."""
         return (self.alias.lower(), self.version.lower()) == (alias.lower(), version.lower())
 
     def read(self) -> Adapter:
-        """Read the adapter and hash its files. Raises `AdapterError`."""
+        """Read the version's adapter and hash its files. Raises `AdapterError`."""
         if not self.folder.is_dir():
-            reason = "is missing, but the registry has a version there"
-            remedy = "Restore the folder, promote another version, or forget this one with retire --delete."
+            reason = "the folder is missing, but the registry has a version there"
+            remedy = (
+                "Restore the folder, promote another version, or remove this version with retire --delete."
+            )
             if self.outside is not None:
-                reason = f"is missing, but {self.full_name} was served from it"
+                reason = f"the folder is missing, but {self.full_name} was served from it"
                 remedy = f"Restore the folder, or promote another version of {self.alias}."
             raise AdapterError(self.folder, reason, remedy)
         self._check_names()
@@ -131,8 +133,8 @@ class VersionFolder:
         return replace(found, place=self.place)
 
     def _check_names(self) -> None:
-        """Raise `AdapterError` if its manifest has another name. If the settings name the folder, any name is
-        allowed.
+        """Raise `AdapterError` if the manifest has another alias or version. Skipped if the settings name the
+        folder.
         """
         if self.place == "settings":
             return
@@ -140,9 +142,9 @@ class VersionFolder:
         for field, own in (("alias", self.alias), ("version", self.version)):
             told = fields.get(field)
             if isinstance(told, str) and told.lower() != own.lower():
-                reason = f"differs from {own}, the name that it was registered with"
+                reason = f"the manifest differs from {own}, the name that the version was added with"
                 raise AdapterError(
-                    self.folder / MANIFEST_FILE, reason, "Restore it.", field=field, value=told
+                    self.folder / MANIFEST_FILE, reason, "Restore the manifest.", field=field, value=told
                 )
 
 
@@ -153,14 +155,16 @@ class RegistryListing:
     entries: tuple[VersionFolder, ...]
     """Every version, sorted by alias and then in natural order.
 
-    Includes promoted versions whose folders are missing, and versions outside the registry if it has recorded
-    them or the caller names them.
+    Includes promoted versions whose folders are missing. Includes versions outside the registry that it has
+    recorded or that the caller of `read` passes.
     """
     pointers: AliasPointers
 
     @classmethod
     def read(cls, registry: Path, outside: Iterable[VersionFolder] = ()) -> RegistryListing:
-        """Read the folder `registry`, and add the versions `outside` of it. Raises `PointersError`."""
+        """Read the folder `registry`, and add the versions in `outside`. Raises `PointersError` if the file
+        of active versions is damaged.
+        """
         # Read the state first: a version promoted after this moment is then still found among the versions.
         pointers = AliasPointers.read(registry)
         entries = [VersionFolder.of(folder) for folder in version_folders(registry)]
@@ -172,11 +176,13 @@ class RegistryListing:
 
     @classmethod
     def without_pointers(cls, registry: Path) -> RegistryListing:
-        """Return this listing as if no version had ever been promoted or retired."""
+        """Read the folder `registry` without its file of active versions, as if no version had been promoted
+        or retired.
+        """
         return cls(_sorted(map(VersionFolder.of, version_folders(registry))), AliasPointers())
 
     def versions(self, alias: str) -> tuple[VersionFolder, ...]:
-        """The versions of `alias` in natural order. Empty if it is unknown."""
+        """The versions of `alias` in natural order. Empty if the alias is unknown."""
         return tuple(entry for entry in self.entries if entry.alias.lower() == alias.lower())
 
     def served_versions(self, alias: str) -> tuple[VersionFolder, ...]:
@@ -193,17 +199,17 @@ class RegistryListing:
         return self.pointers.is_retired(entry.alias, entry.version)
 
     def active(self, alias: str) -> VersionFolder | None:
-        """The active version of `alias`: the one promoted last if it is still served, else
-        `first_version`.
+        """The active version of `alias`: the version promoted last that is still served, else the one that
+        `first_version` chooses.
         """
         return self.active_of(alias, self.served_versions(alias))
 
     def active_on(self, alias: str, base: str) -> VersionFolder | None:
-        """The active version of `alias` on the base with the digest `base`."""
+        """The active version of `alias` among those for the base with the digest `base`."""
         return self.active_of(alias, [one for one in self.served_versions(alias) if one.may_fit(base)])
 
     def active_of(self, alias: str, served: Iterable[VersionFolder]) -> VersionFolder | None:
-        """Return the version of `alias` that would be active if only these versions were served."""
+        """Return the version of `alias` that would be active if only the versions in `served` were served."""
         served = tuple(served)
         for version in reversed(self.pointers.state(alias).history):
             for entry in served:
@@ -215,7 +221,7 @@ class RegistryListing:
         return next(entry for entry in served if entry.version.lower() == first)
 
     def is_named_active(self, alias: str, version: str) -> bool:
-        """True if `version` is active for `alias`, or if the alias has no version at all."""
+        """True if `version` is the active version of `alias`, or if the alias has no versions."""
         active = self.active(alias)
         return active is None or active.version.lower() == version.lower()
 
@@ -224,7 +230,7 @@ class RegistryListing:
         return self.active(entry.alias) == entry
 
     def find(self, name: str) -> VersionFolder:
-        """Find the version that `alias@version` names, or the active version of an alias.
+        """Return the version with the name `alias@version`. For an alias alone, return its active version.
 
         A language such as `sv` can replace the alias if exactly one alias has an active version in that
         language. Raises `UnknownAdapterError`, and `RegistryError` if all versions of the alias are retired.
@@ -251,7 +257,9 @@ class RegistryListing:
         raise UnknownAdapterError(name, [f"{versions[0].alias}@{hint}" for hint in hints])
 
     def _speakers(self, language: str) -> list[str]:
-        """The aliases whose active version speaks `language`, sorted. Those in the registry come first."""
+        """The aliases whose active version has the given language, sorted. Aliases in the registry exclude
+        all others.
+        """
         active = [entry for alias in self._aliases if (entry := self.active(alias)) is not None]
         found = [entry for entry in active if _spoken(entry) == language.lower()]
         kept = [entry for entry in found if entry.outside is None]
@@ -271,7 +279,9 @@ def _spoken(entry: VersionFolder) -> str | None:
 
 
 def _besides(entries: Iterable[VersionFolder], others: Iterable[VersionFolder]) -> list[VersionFolder]:
-    """Return the entries of `others` whose names no entry has yet; for each name, only the first."""
+    """Return those of `others` whose names do not occur in `entries`. If a name occurs twice in `others`,
+    keep the first.
+    """
     there = {entry.full_name.lower() for entry in entries}
     found: dict[str, VersionFolder] = {}
     for entry in others:
@@ -281,8 +291,8 @@ def _besides(entries: Iterable[VersionFolder], others: Iterable[VersionFolder]) 
 
 
 def _recorded_outside(pointers: AliasPointers) -> Iterator[VersionFolder]:
-    """Return the versions outside the registry that it has recorded: those whose folder exists, and active
-    ones.
+    """Return the recorded versions outside the registry: active versions, and others whose folder still
+    exists.
     """
     for alias, state in pointers.states.items():
         active = pointers.active(alias)
@@ -315,8 +325,8 @@ def _checked(value: object, check: Callable[[str], str]) -> str | None:
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
-    """Return the manifest's fields. Empty if it is damaged, which `VersionFolder.read` and
-    `verify` report.
+    """Return the fields of the manifest in `folder`. Empty if it is damaged, which `VersionFolder.read`
+    reports.
     """
     try:
         return read_fields(folder)
@@ -346,17 +356,17 @@ def alias_folders(registry: Path) -> list[Path]:
 
 
 def fingerprint(registry: Path) -> str:
-    """Return text that changes when a version is added, removed or changed, or `ACTIVE_FILE` changes. Reads
-    no contents.
+    """Return text that changes when a version in the registry or its file of active versions changes. Reads
+    no file's contents.
     """
     seen = [f"{folder.relative_to(registry)} {stamp(folder)}" for folder in version_folders(registry)]
     return "\n".join([*seen, _times(registry / ACTIVE_FILE)])
 
 
 def stamp(folder: Path) -> str:
-    """Return text that changes when a file of the version in `folder` or its permissions change.
+    """Return text that changes when a file of the version in `folder` changes, or its permissions.
 
-    Times are only compared for equality, so setting the clock back hides no change.
+    File times are compared only for equality, so a clock that was set back hides no change.
     """
     return " ".join(_times(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE))
 

@@ -1,9 +1,8 @@
-"""Stores which version of each alias is active, which versions are retired, and how requests are divided
-between versions.
+"""Store which version of each alias is active, which versions are retired, and how requests are divided.
 
-Everything is in registry/active.json. The file is replaced whole, so readers need no lock: they see the old
-state or the new one. If the file does not name an alias, the order in which its versions were found decides
-(`active_versions`). Searching for adapters does not change the file.
+All of this is in registry/active.json. The file is replaced as a whole, so readers need no lock: they see the
+old state or the new one. If the file does not name an alias, the order in which its versions were found
+decides which is active (see `active_versions`). Searching for adapters does not change the file.
 """
 
 from __future__ import annotations
@@ -29,60 +28,64 @@ if TYPE_CHECKING:
 
 ACTIVE_FILE = "active.json"
 _FORMAT = 1
-"""Format of a file that divides no requests. Every OneSeek reads it."""
+"""Format number of a file without canaries, shadows and outside folders. Every release of OneSeek reads
+it.
+"""
 _DIVIDED = 2
-"""Format of a file that divides requests. A release that cannot divide refuses it, instead of answering
-differently.
+"""Format number of a file with canaries or shadows. Releases without these features refuse to read it, so
+they do not send requests elsewhere.
 """
 _FOLDERS = 3
-"""Format of a file that names versions outside the registry. Earlier releases would report those as
-missing.
+"""Format number of a file that names versions outside the registry. Earlier releases would report such
+versions as missing.
 """
 _MAX_BYTES = 16 << 20
 _MAX_HISTORY = 256
-REMEDY = "Restore it, or rebuild it from the ledger: oneseek adapters repair"
+REMEDY = "Restore the file, or rebuild it from the ledger: oneseek adapters repair"
 
 
 class PointersError(FileRefusedError):
-    """The file of active versions is not in a format that OneSeek writes."""
+    """The file of active versions is missing, damaged, or in an unknown format."""
 
 
 @dataclass(frozen=True, slots=True)
 class AliasState:
-    """The state of one alias. Versions are in lower case."""
+    """State of one alias: its active, retired and divided versions. Versions are in lower case."""
 
     history: tuple[str, ...] = ()
-    """Versions in the order in which they became active; the last one is active."""
+    """Versions in the order in which they became active. The last one is active now."""
     retired: frozenset[str] = frozenset()
     """Retired versions: their files are kept, but they are not served."""
     split: TrafficSplit | None = None
-    """How the alias's requests are divided between its versions. None: all go to the active one."""
+    """How the alias's requests are divided between its versions. None: all go to the active version."""
     shadow: Shadow | None = None
-    """The version that also answers part of the requests, without its answers being shown. None if there is
-    none.
+    """The shadow: a version that also answers part of the requests, but clients never see its answers. None
+    if there is none.
     """
     folders: Mapping[str, FolderRecord] = field(default_factory=dict[str, FolderRecord])
-    """Maps each version to its folder, for the versions in `history` and `retired` that are outside the
-    registry.
+    """Maps each version in `history` and `retired` that is outside the registry to the record of its
+    folder.
     """
 
     @property
     def divided_versions(self) -> tuple[str, ...]:
-        """The versions that have a share of the requests, or shadow them."""
+        """The versions that get a part of the requests, and the shadow."""
         split = tuple(self.split.shares) if self.split is not None else ()
         return (*split, self.shadow.version) if self.shadow is not None else split
 
 
 @dataclass(frozen=True, slots=True)
 class AliasPointers:
-    """The state of all aliases. It never changes: each change returns a new state."""
+    """The states of all aliases. Immutable: each change returns a new object."""
 
     states: Mapping[str, AliasState] = field(default_factory=dict[str, AliasState])
     """Maps each alias in lower case to its state."""
 
     @classmethod
     def read(cls, registry: Path) -> AliasPointers:
-        """The state in the folder `registry`; empty if there is none. Raises `PointersError`."""
+        """Read active.json in the folder `registry`. Empty if it does not exist. Raises `PointersError` if it
+        is damaged.
+        """
         path = registry / ACTIVE_FILE
         if not os.path.lexists(path):
             return cls()
@@ -95,19 +98,19 @@ class AliasPointers:
             raise PointersError(
                 path,
                 reason,
-                "Use the newer OneSeek that wrote it.",
+                "Use the newer OneSeek that wrote the file.",
                 field="format",
                 value=fields.get("format"),
             )
         aliases: object = fields.get("aliases")
         if not isinstance(aliases, dict):
-            raise PointersError(path, "is not an object", REMEDY, field="aliases", value=aliases)
+            raise PointersError(
+                path, "the field must be a JSON object", REMEDY, field="aliases", value=aliases
+            )
         return cls({alias: _state(path, alias, value) for alias, value in aliases.items()})
 
     def write(self, registry: Path) -> None:
-        """Replace the state in the folder `registry` atomically. Hold the registry's lock when
-        you call it.
-        """
+        """Write active.json in the folder `registry` atomically. The caller must hold the registry's lock."""
         aliases = {alias: _state_to_json(state) for alias, state in sorted(self.states.items())}
         number = _DIVIDED if any(state.divided_versions for state in self.states.values()) else _FORMAT
         number = _FOLDERS if any(state.folders for state in self.states.values()) else number
@@ -116,7 +119,7 @@ class AliasPointers:
             path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
     def state(self, alias: str) -> AliasState:
-        """Return the state of `alias`."""
+        """Return the state of `alias`. Empty if the alias is unknown."""
         return self.states.get(alias.lower(), AliasState())
 
     def is_retired(self, alias: str, version: str) -> bool:
@@ -124,15 +127,15 @@ class AliasPointers:
         return version.lower() in self.state(alias).retired
 
     def active(self, alias: str) -> str | None:
-        """The active version in lower case. None if none is recorded."""
+        """The active version of `alias`, in lower case. None if no version is recorded as active."""
         history = self.state(alias).history
         return history[-1] if history else None
 
     def promote(self, alias: str, version: str, folder: FolderRecord | None = None) -> AliasPointers:
-        """Return the state with `version` active and not retired.
+        """Return the states with `version` as the active version of `alias`, no longer retired.
 
-        If the active version changes, any split and shadow of the alias end. `folder` is the version's folder
-        if it is outside the registry.
+        If the active version changes, any canary and shadow of the alias end. `folder` is the record of the
+        version's folder if it is outside the registry.
         """
         version, state = version.lower(), self.state(alias)
         retired, folders = state.retired - {version}, _noted(state.folders, version, folder)
@@ -142,9 +145,10 @@ class AliasPointers:
         return self._with(alias, AliasState(history, retired, folders=folders))
 
     def roll_back(self, alias: str, served: Collection[str]) -> AliasPointers | None:
-        """Return the state with the previous active version that is in `served`. None if there is none.
+        """Return the states after a rollback of `alias` to the previous active version that is in `served`.
+        None if there is none.
 
-        Ends any split and shadow of the alias.
+        Ends any canary and shadow of the alias.
         """
         wanted = {version.lower() for version in served}
         history = _without_repeats([version for version in self.state(alias).history if version in wanted])
@@ -156,8 +160,8 @@ class AliasPointers:
     def drop(
         self, alias: str, version: str, *, keep: bool, folder: FolderRecord | None = None
     ) -> AliasPointers:
-        """Return the state without `version` in the history. With `keep`, it is listed as retired. `folder`
-        is as for `promote`.
+        """Return the states without `version` in the history of `alias`. With `keep`, the version is listed
+        as retired. `folder` is the record of its folder if it is outside the registry.
         """
         version, state = version.lower(), self.state(alias)
         history = _without_repeats([item for item in state.history if item != version])
@@ -166,7 +170,7 @@ class AliasPointers:
         return self._with(alias, replace(state, history=history, retired=retired, folders=folders))
 
     def set_split(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> AliasPointers:
-        """Return the state in which the requests for `alias` are divided between versions as given."""
+        """Return the states with the given canaries and the given shadow for `alias`."""
         return self._with(alias, replace(self.state(alias), split=split, shadow=shadow))
 
     def _with(self, alias: str, state: AliasState) -> AliasPointers:
@@ -178,12 +182,12 @@ class AliasPointers:
 
 
 def active_versions(kept: Iterable[Adapter], pointers: AliasPointers) -> tuple[dict[str, str], list[str]]:
-    """Return the active version of each alias, and a note for each alias whose promoted version is not in
-    `kept`.
+    """Return the active version of each alias in `kept`. Also return a note for each alias whose promoted
+    version cannot be served.
 
-    `kept` holds the versions that were found, including damaged ones. The version promoted last is active. If
-    none was promoted, it is the highest version in the first searched folder that has one. A promoted version
-    that is not in `kept` is for another base.
+    `kept` holds the versions that were found for this base, including damaged versions. The version promoted
+    last is active. If none was promoted, it is the highest version in the first searched place that has
+    versions.
     """
     held: dict[str, list[Adapter]] = {}
     for adapter in kept:
@@ -202,8 +206,8 @@ def active_versions(kept: Iterable[Adapter], pointers: AliasPointers) -> tuple[d
 
 
 def first_version(versions: Iterable[tuple[AdapterPlace, str]]) -> str:
-    """Return the highest version in the first searched folder that has one, in lower case. Used if none was
-    promoted.
+    """Return the highest version in the first searched place that has versions, in lower case. Used if no
+    version was promoted.
     """
     found = list(versions)
     first = min(PLACES.index(place) for place, _ in found)
@@ -218,9 +222,7 @@ def _without_repeats(history: Sequence[str]) -> tuple[str, ...]:
 def _noted(
     folders: Mapping[str, FolderRecord], version: str, folder: FolderRecord | None
 ) -> dict[str, FolderRecord]:
-    """Return `folders` with the present folder of `version`, or without it if the version is in
-    the registry.
-    """
+    """Return `folders` with the record of `version` replaced by `folder`, or removed if `folder` is None."""
     others = {key: record for key, record in folders.items() if key != version}
     return others if folder is None else {**others, version: folder}
 
@@ -249,7 +251,7 @@ def _state(path: Path, alias: str, value: Any) -> AliasState:
         folders = read_folders(value.get("folders"))
         return AliasState(history, retired, _split(value.get("split")), _shadow(value.get("shadow")), folders)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
-        reason = "is not a history of versions, a list of retired ones, and shares of versions"
+        reason = "the alias's state is damaged: it must hold its active, retired and divided versions"
         raise PointersError(path, reason, REMEDY, field=f"aliases.{alias}"[:64], value=value) from problem
 
 
@@ -263,7 +265,9 @@ def _split(value: Any) -> TrafficSplit | None:
     canaries = tuple(sorted(found, key=lambda item: names.natural(item[0])))
     active = names.version(value["active"]).lower()
     if not canaries or active in dict(canaries) or sum(dict(canaries).values()) >= 100:
-        raise ValueError("the shares of the canaries add up to 100, so the active version gets no requests")
+        raise ValueError(
+            "the canaries' percentages add up to 100, so the active version would get no requests"
+        )
     return TrafficSplit(active, canaries, str(value["since"]))
 
 

@@ -22,19 +22,19 @@ _DIVISIONS = ("canary", "shadow", "settle")
 
 @dataclass(frozen=True, slots=True)
 class AcceptedContents:
-    """The ledger's record of a version. A field is None if the ledger does not record it."""
+    """The ledger's record of a version. A field is None if the ledger does not record that field."""
 
     digest: str | None = None
     language: str | None = None
     imported: bool = False
-    """True if the version was converted from a file of an existing installation."""
+    """True if the version was converted from a file of an earlier OneSeek installation."""
 
 
 def replay(entries: Iterable[Entry]) -> AliasPointers:
-    """Return the contents of `active.json` after the changes in `entries`, oldest first.
+    """Return the active versions, as `active.json` holds them, after the changes in `entries`, oldest first.
 
-    The first version of an alias is active until another is promoted, unless its entry names one that was
-    already served. Entries that are not about adapter versions change nothing.
+    The first version of an alias is active until another is promoted, unless its entry names another version
+    that was already served. Entries that are not about adapter versions change nothing.
     """
     pointers = AliasPointers()
     for entry in entries:
@@ -43,25 +43,29 @@ def replay(entries: Iterable[Entry]) -> AliasPointers:
 
 
 def check_pointers(listing: RegistryListing, registry: Path, ledger: Path) -> None:
-    """Raise `PointersError` if `active.json` is gone but the ledger records active versions.
+    """Raise `PointersError` if `active.json` is missing but the ledger records active versions.
 
-    Otherwise the highest version of each alias would be served, even if nobody promoted it.
+    Without this error, the highest version of each alias would be served, even if nobody promoted it.
     """
     path = registry / ACTIVE_FILE
     if os.path.lexists(path) or not ledger.is_dir():
         return
     told = told_pointers(ledger)
     if any(state.folders for state in told.states.values()):
-        raise PointersError(path, "is missing, but the ledger records its contents", REMEDY)
+        raise PointersError(
+            path, "the file of active versions is missing, but the ledger records changes to them", REMEDY
+        )
     for entry in listing.entries:
         active, retired = told.active(entry.alias), told.is_retired(entry.alias, entry.version)
         if retired or (active is not None and not listing.is_named_active(entry.alias, active)):
-            raise PointersError(path, "is missing, but the ledger records its contents", REMEDY)
+            raise PointersError(
+                path, "the file of active versions is missing, but the ledger records changes to them", REMEDY
+            )
 
 
 def told_pointers(ledger: Path) -> AliasPointers:
-    """Return the active versions that the ledger records, without verifying it. Empty if it
-    cannot be read.
+    """Return the active versions that the ledger records, without verifying the ledger. Empty if it cannot be
+    read.
     """
     try:
         return replay(Ledger.open(ledger).entries())
@@ -70,12 +74,12 @@ def told_pointers(ledger: Path) -> AliasPointers:
 
 
 def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
-    """Return the active versions that a verified ledger records. Raises `LedgerError` if it does
-    not verify.
+    """Verify the ledger and return the active versions that it records. Raises `LedgerError` if it does not
+    verify.
     """
     verdict = ledger.verify()
     if verdict.state not in ("intact", "repairable"):
-        reason = f"cannot be trusted for the active versions: {verdict.faults[0]}"
+        reason = f"the ledger cannot be trusted for the active versions: {verdict.faults[0]}"
         raise LedgerError(ledger.folder, reason, "Restore the ledger, or promote each version by hand.")
     there = {entry.alias.lower() for entry in listing.entries}
     told = replay(ledger.entries())
@@ -85,7 +89,7 @@ def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
 
 
 def accepted_contents(ledger: Path, full_name: str) -> AcceptedContents:
-    """Return what the ledger records about a version. Empty if the ledger cannot be read."""
+    """Return what the ledger records about the version `full_name`. Empty if the ledger cannot be read."""
     known = AcceptedContents()
     try:
         for entry in Ledger.open(ledger).entries():
@@ -136,8 +140,8 @@ def _after(pointers: AliasPointers, entry: Entry) -> AliasPointers:
 def _added(
     pointers: AliasPointers, record: Record, alias: str, version: str, folders: Mapping[str, FolderRecord]
 ) -> AliasPointers:
-    """Apply the addition of a version: the first of its alias is active, or else the one that the entry
-    names.
+    """Apply an entry that added a version. The alias's first version becomes active, unless the entry names
+    another active version.
     """
     standing = str(record.details.get("active", "")).partition("@")[2].lower()
     if pointers.is_retired(alias, version):
@@ -150,7 +154,7 @@ def _added(
 
 
 def _folders(record: Record) -> dict[str, FolderRecord]:
-    """Return the folders of the versions in an entry that are outside the registry."""
+    """Return the folders outside the registry that an entry's record names, by version."""
     told: Any = record.details.get("folders")
     found: dict[str, FolderRecord] = {}
     for value in told if isinstance(told, list | tuple) else ():
@@ -163,7 +167,7 @@ def _folders(record: Record) -> dict[str, FolderRecord]:
 def _rolled_back(
     pointers: AliasPointers, alias: str, version: str, folder: FolderRecord | None
 ) -> AliasPointers:
-    """Apply the rollback to `version` that the ledger records. See `AliasPointers.roll_back`."""
+    """Apply an entry that rolled an alias back to `version`. See `AliasPointers.roll_back`."""
     history = pointers.state(alias).history
     served = {item for item in history if not pointers.is_retired(alias, item)}
     back = pointers.roll_back(alias, served)
@@ -175,7 +179,7 @@ def _rolled_back(
 def _divided(
     pointers: AliasPointers, alias: str, now: Any, since: str, folders: Mapping[str, FolderRecord]
 ) -> AliasPointers:
-    """Return how requests for `alias` are divided according to an entry's details."""
+    """Apply an entry about a canary or shadow. `now` is the division of requests that the entry records."""
     for version, folder in folders.items():
         if pointers.active(alias) != version:
             pointers = pointers.promote(alias, version, folder)

@@ -1,7 +1,8 @@
-"""The registry on disk: immutable versions under registry/ALIAS/VERSION, and which of them is active.
+"""The registry on disk: immutable versions under registry/ALIAS/VERSION, and which version of an alias is
+active.
 
-Every change takes a lock that processes share, is recorded in the ledger first, and becomes visible by one
-rename. If a process is killed, the old state or the new one is left. Readers take no lock.
+Every change takes a lock between processes, is recorded in the ledger first, and becomes visible by renaming
+one file. If a process is killed, either the old or the new state is left. Readers take no lock.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ class AddResult:
 
     adapter: Adapter
     new: bool
-    """False if the same version already existed."""
+    """False if the version already existed with the same contents."""
     active: bool
     """True if the new version is now active for its alias."""
     stands: str
     """Full name of the version that is now active for its alias."""
     base_recorded: bool = True
-    """False if only the adapter's shapes show that it is for this base."""
+    """False if the adapter records no base, so that only its shapes show that it fits this base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,11 @@ class AliasMove:
 
 
 class Registry:
-    """The registry of one `home`. Safe to use from several processes and threads.
+    """The registry in the folder `home`. Safe to use from several processes and threads.
 
-    Each change is written to `ledger`, if there is one, before it becomes visible. If that write fails, the
-    change stops. `outside` returns the versions that are served from folders outside the registry, so that
-    one of them can be an alias's active version. `add` raises the errors of `outside`.
+    Each change is written to `ledger`, if there is one, before it becomes visible. If that fails, the change
+    is not made. `outside` is a function that returns the versions served from folders outside the registry,
+    since such a version can be an alias's active version. `add` raises the errors of `outside`.
     """
 
     def __init__(
@@ -88,8 +89,8 @@ class Registry:
         self._outside = outside
 
     def listing(self) -> RegistryListing:
-        """Read the registry's contents, and the versions in folders outside it if these can be read. Raises
-        the errors of `RegistryListing.read`.
+        """Read the registry's versions, and those in folders outside it if these can be read. Raises the
+        errors of `RegistryListing.read`.
         """
         try:
             outside = self._outside()
@@ -114,17 +115,18 @@ class Registry:
         sources: Mapping[str, str] | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> AddResult:
-        """Add the PEFT LoRA in `folder` as a version, under the names that are passed, recorded or read from
-        its folder.
+        """Add the PEFT LoRA in `folder` to the registry as a version. Alias and version are those in the
+        arguments, else those in its oneseek.json or its folder's name.
 
-        Without a version it gets the next free one. The first version of an alias becomes active. If the
-        alias is already served from anywhere, the new version waits for `promote`. Adding the same contents
-        under the same name changes nothing, but is recorded if the ledger does not know them. If that version
-        was retired and the alias has no active version, it becomes active again.
+        Without a version, it gets the next free one. The first version of an alias becomes active. If the
+        alias already has an active version, in the registry or a folder, the new version waits for `promote`.
+        Adding the same contents under the same name changes nothing, but is recorded if the ledger does not
+        know them. If that version was retired and the alias has no active version, it becomes active again.
 
-        `notes` are further fields of oneseek.json. `sources` (by digest) and `details` only go to the ledger.
-        Raises `AdapterError` as `intake.check_adapter` does, `RegistryError` if the version holds something
-        else, `LedgerError`, and `ValueError` if a given name is invalid. After an error nothing has changed.
+        `notes` are further fields for oneseek.json. `sources` (inputs by role) and `details` only go to the
+        ledger. Raises `AdapterError` as `intake.check_adapter` does, `RegistryError` if the version exists
+        with other contents, `LedgerError`, and `ValueError` if a given name is invalid. After an error
+        nothing has changed.
         """
         intake = check_adapter(folder, base, alias=alias, version=version, language=language, notes=notes)
         self._outside()  # an alias that is served must not be taken for a new one
@@ -168,8 +170,9 @@ class Registry:
     def promote(self, name: str) -> AliasMove:
         """Make `alias@version` the active version of its alias, even if it was retired.
 
-        All requests for the alias then go to it. Any split or shadow ends. Raises `UnknownAdapterError`,
-        `RegistryError` if no version is named, and `AdapterError` if its files have changed.
+        All requests for the alias then go to this version: any canary or shadow ends. Raises
+        `UnknownAdapterError`, `RegistryError` if `name` has no version, and `AdapterError` if the version's
+        files have changed.
         """
         _with_version(name, "promote")
         with self._writing() as listing:
@@ -184,14 +187,15 @@ class Registry:
             return AliasMove(before, after)
 
     def rollback(self, alias: str) -> AliasMove:
-        """Make the previously active version active again. Repeat to go further back.
+        """Make the previously active version of `alias` active again. Repeat the call to go further back.
 
-        All requests for the alias then go to it. Any split or shadow ends. Raises `UnknownAdapterError`,
-        `RegistryError` if there is no previous version, and `AdapterError` if its files have changed.
+        All requests for the alias then go to this version: any canary or shadow ends. Raises
+        `UnknownAdapterError`, `RegistryError` if there is no previous version, and `AdapterError` if its
+        files have changed.
         """
         if "@" in alias:
             raise RegistryError(
-                f"{alias} names a version. Use rollback with an alias, or promote that version."
+                f"{alias} names a version. Use rollback with an alias, or use promote with that version."
             )
         with self._writing() as listing:
             before = listing.find(alias)
@@ -199,7 +203,8 @@ class Registry:
             pointers = listing.pointers.roll_back(before.alias, served)
             if pointers is None:
                 raise RegistryError(
-                    f"No version of {before.alias} was active before {before.version}. Promote another one."
+                    f"No version of {before.alias} was active before {before.version}. Promote the version "
+                    "that you want."
                 )
             after = listing.find(f"{before.alias}@{pointers.active(before.alias)}")
             ended = division_to_json(listing.pointers.state(after.alias))
@@ -208,18 +213,19 @@ class Registry:
             return AliasMove(before, after)
 
     def retire(self, name: str, *, delete: bool = False) -> VersionFolder:
-        """Stop serving `alias@version`. Its files stay unless `delete`. Retiring it again changes nothing.
+        """Stop serving `alias@version`. Its files stay unless `delete` is true. Does nothing if the version
+        is retired already.
 
-        Raises `UnknownAdapterError`. Raises `RegistryError` if it is active and others are served, if it has
-        a share of the requests or is a shadow, or if `delete` would remove files outside the registry.
+        Raises `UnknownAdapterError`. Raises `RegistryError` if the version is active and the alias has
+        others, if it is a canary or shadow, or if `delete` would remove files outside the registry.
         """
         _with_version(name, "retire")
         with self._writing() as listing:
             entry = listing.find(name)
             if delete and entry.outside is not None:
                 raise RegistryError(
-                    f"{entry.full_name} lies in {entry.where}, where OneSeek deletes nothing. Retire it "
-                    "without deleting, or remove the folder yourself."
+                    f"{entry.full_name} is in {entry.where}, outside the registry, where OneSeek deletes "
+                    "nothing. Retire the version without deleting, or remove the folder yourself."
                 )
             others = [item.version for item in listing.served_versions(entry.alias) if item != entry]
             if others and listing.is_active(entry):
@@ -228,8 +234,8 @@ class Registry:
                 )
             if entry.version.lower() in listing.pointers.state(entry.alias).divided_versions:
                 raise RegistryError(
-                    f"{entry.full_name} has a share of the requests for its alias: "
-                    f"end the split first (oneseek adapters settle {entry.alias})."
+                    f"{entry.full_name} still answers a part of the requests for its alias: "
+                    f"end that first (oneseek adapters settle {entry.alias})."
                 )
             if not listing.is_retired(entry):
                 self._record(removal("retire", entry))
@@ -245,11 +251,13 @@ class Registry:
     def repair(self) -> AliasPointers:
         """Rebuild a damaged or lost `active.json` from the ledger, after verifying the ledger.
 
-        Keeps the damaged file under another name. If the file can be read, it is not changed. Raises
-        `LedgerError` if the ledger is absent or does not verify.
+        Keeps the damaged file under another name. If `active.json` can be read, nothing changes. Raises
+        `LedgerError` if the ledger is missing or does not verify.
         """
         if self._ledger is None:
-            raise RegistryError("There is no ledger, so the active versions cannot be rebuilt from it.")
+            raise RegistryError(
+                "There is no ledger to rebuild the active versions from. Promote each of them by hand."
+            )
         with self._locked():
             path = self.folder / ACTIVE_FILE
             try:
@@ -265,22 +273,22 @@ class Registry:
             return pointers
 
     def canary(self, alias: str, shares: Mapping[str, float]) -> ShareChange:
-        """Divide the requests for `alias` between versions (`shares`: percent by version). A conversation
-        stays with one version.
+        """Divide the requests for `alias` between versions. `shares` maps each version to its percentage. A
+        conversation stays with one version.
 
-        Include the active version. The shares must add up to 100. If the shadow gets a share, it ends as a
-        shadow. Raises `UnknownAdapterError`, `RegistryError` for a retired version or wrong shares, and
-        `AdapterError` if a version's files have changed.
+        `shares` must include the active version and add up to 100. If the present shadow is among these
+        versions, it is no longer a shadow. Raises `UnknownAdapterError`, `RegistryError` for a retired
+        version or wrong percentages, and `AdapterError` if a version's files have changed.
         """
         with self._writing() as listing:
             return self._divide(plan_canary(listing, alias, shares))
 
     def shadow(self, name: str, share: float) -> ShareChange:
-        """Let `alias@version` also answer `share` percent of the requests for its alias. Clients never see
-        its answers.
+        """Make `alias@version` a shadow: it also answers `share` percent of the requests for its alias.
+        Clients never see its answers.
 
-        Raises `UnknownAdapterError`, `RegistryError` for a retired version, one that already answers
-        requests, or a wrong share, and `AdapterError` if its files have changed.
+        Raises `UnknownAdapterError`, `RegistryError` for a retired version, a version that already answers
+        requests, or a wrong percentage, and `AdapterError` if its files have changed.
         """
         _with_version(name, "shadow")
         with self._writing() as listing:
@@ -294,10 +302,10 @@ class Registry:
         since: str | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> ShareChange:
-        """Send every request for `alias` to its active version again, and end its shadow.
+        """End the canary and the shadow of `alias`: all its requests go to the active version again.
 
-        With `since`, ends only the split or shadow that was set at that time. `reason` and `metrics` go to
-        the ledger. If nothing is divided, nothing changes. Raises `UnknownAdapterError`.
+        With `since`, ends only a canary or shadow that was set at that time. `reason` and `metrics` go to the
+        ledger. Does nothing if there is neither a canary nor a shadow. Raises `UnknownAdapterError`.
         """
         with self._writing() as listing:
             return self._divide(plan_settle(listing, alias, reason, since, metrics))
@@ -312,19 +320,23 @@ class Registry:
         if self._ledger is None:
             return
         if not self._ledger.begun and os.path.lexists(self.folder / ACTIVE_FILE):
-            reason = "is missing, but changes to the registry were recorded in it"
+            reason = "the ledger is missing, but changes to the registry were recorded in it"
             raise LedgerError(self._ledger.folder, reason, RESTORE)
         self._ledger.append(record)
 
     @contextmanager
     def unchanging(self) -> Generator[None]:
-        """Block all changes to the registry while the block runs. Raises `RegistryError` and `OSError`."""
+        """Context manager that keeps all processes from changing the registry meanwhile. Raises
+        `RegistryError` and `OSError`.
+        """
         with self._locked():
             yield
 
     @contextmanager
     def _writing(self) -> Generator[RegistryListing]:
-        """Hold the registry's lock for a change, after checking that its whole state is known."""
+        """Hold the registry's lock for a change, after checking that the file of active versions is not
+        lost.
+        """
         with self._locked():
             listing = self.listing()
             if self._ledger is not None and not os.path.lexists(self.folder / ACTIVE_FILE):
@@ -333,7 +345,7 @@ class Registry:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """Hold the registry's lock, and clear away what killed writers left."""
+        """Hold the registry's lock, and remove unfinished files of killed processes."""
         mark_home(self.folder.parent)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / LOCK_NAME, timeout=PATIENCE)
@@ -342,7 +354,7 @@ class Registry:
         except Timeout:
             raise RegistryError(
                 f"Another process has been changing {self.folder} for {PATIENCE:g} seconds. Try again once "
-                f"it is done; it holds {lock.lock_file}."
+                f"that process is done; it holds the lock file {lock.lock_file}."
             ) from None
         try:
             for place in (self.folder, *alias_folders(self.folder)):
@@ -352,8 +364,8 @@ class Registry:
             lock.release()
 
     def _pin(self, listing: RegistryListing, before: VersionFolder, adapter: Adapter) -> None:
-        """Record the active version of an alias before another is added, so that the new one does not replace
-        it.
+        """Record the active version of an alias before another version is added, so that the new version does
+        not replace it.
         """
         pointers = listing.pointers
         if pointers.is_retired(adapter.alias, adapter.version):
@@ -367,25 +379,25 @@ class Registry:
             pointers.write(self.folder)
 
     def _note_first(self, listing: RegistryListing, entry: VersionFolder) -> None:
-        """Record the active version of a new alias, so that its loss would be noticed."""
+        """Record the first version of a new alias as active, so that its loss would be noticed."""
         with suppress(OSError):
             listing.pointers.promote(entry.alias, entry.version).write(self.folder)
 
     def _serve_again(self, listing: RegistryListing, entry: VersionFolder, adapter: Adapter) -> None:
-        """Make a retired version active again, because its alias has no other active version."""
+        """Make a retired version active again. Used if its alias has no active version."""
         self._record(move("promote", None, entry, adapter, None))
         listing.pointers.promote(entry.alias, entry.version, entry.outside).write(self.folder)
 
     def _place(self, adapter: Adapter) -> Path:
-        """Return the folder for a new version: inside the folder of its alias, even if that is written in
-        other upper or lower case.
+        """Return the folder for a new version. It is in the existing folder of its alias, even if the alias
+        differs in upper or lower case.
         """
         same = (path for path in alias_folders(self.folder) if path.name.lower() == adapter.alias.lower())
         return next(same, self.folder / adapter.alias) / adapter.version
 
 
 def _free_name(path: Path) -> Path:
-    """Return a free name to keep a damaged file under."""
+    """Return a free file name under which to keep a damaged file."""
     names_ = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
     return next(name for name in names_ if not os.path.lexists(name))
 

@@ -1,7 +1,8 @@
-"""The adapters that a server serves: by alias and version, with one active version for each alias.
+"""The adapters that a server serves, by alias and version. Each alias has one active version.
 
-Readers take no lock: every state is a `Snapshot`, and a change replaces it. This module does not read or
-write files. A command such as import or promote changes the files first, and then makes one call here.
+Readers take no lock: each state is an immutable `Snapshot`, and a change replaces it by a new one. This
+module does not read or write files. A command such as import or promote changes the files first, and then
+calls this module.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class ServedAdapters:
-    """Adapters for one base. Safe to use from any thread; reads never wait for changes.
+    """The adapters of one base. Safe to use from any thread; reads never wait for changes.
 
     At first, the highest version of each alias in natural order is active, unless `active` (alias to version)
     names another. `short_names` and `languages` (code to alias) are further names for aliases; `base_aliases`
-    are further names for the base. A language needs no entry if the active version of exactly one alias
-    speaks it.
+    are further names for the base. A language without an entry means the only alias whose active version has
+    that language.
 
-    Raises `AdapterRejectedError` if one of `adapters` is refused. Raises `UnknownAdapterError` if one of
-    these names points to no adapter, and `ValueError` if it is reserved or invalid.
+    Raises `AdapterRejectedError` if one of `adapters` is refused. Raises `UnknownAdapterError` if a name in
+    the arguments means no adapter, and `ValueError` if it is reserved or invalid.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ServedAdapters:
 
     @property
     def base_digest(self) -> str:
-        """Digest of the base that all adapters here are for."""
+        """Digest of the base that these adapters are for."""
         return self.snapshot.base_digest
 
     @property
@@ -85,31 +86,31 @@ class ServedAdapters:
         return self.snapshot.base_name
 
     def resolve(self, name: str) -> Adapter:
-        """Return the adapter for an `alias`, an `alias@version`, or a short name instead of the alias, in
-        any case. See `Snapshot.resolve`.
+        """Return the adapter with the name `alias` or `alias@version`, ignoring case. A short name can
+        replace the alias. See `Snapshot.resolve`.
         """
         return self.snapshot.resolve(name)
 
     def is_adapter(self, name: str) -> bool:
-        """True if `resolve` would find the name. See `Snapshot.is_adapter`."""
+        """True if `name` is the name of an adapter. See `Snapshot.is_adapter`."""
         return self.snapshot.is_adapter(name)
 
     def is_base(self, name: str) -> bool:
-        """True if `name` means the base: `base`, or the base's own name if no adapter has it. See
-        `Snapshot.is_base`.
+        """True if `name` means the base: `base`, or one of the base's names that is not also an adapter's
+        name. See `Snapshot.is_base`.
         """
         return self.snapshot.is_base(name)
 
     def aliases(self) -> tuple[str, ...]:
-        """Every alias as written in its active version, sorted. See `Snapshot.aliases`."""
+        """Every alias, spelled as in its active version, sorted. See `Snapshot.aliases`."""
         return self.snapshot.aliases()
 
     def adapters(self) -> tuple[Adapter, ...]:
-        """Every version of every alias, by alias, then in natural order. See `Snapshot.adapters`."""
+        """Every version of every alias, sorted by alias and then by version. See `Snapshot.adapters`."""
         return self.snapshot.adapters()
 
     def versions(self, alias: str) -> tuple[Adapter, ...]:
-        """Return every version of an alias or short name, in natural order. See `Snapshot.versions`."""
+        """Return every version of an alias or short name, sorted by version. See `Snapshot.versions`."""
         return self.snapshot.versions(alias)
 
     def active(self, alias: str) -> Adapter:
@@ -121,18 +122,18 @@ class ServedAdapters:
         return self.snapshot.by_digest(digest)
 
     def languages(self) -> dict[str, str]:
-        """Maps each language code to an alias: the configured one, else the only alias whose active version
-        speaks it. See `Snapshot.languages`.
+        """Maps each language code to an alias: the one in the settings, else the only alias whose active
+        version has that language. See `Snapshot.languages`.
         """
         return self.snapshot.languages()
 
     @property
     def routing_state(self) -> tuple[object, ...]:
-        """The part of the state that routing depends on. See `Snapshot.routing_state`."""
+        """The languages and example questions that routing depends on. See `Snapshot.routing_state`."""
         return self.snapshot.routing_state
 
     def contested_languages(self) -> dict[str, tuple[str, ...]]:
-        """Maps each language code to aliases, if several speak it and none is configured. See
+        """Maps a language code to its aliases if several have that language and the settings choose none. See
         `Snapshot.contested_languages`.
         """
         return self.snapshot.contested_languages()
@@ -141,23 +142,23 @@ class ServedAdapters:
         """Add `adapter`. It becomes active only if its alias is new; use `activate` to change the active
         version.
 
-        Adding an adapter again changes nothing. Raises `AdapterRejectedError` if it is for another base, its
-        name is reserved, or another digest has its full name.
+        Adding the same adapter again changes nothing. Raises `AdapterRejectedError` if it is for another
+        base, its name is reserved, or an adapter with another digest has its full name.
         """
         self.check_alias(adapter.alias)
         with self._lock:
             self.snapshot = _with(self.snapshot, adapter)
 
     def check_alias(self, alias: str) -> None:
-        """Raise `AdapterRejectedError` if another base has `alias`."""
+        """Raise `AdapterRejectedError` if an adapter of another base of this server has `alias`."""
         if self.guard is not None:
             self.guard(alias)
 
     def replace(self, adapter: Adapter) -> Adapter:
-        """Replace the version that has the same full name, and return the old one.
+        """Replace the version that has the same full name as `adapter`, and return the replaced version.
 
-        Atomic, like `activate`. Raises
-        `UnknownAdapterError` if there is no such version, else the errors of `add`.
+        Atomic, like `activate`. Raises `UnknownAdapterError` if there is no such version, else the errors of
+        `add`.
         """
         with self._lock:
             alias, version = adapter.alias.lower(), adapter.version.lower()
@@ -171,10 +172,10 @@ class ServedAdapters:
             return before
 
     def activate(self, alias: str, version: str) -> Adapter:
-        """Make `version` the active version of `alias`, and return the previous one.
+        """Make `version` the active version of `alias`, and return the previously active version.
 
-        Atomic: a reader sees the old version or the new one. A change of version ends any split or shadow.
-        Raises `UnknownAdapterError`.
+        Atomic: a reader sees the old version or the new one. If the version changes, any canary or shadow
+        ends. Raises `UnknownAdapterError`.
         """
         with self._lock:
             before = self.snapshot.active(alias)
@@ -182,7 +183,8 @@ class ServedAdapters:
             return before
 
     def divide(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> None:
-        """Divide the requests for `alias` from now on. Pass None, None to send all to its active version.
+        """Set the canaries (`split`) and the shadow of `alias`. None for both sends all its requests to the
+        active version.
 
         Atomic. Raises `UnknownAdapterError` for an unknown alias or version, and `AdapterRejectedError` if
         the split was made for another active version.
@@ -191,15 +193,18 @@ class ServedAdapters:
             self.snapshot = _divided(self.snapshot, alias, split, shadow)
 
     def remove(self, full_name: str) -> Adapter:
-        """Remove one version by `alias@version`, and return it. Its files stay.
+        """Remove the version `alias@version` from memory, and return it. Its files stay.
 
-        Raises `UnknownAdapterError`. Raises `AdapterRejectedError` if it is active and others are left, or if
-        it is the last one of an alias that a configured short name or language points to.
+        Raises `UnknownAdapterError`. Raises `AdapterRejectedError` if the version is active and its alias has
+        others, or if it is the last version of an alias that a short name or language in the settings points
+        to.
         """
         with self._lock:
             adapter = self.snapshot.resolve(full_name)
             if "@" not in full_name:
-                raise AdapterRejectedError(f"{full_name} is not a full name: use {adapter.full_name}")
+                raise AdapterRejectedError(
+                    f"{full_name} is not a full name with a version: use {adapter.full_name}"
+                )
             self.snapshot = _without(self.snapshot, adapter)
             return adapter
 
@@ -211,14 +216,14 @@ def _with(state: Snapshot, adapter: Adapter) -> Snapshot:
         raise AdapterRejectedError(f"The adapter in {adapter.path} is refused: {problem}") from problem
     if adapter.base_digest is not None and adapter.base_digest != state.base_digest:
         raise AdapterRejectedError(
-            f"{adapter.full_name} was made for the base {adapter.base_digest}, but {state.base_name} is "
-            f"{state.base_digest}. Serve it on its own base, or train it again for this one."
+            f"{adapter.full_name} was made for a base with the digest {adapter.base_digest}, but the base "
+            f"{state.base_name} has {state.base_digest}. Serve the adapter on its own base."
         )
     versions = state.by_alias.get(alias, {})
     present = versions.get(version)
     if present is not None and present.digest != adapter.digest:
         raise AdapterRejectedError(
-            f"Two adapters are called {adapter.full_name}: {present.digest} in {present.path} and "
+            f"Two different adapters are called {adapter.full_name}: {present.digest} in {present.path} and "
             f"{adapter.digest} in {adapter.path}. Give one of them another version or alias."
         )
     if present is not None:
@@ -246,8 +251,8 @@ def _divided(state: Snapshot, alias: str, split: TrafficSplit | None, shadow: Sh
         state.resolve(f"{active.alias}@{version}")
     if split is not None and split.active != active.version.lower():
         raise AdapterRejectedError(
-            f"{active.full_name} is active now, but the canary was set beside the active version "
-            f"{split.active}"
+            f"the canary was planned for the active version {split.active}, but "
+            f"{active.full_name} is active now: plan the canary again"
         )
     splits = {**found.splits, key: split} if split is not None else found.splits
     shadows = {**found.shadows, key: shadow} if shadow is not None else found.shadows
@@ -268,7 +273,7 @@ def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
     if left and state.active_versions[alias] == version:
         others = ", ".join(left)
         raise AdapterRejectedError(
-            f"{adapter.full_name} is the active version: activate another one first ({others})"
+            f"{adapter.full_name} is the active version of its alias: activate another first ({others})"
         )
     split, shadow = state.splits.get(alias), state.shadows.get(alias)
     if version in (split.shares if split else ()) or (shadow is not None and shadow.version == version):
@@ -278,8 +283,8 @@ def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
     pointing = [n for n, to in {**state.short_names, **state.spoken}.items() if to.lower() == alias]
     if pointing:
         raise AdapterRejectedError(
-            f"{adapter.full_name} is the last version of its alias, and in the settings the name "
-            f"{pointing[0]} points to it"
+            f"{adapter.full_name} is the last version of its alias, and the name "
+            f"{pointing[0]} in the settings points to that alias: remove the name from the settings first"
         )
     held = {key: versions for key, versions in state.by_alias.items() if key != alias}
     return replace(state, by_alias=held, active_versions={key: state.active_versions[key] for key in held})

@@ -1,4 +1,4 @@
-"""Looks up adapters in one state of the registry, which never changes."""
+"""Look up adapters by name in one immutable state of a server."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.traffic import Shadow, TrafficSplit
 
 _HINTED = 512
-"""Maximum number of names that an unknown name is compared with, to suggest close matches."""
+"""Maximum number of known names that an unknown name is compared with, to suggest similar names."""
 _COMPARED = 64
-"""Maximum number of characters of an unknown name that are compared."""
+"""Maximum number of characters of an unknown name that are compared, to suggest similar names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The names and adapters that are served at one moment. It never changes, so all names that are looked up
-    in one snapshot agree with each other.
+    """The names and adapters that are served at one moment. Immutable, so all look-ups in one snapshot agree
+    with each other.
     """
 
     base_digest: str
@@ -29,25 +29,25 @@ class Snapshot:
     base_aliases: tuple[str, ...] = ()
     """Further public names of the base."""
     by_alias: Mapping[str, Mapping[str, Adapter]]
-    """The adapters by alias and by version, both in lower case; versions in natural order."""
+    """Maps each alias to its versions, both in lower case. The versions are in natural order."""
     active_versions: Mapping[str, str]
-    """Maps each alias in lower case to its active version in lower case; the same keys as `by_alias`."""
+    """Maps each alias to its active version, both in lower case. It has the same keys as `by_alias`."""
     short_names: Mapping[str, str]
-    """Maps each configured short name to an alias."""
+    """Maps each short name from the settings to an alias."""
     spoken: Mapping[str, str]
-    """Maps each configured language code to an alias. Takes precedence over the languages that adapters
+    """Maps each language code in the settings to an alias. Takes precedence over the languages that adapters
     record.
     """
     splits: Mapping[str, TrafficSplit] = field(default_factory=dict[str, TrafficSplit])
-    """Maps each alias in lower case to how its requests are divided between the versions served here."""
+    """Maps an alias in lower case to the division of its requests, if it has canaries."""
     shadows: Mapping[str, Shadow] = field(default_factory=dict[str, Shadow])
-    """Maps each alias in lower case to the shadow that also answers part of its requests."""
+    """Maps an alias in lower case to its shadow, a version that also answers part of its requests."""
 
     def resolve(self, name: str) -> Adapter:
-        """Return the adapter for an `alias`, an `alias@version`, or a short name instead of the alias, in any
-        case.
+        """Return the adapter with the name `alias` or `alias@version`, ignoring case. A short name can
+        replace the alias.
 
-        Raises `UnknownAdapterError`. Never returns the base.
+        For an alias alone, returns its active version. Raises `UnknownAdapterError`. Never returns the base.
         """
         before, at, after = name.partition("@")
         alias = self._alias(before)
@@ -61,11 +61,13 @@ class Snapshot:
         return self.by_alias[alias][version]
 
     def weighted(self, parts: Iterable[tuple[str, float]]) -> list[tuple[Adapter, float]]:
-        """Return the adapter of each name with its weight. Raises the errors of `resolve`."""
+        """Return the adapter for each name in `parts`, with the weight given there. Raises the errors of
+        `resolve`.
+        """
         return [(self.resolve(name), weight) for name, weight in parts]
 
     def is_adapter(self, name: str) -> bool:
-        """True if `resolve` would find the name."""
+        """True if `name` is the name of an adapter, as `resolve` understands it."""
         try:
             self.resolve(name)
         except UnknownAdapterError:
@@ -73,17 +75,19 @@ class Snapshot:
         return True
 
     def is_base(self, name: str) -> bool:
-        """True if `name` means the base: `base`, or the base's own name if no adapter has it."""
+        """True if `name` means the base: `base`, or one of the base's names that is not also an adapter's
+        name.
+        """
         asked = name.strip().lower()
         named = any(asked == one.lower() for one in (self.base_name, *self.base_aliases))
         return asked == "base" or (named and not self.is_adapter(asked))
 
     def aliases(self) -> tuple[str, ...]:
-        """Every alias as written in its active version, sorted."""
+        """Every alias, spelled as in its active version, sorted."""
         return tuple(self._active(alias).alias for alias in sorted(self.by_alias))
 
     def versions(self, alias: str) -> tuple[Adapter, ...]:
-        """Return every version of an alias or short name, in natural order. Raises `UnknownAdapterError`."""
+        """Return every version of an alias or short name, sorted by version. Raises `UnknownAdapterError`."""
         return tuple(self.by_alias[self._known(alias)].values())
 
     def active(self, alias: str) -> Adapter:
@@ -91,11 +95,11 @@ class Snapshot:
         return self._active(self._known(alias))
 
     def adapters(self) -> tuple[Adapter, ...]:
-        """Every version of every alias, by alias, then in natural order."""
+        """Every version of every alias, sorted by alias and then by version."""
         return tuple(adapter for alias in sorted(self.by_alias) for adapter in self.by_alias[alias].values())
 
     def by_digest(self, digest: str) -> Adapter:
-        """Return the adapter with this digest. If several names share it, prefer an active one. Raises
+        """Return the adapter with this digest. If several versions have it, prefer an active version. Raises
         `UnknownAdapterError`.
         """
         if digest not in self._digests:
@@ -103,15 +107,15 @@ class Snapshot:
         return self._digests[digest]
 
     def divided_alias(self, name: str) -> str | None:
-        """Return the alias in lower case if `name` is an alias or short name whose requests are divided, else
-        None.
+        """Return the alias, in lower case, that `name` means, if it has canaries or a shadow. None
+        otherwise.
         """
         alias = self._alias(name)
         return alias if alias in self.splits or alias in self.shadows else None
 
     def languages(self) -> dict[str, str]:
-        """Maps each language code to an alias: the configured one, else the only alias whose active version
-        speaks it.
+        """Maps each language code to an alias: the one in the settings, else the only alias whose active
+        version has that language.
 
         An alias that is spelled like a language code is only a name: it does not take that language from
         another alias.
@@ -119,28 +123,31 @@ class Snapshot:
         return {code: self._active(alias).alias for code, alias in sorted(self._by_language.items())}
 
     def contested_languages(self) -> dict[str, tuple[str, ...]]:
-        """Maps each language code to aliases, if several speak it and none is configured. The code then names
-        no adapter.
+        """Maps a language code to its aliases if several have that language and the settings choose none.
+        Such a code names no adapter.
         """
         return {code: found for code, found in self._speakers.items() if code not in self._by_language}
 
     def topics(self) -> dict[str, Adapter]:
-        """The active version of each alias that has example questions and can be served."""
+        """Maps each alias to its active version, for those that have example questions and can be served."""
         found = (self._active(alias) for alias in sorted(self.by_alias))
         return {one.alias: one for one in found if one.examples and one.problem is None}
 
     @property
     def routing_state(self) -> tuple[object, ...]:
-        """The part of the state that routing depends on. If it changes, the router must be made again."""
+        """The languages and example questions that routing depends on. If they change, the router must be
+        built again.
+        """
         topics = tuple((alias, one.language, one.examples) for alias, one in self.topics().items())
         return (*self.languages().items(), *topics)
 
     @cached_property
     def imported(self) -> str | None:
-        """Return the alias of the adapter that an existing installation served. None if nothing was imported.
+        """Return the alias of the adapter that was imported from an earlier OneSeek installation. None if
+        there is none.
 
-        If there are several, prefer one without a language, since nothing else would choose it, then the
-        first by name.
+        If several were imported, prefer one without a language, since language routing never chooses it, then
+        the first by name.
         """
         held = self.by_alias.items()
         found = [self._active(alias) for alias, kept in held if any(one.imported for one in kept.values())]
@@ -154,8 +161,8 @@ class Snapshot:
         return alias
 
     def _alias(self, name: str) -> str | None:
-        """Return the alias in lower case that `name` means: an alias, a short name, or a language with one
-        alias.
+        """Return the alias, in lower case, that `name` means: an alias, a short name, or a language of
+        exactly one alias. None if there is none.
         """
         name = name.strip().lower()
         return name if name in self.by_alias else self._short.get(name)
@@ -167,15 +174,16 @@ class Snapshot:
 
     @cached_property
     def _by_language(self) -> dict[str, str]:
-        """Maps each language code to the alias that answers it; both in lower case."""
+        """Maps each language code to the alias for that language, both in lower case."""
         spoken = {code: found[0] for code, found in self._speakers.items() if len(found) == 1}
         return {code.lower(): alias.lower() for code, alias in {**spoken, **self.spoken}.items()}
 
     @cached_property
     def _speakers(self) -> dict[str, tuple[str, ...]]:
-        """Maps each language code to aliases whose active version speaks it, sorted.
+        """Maps each language code to the aliases whose active version has that language, sorted.
 
-        One with example questions answers a topic, and takes no language from those without.
+        Aliases with example questions are for a topic. They count only if all aliases with that language have
+        examples.
         """
         found: dict[str, list[Adapter]] = {}
         for adapter in map(self._active, sorted(self.by_alias)):

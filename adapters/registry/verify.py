@@ -1,4 +1,6 @@
-"""Check that the versions in the registry are still what was added: read and hash their files again."""
+"""Check that the versions in the registry have not changed since they were added: read and hash their files
+again.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,23 @@ from adapters.registry.listing import VersionFolder
 
 @dataclass(frozen=True, slots=True)
 class VersionVerdict:
-    """Result of checking one version."""
+    """Result of checking one version in the registry."""
 
     entry: VersionFolder
     adapter: Adapter | None
-    """The adapter. None if its files cannot be read as one."""
+    """The version's adapter. None if its files cannot be read as an adapter."""
     problem: str | None
     """The problem and its remedy. None if nothing is wrong."""
     fits: bool
-    """True if the version's numbers were checked against the base. A version for another base is only
+    """True if the weights' numbers were checked against the base. A version for another base is only
     hashed.
     """
 
 
 def verify_version(entry: VersionFolder, base: Base) -> VersionVerdict:
-    """Read and hash the files of one version. A broken version raises nothing: see `problem`."""
+    """Read and hash the files of one version. Raises no error for a broken version: see `problem` of the
+    result.
+    """
     try:
         adapter = entry.read()
         if entry.recorded_digest is None and entry.outside is None:

@@ -1,3 +1,3 @@
-"""The verbs of the `oneseek` command line and their flags, not the work behind them; only `server.__main__`
-imports it.
+"""The verbs (sub-commands) of the `oneseek` command line and their flags, but not the work behind them. Only
+`server.__main__` imports this package.
 """

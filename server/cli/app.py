@@ -1,4 +1,4 @@
-"""The command line's verbs in one visible list."""
+"""Lists the verbs (sub-commands) of the `oneseek` command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BENCH = "Benchmark a server: throughput, latency, the cost of adapters, or two s
 
 
 def build_app() -> App:
-    """The whole command line, as an app to call with its arguments."""
+    """Return the whole command line as an app, to be called with the command's arguments."""
     app = App(
         name="oneseek",
         help="A multi-adapter model server: one frozen base, an adapter for each request, all in one batch.",

@@ -1,4 +1,4 @@
-"""Implements `oneseek bench`, which passes its arguments on to the benchmarks."""
+"""Implements `oneseek bench`, which passes its arguments on to the benchmark suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def bench(*arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=
     Parameters
     ----------
     arguments
-        A verb and its options, passed on as they are.
+        A verb of the benchmark suite and its options, passed on unchanged.
     """
     from bench.cli.dispatch import main
 

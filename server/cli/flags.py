@@ -1,4 +1,6 @@
-"""Gives a verb the server's settings as flags, made from the settings' own schema."""
+"""Gives a verb of the command line a flag for each of the server's settings, generated from the settings
+classes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from server.config.values import Raw, SettingsError
 
 P = ParamSpec("P")
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
-"""The `--json` flag of a verb."""
+"""Type of the parameter that adds the flag `--json` to a verb."""
 
 _SETTINGS = Group("Settings", sort_key=2)
 _CONFIG_HELP = "Settings file. Default: oneseek.yaml in the working directory, if it exists."
@@ -44,10 +46,11 @@ HIDDEN = "Takes the same settings as `oneseek serve`: flags, environment and one
 
 
 def with_settings(verb: Callable[Concatenate[ResolvedSettings, P], int], *, show: bool) -> Callable[..., int]:
-    """Return `verb` as a command with its own parameters, `--config`, and a flag for every setting.
+    """Return the function `verb` as a command with its own parameters, `--config`, and a flag for every
+    setting.
 
-    The flags hand over plain text, so that they pass the same checks as the environment and the file.
-    Where `show` is false they work all the same, but the help leaves them out.
+    Flags pass their values on as text, so that these get the same checks as values from the environment and
+    the file. If `show` is false, the help does not list the settings' flags, but they work.
     """
 
     def run(flags: Mapping[str, Raw], config: Path | None, *args: object, **given: object) -> int:
@@ -63,10 +66,10 @@ def with_settings(verb: Callable[Concatenate[ResolvedSettings, P], int], *, show
 def with_any_settings(
     verb: Callable[Concatenate[ResolvedSettings, SettingsError | None, Path | None, P], int],
 ) -> Callable[..., int]:
-    """Return a command for a verb that also runs with invalid settings: it then gets the defaults and the
-    error.
+    """Return a command for a verb that must also run with invalid settings. Then it gets the default settings
+    and the error.
 
-    It is also given what `--config` names.
+    The verb also gets the path given by `--config`.
     """
 
     def run(flags: Mapping[str, Raw], config: Path | None, *args: object, **given: object) -> int:
@@ -81,7 +84,7 @@ def with_any_settings(
 
 
 def default_settings(flags: Mapping[str, Raw]) -> ResolvedSettings:
-    """The defaults, with the home that `flags` or the environment name."""
+    """Return the default settings, except for the home that `flags` or the environment give."""
     environ = process_environment()
     named = flags.get("home") or environ.get(f"{PREFIX}HOME")
     home = expand_home(named, environ) if isinstance(named, str) else default_home(environ)
@@ -91,7 +94,9 @@ def default_settings(flags: Mapping[str, Raw]) -> ResolvedSettings:
 def _command(
     run: Callable[..., int], verb: Callable[..., int], *, own_from: int, show: bool
 ) -> Callable[..., int]:
-    """`run`, given the flags of all settings by path and `--config`, with the parameters of `verb` beside."""
+    """Return a command that calls `run` with the settings' flags (by option path), `--config`, and the verb's
+    own parameters.
+    """
     own = list(inspect.signature(verb, eval_str=True).parameters.values())[own_from:]
     by_identifier = {option.identifier: option for option in OPTIONS}
 
@@ -111,7 +116,9 @@ def _command(
 
 @cache
 def _parameters(*, show: bool) -> tuple[inspect.Parameter, ...]:
-    """A flag for each setting, made once for all verbs since each takes a tenth of a millisecond."""
+    """A parameter for each setting's flag. Made once for all verbs, since each takes a tenth of a millisecond
+    to make.
+    """
     return tuple(_parameter(option, show=show) for option in OPTIONS)
 
 
@@ -140,7 +147,7 @@ def _parameter(option: Option, *, show: bool) -> inspect.Parameter:
 
 
 def _raw(value: object) -> Raw:
-    """Return a flag's value as text. If the flag is repeated, the values are joined by commas."""
+    """Return a flag's value as text. The values of a repeated flag are joined by commas."""
     if isinstance(value, list):
         return ",".join(cast("list[str]", value))
     return str(value).lower() if isinstance(value, bool) else cast("Raw", value)

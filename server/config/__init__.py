@@ -1,1 +1,3 @@
-"""Settings: schema, sources and values, without acting on them; everything in `server` may import it."""
+"""The settings: their schema, sources and values, without acting on them. Every package in `server` may
+import it.
+"""

@@ -1,4 +1,4 @@
-"""Reads the section `bases:` of the settings, which lists several bases for one server, each with own
+"""Read the section `bases:` of the settings. It lists several bases for one server, each with its own
 settings.
 """
 
@@ -20,12 +20,14 @@ UTILIZATION = "gpu_memory_utilization"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseOptions:
-    """One base. A setting that is None here takes the value of the same name outside `bases`."""
+    """Settings of one base. A setting that is None takes the server's value, from outside the section
+    `bases`.
+    """
 
     path: Path | None = None
     """Folder of the base in Hugging Face layout."""
     on_demand: bool = False
-    """Load the base at its first request, and unload it once idle."""
+    """Load the base at its first request, and unload it after base_idle_seconds without a request."""
     engine: EngineOptions | None = None
     """Engine that runs the base."""
     device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] | None = None
@@ -34,23 +36,23 @@ class BaseOptions:
     """Number format of the embedded engine."""
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] | None = None
     prefill_dtype: Literal["fp32", "bf16"] | None = None
-    """Number format for prompts on the CPU."""
+    """Number format for computing prompts (prefill) on the CPU."""
     quantize: Literal["none", "int8", "int4"] | None = None
     """Quantization of the base's weights in the embedded engine."""
     threads: int | None = None
-    """Threads the engine computes with."""
+    """Number of threads that the engine computes with."""
     max_num_seqs: int | None = None
     """Maximum number of requests in a batch."""
     max_num_batched_tokens: int | None = None
-    """Maximum tokens in a step."""
+    """Maximum number of tokens in an engine step, prefill and decode together."""
     prefill_chunk: int | None = None
-    """Maximum prompt tokens of one request in a step."""
+    """Maximum number of prompt tokens of one request in an engine step."""
     max_model_len: int | None = None
     """Maximum context: tokens of prompt and answer together."""
     kv_cache_memory: Size | None = None
     """Memory for the KV cache, such as 2GiB."""
     prefix_caching: bool | None = None
-    """Reuse the KV cache of a prompt's beginning."""
+    """Reuse the KV cache of a prompt's beginning for later prompts that begin alike."""
     adapters: tuple[str, ...] | None = None
     """Adapters of this base: PATH or NAME=PATH, each a folder in PEFT layout."""
     gpu_memory_utilization: float | None = None
@@ -58,16 +60,16 @@ class BaseOptions:
 
 
 class DeclaredBases(Protocol):
-    """The settings of a server that are checked against its bases."""
+    """The fields of `Settings` that the check of the bases reads."""
 
     @property
     def bases(self) -> Mapping[str, BaseOptions]:
-        """The bases by name. See `Settings`."""
+        """Maps each base's name to its settings. See `Settings`."""
         ...
 
     @property
     def base_model(self) -> Path | None:
-        """The folder of the only base. See `Settings`."""
+        """Folder of the base, if there is only one. See `Settings`."""
         ...
 
     @property
@@ -77,7 +79,7 @@ class DeclaredBases(Protocol):
 
     @property
     def default_base(self) -> str | None:
-        """The base for requests that do not name one. See `Settings`."""
+        """Name of the base for requests that do not name one. See `Settings`."""
         ...
 
     @property
@@ -92,12 +94,14 @@ class DeclaredBases(Protocol):
 
     @property
     def max_num_batched_tokens(self) -> int | None:
-        """The field of `Settings` of this name."""
+        """Maximum number of tokens in an engine step. See `Settings`."""
         ...
 
 
 def check_bases(settings: DeclaredBases) -> None:
-    """Raise `SettingsError`, which names the setting, if the bases cannot be served together."""
+    """Raise `SettingsError` if the bases in the settings cannot be served together. The error names the
+    setting.
+    """
     bases = settings.bases
     if not bases:
         for name in ("default_base", "max_loaded_bases"):
@@ -141,12 +145,14 @@ def check_bases(settings: DeclaredBases) -> None:
         )
     if most is not None and len(always) > most:
         raise SettingsError(
-            "max_loaded_bases", f"{most} is below the number of bases without on_demand ({len(always)})"
+            "max_loaded_bases",
+            f"{most} is below the number of bases without on_demand ({len(always)}); "
+            "raise max_loaded_bases, or set on_demand for more bases",
         )
 
 
 def check_batch(seqs: int | None, tokens: int | None, section: str = "") -> None:
-    """Raise `SettingsError` if a step has fewer tokens than sequences."""
+    """Raise `SettingsError` if an engine step may have fewer tokens than a batch has sequences."""
     if seqs is not None and tokens is not None and tokens < seqs:
         problem = f"{tokens} is below max_num_seqs ({seqs}); give at least a token for each sequence"
         raise SettingsError(f"{section}max_num_batched_tokens", problem)
@@ -162,9 +168,10 @@ def _check_name(name: str) -> None:
 
 
 def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:
-    """Parse sections by name from `raw`: NAME=PATH (repeatable), NAME={...}, or one YAML mapping.
+    """Parse named sections of the settings from `raw`: NAME=PATH (repeatable), NAME={...}, or one YAML
+    mapping.
 
-    Raises `SettingsError` if `raw` is none of these.
+    Raises `SettingsError` if `raw` has none of these forms.
     """
     if isinstance(raw, Entries):
         return raw
@@ -192,7 +199,7 @@ def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:
 
 
 def expand_paths(bases: Mapping[str, BaseOptions], expand: Callable[[Path], Path]) -> dict[str, BaseOptions]:
-    """A copy of `bases` with `expand` applied to every base's folder."""
+    """Return a copy of `bases` with the function `expand` applied to each base's folder."""
     return {
         name: replace(options, path=expand(options.path)) if options.path is not None else options
         for name, options in bases.items()

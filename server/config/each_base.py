@@ -1,4 +1,4 @@
-"""The bases that a server's settings ask for, each with the settings that apply to it."""
+"""List the bases in a server's settings, each with the settings that apply to it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from server.config.values import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class BaseSettings:
-    """One base of a server, with the settings that apply to it."""
+    """A base of the server, with the settings that apply to it."""
 
     name: str | None
     """Public name of the base. None: the name of its folder."""
     settings: Settings
-    """The settings of the server, with `bases` empty and this base's own values in place."""
+    """The server's settings, with this base's own values in place and `bases` empty."""
     on_demand: bool = False
 
 
 def each_base(settings: Settings) -> tuple[BaseSettings, ...]:
-    """The bases that `settings` ask for, the default one first. Without `bases`: the single base."""
+    """Return the bases in the settings, the default base first. If `bases` is empty, return the single
+    base.
+    """
     if not settings.bases:
         return (BaseSettings(None, settings),)
     default = (settings.default_base or next(iter(settings.bases))).lower()
@@ -35,17 +37,19 @@ def each_base(settings: Settings) -> tuple[BaseSettings, ...]:
 
 
 def default_settings(settings: Settings) -> Settings:
-    """The settings that apply to the default base."""
+    """Return the settings that apply to the default base."""
     return each_base(settings)[0].settings
 
 
 def one_base(settings: Settings, path: Path) -> Settings:
-    """A copy of these options for the single base in the folder `path`."""
+    """Return a copy of `settings` with the single base in the folder `path`."""
     return replace(settings, base_model=path, bases={}, default_base=None, max_loaded_bases=None)
 
 
 def base_settings(settings: Settings, name: str) -> Settings:
-    """The settings that apply to one base. Raises `SettingsError`, which names the base's setting."""
+    """Return the settings that apply to the base `name`. Raises `SettingsError` that names the setting of
+    this base.
+    """
     options = settings.bases[name]
     own = {one.name for one in fields(settings)}
     changes: dict[str, Any] = {

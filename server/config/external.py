@@ -1,4 +1,6 @@
-"""The `external_models:` section: OpenAI-compatible services that a question may go to."""
+"""The section `external_models:` of the settings: OpenAI-compatible services that requests can name as
+models.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,20 @@ _RESERVED = frozenset({"base", "auto", "oneseek"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalModelOptions:
-    """One external service. The settings name the variable that holds its API key, never the key itself."""
+    """One external service. The settings name the environment variable with its API key, never the key
+    itself.
+    """
 
     name: str
     """Name of the service in requests."""
     url: str
-    """Base URL of its API, such as `https://api.example.com/v1`, to which `/chat/completions` is added."""
+    """Base URL of the service's API, such as `https://api.example.com/v1`. `/chat/completions` is added to
+    it.
+    """
     model: str
-    """Name of the model at the service."""
+    """Name of the model at the external service."""
     api_key_env: str | None = None
-    """Environment variable that holds the API key. Default: send no key."""
+    """Environment variable that holds the service's API key. Default: send no key."""
     timeout: float = 60.0
     """Timeout in seconds for a whole answer."""
 
@@ -40,7 +46,7 @@ class ExternalModelOptions:
         if not _NAME.fullmatch(self.name) or self.name.lower() in _RESERVED:
             problem = f"{self.name[:80]!r} is not a valid name: use letters, digits, '.', '_' and '-'"
             raise SettingsError(
-                SETTING, f"{problem}, but none of the reserved names {', '.join(sorted(_RESERVED))}"
+                SETTING, f"{problem}, but not one of the reserved names {', '.join(sorted(_RESERVED))}"
             )
         self._check_url()
         if not self.model.strip():
@@ -74,7 +80,9 @@ class ExternalModelOptions:
         return SettingsError(f"{SETTING}.{self.name}.{option}", problem)
 
     def read_key(self, environ: Mapping[str, str]) -> str | None:
-        """The API key from `environ`. Raises `SettingsError` if the variable is unset or not a key."""
+        """Return the service's API key from the variables `environ`. Raises `SettingsError` if it is unset or
+        not a key.
+        """
         if self.api_key_env is None:
             return None
         key = environ.get(self.api_key_env, "").strip()
@@ -85,16 +93,18 @@ class ExternalModelOptions:
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             problem = f"names {self.api_key_env}, whose value holds a space or a non-ASCII character"
-            raise self._error("api_key_env", f"{problem}; set it to the key alone")
+            raise self._error("api_key_env", f"{problem}; set the variable to the key alone")
         return key
 
 
 def parse_external_models(tables: Mapping[str, str]) -> Mapping[str, ExternalModelOptions]:
-    """Parse services (JSON objects by name) into options by lower-case name. Raises
+    """Parse the external services (JSON objects by name). Returns their options by name in lower case. Raises
     `SettingsError`.
     """
     if len(tables) > MAX_MODELS:
-        raise SettingsError(SETTING, f"has {len(tables)} services; the maximum is {MAX_MODELS}")
+        raise SettingsError(
+            SETTING, f"has {len(tables)} services; the maximum is {MAX_MODELS}; remove some of them"
+        )
     found: dict[str, ExternalModelOptions] = {}
     for name, text in tables.items():
         options = _parse(name, text)

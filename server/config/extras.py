@@ -1,4 +1,6 @@
-"""Parts of OneSeek that need an extra (`pip install 'oneseek[NAME]'`), and the error if it is missing."""
+"""Check whether an extra's packages are installed (`pip install 'oneseek[NAME]'`), with the error if they are
+not.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,13 @@ from collections.abc import Sequence
 
 
 class ExtraMissingError(RuntimeError):
-    """A verb needs packages that are not installed. The message names them and the command to install."""
+    """A verb of the command line needs packages that are not installed. The message names them and the
+    command to install them.
+    """
 
 
 def require(what: str, extra: str, packages: Sequence[str]) -> None:
-    """Raise `ExtraMissingError` unless all of `packages` can be imported. Imports none of them."""
+    """Raise `ExtraMissingError` unless all of `packages` are installed. Does not import them."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ExtraMissingError(

@@ -1,4 +1,6 @@
-"""Read `oneseek.yaml` into raw values, each with its line. Independent of the settings' names."""
+"""Read `oneseek.yaml` into unparsed values, each with its line number. Independent of any particular
+setting.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from server.config.schema import Option
 from server.config.values import Entries, Located, Raw, SettingsError, Tables, closest
 
 MAX_BYTES = 256 * 1024
-"""Maximum size of a settings file in bytes; a larger file is refused as a mistake."""
+"""Maximum size of a settings file in bytes. A larger file is refused, since it is surely a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,10 @@ class FileValue:
 
 
 def read_file(path: Path, options: tuple[Option, ...]) -> dict[str, FileValue]:
-    """Maps each option path to its value. Raises `SettingsError` for an unknown or repeated key or invalid
-    YAML.
+    """Return the values in the file by option path. Raises `SettingsError` for an unknown or repeated key or
+    invalid YAML.
 
-    Scalars keep their text from the file: the language code `no` is not read as false, and each value passes
+    Scalars keep their text from the file: the language code `no` is not read as false, and each value gets
     the same checks as a flag's.
     """
     reader = _Reader(path.name, options)
@@ -37,9 +39,10 @@ def read_file(path: Path, options: tuple[Option, ...]) -> dict[str, FileValue]:
 
 
 def read_entries(text: str, option: Option, origin: str, name: str | None = None) -> Entries:
-    """Parse sections from `text`, a YAML mapping; with `name`, `text` is the mapping of that one section.
+    """Parse named sections from `text`, a YAML mapping of sections. If `name` is given, `text` is that one
+    section.
 
-    Raises `SettingsError` as `read_file` does.
+    Raises the errors of `read_file`.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -75,7 +78,9 @@ def _document(path: Path) -> yaml.Node | None:
 
 
 class _Reader:
-    """`name` is the option path of the part that is read. `lines`: True to report line numbers."""
+    """Reads parsed YAML into values. `name` is the option path of the section that is read. `lines`: report
+    line numbers.
+    """
 
     def __init__(self, file: str, options: tuple[Option, ...], name: str = "", *, lines: bool = True) -> None:
         self._file = file
@@ -101,14 +106,14 @@ class _Reader:
         return values
 
     def entries(self, option: Option, node: yaml.Node) -> Entries:
-        """Parse a mapping of sections by name."""
+        """Parse a mapping from names to sections, such as the bases."""
         name = option.path
         if self._is_null(node):
             return Entries({})
         return Entries({key: self.section(option, key, item) for key, item in self._pairs(node, name)})
 
     def section(self, option: Option, key: str, node: yaml.Node) -> dict[str, Located]:
-        """Parse one section. A plain value instead of a mapping sets the section's `path`."""
+        """Parse one named section. A plain value instead of a mapping is the section's `path`."""
         if isinstance(node, yaml.ScalarNode) and not self._is_null(node):
             return {"path": Located(node.value, self._line(node))}
         reader = _Reader(self._file, option.inner, f"{option.path}.{key}", lines=self._lines)
@@ -118,7 +123,9 @@ class _Reader:
         }
 
     def _section(self, key: str, node: yaml.Node) -> dict[str, FileValue]:
-        """The values of one section. If it has `options`, unknown keys are collected there."""
+        """Return the values of one section. If the section has a setting `options`, unknown keys are
+        collected there.
+        """
         values: dict[str, FileValue] = {}
         gathered: dict[str, str] = {}
         for inner, item in self._pairs(node, key):
@@ -135,12 +142,14 @@ class _Reader:
         return values
 
     def _json(self, path: str, node: yaml.Node) -> str:
-        """`node` as JSON text, which is valid YAML."""
+        """Return a YAML value as JSON text, which is also valid YAML."""
         try:
             return json.dumps(yaml.SafeLoader("").construct_document(node))  # pyright: ignore[reportUnknownArgumentType] # any YAML value
         except (TypeError, ValueError, yaml.YAMLError):
             raise SettingsError(
-                path, "is not text, a number, a list or a mapping", self._line(node)
+                path,
+                "holds a value that is not text, a number, a list or a mapping; replace the value",
+                self._line(node),
             ) from None
 
     def _value(self, path: str, node: yaml.Node) -> FileValue:

@@ -1,7 +1,7 @@
 """Allowed hosts: the names and addresses that a request's `Host` header may hold.
 
-This stops DNS rebinding. An attacker can point a domain of theirs at this machine, and a browser then lets
-the attacker's page read the answers. The browser still sends that domain in `Host`.
+This stops DNS rebinding: an attacker points a domain at this machine, so that the attacker's web page can
+read the server's answers in a user's browser. The browser still sends the attacker's domain in `Host`.
 """
 
 from __future__ import annotations
@@ -23,25 +23,29 @@ _AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[a-zA-Z0-9_.-]{1,254})(?::([0
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """Allowed names, addresses and networks. Those of loopback are always allowed."""
+    """Allowed names, addresses and networks in `Host` headers. Loopback names and addresses are always
+    allowed.
+    """
 
     everything: bool = False
     names: frozenset[str] = frozenset()
     suffixes: tuple[str, ...] = ()
-    """Suffixes of wildcard entries: `.example.com` for `*.example.com`."""
+    """Suffixes from wildcard entries, such as `.example.com` from `*.example.com`."""
     networks: tuple[Network, ...] = ()
 
     @classmethod
     def of(cls, bound: str, entries: Iterable[str]) -> AllowedHosts:
-        """Hosts for a server that listens on `bound`. Without `entries`: any, or loopback's if it is
-        loopback.
+        """Return the allowed hosts of a server that listens on `bound`. Without `entries`, any host is
+        allowed, or only loopback if the server listens on loopback.
         """
         found = cls.parse(entries)
         return found if found != cls() else cls(everything=not is_loopback(bound))
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> AllowedHosts:
-        """Parse names, `*.example.com`, addresses, networks or `*`. Raises `ValueError` for anything else."""
+        """Parse the entries: names, `*.example.com`, addresses, networks or `*`. Raises `ValueError` for
+        anything else.
+        """
         names: set[str] = set()
         suffixes: list[str] = []
         networks: list[Network] = []
@@ -65,7 +69,9 @@ class AllowedHosts:
         return cls(everything, frozenset(names), tuple(suffixes), tuple(networks))
 
     def allows(self, host: str) -> bool:
-        """True if a request may be for `host`, in the form that `split_authority` returns."""
+        """True if `host` is allowed in a request's `Host` header. `host` is as `split_authority` returns
+        it.
+        """
         if self.everything or is_loopback(host) or host in self.names:
             return True
         if self.suffixes and host.endswith(self.suffixes):
@@ -74,19 +80,21 @@ class AllowedHosts:
         return address is not None and any(address in network for network in self.networks)
 
     def has_page(self, host: str) -> bool:
-        """True if an entry is `host` itself, so that its pages on the standard port count as the server's
-        own.
+        """True if `host` itself is an entry. Web pages from it, on the standard port, then count as the
+        server's own.
         """
         return host in self.names and not is_loopback(host)
 
 
 def host_name(host: str) -> str:
-    """`host` in lower case and without a trailing dot, for comparison."""
+    """Return `host` in lower case and without a trailing dot, for comparison."""
     return host.lower().removesuffix(".")
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
-    """Host (without brackets) and port of a `Host` header; None if it is not a name or an address."""
+    """Return host (without brackets) and port of a `Host` header. None if the host is not a name or an
+    address.
+    """
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         return None
@@ -98,7 +106,7 @@ def split_authority(text: str) -> tuple[str, int | None] | None:
 
 
 def parse_proxies(entries: Iterable[str]) -> list[str]:
-    """Parse addresses and networks of proxies. Raises `SettingsError` for anything else."""
+    """Parse the addresses and networks of trusted proxies. Raises `SettingsError` for anything else."""
     found = [entry.strip() for entry in entries]
     for entry in found:
         if _network(entry) is None:

@@ -1,4 +1,4 @@
-"""The web origins that CORS allows, from the setting `cors_origins`."""
+"""Parse the setting `cors_origins`: the web origins that CORS allows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ _ORIGIN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CorsOrigins:
-    """Origins as browsers write them (RFC 6454): scheme, host, and the port unless it is the default."""
+    """Allowed web origins, in the form that browsers send (RFC 6454): scheme, host, and the port if it is not
+    the default.
+    """
 
     everything: bool = False
     names: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> CorsOrigins:
-        """Parse `https://app.example.com`, `http://localhost:5173` or `*`. Raises `ValueError` otherwise."""
+        """Parse origins such as `https://app.example.com` or `*`. Raises `ValueError` for anything else."""
         given = [entry.strip() for entry in entries]
         return cls(ANY in given, frozenset(_normal(entry) for entry in given if entry != ANY))
 
@@ -30,7 +32,7 @@ class CorsOrigins:
         return self.everything or bool(self.names)
 
     def allows(self, origin: str) -> bool:
-        """True if pages of `origin`, as a browser writes it, may use the server."""
+        """True if web pages of `origin` may use the server. `origin` is in the form that browsers send."""
         return self.everything or origin.lower() in self.names
 
 

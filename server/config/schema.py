@@ -1,4 +1,4 @@
-"""Turn a settings class into options: their names on every surface, their help and their parser.
+"""Turn a settings class into options: their names as flag, variable and key, their help and their parser.
 
 Reads types, defaults and docstrings from frozen dataclasses. Independent of any particular setting.
 """
@@ -31,17 +31,19 @@ from server.config.values import (
 )
 
 SECRET = {"secret": True}
-"""Field metadata that marks a secret, which is never shown."""
+"""Metadata for a settings field that marks a secret, which is never shown."""
 
 _METAVARS: dict[object, str] = {int: "NUMBER", float: "NUMBER", Path: "PATH"}
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting, as the command line, the environment, the file and the help see it."""
+    """Description of one setting, from which its flag, environment variable, key in the file and help are
+    made.
+    """
 
     path: str
-    """Path of its value: `port`, `routing.threshold`."""
+    """Path of the setting's value in the settings, such as `port` or `routing.threshold`."""
     hint: object
     """The setting's type, without `None`."""
     optional: bool
@@ -50,15 +52,19 @@ class Option:
     help: str
     secret: bool
     inner: tuple[Option, ...] = ()
-    """For sections by name, such as the bases: the options of one section."""
+    """For a setting that holds named sections, such as `bases`: the options of one section. Otherwise
+    empty.
+    """
     kind: type | None = None
-    """For sections by name: the class that one section becomes."""
+    """For a setting that holds named sections: the settings class of one section."""
     single: str | None = None
-    """Name of its flag if not its path: the flag is repeated, once for each section."""
+    """For a setting that holds named sections: the name of the flag that adds one section. Default: from the
+    path.
+    """
 
     @property
     def name(self) -> str:
-        """The setting's public name. A section's `kind` has the name of its section."""
+        """The setting's public name: its path, or the section's name if the path ends in `.kind`."""
         return self.path.removesuffix(".kind")
 
     @property
@@ -77,17 +83,17 @@ class Option:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The setting's allowed values if it is a `Literal` or a switch; otherwise empty."""
+        """The allowed values of a setting with a fixed set of values. Otherwise empty."""
         return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else ()
 
     @property
     def explained(self) -> str:
-        """The setting's help text, followed by the allowed values if there are `choices`."""
+        """The setting's help text, followed by its allowed values if it has a fixed set of values."""
         return self.help + (f" One of {', '.join(self.choices)}." if self.choices else "")
 
     @property
     def metavar(self) -> str:
-        """Placeholder for the setting's value in the help."""
+        """Placeholder for the setting's value in the help, such as PATH."""
         if self.hint == Size:
             return "SIZE"
         if self.hint == Tables:
@@ -104,7 +110,9 @@ class Option:
         return typing.get_origin(self.hint) in (tuple, MAPPING)
 
     def parse(self, raw: Raw | Entries, origin: str) -> object:
-        """Parse `raw`. Raises `SettingsError`, which names the setting, the value and the remedy."""
+        """Parse the text `raw` as the setting's value. Raises `SettingsError` that names the setting, the
+        value and the remedy.
+        """
         if isinstance(raw, Entries):
             return {name: self._section(name, raw.by_name[name]) for name in raw.by_name}
         if raw is None or (isinstance(raw, str) and raw.strip().lower() in ("", "none")):
@@ -128,7 +136,7 @@ class Option:
         return build(self.kind, values)
 
     def _render_section(self, section: object) -> str:
-        """The values of a section that differ from the defaults."""
+        """Format the values of a section that differ from the defaults, in one line."""
         shown: list[str] = []
         for option in self.inner:
             value = section
@@ -139,7 +147,7 @@ class Option:
         return " ".join(shown)
 
     def render(self, value: object) -> str:
-        """`value` as one line of text. For secrets, only their number."""
+        """Format `value` as one line of text. For secrets, show only how many there are."""
         if value is None:
             return "none"
         if self.inner:
@@ -164,7 +172,7 @@ class Option:
 
 
 def options_of(settings: type) -> tuple[Option, ...]:
-    """Every option of a settings class, including those of its sections (nested dataclasses), in order."""
+    """Return every option of a settings class, in order, including those of its nested settings classes."""
     found: list[Option] = []
     hints = typing.get_type_hints(settings, include_extras=True)
     docs = _field_docs(settings)
@@ -183,8 +191,8 @@ def options_of(settings: type) -> tuple[Option, ...]:
 
 
 def build(kind: type, values: Mapping[str, object]) -> typing.Any:
-    """Build an instance of a settings class from `values` (by option path), including its
-    sections.
+    """Make an instance of a settings class, with its nested settings classes, from `values` by option
+    path.
     """
     hints = typing.get_type_hints(kind, include_extras=True)
     arguments = {path: value for path, value in values.items() if "." not in path}
@@ -197,7 +205,7 @@ def build(kind: type, values: Mapping[str, object]) -> typing.Any:
 
 
 def _section_kind(hint: object) -> type | None:
-    """The settings class of one section if `hint` is a mapping of sections by name; else None."""
+    """Return the settings class of one section if the type `hint` maps names to sections. None otherwise."""
     if typing.get_origin(hint) is not MAPPING:
         return None
     kind = typing.get_args(hint)[1]
@@ -219,12 +227,16 @@ def _without_none(hint: object) -> tuple[object, bool]:
         return hint, False
     members = [member for member in typing.get_args(hint) if member is not type(None)]
     if len(members) != 1:
-        raise TypeError(f"{hint} is a union; a setting has one type, and None at most")
+        raise TypeError(
+            f"the type {hint} is a union; a setting must have a single type, or a single type and None"
+        )
     return members[0], True
 
 
 def _field_docs(settings: type) -> dict[str, str]:
-    """Maps each field to the docstring below it, on one line. Empty if the source code is not available."""
+    """Maps each field of a settings class to its docstring, on one line. Empty if the source code is not
+    available.
+    """
     docs: dict[str, str] = {}
     for statement, below in itertools.pairwise(_classes(settings.__module__).get(settings.__qualname__, [])):
         match statement, below:
@@ -237,10 +249,10 @@ def _field_docs(settings: type) -> dict[str, str]:
 
 @functools.cache
 def _classes(module: str) -> dict[str, list[ast.stmt]]:
-    """Maps each class to its body, of the module's top level.
+    """Maps each class at the top level of a module to the statements in its body.
 
-    The module is parsed as a whole. `inspect.getsource` would tokenize each class in Python, which takes
-    a tenth of the time that `oneseek --help` may take.
+    The module is parsed as a whole: `inspect.getsource` tokenizes each class in Python, which would take a
+    tenth of the time that `oneseek --help` may take.
     """
     try:
         source = inspect.getsource(sys.modules[module])

@@ -1,4 +1,4 @@
-"""Sections of the settings: what runs a base, which adapter answers, and when a rollout ends."""
+"""Sections of the settings: engine, routing of requests to adapters, and rollout of new versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.config.limits import DAY
 from server.config.values import SettingsError, within
 
 WITHOUT_OPTIONS = frozenset({"embedded"})
-"""Engines that take no entries in `engine.options`."""
+"""Engines for which the setting `engine.options` must be empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,9 @@ class RoutingOptions:
     default: str | None = None
     """Alias of an adapter, or `base`, that answers if nothing else decides. Default: see routing.md."""
     languages: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Language code to adapter alias, such as sv=oneseek-7b-zero-sv. Overrides what adapters declare."""
+    """Language code to adapter alias, such as sv=oneseek-7b-zero-sv. Overrides the languages that adapters
+    record.
+    """
     weights: Mapping[str, str] = field(default_factory=dict[str, str])
     """Prior weight of each language code, such as sv=3,en=1. Default: 1 each."""
     sure: float | None = None
@@ -46,11 +48,13 @@ class RoutingOptions:
     other_prior: float | None = None
     """Prior probability (0.01 to 0.99) that a text is in a language without an adapter. Default: 0.43."""
     stay: float | None = None
-    """Probability (up to 0.999) that a user's next turn is in the same language. Default: 0.9."""
+    """Probability (up to 0.999) that a user's next message is in the same language. Default: 0.9."""
     history: int | None = None
-    """Number of user turns to read (1 to 50), including the latest. Default: 6."""
+    """Number of user messages in a conversation that routing reads (1 to 50), including the latest. Default:
+    6.
+    """
     hint: float | None = None
-    """Factor (1 to 10) by which Accept-Language raises its first known language. Default: 1.5."""
+    """Factor (1 to 10) for the probability of the first known language in Accept-Language. Default: 1.5."""
     topics: bool = True
     """Route a question to an adapter with similar example questions, if any adapter has examples."""
 
@@ -66,10 +70,15 @@ class RoutingOptions:
             self.weight(code)
         for code in self.languages:
             if not re.fullmatch(r"[a-z]{2,3}", code):
-                raise SettingsError("routing.languages", f"{code!r} is not a language code such as 'sv'")
+                raise SettingsError(
+                    "routing.languages",
+                    f"{code!r} is not a language code; use two or three lower-case letters, such as 'sv'",
+                )
 
     def weight(self, code: str) -> float:
-        """Prior weight of a language, relative to the others. Raises `SettingsError`."""
+        """Prior weight of a language, relative to the other languages. Raises `SettingsError` if it is
+        invalid.
+        """
         text = self.weights.get(code, "1")
         try:
             weight = parse_number(text)
@@ -81,7 +90,9 @@ class RoutingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutOptions:
-    """The `rollout:` section: how to judge a canary or a shadow against the active version."""
+    """The `rollout:` section: how to compare a canary or a shadow with the active version, and when to end
+    it.
+    """
 
     automatic: bool = True
     """End a canary or shadow that does worse than the active version. `false` only measures it."""
@@ -90,9 +101,9 @@ class RolloutOptions:
     error_margin: float = 0.02
     """How far a canary's failure rate may exceed the active version's; 0.02 is 2 percentage points."""
     latency_ratio: float = 2.0
-    """How many times slower than the active version a canary's median first token and token gap may be."""
+    """Maximum ratio of a canary's median times (first token, token gap) to those of the active version."""
     window_seconds: float = 600.0
-    """Length in seconds of the window of answers to compare."""
+    """Length in seconds of the time window whose answers are compared."""
 
     def __post_init__(self) -> None:
         within("rollout.min_requests", self.min_requests, 1, 4096)

@@ -1,7 +1,7 @@
-"""Every setting of the server, and how one is found: flags > environment > oneseek.yaml > defaults.
+"""All settings of the server, and how a value is found: flags > environment > oneseek.yaml > defaults.
 
-The environment comes from `server.config.environment`. A setting is declared here once; the command line, the
-environment, the file, `oneseek config` and the help are all made from these fields.
+Environment variables come from `server.config.environment`. A setting is declared here once: the command
+line, the environment, the file, `oneseek config` and the help are all generated from these fields.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from server.config.values import Entries, Raw, SettingsError, Size, Tables, clos
 PREFIX = "ONESEEK_"
 CONFIG_FILE = "oneseek.yaml"
 DEFAULT_ROOT = "lora_adapters"
-"""Default folder to search for adapters; it may be missing."""
+"""Default folder in which adapters are searched. It may be missing."""
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 
 BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,255}")
-"""Pattern of a base's public name. It excludes `:`, `@` and `=`, which have a meaning in `model`."""
+"""Pattern of a base's public name. It excludes `:`, `@` and `=`, which have a meaning in a request's field
+`model`.
+"""
 _KUBERNETES_LINK = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 
 
@@ -59,7 +61,7 @@ class Settings:
     )
     """Several bases by name, instead of base_model. In the file, each can have its own settings."""
     default_base: str | None = None
-    """Base that answers if a request names no other. Default: the first one listed under bases."""
+    """Base for requests that do not name one. Default: the first one listed under bases."""
     max_loaded_bases: int | None = None
     """Maximum number of bases in memory, including those that are always loaded. Default: all."""
     base_idle_seconds: float = 300.0
@@ -75,19 +77,25 @@ class Settings:
     device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] = "cpu"
     """Device of the embedded engine. auto picks the best one that passes its self-test, else the CPU."""
     dtype: Literal["auto", "fp16", "fp32"] = "auto"
-    """Number format of the embedded engine. auto: fp16 on a device, fp32 on the CPU (its only one)."""
+    """Number format of the embedded engine. auto: fp16 on a GPU or NPU, fp32 on the CPU, which has no
+    other.
+    """
     prefill_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Number format for prompts on the CPU. bf16 is faster on CPUs with AMX; it needs oneseek[openvino]."""
+    """Number format for prefill on the CPU. bf16 is faster on CPUs with AMX; it needs oneseek[openvino]."""
     quantize: Literal["none", "int8", "int4"] = "none"
     """Quantization of the base's weights in the embedded engine. none keeps float32."""
     threads: int | None = None
-    """Threads that the engine computes with. Default: one for each core."""
+    """Number of threads that the engine computes with. Default: one for each core."""
     max_num_seqs: int | None = None
     """Maximum number of requests in a batch. Default: 32 with embedded; with vllm, vLLM's default."""
     max_num_batched_tokens: int | None = None
-    """Maximum tokens in a step, prefill and decode together. Default: 512; with vllm, vLLM's default."""
+    """Maximum tokens in an engine step, prefill and decode together. Default: 512; with vllm, vLLM's
+    default.
+    """
     prefill_chunk: int | None = None
-    """Maximum prompt tokens of one request in a step. Default: max_num_batched_tokens alone decides."""
+    """Maximum prompt tokens of one request in an engine step. Default: limited by max_num_batched_tokens
+    only.
+    """
     max_model_len: int | None = None
     """Maximum context: tokens of prompt and answer together. Default: the base's own maximum."""
     kv_cache_memory: Size | None = None
@@ -95,29 +103,33 @@ class Settings:
     max_adapters: int | None = None
     """Adapter slots in the engine; other adapters load when requested. Default: 64; with vllm, up to 16."""
     max_cpu_adapters: int | None = None
-    """Maximum adapters in host memory, slots included. Default: max_adapters; with vllm, at least 64."""
+    """Maximum adapters in host memory, including the slots. Default: max_adapters; with vllm, at least 64."""
     max_lora_rank: int | None = None
-    """Largest LoRA rank that vLLM reserves room for. Default: that of the largest adapter at the start."""
+    """Largest LoRA rank that vLLM reserves room for. Default: the largest rank among the adapters at the
+    start.
+    """
     pinned_adapters: tuple[str, ...] = ()
     """Adapters to load first and never evict: an alias or alias@version each."""
     max_queue: int = 256
-    """Maximum number of waiting requests. Beyond it, clients get 429 with Retry-After."""
+    """Maximum number of waiting requests. If more arrive, they get 429 with Retry-After."""
     prefix_caching: bool = True
-    """Reuse the KV cache of a prompt's beginning, such as a conversation's earlier turns."""
+    """Reuse the KV cache of a prompt's beginning, such as a conversation's earlier messages."""
     max_body: Size = 4 * 1024 * 1024
     """Maximum size of a request's body."""
     max_bodies_memory: Size | None = None
     """Memory for the bodies of unanswered requests, beyond 64 KiB each. Default: 16 x max_body."""
     max_connections: int = 1000
-    """Maximum number of connections. Beyond it, clients get 503; health probes are still answered."""
+    """Maximum number of connections. If more arrive, they get 503; health probes are still answered."""
     default_max_tokens: int | None = None
-    """Answer length in tokens if a request sets none. Default: the rest of the context; completions: 16."""
+    """Answer length in tokens if a request sets none. Default: the rest of the context; /v1/completions:
+    16.
+    """
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] = "auto"
     """Format in which the base writes tool calls. auto reads it from the chat template."""
     strict_fields: bool = False
     """Refuse requests with unknown fields (400), instead of listing those in X-OneSeek-Ignored."""
     step_timeout: float | None = 120.0
-    """Seconds after which an unfinished step means that the engine hangs. `none` sets no limit."""
+    """Seconds after which an unfinished engine step means that the engine hangs. `none` sets no limit."""
     restart_engine: int = 0
     """Restarts of a dead or hung engine per hour. 0: do not restart it; the server exits with status 1."""
     request_timeout: float | None = None
@@ -131,9 +143,11 @@ class Settings:
     admin_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys with admin access (/admin, loading adapters) and API access. Default: no admin access."""
     metrics_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
-    """Keys that can read /metrics and nothing else. If api_keys are set, only these and admin_keys can."""
+    """Keys that can read only /metrics. If api_keys are set, only metrics_keys and admin_keys can read it."""
     allowed_hosts: tuple[str, ...] = ()
-    """Allowed Host headers, such as *.example.com. Default: on loopback only its own names, else any."""
+    """Allowed Host headers, such as *.example.com. Default: any, but only loopback names if host is
+    loopback.
+    """
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose X-Forwarded-For is trusted, such as 127.0.0.1."""
     cors_origins: tuple[str, ...] = ()
@@ -149,7 +163,7 @@ class Settings:
     require_provenance: bool = False
     """Serve only adapters that the ledger records. The server then needs a ledger that verifies."""
     ledger_public_key: Path | None = None
-    """PEM file of the ledger's public key, kept elsewhere. Default: the one beside the ledger."""
+    """PEM file with a copy of the ledger's public key. Default: the key in the ledger's own folder."""
     home: Path = field(default_factory=lambda: default_home(process_environment()))
     """Folder for OneSeek's state: registry, ledger, keys and built graphs."""
     follow_registry: float = 2.0
@@ -161,7 +175,7 @@ class Settings:
     log_requests: bool = True
     """Log a line for each request to standard output (at level info), without prompt and answer."""
     log_content: bool = False
-    """Log prompts and answers too."""
+    """Log prompts and answers too. Needs log_requests."""
     otel: bool = False
     """Export traces and metrics by OpenTelemetry; set it up by OTEL_* variables. Needs oneseek[otel]."""
     routing: RoutingOptions = field(default_factory=RoutingOptions)
@@ -169,7 +183,9 @@ class Settings:
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
     """How to judge a canary or a shadow against the active version."""
     external_models: Tables = field(default_factory=dict[str, str])
-    """OpenAI-compatible services to ask beside this server: NAME: {url, model, api_key_env, timeout}."""
+    """OpenAI-compatible services that requests can name as models: NAME: {url, model, api_key_env,
+    timeout}.
+    """
 
     def __post_init__(self) -> None:
         if not self.host.strip():
@@ -186,7 +202,7 @@ class Settings:
         most, held = self.max_adapters, self.max_cpu_adapters
         if held is not None and held < (most or 1):
             problem = f"{held} is below max_adapters ({most}), and adapters in slots count too"
-            raise SettingsError("max_cpu_adapters", f"{problem}; raise it, or leave it out")
+            raise SettingsError("max_cpu_adapters", f"{problem}; raise max_cpu_adapters, or leave it out")
         if any(not name.strip() for name in self.pinned_adapters):
             raise SettingsError("pinned_adapters", "an entry is empty; give an alias, or remove the entry")
         for name in self.served_model_name:
@@ -216,24 +232,24 @@ class Settings:
                     problem = "a key is empty, or holds a space or a non-ASCII character; replace it"
                     raise SettingsError(name, problem)
                 if key.lower() == "none":
-                    raise SettingsError(name, "'none' is not a key; for no keys, leave the setting out")
+                    raise SettingsError(name, "'none' is not a key; to use no keys, leave the setting out")
                 if seen.setdefault(key, name) != name:
                     problem = f"a key is also in {seen[key]}; use a different key for each of the two"
                     raise SettingsError(name, problem)
 
     @property
     def external(self) -> Mapping[str, ExternalModelOptions]:
-        """The parsed services of `external_models`, by lower-case name."""
+        """The external services, parsed from the setting `external_models`, by name in lower case."""
         return parse_external_models(self.external_models)
 
     @property
     def body_memory(self) -> int:
-        """Bytes that the bodies of all unanswered requests may hold together."""
+        """Maximum total size in bytes of the bodies of all unanswered requests."""
         return self.max_bodies_memory or 16 * self.max_body
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings to show an operator before the server starts: risky or useless settings."""
+        """Warnings about risky or useless settings, to show before the server starts."""
         found = [
             f"adapter_roots: {root} does not exist; create the folder, or correct the path"
             for root in self.adapter_roots
@@ -253,12 +269,14 @@ class Settings:
 
 
 OPTIONS: tuple[Option, ...] = options_of(Settings)
-"""Every setting, in order: the schema behind flags, environment, file and help."""
+"""All settings, in order. Flags, environment variables, keys of the file and help are made from these
+options.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSettings:
-    """Settings, together with the origin of each value."""
+    """The settings, with the origin of each value: flag, environment, file or default."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -267,14 +285,14 @@ class ResolvedSettings:
     """
 
     def value(self, option: Option) -> object:
-        """The resolved value of `option`."""
+        """Return the value of the setting `option`."""
         value: object = self.settings
         for name in option.path.split("."):
             value = getattr(value, name)
         return value
 
     def located(self, error: SettingsError) -> SettingsError:
-        """`error` with the setting's public name and the origin of its value."""
+        """Return `error` with the setting's public name and the origin of its value added."""
         return _located(error, self.origins)
 
 
@@ -285,10 +303,12 @@ def resolve_settings(
     config: Path | None = None,
     platform: str = sys.platform,
 ) -> ResolvedSettings:
-    """Settings from `flags` (by option path), the environment, the file and the defaults, in this order.
+    """Return the settings from `flags` (by option path), environment, file and defaults, in this order of
+    precedence.
 
-    The file is `config`, else what `ONESEEK_CONFIG` names, else `oneseek.yaml` in the working directory if
-    it is there. Raises `SettingsError` for an unknown name on any surface and for a value that does not fit.
+    The file is `config`, else the one that `ONESEEK_CONFIG` names, else `oneseek.yaml` in the working
+    directory if it exists. Raises `SettingsError` for an unknown flag, variable or key, and for an invalid
+    value.
     """
     environ = process_environment() if environ is None else environ
     layers = [_file_values(config, environ), _environment_values(environ), _flag_values(flags or {})]

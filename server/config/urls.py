@@ -1,4 +1,4 @@
-"""Check the URLs in the settings: pinned adapters, and prefixes that clients may load from."""
+"""Check the URLs in the settings: URLs of adapters, and URL prefixes from which clients may load adapters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from server.config.values import SettingsError
 
 
 def check_urls(adapters: Sequence[str], prefixes: Sequence[str]) -> None:
-    """Raise `SettingsError`, which names an entry by its number, since a URL may hold a secret."""
+    """Raise `SettingsError` for an invalid URL. The error names the entry by its number, since a URL may hold
+    a secret.
+    """
     for number, entry in enumerate(adapters, 1):
         if names_url(entry):
             try:

@@ -1,4 +1,4 @@
-"""Parse text into values by a setting's type, and describe what is wrong with text that does not fit."""
+"""Parse text into a setting's value by its type, and say what is wrong with text that does not fit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Annotated, Literal, TypeAlias
 from adapters.numerals import parse_integer, parse_number
 
 Raw: TypeAlias = str | Sequence[str] | Mapping[str, str] | None
-"""A value before parsing: text, a list or mapping of texts, or None for an explicit `null`."""
+"""A setting's value before parsing: text, a list or mapping of texts, or None for an explicit `null`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A value before parsing, with its origin, such as `oneseek.yaml:3`."""
+    """A setting's value before parsing, with its origin, such as `oneseek.yaml:3`."""
 
     raw: Raw
     origin: str
@@ -29,18 +29,20 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Sections by name, such as the bases: name → option path → value before parsing."""
+    """Named sections of the settings before parsing, such as the bases: name → option path → value."""
 
     by_name: Mapping[str, Mapping[str, Located]]
 
 
 SIZE = "size"
 Size = Annotated[int, SIZE]
-"""A number of bytes, written as a number or as `512MiB`, `2GB`…"""
+"""Type of settings that are a number of bytes, written as a number or as `512MiB`, `2GB`…"""
 
 TABLES = "tables"
 Tables = Annotated[Mapping[str, str], TABLES]
-"""Sections by name, each as JSON text. A mapping of mappings in the file, a JSON object elsewhere."""
+"""Type of settings that hold named sections, each as JSON text. The file has a mapping of mappings, a flag a
+JSON object.
+"""
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY_UNITS = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
@@ -59,7 +61,9 @@ _BOOLEANS = {
 
 
 class SettingsError(ValueError):
-    """A setting is unknown or its value is invalid. The message names it, the problem and the remedy."""
+    """A setting is unknown or its value is invalid. The message names the setting, the problem and the
+    remedy.
+    """
 
     def __init__(self, name: str, problem: str, origin: str | None = None) -> None:
         super().__init__(name, problem, origin)
@@ -73,7 +77,7 @@ class SettingsError(ValueError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'port'?`, or the empty string if no known name is similar."""
+    """Return a hint such as `; did you mean 'port'?`. Empty if no known name is similar."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
@@ -89,7 +93,7 @@ def parse_size(text: str) -> int:
 
 
 def render_size(size: int) -> str:
-    """`size` in the largest binary unit that divides it."""
+    """Format a number of bytes in the largest binary unit that divides it."""
     for name, unit in reversed(_BINARY_UNITS.items()):
         if size and size % unit == 0:
             return f"{size // unit}{name.capitalize()}B"
@@ -97,12 +101,14 @@ def render_size(size: int) -> str:
 
 
 def parse_value(hint: object, raw: Raw) -> object:
-    """Parse `raw` as the type `hint`. Raises `ValueError` with a message such as "is not a number"."""
+    """Parse `raw` as a value of the type `hint`. Raises `ValueError` with a message such as "is not a
+    number".
+    """
     return _parser(hint)(raw)
 
 
 def format_raw(raw: Raw) -> str:
-    """`raw` in the form that error messages quote."""
+    """Format an unparsed value as error messages quote it."""
     if isinstance(raw, Mapping):
         return repr(dict(raw))
     return repr(raw if raw is None or isinstance(raw, str) else list(raw))
@@ -192,7 +198,7 @@ _PARSERS: dict[object, Callable[[Raw], object]] = {
 
 
 def within(name: str, value: float | None, least: float, most: float | None) -> None:
-    """Raise `SettingsError` unless `value` is None or within `least` and `most`, both included."""
+    """Raise `SettingsError` if `value` is below `least` or above `most`. None is always accepted."""
     if value is None or (value >= least and (most is None or value <= most)):
         return
     wanted = f"at least {least}" if most is None else f"from {least} to {most}"
@@ -200,7 +206,7 @@ def within(name: str, value: float | None, least: float, most: float | None) -> 
 
 
 def check_flag(flag: str, value: str | None, check: Callable[[str], str]) -> str | None:
-    """The result of `check(value)`. Turns its `ValueError` into a `SettingsError` that names the flag."""
+    """Return `check(value)`. Turns its `ValueError` into a `SettingsError` that names the flag."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The version of OneSeek for `oneseek --version` and logs."""
+"""OneSeek's version, for `oneseek --version` and log lines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["oneseek_version", "version_line"]
 
 
 def version_line() -> str:
-    """The version, with the commit if the code runs from a checkout: `0.2.0 (commit 5c0ffee…)`."""
+    """OneSeek's version. If the code runs from a checkout, with the commit: `0.2.0 (commit 5c0ffee…)`."""
     found = commit()
     return oneseek_version() if found is None else f"{oneseek_version()} (commit {found})"

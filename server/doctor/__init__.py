@@ -1,1 +1,3 @@
-"""Checks for what would keep a server from starting or serving well; `cli` imports it."""
+"""The checks of `oneseek doctor`: what would keep a server from starting or serving well. `cli` imports this
+package.
+"""

@@ -1,4 +1,4 @@
-"""Checks who can reach the server and its files: the address, the keys, and what other users can read or
+"""Check who can reach the server and its files: the address, the keys, and what other users can read or
 change.
 """
 
@@ -43,7 +43,7 @@ def check_port(subject: Subject) -> Iterator[Finding]:
 
 
 def listens(host: str, port: int) -> bool:
-    """True if a OneSeek server listens there."""
+    """True if a OneSeek server already listens on this host and port."""
     if not port:
         return False
     place = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
@@ -56,7 +56,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def check_keys(subject: Subject) -> Iterator[Finding]:
-    """Check that access needs a key, and that no key is easy to guess."""
+    """Check that using the server requires a key, and that no key is easy to guess."""
     settings = subject.settings
     problems: list[Finding] = []
     if not settings.api_keys and not is_loopback(settings.host):
@@ -95,7 +95,7 @@ def check_files(subject: Subject) -> Iterator[Finding]:
 
 
 def _secret_settings(subject: Subject) -> Iterator[Finding]:
-    """The settings file, if it holds keys."""
+    """Check that other users cannot read the settings file, if it holds keys."""
     origins = [subject.resolved.origins.get(one.path, "") for one in OPTIONS if one.secret]
     if any(origin.startswith(f"{subject.file.name}:") for origin in origins):
         yield from _readable(subject.root / subject.file)

@@ -1,4 +1,4 @@
-"""Checks of ONNX Runtime and its providers, and whether the chosen bases fit into memory."""
+"""Check ONNX Runtime and its execution providers, and whether the chosen bases fit into memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Found = tuple[BaseSettings, FoundBase]
 
 
 def check_providers(subject: Subject) -> Iterator[Finding]:
-    """Check that exactly one ONNX Runtime is installed and that the chosen device starts."""
+    """Check that exactly one ONNX Runtime package is installed and that the chosen device starts."""
     settings = default_settings(subject.settings)
     flavours = find_installed()
     try:
@@ -97,7 +97,7 @@ def _embedded(subject: Subject, found: Sequence[Found]) -> Iterator[Finding]:
 
 
 def _memory(subject: Subject, found: Sequence[Found]) -> Iterator[Finding]:
-    """Compare the bases with the memory, as a server does at its start. Adapters are not counted."""
+    """Check that the bases fit into memory, as a server does at its start. Adapters are not counted."""
     lines: list[str] = []
     try:
         if len(found) == 1:
@@ -139,7 +139,7 @@ def _planned(own: BaseSettings, base: FoundBase) -> PlannedBase:
 
 
 def _room(subject: Subject, found: Sequence[Found]) -> Iterator[Finding]:
-    """Check the disk space for the graphs, which are as large as the weights."""
+    """Check that the disk has room for the embedded engine's graphs, which are as large as the weights."""
     home = subject.settings.home
     free = shutil.disk_usage(existing(home)).free
     size = sum(path.stat().st_size for _, base in found for path in weight_files(base.path))
@@ -154,7 +154,9 @@ def _room(subject: Subject, found: Sequence[Found]) -> Iterator[Finding]:
 
 
 def _vllm(found: Sequence[Found]) -> Iterator[Finding]:
-    """Compare the weights with the GPU's memory. vLLM itself reports its other needs."""
+    """Check that each base's weights fit into the memory of the GPUs that vLLM may use. vLLM itself needs
+    more.
+    """
     driver = read_driver() if found else None
     if driver is None or not driver.gpus:
         return
@@ -172,12 +174,12 @@ def _vllm(found: Sequence[Found]) -> Iterator[Finding]:
 
 
 def existing(path: Path) -> Path:
-    """`path`, or its nearest existing parent folder."""
+    """Return `path`, or its nearest parent folder that exists."""
     path = path.absolute()
     return next((one for one in (path, *path.parents) if one.exists()), path)
 
 
 def _divided(text: str) -> tuple[str, str]:
-    """Split an error's message into problem and remedy at the last semicolon."""
+    """Split an error message at its last semicolon into problem and remedy."""
     message, mark, remedy = text.rpartition("; ")
     return (message, remedy[:1].upper() + remedy[1:]) if mark else (text, "See docs/bases.md")

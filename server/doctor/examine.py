@@ -1,4 +1,4 @@
-"""Runs every check of `oneseek doctor`. If a check raises an error, that is reported as a finding."""
+"""Run every check of `oneseek doctor`. If a check itself raises an error, report that as a finding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ DoctorCheck = Callable[[Subject], Iterator[Finding]]
 
 
 def check_settings(subject: Subject) -> Iterator[Finding]:
-    """Check that the settings are valid, and report the warnings of a start."""
+    """Check that the settings are valid, and report the warnings about them that a server shows at its
+    start.
+    """
     if subject.error is not None:
         where = f" ({subject.error.origin})" if subject.error.origin else ""
         yield fault(
@@ -50,11 +52,11 @@ CHECKS: tuple[tuple[str, DoctorCheck], ...] = (
     ("files", check_files),
     ("telemetry", check_telemetry),
 )
-"""(name, check) in the order of the report."""
+"""Each check's name and function, in the order of the report."""
 
 
 def examine(subject: Subject) -> Iterator[Finding]:
-    """Run all checks, and yield each finding at once."""
+    """Run all checks. Yields each finding as soon as it is made."""
     for name, check in CHECKS:
         try:
             yield from check(subject)

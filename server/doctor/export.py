@@ -1,4 +1,4 @@
-"""Checks that telemetry can be exported, if it is enabled."""
+"""Check that telemetry can be exported, if it is enabled in the settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONNECT_SECONDS = 1.0
 
 
 def check_telemetry(subject: Subject) -> Iterator[Finding]:
-    """Check OpenTelemetry's packages, variables and collector, if `otel` is on."""
+    """Check OpenTelemetry's packages, variables and collector, if the setting `otel` is on."""
     if not subject.settings.otel:
         yield ok("telemetry", "otel is off: nothing is exported")
         return

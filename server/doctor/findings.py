@@ -1,4 +1,4 @@
-"""The findings of a check, each with a remedy."""
+"""The findings of `oneseek doctor`: the result of a check, with a remedy if something is wrong."""
 
 from __future__ import annotations
 
@@ -9,44 +9,46 @@ from typing import Literal
 from adapters.errors import FileRefusedError
 
 Severity = Literal["ok", "warning", "fault"]
-"""`ok`, `warning` (it works, but look at it) or `fault` (something does not work)."""
+"""How serious a finding is: `ok`, `warning` (it works, but look at it) or `fault` (something does not
+work).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check."""
+    """One result of a check of `oneseek doctor`."""
 
     check: str
     """Name of the check, such as `ledger`."""
     severity: Severity
     message: str
     remedy: str | None = None
-    """The remedy: what the user should do. None if nothing is wrong."""
+    """What the user should do. None if nothing is wrong."""
 
 
 def ok(check: str, message: str) -> Finding:
-    """A finding without a problem."""
+    """Return a finding that everything is right."""
     return Finding(check, "ok", message)
 
 
 def warning(check: str, message: str, remedy: str) -> Finding:
-    """A finding that works but needs attention."""
+    """Return a finding that something works, but needs attention."""
     return Finding(check, "warning", message, remedy)
 
 
 def fault(check: str, message: str, remedy: str) -> Finding:
-    """A finding that something does not work."""
+    """Return a finding that something does not work."""
     return Finding(check, "fault", message, remedy)
 
 
 def refused(check: str, error: FileRefusedError) -> Finding:
-    """The fault for a file that cannot be used."""
+    """Return the fault for a file that cannot be used, from the error about it."""
     field = f" {error.field}:" if error.field else ""
     return fault(check, f"{error.path}:{field} {error.reason}", error.remedy.rstrip("."))
 
 
 def worst(findings: Iterable[Finding]) -> Severity:
-    """The highest severity among `findings`."""
+    """Return the highest severity among `findings`."""
     found = {one.severity for one in findings}
     return "fault" if "fault" in found else "warning" if "warning" in found else "ok"
 

@@ -1,4 +1,4 @@
-"""NVIDIA's GPUs and their driver, from its library NVML. Opens no CUDA context."""
+"""Read the machine's NVIDIA GPUs and their driver from NVIDIA's library NVML. Opens no CUDA context."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from server.engines.suitability import count_gpus
 LIBRARY = "libnvidia-ml.so.1"
 DEVICES = Path("/dev")
 _TEXT = 96
-"""Buffer size in bytes for a name or version; NVML's own limits are 96 and 80."""
+"""Buffer size in bytes for the text of a GPU's name or a driver's version. NVML's own limits are 96 and
+80.
+"""
 
 
 class _Memory(ctypes.Structure):
@@ -35,14 +37,16 @@ class NvidiaGpu:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """NVIDIA's driver and the GPUs that it sees."""
+    """NVIDIA's driver, with the GPUs that it sees."""
 
     version: str
     gpus: tuple[NvidiaGpu, ...]
 
 
 def read_driver(library: Any = None) -> Driver | None:
-    """Driver and GPUs from NVML; None without a driver. Tests pass a stand-in as `library`."""
+    """Return the driver and its GPUs, read by NVML. None if there is no driver. Tests pass a fake NVML as
+    `library`.
+    """
     try:
         nvml: Any = ctypes.CDLL(LIBRARY) if library is None else library
     except OSError:

@@ -1,4 +1,4 @@
-"""The machine and its Python: versions, packages, memory, the clock, and the system's limits."""
+"""Check the machine and its Python: versions, packages, memory, the clock, and the system's limits."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from server.doctor.findings import Finding, either, fault, ok, warning
 from server.doctor.subject import Subject
 
 RELEASED = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-"""Date of this release; a clock before it is wrong."""
+"""Unix time of this release. A clock that shows an earlier time is wrong."""
 AHEAD_SECONDS = 300.0
-"""Seconds that the ledger's last entry may be in the future."""
+"""Number of seconds that the ledger's last entry may lie in the future before the clock counts as wrong."""
 LEAST_THREADS = 64
-"""Threads and processes to allow besides compute threads: Python's, ONNX Runtime's, child processes."""
+"""Number of threads and processes that a server needs besides compute threads, such as ONNX Runtime's."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_python(_subject: Subject) -> Iterator[Finding]:
-    """Report the release, the interpreter and the system."""
+    """Report the OneSeek release, the Python interpreter and the operating system."""
     bits = 64 if sys.maxsize > 2**32 else 32
     python = f"{platform.python_implementation()} {platform.python_version()}, {bits} bits"
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
@@ -50,7 +50,7 @@ def check_packages(_subject: Subject) -> Iterator[Finding]:
 
 
 def required() -> list[str]:
-    """The distributions that OneSeek requires on this platform, without extras."""
+    """Return the names of the packages that OneSeek requires on this platform, without extras."""
     try:
         lines = importlib.metadata.requires("oneseek") or []
     except importlib.metadata.PackageNotFoundError:  # run from a folder
@@ -76,7 +76,7 @@ def _installed(name: str) -> bool:
 
 
 def check_clock(subject: Subject) -> Iterator[Finding]:
-    """Check that the clock is plausible. Certificates, signatures and logs depend on it."""
+    """Check that the machine's clock is plausible. Certificates, signatures and logs depend on it."""
     now = time.time()
     shown = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     remedy = "Set the clock, or enable time synchronization (on Linux: timedatectl set-ntp true)"
@@ -94,7 +94,9 @@ def check_clock(subject: Subject) -> Iterator[Finding]:
 
 
 def _last_entry(folder: Path) -> float | None:
-    """When the last entry of the ledger was written, in Unix time; None if it cannot be read."""
+    """Return the time of the ledger's last entry, in Unix time. None if there is none or it cannot be
+    read.
+    """
     if not (folder / LEDGER_FILE).is_file():
         return None
     last: str | None = None
@@ -107,7 +109,7 @@ def _last_entry(folder: Path) -> float | None:
 
 
 def check_limits(subject: Subject) -> Iterator[Finding]:
-    """Check the open files, threads and processor time that the system allows this user."""
+    """Check that the system allows this user enough open files, threads and processors."""
     problems = [*_files(subject), *_processes(subject), *_threads(subject)]
     yield from either(
         problems, ok("limits", "the limits of open files, processes and threads are high enough")
@@ -172,7 +174,7 @@ def _threads(subject: Subject) -> Iterator[Finding]:
 
 
 def usable_cores(root: Path = CGROUP) -> float:
-    """Number of processors that this process may use, including a container's quota."""
+    """Return the number of processors that this process may use, within a container's quota."""
     affinity: float = os.cpu_count() or 1
     if sys.platform == "linux":
         affinity = len(os.sched_getaffinity(0))
@@ -181,7 +183,7 @@ def usable_cores(root: Path = CGROUP) -> float:
 
 
 def _number(text: str) -> int | None:
-    """`text` as a number; None for `max` (no limit) and for anything else."""
+    """Parse a number from a cgroup's file. None for `max` (no limit) and for anything else."""
     try:
         return parse_integer(text)
     except ValueError:

@@ -1,4 +1,6 @@
-"""The folder of a server's state: its format, the registry and the ledger. Takes no lock, writes nothing."""
+"""Check the folder of a server's state: its format, the registry and the ledger. Takes no lock and writes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ from server.doctor.findings import Finding, either, fault, ok, refused, warning
 from server.doctor.subject import Subject
 
 AGAIN_SECONDS = 0.2
-"""Seconds to wait before reading again a ledger that another process may be writing to."""
+"""Number of seconds to wait before reading the ledger again, since another process may be writing to it."""
 _VERIFY = "To check all files, run: oneseek adapters verify"
 
 
 def check_home_folder(subject: Subject) -> Iterator[Finding]:
-    """Check that the home exists, is writable, and has a format that this release supports."""
+    """Check that OneSeek's home folder exists, is writable, and has a format that this release supports."""
     home = subject.settings.home
     if not home.exists():
         parent = existing(home)
@@ -50,7 +52,7 @@ def check_home_folder(subject: Subject) -> Iterator[Finding]:
 
 
 def check_registry(subject: Subject) -> Iterator[Finding]:
-    """Check that each alias's active version exists. Weights are not read."""
+    """Check that the active version of each alias exists and is complete. Does not read weights."""
     registry = subject.settings.home / "registry"
     if not registry.is_dir():
         yield ok("registry", "no adapter has been added yet")
@@ -90,7 +92,7 @@ def _version(entry: VersionFolder, *, active: bool) -> Iterator[Finding]:
 
 
 def check_ledger(subject: Subject) -> Iterator[Finding]:
-    """Check that the ledger verifies."""
+    """Check that the ledger's hashes and signatures are valid."""
     folder, settings = subject.settings.home / "ledger", subject.settings
     try:
         trusted = PublicKey.read(settings.ledger_public_key) if settings.ledger_public_key else None

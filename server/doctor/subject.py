@@ -1,4 +1,4 @@
-"""The installation to examine: the settings and the environment that a server would start with."""
+"""What `oneseek doctor` examines: the settings and the environment that a server would start with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ class Subject:
 
     resolved: ResolvedSettings
     error: SettingsError | None
-    """Why the settings are invalid; `resolved` then holds the defaults."""
+    """The error if the settings are invalid; `resolved` then holds the default settings. None if they are
+    valid.
+    """
     environ: Mapping[str, str]
     root: Path
     """Working directory of the installation."""
@@ -25,5 +27,5 @@ class Subject:
 
     @property
     def settings(self) -> Settings:
-        """The settings that a server of this installation would start with."""
+        """The settings that a server would start with here."""
         return self.resolved.settings

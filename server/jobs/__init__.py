@@ -1,3 +1,3 @@
-"""Long jobs behind the verbs (training, pretraining, distillation, evaluation), without flags; `cli` imports
-them.
+"""The long jobs behind the verbs of the command line: training, pre-training, distillation and evaluation,
+without their flags. `cli` imports this package.
 """

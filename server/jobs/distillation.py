@@ -1,4 +1,4 @@
-"""Runs a distillation for the command line, and passes its data to training."""
+"""Run a distillation for the command line, and train an adapter on its data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def run_distillation(
     no_train: bool,
     json: bool,
 ) -> int:
-    """Run a distillation. Returns the exit code: 0 if done, 1 for too few examples, 130 if interrupted."""
+    """Run a distillation. Returns the exit code: 0 if it is done, 1 if it made too few examples, 130 if
+    interrupted.
+    """
     settings = settings_of(student)
     check_request(student, training.language, settings, made=True)
     check_files("seeds", list(map(expand_home, source.seeds)))
@@ -74,7 +76,7 @@ def run_distillation(
 
 
 def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: DistillOptions) -> Teacher:
-    """The model for `role` (teacher or judge): one of a server, or one in a folder."""
+    """Return the model that is the teacher or the judge: either a server's model, or a model in a folder."""
     option, asked = role, str(source.judge)
     if role == "teacher":
         option, asked = teacher_named(source) or (role, "")
@@ -115,7 +117,7 @@ def _task(
 
 
 def _origin(made: DistillResult, options: DistillOptions) -> Origin:
-    """The description of the training data for the student's card and ledger entry."""
+    """Describe where the training data comes from, for the student adapter's model card and ledger entry."""
     dropped = {f"dropped_{_word(name)}": float(count) for name, count in made.answers.dropped.items()}
     asked = dict(made.asked)
     sources = {"seeds": str(asked["seeds"]), "teacher": made.teacher_digest}
@@ -156,7 +158,7 @@ def _result_to_json(made: DistillResult) -> dict[str, Any]:
 
 
 def _print_data(made: DistillResult, *, json: bool) -> int:
-    """The line that says what was made, or how far an interrupted run came."""
+    """Print what was made, in one line. Returns the exit code: 1 if there are too few examples."""
     dropped = ", ".join(f"{name} {count}" for name, count in made.answers.dropped.most_common()) or "none"
     counted = (
         f"{len(made.examples)} examples of {made.answers.asked} answers in {made.data} (dropped: {dropped})"

@@ -31,7 +31,7 @@ from server.jobs.languages import language_of_text
 from server.live.catalogue import open_catalogues, open_ledger
 
 LONGEST = 96
-"""Maximum tokens of an answer; a longer one counts as cut off."""
+"""Maximum number of tokens of an answer. A longer answer counts as cut off."""
 _AT_ONCE = 8
 
 
@@ -63,7 +63,9 @@ def evaluate_adapters(
 
 
 def _check_served(settings: Settings, adapters: Sequence[str]) -> None:
-    """Raise `SettingsError` for a name that is not served, before an engine is started."""
+    """Raise `SettingsError` for the name of an adapter that is not served. Called before an engine is
+    started.
+    """
     served = [catalogue.served for catalogue in open_catalogues(settings)]
     names = [
         name for one in served for name in (*one.aliases(), *(each.full_name for each in one.adapters()))
@@ -72,11 +74,12 @@ def _check_served(settings: Settings, adapters: Sequence[str]) -> None:
 
 
 def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]:
-    """Maps each language code to questions in that language."""
+    """Maps each language code to evaluation questions in that language."""
     if file is not None:
         if len(spoken) != 1:
             raise SettingsError(
-                "questions", "holds questions in one language; name that with --language, such as fr"
+                "questions",
+                "the file holds questions in one language; name that language with --language, such as fr",
             )
         try:
             return {spoken[0].lower(): read_questions(file)}
@@ -151,11 +154,11 @@ def _evaluate(
 
 
 def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> dict[str, str]:
-    """The adapters to evaluate, each with its base; only the base if there are none."""
+    """Maps each adapter to evaluate to its base. If the server has no adapters, its base alone."""
     served = {str(entry["id"]): entry.get("parent") for entry in models}
     bases = [name for name, parent in served.items() if parent is None and name != AUTOMATIC_MODEL]
     if not bases:
-        raise EndpointError("the server names no base model in /v1/models")
+        raise EndpointError("the server's /v1/models lists no base model, so there is nothing to evaluate")
     adapters = {name: str(parent) for name, parent in served.items() if parent is not None}
     _check_names(asked, list(adapters))
     wanted = list(asked) or [name for name in adapters if "@" not in name]
@@ -172,8 +175,8 @@ def _check_names(asked: Sequence[str], served: Sequence[str]) -> None:
 
 
 def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Maps each alias to the full name of its active version if the server reports it, so that no canary
-    answers instead.
+    """Maps each alias to the full name of its active version, if the server reports it. Asking by full name
+    keeps canaries from answering.
     """
     served = {str(entry["id"]) for entry in models}
     roots = {str(entry["id"]): str(entry.get("root")) for entry in models if entry.get("parent") is not None}
@@ -182,7 +185,7 @@ def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 @contextmanager
 def running_server(settings: Settings) -> Generator[ModelEndpoint]:
-    """Run a server with `settings` in this process, on a free loopback port, during the block."""
+    """Context manager that runs a server with `settings` in this process, on a free loopback port."""
     own = replace(settings, host="127.0.0.1", port=0, api_keys=(), request_timeout=None)
     app, _ = compose(own, Narrator(sys.stderr))
     sockets = bind(own.host, own.port)
@@ -195,7 +198,7 @@ def running_server(settings: Settings) -> Generator[ModelEndpoint]:
         while not server.started and thread.is_alive():
             time.sleep(0.02)
         if not server.started:
-            raise EndpointError("the engine did not start; see the log above")
+            raise EndpointError("the engine for the evaluation did not start; the log above says why")
         yield ModelEndpoint(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
     finally:
         server.should_exit = True

@@ -1,4 +1,4 @@
-"""Detect languages for training and evaluation, as the router does."""
+"""Detect the language of texts for training and evaluation, as the router does."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from adapters.evaluation.judge import LanguageOf
 from server.config.values import SettingsError
 
 _OFFERED = ("en", "sv")
-"""Languages that are always among the candidates."""
+"""Languages that the detector always considers, besides those that the caller names."""
 
 
 def language_of_text(codes: Iterable[str] = ()) -> LanguageOf:
-    """A function from a text to its language, `codes` among the candidates; None if it is undecided.
+    """Return a function that detects a text's language, `codes` being among the candidates. It returns None
+    if undecided.
 
     Raises `ValueError` for a code that routing cannot detect.
     """
@@ -37,7 +38,9 @@ def language_of_text(codes: Iterable[str] = ()) -> LanguageOf:
 
 
 def detector_for(language: str) -> LanguageOf:
-    """A detector as above for one language. Raises `SettingsError`, which names the option."""
+    """Return a function that detects a text's language, `language` being a candidate. Raises `SettingsError`
+    that names the option.
+    """
     try:
         return language_of_text([language])
     except ValueError as error:

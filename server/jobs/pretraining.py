@@ -1,4 +1,4 @@
-"""Runs a pre-training for the command line, in this process, and records it in the ledger."""
+"""Run a pre-training of a base for the command line, in this process, and record the base in the ledger."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -
 
 
 def _note(known: BaseRecord, job: PretrainJob, settings: Settings) -> None:
-    """Record the base in the ledger, exactly once even if an earlier run was killed before the rename."""
+    """Record the new base in the ledger, but only once, even if an earlier run was killed right after doing
+    so.
+    """
     ledger = open_ledger(settings)
     if ledger.knows(known.digest):
         return
@@ -123,7 +125,7 @@ def _print_interrupted(stopped: PretrainInterrupted) -> int:
 
 
 def _print_result(made: PretrainResult, asked: PretrainRequest, report: Path) -> None:
-    """Print where the loss curve is, and the line that says what was made."""
+    """Print the summary of a pre-training: what was made, and where the loss curve is."""
     metrics = made.metrics
     held = f" ({metrics['held_out_loss']:.3f} held out)" if "held_out_loss" in metrics else ""
     summary = (

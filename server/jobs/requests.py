@@ -1,4 +1,4 @@
-"""Requests from the command line to the long jobs: options besides those of a run itself."""
+"""Options that the command line passes to the long jobs, besides the options of the training itself."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ from server.config.values import SettingsError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """A request for a training, without its `TrainOptions`."""
+    """The options of a training that are not in `TrainOptions`: names, files and folders."""
 
     base_model: Path | None = None
     """Folder of the base in Hugging Face layout; default: search the standard locations."""
     dataset: tuple[str, ...] = ()
-    """Training data: JSON lines in any shape of `oneseek data check`. Default: OneSeek's own (en, sv)."""
+    """Training data: JSON lines in any format that `oneseek data check` reads. Default: OneSeek's own (en,
+    sv).
+    """
     teacher: str | None = None
     """Teacher that writes more answers: http://HOST:PORT/v1 of an OpenAI-compatible server, or the folder of
     a Hugging Face model, or its name in models/.
     """
     external_model: str | None = None
-    """Old name of --teacher."""
+    """Old name of the option --teacher, with the same meaning."""
     teacher_model: str | None = None
-    """Model of the teacher's server, as also in http://HOST:PORT#MODEL. Default: the server's first model."""
+    """Name of the model at the teacher's server, which can also be in the URL as #MODEL. Default: its first
+    model.
+    """
     teacher_key_env: str | None = None
     """Environment variable that holds the API key of the teacher's server."""
     questions: Path | None = None
-    """File of evaluation questions, one per line. Default: OneSeek's own, else the held-out ones."""
+    """File of evaluation questions, one per line. Default: OneSeek's own, else those held out from the
+    data.
+    """
     alias: str | None = None
     """Public name of the adapter. Default: made from the base and the language."""
     version: str | None = None
-    """Version, such as v1.1. Default: the next free one."""
+    """Version of the adapter, such as v1.1. Default: the next free one."""
     output: Path | None = None
     """New folder for the adapter, instead of a version in the registry."""
     threads: int | None = None
@@ -43,12 +49,14 @@ class TrainRequest:
 
 
 def teacher_named(asked: TrainRequest | DistillSource) -> tuple[str, str] | None:
-    """The option that names the teacher, and its value; None without a teacher.
+    """Return the name of the option that gives the teacher, and its value. None if there is no teacher.
 
-    Raises `SettingsError` if both names of the option are used.
+    Raises `SettingsError` if both --teacher and its old name are used.
     """
     if asked.teacher is not None and asked.external_model is not None:
-        raise SettingsError("external_model", "means the same as --teacher; remove one of the two")
+        raise SettingsError(
+            "external_model", "this option means the same as --teacher; remove one of the two"
+        )
     if asked.external_model is not None:
         return "external_model", asked.external_model
     return None if asked.teacher is None else ("teacher", asked.teacher)
@@ -59,7 +67,7 @@ PretrainKind = Literal["scratch", "continue"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainRequest:
-    """A request for a distillation, without the options of its parts."""
+    """A request for a pre-training: its plan, its data and its folders, without `PretrainOptions`."""
 
     kind: PretrainKind
     plan: PretrainPlan
@@ -72,22 +80,24 @@ class PretrainRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillSource:
-    """Teacher, judge, prompts, and where to save the answers."""
+    """The files and models of a distillation: teacher, judge, prompts, and the folder for the data set."""
 
     teacher: str | None = None
-    """http://HOST:PORT/v1 of an OpenAI-compatible server, the folder of a Hugging Face model, or its name in
-    models/.
+    """Teacher: http://HOST:PORT/v1 of an OpenAI-compatible server, the folder of a Hugging Face model, or its
+    name in models/.
     """
     external_model: str | None = None
-    """Old name of --teacher."""
+    """Old name of the option --teacher, with the same meaning."""
     teacher_model: str | None = None
-    """Model of the teacher's server, as also in http://HOST:PORT#MODEL. Default: the server's first model."""
+    """Name of the model at the teacher's server, which can also be in the URL as #MODEL. Default: its first
+    model.
+    """
     teacher_key_env: str | None = None
     """Environment variable that holds the API key of the teacher's server."""
     judge: str | None = None
     """Model that grades each example, written like --teacher. Default: no grading."""
     judge_model: str | None = None
-    """Model of the judge's server. Default: the server's first model."""
+    """Name of the model at the judge's server. Default: the server's first model."""
     judge_key_env: str | None = None
     """Environment variable that holds the API key of the judge's server."""
     seeds: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Parse a teacher for `train` and `distill`: a server's address or a model's folder."""
+"""Parse the teacher of `oneseek train` and `distill`: the address of a server, or the folder of a model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def teacher_of(asked: TrainRequest) -> str | None:
-    """The teacher of a training: `http://HOST:PORT#MODEL`, or the folder of a model; None if there is none.
+    """Return the teacher of a training: `http://HOST:PORT#MODEL`, or the folder of a model. None if there is
+    no teacher.
 
-    Raises `SettingsError` that names the option as it was written.
+    Raises `SettingsError` that names the option that the user wrote.
     """
     named = teacher_named(asked)
     if named is None:
@@ -38,27 +39,34 @@ def teacher_of(asked: TrainRequest) -> str | None:
 def refuse_server_options(
     folder: str, *, model: str | None, key_env: str | None, role: str = "teacher"
 ) -> None:
-    """Raise `SettingsError` if an option that needs a server is combined with a folder."""
+    """Raise `SettingsError` if an option that is only for a server, such as its model, is given with a
+    folder.
+    """
     for name, value in ((f"{role}_model", model), (f"{role}_key_env", key_env)):
         if value is not None:
-            raise SettingsError(name, f"is for a server, but {folder} is a folder; remove it")
+            raise SettingsError(
+                name, f"this option is for a server, but {folder} is a folder; remove the option"
+            )
 
 
 def key_of(role: str, variable: str | None) -> str | None:
-    """The API key of a server, read from the environment so that a process list does not show it."""
+    """Return a server's API key from the environment variable `variable`. A flag would show it in the process
+    list.
+    """
     if variable is None:
         return None
     if not (key := process_environment().get(variable)):
         raise SettingsError(
-            f"{role}_key_env", f"{variable} is not set; export that variable with the key as its value"
+            f"{role}_key_env",
+            f"{variable} is not set; export that variable with the key as its value",
         )
     return key
 
 
 def model_folder(option: str, given: str) -> Path:
-    """The folder of a model in Hugging Face layout: the path `given`, or models/`given`.
+    """Return the folder of a model in Hugging Face layout: the path `given`, or models/`given`.
 
-    Raises `SettingsError` if neither holds a config.json.
+    Raises `SettingsError` if neither folder holds a config.json.
     """
     path = expand_home(given)
     places = [path] if path.is_absolute() else [path, Path("models") / path]

@@ -1,4 +1,4 @@
-"""Runs a training for the command line, in this process."""
+"""Run the training of an adapter for the command line, in this process."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 
 def run_finetune(asked: TrainRequest, options: TrainOptions, *, resume: bool, json: bool) -> int:
-    """Run a training. Returns the exit code: 0 if an adapter was made, 1 if it scored too low to become a
-    version, 130 if it was interrupted.
+    """Run the training of an adapter. Returns the exit code: 0 if an adapter was made, 1 if it scored too low
+    to become a version, 130 if it was interrupted.
     """
     settings = settings_of(asked)
     check_request(asked, options.language, settings)
@@ -46,7 +46,7 @@ def run_finetune(asked: TrainRequest, options: TrainOptions, *, resume: bool, js
 
 
 def settings_of(asked: TrainRequest) -> Settings:
-    """The settings with `base_model` from the request."""
+    """Return the settings for a training, with `base_model` from the request if it is given there."""
     settings = resolve_settings().settings
     if asked.base_model is None:
         return settings
@@ -63,7 +63,9 @@ def run_training(
     json: bool,
     more: Mapping[str, Any] | None = None,
 ) -> int:
-    """Train, save the adapter and report it. Returns the exit code. `more` is added to the JSON report."""
+    """Train, save the adapter and report the result. Returns the exit code. `more` is added to the JSON
+    report.
+    """
     language_of = detector_for(job.options.language)
 
     from adapters.training.finetune.identity import clean_up, train_identity
@@ -94,7 +96,8 @@ def job_of(
     made: tuple[Path, ...] = (),
     origin: Origin | None = None,
 ) -> FinetuneJob:
-    """The requested run, on the data `made` for it and on the data sets of the request.
+    """Return the training job for a request. `made` are data files that a teacher made, besides the request's
+    data sets.
 
     Raises `SettingsError` for invalid options, before torch is imported.
     """
@@ -132,7 +135,7 @@ def job_of(
 
 
 def _active(catalogue: Catalogue, alias: str) -> tuple[str, Path] | None:
-    """Full name and folder of the active version of `alias`; None if there is none."""
+    """Return the full name and folder of the active version of `alias`. None if there is none."""
     try:
         found = catalogue.served.resolve(alias)
     except UnknownAdapterError:
@@ -141,7 +144,7 @@ def _active(catalogue: Catalogue, alias: str) -> tuple[str, Path] | None:
 
 
 def _next_version(catalogue: Catalogue, settings: Settings, alias: str) -> str:
-    """The next free version of `alias`: v1.0, or one above the highest that exists, served or not."""
+    """Return the next free version of `alias`: v1.0, or one above the highest version that exists."""
     served = [item.version for item in catalogue.served.adapters() if item.alias.lower() == alias.lower()]
     kept = [entry.version for entry in Registry(settings.home).listing().versions(alias)]
     return names.next_version([*served, *kept])

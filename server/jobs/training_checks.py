@@ -1,4 +1,4 @@
-"""Checks of a training request before torch is imported: names, files and folders."""
+"""Check a training request before torch is imported: its names, files and folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 def check_request(asked: TrainRequest, language: str, settings: Settings, *, made: bool = False) -> None:
-    """Check everything that needs neither the base's digest nor torch. `made`: a teacher made the data.
+    """Check what can be checked of a training request without the base's digest and torch. `made`: a teacher
+    makes the data.
 
     Raises `SettingsError` that names the option.
     """
@@ -64,7 +65,7 @@ def _refuse_taken(alias: str, version: str, taken: Iterable[str]) -> None:
 
 
 def check_files(option: str, files: Sequence[Path]) -> None:
-    """Raise `SettingsError` unless each is a file with at least one line."""
+    """Raise `SettingsError` unless each path is a file with at least one line."""
     for path in files:
         if path.is_dir():
             raise SettingsError(option, f"{path} is a folder; give the files in it")
@@ -83,9 +84,9 @@ def check_files(option: str, files: Sequence[Path]) -> None:
 
 
 def own_data(language: str) -> tuple[Path, ...]:
-    """OneSeek's own identity data: the file for both languages, and the one for `language`.
+    """Return OneSeek's own identity data: a file for both languages, and a file for `language`.
 
-    Raises `SettingsError` for a language that it has none in.
+    Raises `SettingsError` for a language in which OneSeek has no data.
     """
     import adapters.datasets
 
@@ -102,7 +103,9 @@ def own_data(language: str) -> tuple[Path, ...]:
 
 
 def questions_of(asked: TrainRequest, language: str) -> tuple[str, ...] | None:
-    """The evaluation questions: those of --questions, else OneSeek's own; None if there are none."""
+    """Return the evaluation questions: those of --questions, else OneSeek's own. None if there are none in
+    this language.
+    """
     if asked.questions is not None:
         try:
             return tuple(read_questions(expand_home(asked.questions)))
@@ -120,7 +123,9 @@ def check_targets(options: TrainOptions, family: LoraFamily) -> None:
 
 
 def default_alias(shipped: bool, language: str) -> str:
-    """Default alias of the adapter for `language` on this base."""
+    """Return the default alias of an adapter for `language`. `shipped`: true for the base that ships with
+    OneSeek.
+    """
     if shipped:
         return f"oneseek-mini-{language}"
     return "oneseek-7b-zero" if language == "en" else f"oneseek-7b-zero-{language}"

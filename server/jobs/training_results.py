@@ -1,4 +1,6 @@
-"""Save a trained adapter as a version, in a folder, or set aside, and report the result."""
+"""Save a trained adapter, and report the result. It becomes a version, goes to a folder, or is set aside if
+it failed.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,21 @@ class SavedAdapter:
 
     path: Path
     report: Path
-    """The folder of loss.png and report.json."""
+    """Folder with the training's loss.png and report.json."""
     place: Literal["registry", "outside", "aside"]
-    """Saved in the registry, in the folder of --output, or set aside without a version."""
+    """Place of the adapter: the registry, the folder of --output (`outside`), or `aside`, without becoming a
+    version.
+    """
     active: bool = False
     stands: str | None = None
     """Full name of the active version of the adapter's alias, if the adapter is in the registry."""
 
 
 def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Path | None) -> SavedAdapter:
-    """Save the adapter in the registry or in `output`, and record it in the ledger, atomically.
+    """Save the adapter in the registry or in the folder `output`, and record it in the ledger.
 
-    Raises `RegistryError` if the version has come to exist meanwhile, `AdapterError` and `LedgerError`.
+    Raises `RegistryError` if the version was made by someone else meanwhile, `AdapterError` and
+    `LedgerError`.
     """
     sources = {"config": made.config_digest, **job.origin.sources}
     if made.teacher_digest is not None:
@@ -61,7 +66,7 @@ def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Pat
 
 
 def set_aside(made: FinetuneResult, job: FinetuneJob, settings: Settings) -> SavedAdapter:
-    """Keep the adapter beside its report, without making it a version."""
+    """Save the adapter in the folder for failed adapters, without making it a version."""
     path = settings.home / "training" / "set-aside" / f"{job.alias}@{job.version}"
     with staged_folder(path, replace=True) as folder:
         shutil.copytree(made.folder, folder, dirs_exist_ok=True)
@@ -76,7 +81,7 @@ def _save_report(made: FinetuneResult, job: FinetuneJob, settings: Settings) -> 
 
 
 def print_interrupted(stopped: FinetuneInterrupted, *, with_flag: bool) -> int:
-    """Print how to continue. Returns the exit code."""
+    """Print how to continue an interrupted training. Returns the exit code."""
     flag = ["--resume"] if with_flag and "--resume" not in sys.argv else []
     again = shlex.join(["oneseek", *sys.argv[1:], *flag])
     print(
@@ -90,7 +95,7 @@ def print_interrupted(stopped: FinetuneInterrupted, *, with_flag: bool) -> int:
 def print_result(
     made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter, *, json: bool, more: Mapping[str, Any]
 ) -> None:
-    """Print the report, and the line that says what was made."""
+    """Print the report of a training and a line that says what was made, or both as JSON."""
     if json:
         told = {**_result_to_json(made, job, kept), **more, "summary": _summary(made, job, kept)}
         print(json_format.dumps(told, ensure_ascii=False))
@@ -117,7 +122,7 @@ def _result_to_json(made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter) 
 
 
 def _lines(made: FinetuneResult, kept: SavedAdapter) -> Iterator[str]:
-    """Lines about the training, the adapter's scores, and the place of the loss curve."""
+    """Yield lines about the adapter's scores, the weights that were kept, and where the loss curve is."""
     for what in ("identity", "fidelity"):
         scores = [("base", getattr(made.before, what))]
         if made.active is not None:

@@ -1,7 +1,8 @@
-"""Check the numbers of adapters that were found outside the registry, once for each state of their files.
+"""Check the weights of adapters that were found outside the registry, once for each state of their files.
 
-The registry checks an adapter when it is added. All others are read here before they get a name. Otherwise
-one that holds NaN, changes nothing or has an unsupported type would fail at its first request.
+The registry checks an adapter when it is added. All other adapters are checked here before they are served.
+Otherwise an adapter that holds NaN, changes nothing or has an unsupported type would fail at its first
+request.
 """
 
 from __future__ import annotations
@@ -25,16 +26,20 @@ _MAX_BYTES = 16 << 20
 
 @dataclass(slots=True)
 class CheckedNumbers:
-    """Remembers in a file which folders' numbers were checked. If the file is lost, the checks run again."""
+    """Remembers in a file which folders' adapter weights were checked. If the file is lost, the checks run
+    again.
+    """
 
     file: Path | None
     known: dict[str, str] = field(default_factory=dict[str, str])
-    """Maps each folder to the state of its files and of the base when it was checked."""
+    """Maps each folder to a hash of the state that its files and the base had when the weights were
+    checked.
+    """
     _changed: bool = False
 
     @classmethod
     def open(cls, cache: Path | None) -> CheckedNumbers:
-        """Load what was saved in the folder `cache`. None: remember nothing on disk."""
+        """Load the results of earlier checks from the folder `cache`. None: keep results in memory only."""
         if cache is None:
             return cls(None)
         known: dict[str, str] = {}
@@ -46,7 +51,7 @@ class CheckedNumbers:
     def check(
         self, folder: Path, shape: ModelShape, digest: str | None = None, hashes: HashCache | None = None
     ) -> None:
-        """Check the numbers of the adapter in `folder`, unless its files are unchanged since the last check.
+        """Check the weights of the adapter in `folder`, unless its files are unchanged since the last check.
 
         Passes `digest` and `hashes` to `read_adapter`. Raises the same `AdapterError`.
         """
@@ -61,7 +66,9 @@ class CheckedNumbers:
             self._changed = True
 
     def save(self) -> None:
-        """Save what was checked. If the cache cannot be written, the next call tries again."""
+        """Save the results of the checks to the file. If the file cannot be written, the next call tries
+        again.
+        """
         if self.file is None or not self._changed:
             return
         there = {folder: state for folder, state in self.known.items() if Path(folder).is_dir()}
@@ -71,9 +78,7 @@ class CheckedNumbers:
 
 
 def _state(folder: Path, shape: ModelShape, digest: str | None) -> str | None:
-    """Return text that changes with the adapter's files and with the base. None if the files
-    cannot be read.
-    """
+    """Return a hash of the state of the adapter's files and of the base. None if the files cannot be read."""
     try:
         found = [(folder / name).stat() for name in (CONFIG_FILE, WEIGHTS_FILE)]
     except OSError:

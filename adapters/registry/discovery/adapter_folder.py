@@ -1,5 +1,5 @@
-"""One folder that may hold an adapter: the alias and version that its path suggests, and whether it can be
-served.
+"""A folder that may hold an adapter: the alias and version that its path suggests, and whether the adapter
+can be served.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ from adapters.registry.recovery import accepted_contents
 
 @dataclass(frozen=True, slots=True)
 class ServedBase:
-    """The base that is served, and what an adapter must match to be served on it."""
+    """The base that is served, with everything that an adapter must match to be served on it."""
 
     found: FoundBase
     digest: str | None = None
-    """Digest of the base that adapters must fit. None: the digest is not compared."""
+    """Digest of the base. An adapter that records the digest of its base must record this one. None: digests
+    are not compared.
+    """
     shape: ModelShape | None = None
-    """Sizes of the base. None for an architecture whose sizes are unknown; the engine checks the adapter
-    then.
+    """Sizes of the base. None for an unknown architecture: then only the engine checks adapters, when it
+    loads them.
     """
     names: tuple[str, ...] = ()
     hashes: HashCache | None = None
-    """Hashes computed before; see `read_manifest`. None: hash the weights of every adapter."""
+    """Cache of the hashes of weights files; see `read_manifest`. None: hash the weights of every adapter."""
     numbers: CheckedNumbers = field(default_factory=lambda: CheckedNumbers(None))
 
     @classmethod
@@ -54,7 +56,9 @@ class ServedBase:
         hashes: HashCache | None = None,
         numbers: CheckedNumbers | None = None,
     ) -> ServedBase:
-        """Read the base's sizes and names. `numbers` remembers which adapters were checked before."""
+        """Read the sizes and names of the base `found`. `numbers` remembers which adapters' weights were
+        checked before.
+        """
         try:
             shape = ModelShape.read(found.path)
         except BaseModelError:
@@ -65,8 +69,8 @@ class ServedBase:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFolder:
-    """A folder in PEFT layout, the alias and version that its path suggests, and the folder that its links
-    may not lead out of.
+    """A folder in PEFT layout, with the alias and version that its path suggests. `root` is the folder that
+    its links must stay in.
     """
 
     folder: Path
@@ -74,29 +78,29 @@ class AdapterFolder:
     alias: str | None = None
     version: str | None = None
     recorded_first: bool = False
-    """True if the alias and version that the adapter itself records take precedence over those suggested by
-    its path.
+    """True if the alias and version in the adapter's oneseek.json take precedence over those that its path
+    suggests.
     """
     accepted: VersionFolder | None = None
-    """The version that the registry has recorded for this folder, inside or outside of `registry/`. None if
+    """The version that the registry has recorded for this folder, which may be outside `registry/`. None if
     there is none.
     """
     place: AdapterPlace = "registry"
     pointed: bool = False
-    """True if the registry records that a version is in this folder."""
+    """True if the registry records this folder's version as active or formerly active."""
     blobs: Path | None = None
-    """A second folder that links in this one may lead to: Hugging Face's cache keeps the files there, and
+    """A second folder that links in this folder may lead to. Hugging Face's cache keeps its files there, and
     only links here.
     """
 
     def is_among(self, adapters: Iterable[Adapter]) -> bool:
-        """True if one of `adapters` is the version that this folder held when the server accepted it."""
+        """True if one of `adapters` is the version that the registry has recorded for this folder."""
         entry = self.accepted
         return entry is not None and any(entry.is_named(one.alias, one.version) for one in adapters)
 
     def damaged(self, base: ServedBase, problem: AdapterError) -> Adapter | None:
-        """Return the version that the server accepted from this folder, with its `problem`. None if there is
-        none, or it is for another base.
+        """Return the version that the registry has recorded for this folder, marked as damaged by `problem`.
+        None if there is no such version, or if it is for another base.
         """
         entry = self.accepted
         if entry is None or self._of_another_base(base):
@@ -124,12 +128,12 @@ class AdapterFolder:
         )
 
     def _language_of_others(self) -> str | None:
-        """Return the language of the other versions of its alias, if they all have one and the same."""
+        """Return the language of the alias's other versions, if all that record a language have the same."""
         others = {VersionFolder.of(path).language for path in self.folder.parent.glob("*") if path.is_dir()}
         return next(iter(others - {None})) if len(others - {None}) == 1 else None
 
     def _of_another_base(self, base: ServedBase) -> bool:
-        """True if the folder's manifest is intact and names another base, by digest and by name."""
+        """True if the folder's manifest can be read and names another base, both by digest and by name."""
         if self.accepted is not None and self.accepted.outside is not None:
             return False  # nothing is pointed at for another base than the one it was served on
         try:
@@ -140,8 +144,8 @@ class AdapterFolder:
         return recorded not in (None, base.digest) and fields.get("base") not in base.names
 
     def read(self, base: ServedBase) -> Adapter:
-        """Read and check the adapter. Raises `AdapterError`, also if it is for another base or does
-        not fit.
+        """Read and check the adapter in this folder. Raises `AdapterError`, also if it is for another base or
+        does not fit.
         """
         if self.accepted is not None and not self.folder.is_dir():
             return self.accepted.read()  # which says that it is missing
@@ -173,7 +177,9 @@ class AdapterFolder:
             raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
 
     def _check_links(self) -> None:
-        """Raise `AdapterError` for a link that leads outside the allowed folders."""
+        """Raise `AdapterError` if the folder or one of its files is a link that leads outside the allowed
+        folders.
+        """
         roots = (self.root, self.blobs) if self.blobs is not None else (self.root,)
         files = [self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)]
         # A file that is no link lies where its folder does.
@@ -181,31 +187,37 @@ class AdapterFolder:
             if _lies_below(file, self.root):
                 continue
             if file.exists() and not any(is_inside(file, root) for root in roots):
-                remedy = "Copy the files there, or name their folder in the setting adapters."
-                raise AdapterError(file, "is a link that leads outside the folder it was found in", remedy)
+                remedy = (
+                    "Copy the linked files into the folder, or name their own folder in the setting adapters."
+                )
+                raise AdapterError(
+                    file, "the path is a link that leads outside the folder in which it was found", remedy
+                )
 
     def _taken_in(self, adapter: Adapter) -> bool:
-        """True if the registry recorded digests of the adapter and its base, so its numbers were checked
-        then.
+        """True if the registry recorded the digests of the adapter and its base. The weights were then
+        checked when the version was added.
         """
         entry = self.accepted
         recorded = entry is not None and entry.outside is None and entry.recorded_digest is not None
         return recorded and adapter.base_digest is not None
 
     def _check_recorded_base(self, base: ServedBase, fields: Mapping[str, object]) -> None:
-        """Raise `AdapterError` if the fields of its oneseek.json record another base."""
+        """Raise `AdapterError` if `fields`, read from oneseek.json, record another base."""
         recorded = read_base_digest(self.folder, fields)
         if base.digest is None or recorded in (None, base.digest):
             return
-        reason = f"was made for another base; this one is {base.found.name}, {base.digest}"
-        remedy = "Name its own base with --base-model, or train it again for this one."
+        reason = (
+            f"the adapter was made for another base than {base.found.name}, whose digest is {base.digest}"
+        )
+        remedy = "Name the adapter's own base with --base-model, or train the adapter again for this one."
         if self.accepted is not None:
-            remedy = "Serve the base that it was made for, or promote another version."
+            remedy = "Serve the base that the version was made for, or promote another version."
         raise AdapterError(self.folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
 
 
 def _lies_below(path: Path, root: Path) -> bool:
-    """True if no part of `path` below `root` is a link."""
+    """True if neither `path` nor a folder between `root` and `path` is a link."""
     while path != root and path != path.parent:
         if path.is_symlink():
             return False
@@ -214,12 +226,14 @@ def _lies_below(path: Path, root: Path) -> bool:
 
 
 def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path, *, digest_recorded: bool) -> None:
-    """Raise `AdapterError` if the files are valid but differ from those that the server accepted."""
+    """Raise `AdapterError` if the adapter's files are valid, but not those of the version that was accepted
+    as `entry`.
+    """
     if adapter.full_name.lower() != entry.full_name.lower():
-        reason = f"names {adapter.full_name}, but it was accepted as {entry.full_name}"
-        raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore it.")
+        reason = f"the manifest names {adapter.full_name}, but the version was accepted as {entry.full_name}"
+        raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore the manifest.")
     if not digest_recorded and entry.outside is None:
         told = accepted_contents(ledger, adapter.full_name).digest
         if told not in (None, adapter.digest):
-            reason = f"records no digest, and the files have {adapter.digest}; the ledger knows {told}"
-            raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore the files.")
+            reason = f"the adapter's files have the digest {adapter.digest}, but the ledger records {told}"
+            raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore the adapter's files.")

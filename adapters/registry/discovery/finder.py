@@ -1,7 +1,7 @@
-"""Find adapters on disk, in the order that existing installations use.
+"""Find adapters on disk, in the search order of the earlier OneSeek.
 
 Only the standard folders and those in the settings are searched. Links that lead outside the searched folder
-are refused. To use a folder outside, name it in the settings.
+are refused. To use a folder elsewhere, name it in the settings.
 """
 
 from __future__ import annotations
@@ -32,33 +32,35 @@ from adapters.registry.recovery import check_pointers, told_pointers
 
 @dataclass(frozen=True, slots=True)
 class UnconvertedPickle:
-    """A pickled adapter of an existing installation. It is not loaded, and not imported yet."""
+    """A pickled adapter of an earlier OneSeek installation that was not converted yet. It cannot be
+    served.
+    """
 
     path: Path
     place: Path
-    """The folder that was searched: weights or lora_adapters."""
+    """The folder in which the pickle was found: weights or lora_adapters."""
 
     @property
     def command(self) -> str:
-        """The command that converts the pickle."""
+        """The command that converts the pickle to an adapter."""
         return import_command(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundAdapters:
-    """The adapters and refusals from the standard locations, in the order in which they were searched."""
+    """The adapters in the searched folders, in search order, and the reasons why some are not served."""
 
     adapters: tuple[Adapter, ...]
-    """Adapters that can be served, and accepted versions that cannot be served any more, which have a
-    `problem`.
+    """Adapters that can be served, and damaged versions, which have a `problem` and cannot be served any
+    more.
     """
     named: tuple[Adapter, ...]
-    """The adapters that the settings name; they come first in `adapters`."""
+    """The adapters that the settings name. They are also the first ones in `adapters`."""
     retired: tuple[Adapter, ...]
-    """Adapters outside the registry that were retired: not served until they are promoted."""
+    """Retired versions outside the registry: not served until they are promoted."""
     refused: tuple[FileRefusedError, ...]
-    """Folders that hold nothing servable, each with its reason. A folder that the settings name raises an
-    error instead.
+    """Reasons why adapters in searched folders cannot be served, one for each folder. For a folder that the
+    settings name, an error is raised instead.
     """
     unconverted: tuple[UnconvertedPickle, ...]
 
@@ -73,18 +75,19 @@ def find_adapters(
     shipped: Path = SHIPPED,
     hashes: HashCache | None = None,
 ) -> FoundAdapters:
-    """Find adapters: first those that the settings name, then `home`/registry, then `root`/lora_adapters.
+    """Find adapters: first those that the settings name, then those in `home`/registry, then those in
+    `root`/lora_adapters.
 
-    With the mini base, its own adapters come last. `explicit` holds `PATH`, `NAME=PATH` or
-    `NAME@VERSION=PATH`; these come first, in order. `digest` is the base's. An adapter that records another
-    base is refused for that reason before any other.
+    With the mini base, the adapters that OneSeek ships for it come last. `explicit` holds the adapters in the
+    settings as `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`. `digest` is the digest of the base; an adapter
+    that records another base is refused for that reason before any other check.
 
     Reads each config, checks that the layout fits the base, hashes the weights and checks recorded digests.
-    With `hashes`, weights are hashed when they are loaded. Raises `AdapterError` if an adapter that
-    `explicit` names cannot be served, and `ValueError` for an invalid NAME.
+    With `hashes`, weights are hashed when they are loaded. Raises `AdapterError` if an adapter in `explicit`
+    cannot be served, and `ValueError` for an invalid NAME.
 
-    A version that the registry has recorded but that cannot be served any more is returned with its
-    `problem`. If the active versions are unknown, every version of the registry has a `problem`.
+    A damaged version that the registry has recorded is returned with its `problem`. If the file of active
+    versions is lost or damaged, every version in the registry has a `problem`.
     """
     served = ServedBase.read(base, digest, hashes, CheckedNumbers.open(home / "cache"))
     listing, pointers, unknown = _listing(home)
@@ -128,8 +131,8 @@ def read_named(entry: str, base: ServedBase) -> Adapter:
 def read_versions(
     listing: RegistryListing, registry: Path, base: ServedBase, folders: Collection[Path]
 ) -> tuple[list[Adapter], list[FileRefusedError]]:
-    """Read those versions of a listing whose folders are in `folders`. Also return the reasons why some are
-    not served.
+    """Read the versions in `listing` whose folders are in `folders`. Also return the reasons why some cannot
+    be served.
     """
     kept = (place for place in _on_shelf(listing, registry) if place.folder in folders)
     pointed = (place for place in _pointed(listing.pointers, base) if place.folder in folders)
@@ -137,9 +140,10 @@ def read_versions(
 
 
 def _listing(home: Path) -> tuple[RegistryListing, AliasPointers, PointersError | None]:
-    """Return what the registry holds, its pointers, and the problem if the active versions are unknown.
+    """Return the registry's versions, its file of active versions, and the error if that file is lost or
+    damaged.
 
-    If they are unknown, the pointers hold what the ledger records of versions outside the registry.
+    After such an error, return instead what the ledger records about versions outside the registry.
     """
     registry = home / "registry"
     try:
@@ -171,12 +175,16 @@ def _explicit(entry: str) -> AdapterFolder:
     folder = Path(path if named else entry)
     alias, version = names.split_name(name) if named else (None, None)
     if not folder.is_dir():
-        raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
+        raise AdapterError(
+            folder, "the adapter's path is not a folder", "Give the folder that holds adapter_config.json."
+        )
     return AdapterFolder(folder, folder, alias, version, place="settings", blobs=_blobs(folder))
 
 
 def _blobs(folder: Path) -> Path | None:
-    """Return where Hugging Face's cache keeps the files of a snapshot, if `folder` is one or lies in one."""
+    """Return the folder in which Hugging Face's cache keeps the files, if `folder` is a snapshot in that
+    cache. None otherwise.
+    """
     for place in (folder.resolve(), *folder.resolve().parents):
         if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
             return place.parent.parent / "blobs"
@@ -186,7 +194,7 @@ def _blobs(folder: Path) -> Path | None:
 def _read_all(
     places: Iterable[AdapterFolder], base: ServedBase
 ) -> tuple[list[Adapter], list[FileRefusedError]]:
-    """Read the adapters in the given folders. Also return the reasons why some are not served."""
+    """Read the adapters in the folders `places`. Also return the reasons why some cannot be served."""
     adapters: list[Adapter] = []
     refused: list[FileRefusedError] = []
     for place in places:
@@ -206,7 +214,7 @@ def _read_all(
 
 
 def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[AdapterFolder]:
-    """List the registry's versions, without the retired ones."""
+    """List the folders of the versions in the registry, without the retired versions."""
     for entry in listing.entries:
         if entry.outside is None and not listing.is_retired(entry):
             folder, history = entry.folder, listing.pointers.state(entry.alias).history
@@ -222,8 +230,8 @@ def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[AdapterFolde
 
 
 def _pointed(pointers: AliasPointers, base: ServedBase) -> Iterator[AdapterFolder]:
-    """List the versions outside the registry that it has recorded: active ones, and served ones whose folder
-    still exists.
+    """List the folders outside the registry whose versions it has recorded: active versions, and others whose
+    folder still exists.
     """
     for alias, state in pointers.states.items():
         for version, record in state.folders.items():

@@ -1,5 +1,5 @@
-"""Finds the files of an existing installation that were already imported, so that nobody is asked to
-again.
+"""Recognise pickles of an earlier OneSeek installation that were imported already, so that users are not told
+to import them again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from adapters.registry.listing import VersionFolder
 
 
 class ImportedFiles:
-    """Files that versions were converted from, by the digest that each version records."""
+    """The pickles that the registry's versions were converted from, by file name and digest."""
 
     def __init__(self, entries: Iterable[VersionFolder]) -> None:
         self._entries: dict[tuple[str, str], VersionFolder] = {}
@@ -25,10 +25,11 @@ class ImportedFiles:
         self._names = {name for name, _ in self._entries}
 
     def version_of(self, file: Path, cache: Path | None = None) -> VersionFolder | None:
-        """Return the version that was converted from `file`. None if there is none, or the file cannot be
+        """Return the version that was converted from `file`. None if there is none, or if the file cannot be
         read.
 
-        The file is hashed only if a file of the same name was converted. `cache` is used as in `base_digest`.
+        The file is hashed only if a file of the same name was converted. `cache` is passed on to
+        `file_digest`.
         """
         if file.name not in self._names:
             return None

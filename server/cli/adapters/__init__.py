@@ -1,1 +1,3 @@
-"""Verbs for adapters, their versions and the ledger, not for training; only `server.cli.app` imports them."""
+"""Verbs of the command line for adapters, their versions and the ledger, but not for training. Only
+`server.cli.app` imports this package.
+"""

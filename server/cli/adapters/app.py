@@ -1,4 +1,4 @@
-"""The verbs of `oneseek adapters` and `oneseek ledger`, in two visible lists."""
+"""Lists the verbs of `oneseek adapters` and of `oneseek ledger`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Implements `oneseek backup` and `oneseek restore`, which save and bring back OneSeek's home."""
+"""Implements `oneseek backup` and `oneseek restore`, which save and restore OneSeek's home folder."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ def backup(
     keys: Annotated[bool, Parameter(negative="--without-keys", show_default=False)] = True,
     json: Json = False,
 ) -> int:
-    """Write registry, ledger and keys of the home to one file, such as oneseek-backup.tar.gz.
+    """Write registry, ledger and keys from OneSeek's home to one file, such as oneseek-backup.tar.gz.
 
     Every version is hashed and the ledger is verified first. A running server goes on serving; changes to the
-    registry wait. Graphs and caches are left out, since they are built again.
+    registry wait until the backup is done. Graphs and caches are left out, since they can be built again.
 
     Parameters
     ----------
     file
         File to write. It must not exist yet.
     keys
-        Include the ledger's signing key and the API keys (default), so that the restored home can go on.
-        Keep such a file as you keep the keys. A home restored without the key can be read and served, but
-        not changed.
+        Include the ledger's signing key and the API keys (default). Keep such a backup as safe as the keys.
+        Without the signing key, a restored home can be read and served, but not changed.
     """
     from adapters.backup.write import write_backup
 
@@ -60,10 +59,10 @@ def restore(
     public_key: Annotated[Path | None, Parameter(show_default=False)] = None,
     json: Json = False,
 ) -> int:
-    """Restore a backup into the home, which must not have a registry or ledger of its own.
+    """Restore a backup into OneSeek's home, which must not have a registry or ledger of its own.
 
-    Everything is checked before anything is put in its place: each file's hash, the ledger's entries and
-    signatures, and every version. You can start an interrupted restore again.
+    The whole backup is checked before anything is put in its place: each file's hash, the ledger's entries
+    and signatures, and every version. If a restore is interrupted, run it again.
 
     Parameters
     ----------

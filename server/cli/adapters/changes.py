@@ -104,14 +104,14 @@ def import_file(
     dry_run: DryRunFlag = False,
     json: Json = False,
 ) -> int:
-    """Convert adapters of an existing installation and add them to the registry. Needs torch.
+    """Convert adapters of an earlier OneSeek installation and add them to the registry. Needs torch.
 
-    From a folder, every adapter is imported. If some cannot be, they are reported with the reason, and the
-    exit code is 1. Fix the reason and run the command again; adapters that are already imported stay as they
-    are. With a folder, --language applies to adapters that record no language.
+    From a folder, every adapter is imported. Adapters that cannot be imported are reported with the reason,
+    and the exit code is 1. Fix the reason and run the command again; adapters that are already imported stay
+    as they are. With a folder, --language applies to adapters that record no language.
 
-    A .pth is a pickle, which can run code when it is opened. It is opened in a separate process, as weights
-    only, with limits of memory and time.
+    A .pth file is a pickle, which can run code when it is opened. It is opened in a separate process, as
+    weights only, with limits of memory and time.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def promote(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> 
 
 
 def rollback(resolved: ResolvedSettings, alias: str, /, *, json: Json = False) -> int:
-    """Make the previously active version active again. Repeat it to go further back.
+    """Make the alias's previously active version active again. Repeat the command to go further back.
 
     Parameters
     ----------
@@ -192,12 +192,12 @@ def retire(
     delete: Annotated[bool, Parameter(negative="", help="Delete its files too.")] = False,
     json: Json = False,
 ) -> int:
-    """Stop serving a version, also after a restart. Its files stay; promote it to serve it again.
+    """Stop serving a version, also after a restart. Its files stay; promote the version to serve it again.
 
     Parameters
     ----------
     name
-        The version, as ALIAS@VERSION. The active version can only be retired if it is the alias's only one.
+        The version, as ALIAS@VERSION. An active version can be retired only if its alias has no other.
     """
     from server.live.catalogue import open_registry
 
@@ -212,7 +212,7 @@ def retire(
 def repair(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """Rebuild a damaged or lost registry/active.json from the changes that the ledger records.
 
-    The ledger is verified first. The damaged file is kept beside the new one.
+    The ledger is verified first. A damaged active.json is kept beside the new one, under another name.
     """
     from server.live.catalogue import open_registry
 
@@ -274,7 +274,7 @@ def _report_added(
 
 
 def _unrouted(added: AddResult) -> list[str]:
-    """Warn that no language is routed to a new version without a language."""
+    """Return a warning if a new version has no language, since then no language is routed to it."""
     adapter = added.adapter
     if adapter.language is not None or not added.new:
         return []

@@ -1,5 +1,5 @@
-"""Implements `oneseek adapters import` of whole folders. It prints a line for each adapter, or why it is
-refused.
+"""Implements `oneseek adapters import` of whole folders. Prints a line for each adapter, with the reason if
+it is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adapters.pth.folder import ImportCandidate
 
 OLD_LEDGER = Path("ml/ledger")
-"""Default place of an existing installation's provenance record."""
+"""Default path of the provenance record in an earlier OneSeek installation."""
 
 ProvenanceFlag = Annotated[
     Path | None,
@@ -88,7 +88,9 @@ def import_several(
 
 
 def provenance_of(given: Path | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Sources and details for the ledger from the existing installation's provenance; empty without it."""
+    """Return the digest and the path of the earlier installation's provenance record, for the ledger. Empty
+    if there is none.
+    """
     from adapters.pth.provenance import ROLE, provenance_digest
 
     place = given or OLD_LEDGER
@@ -151,7 +153,9 @@ def _report(rows: Sequence[dict[str, Any]], *, dry_run: bool, json: bool) -> int
 
 
 def ask_language(file: Path, *, json: bool) -> str | None:
-    """Ask at the terminal for the language of a file that records none; None without a terminal."""
+    """Ask at the terminal for the language of a file that records none. Returns None if there is no
+    terminal.
+    """
     from adapters.pickles import told_language
 
     if json or not (sys.stdin.isatty() and sys.stderr.isatty()) or told_language(file) is not None:

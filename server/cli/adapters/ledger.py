@@ -30,13 +30,13 @@ def verify_ledger(
     anchor: str | None = None,
     json: Json = False,
 ) -> int:
-    """Check each entry's position and signature, and the head. Report each fault with its line.
+    """Check the ledger: each entry's position and signature, and the signed head. Report faults by line.
 
     Parameters
     ----------
     public_key
-        PEM file of the ledger's public key, kept elsewhere. Default: ledger_public_key, else the one beside
-        the ledger.
+        PEM file with a copy of the ledger's public key. Default: the setting ledger_public_key, else the key
+        in the ledger's own folder.
     anchor
         Hash of an entry that must be in the ledger, as an earlier verify printed it.
     """
@@ -52,7 +52,7 @@ def repair(
     new: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
-    """Repair what a crash left unfinished, then verify. Entries that were tampered with are not changed.
+    """Repair what a crash left unfinished in the ledger, then verify it. Leaves tampered entries alone.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def repair(
 
 
 def rotate(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """Replace the ledger's key. The old key signs an entry that names the new one, and is then deleted."""
+    """Replace the ledger's signing key. The old key signs an entry that names the new key, and is deleted."""
     key = _ledger(resolved, write=True).rotate().text
     print(
         json_format.dumps({"key": key})
@@ -101,10 +101,10 @@ def show_lineage(resolved: ResolvedSettings, name: str, /, *, json: Json = False
 
 
 def _lineage(resolved: ResolvedSettings, ledger: Ledger, name: str) -> Lineage:
-    """The ledger's entries about `name`. An alias or a language stands for the version that a server would
+    """Return the ledger's entries about `name`. An alias or a language means the version that a server would
     use.
 
-    Raises `UnknownInLedgerError`, with close names, or saying which version the name stands for.
+    Raises `UnknownInLedgerError` that suggests similar names, or says which version `name` means.
     """
     from adapters.errors import RegistryError, UnknownAdapterError, UnknownInLedgerError
     from server.live.catalogue import open_registry
@@ -128,8 +128,8 @@ def _lineage(resolved: ResolvedSettings, ledger: Ledger, name: str) -> Lineage:
         return ledger.lineage(full_name)
     except UnknownInLedgerError:
         folder = found.path if found is not None else "FOLDER"
-        said = f"{name} is {full_name}, which the ledger does not record."
-        raise UnknownInLedgerError(f"{said} To add one: oneseek adapters add {folder}") from None
+        said = f"{name} means {full_name}, which the ledger does not record."
+        raise UnknownInLedgerError(f"{said} To record it: oneseek adapters add {folder}") from None
 
 
 def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:
@@ -157,7 +157,8 @@ def check_signature(resolved: ResolvedSettings, folder: Path, /, *, public_key: 
     folder
         Folder that holds model.sig.
     public_key
-        PEM file of the signing key's public half. Default: artifact-public.pem beside the ledger.
+        PEM file of the public key that belongs to the signature. Default: artifact-public.pem in the ledger's
+        folder.
     """
     from adapters.ledger import artifact
 
@@ -167,7 +168,7 @@ def check_signature(resolved: ResolvedSettings, folder: Path, /, *, public_key: 
 
 
 def list_entries(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """List the entries, oldest first, without verifying them (see `oneseek ledger verify`)."""
+    """List the ledger's entries, oldest first, without verifying them (see `oneseek ledger verify`)."""
     from adapters.ledger.lineage import entry_to_json
 
     entries = tuple(_ledger(resolved).entries())
@@ -246,7 +247,9 @@ def _tree(lineage: Lineage, into: Tree | None = None) -> Tree:
 
 
 def _line(entry: Entry, subject: str | None) -> str:
-    """One entry as a line, with its subject if that is not the tree's, and the URL it came from."""
+    """Format a ledger entry as a line, with the URL it came from. Leave out its subject if that is
+    `subject`.
+    """
     from rich.markup import escape
 
     metrics = "".join(f"  {name} {value:.4g}" for name, value in entry.record.metrics.items())

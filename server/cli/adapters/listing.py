@@ -1,4 +1,6 @@
-"""Implements `oneseek adapters list`, which prints the adapters that a server would serve."""
+"""Implements `oneseek adapters list`, which prints the adapters that a server would serve, and those it would
+not.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,8 @@ def list_adapters(resolved: ResolvedSettings, *, json: Json = False) -> int:
 
 
 def _shares(pointers: AliasPointers) -> dict[str, str]:
-    """Maps each lower-case full name to the version's share of its alias's requests, for aliases with a
-    split.
+    """Maps each version's full name, in lower case, to its share of the requests. Only for aliases with
+    canaries or a shadow.
     """
     found: dict[str, str] = {}
     for alias, state in pointers.states.items():
@@ -79,7 +81,9 @@ def _print_table(catalogue: Catalogue, shares: dict[str, str]) -> None:
 
 
 def _catalogues_to_json(catalogues: Sequence[Catalogue], shares: dict[str, str]) -> dict[str, object]:
-    """Return the bases and their adapters as JSON. If there are several bases, each adapter names its own."""
+    """Return the bases and their adapters as JSON. If there are several bases, each adapter also names its
+    base.
+    """
     every = [_catalogue_to_json(catalogue, shares) for catalogue in catalogues]
     if len(every) == 1:
         return every[0]

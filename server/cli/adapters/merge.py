@@ -46,8 +46,8 @@ def merge(
     Parameters
     ----------
     output
-        Folder to make. It must not exist, unless it holds the same merge. With --combine, its name is the
-        adapter's.
+        Folder to make. It must not exist, unless an earlier run of the same merge made it. With --combine,
+        the folder's name becomes the adapter's name.
     adapter
         Adapter to merge into the base: alias@version, or an alias for its active version.
     combine
@@ -65,9 +65,9 @@ def merge(
     rank
         With svd: rank of the new adapter. Default: the sum of all ranks, which is exact.
     density
-        With ties and dare_ties: share of each adapter's values to keep.
+        With ties and dare_ties: fraction of each adapter's values to keep.
     seed
-        With dare_ties: seed of the random choice.
+        With dare_ties: seed of the random choice of values to keep.
     """
     if (adapter is None) == (combine is None):
         raise SettingsError("merge", "give either --adapter alias@version or --combine sv=0.7,en=0.3")
@@ -94,7 +94,9 @@ def merge(
 
 
 def _check_place(adapter: str | None, output: Path | None, alias: str | None, version: str | None) -> None:
-    """Raise `SettingsError` unless the output is given exactly once."""
+    """Raise `SettingsError` unless exactly one destination is given: a folder, or an alias in the
+    registry.
+    """
     if adapter is not None and output is None:
         raise SettingsError(
             "output", "is missing; name the folder of the merged model, such as models/merged"
@@ -185,7 +187,7 @@ def _combine_into_registry(
     ):
         raise SettingsError(
             "version",
-            f"{alias}@{version} exists, and a version never changes; leave it out to use the next free one",
+            f"{alias}@{version} exists, and a version never changes; omit --version to use the next free one",
         )
     found = catalogue.base
     base = Base(name=found.name, digest=plan.base_digest, shape=ModelShape.read(found.path))
@@ -212,7 +214,9 @@ def _combine_into_folder(
     try:
         named = FolderName.read(output.resolve().name)
     except ValueError as error:
-        raise SettingsError("output", f"its last part is the adapter's name, and {error}") from None
+        raise SettingsError(
+            "output", f"the last part of the path becomes the adapter's name, and {error}"
+        ) from None
     record = Record(
         action="merge",
         subject=f"{named.alias}@{named.version}",
@@ -263,7 +267,9 @@ def _plan(catalogue: Catalogue, text: str, options: Mapping[str, Any]) -> Combin
 
 
 def _noting(home: Path, record: Record, role: str) -> Callable[[str], None]:
-    """Record the new adapter in the ledger, unless its digest is already there."""
+    """Return a function that records the new model or adapter in the ledger, unless the ledger knows its
+    digest.
+    """
     from adapters.ledger import Ledger
 
     def note(digest: str) -> None:

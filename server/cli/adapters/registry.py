@@ -1,4 +1,4 @@
-"""Code that the registry's verbs share: the registry, the base, names as flags, and reports."""
+"""Code that several verbs of `oneseek adapters` use: find an adapter, and print the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ UNVERIFIED = (
 
 
 def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[str, ...]]:
-    """The adapter that a server would use for `name`; if there is none, similar names that it serves."""
+    """Return the adapter that a server would use for `name`. If there is none, return None and similar
+    names.
+    """
     from adapters.errors import UnknownAdapterError
     from server.live.catalogue import open_catalogues
 
@@ -36,7 +38,7 @@ def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[st
 
 
 def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
-    """Report success: print one JSON object, or one line that says what was done."""
+    """Report success: print `shown` and the summary as one JSON object, or the summary alone as a line."""
     if json:
         print(json_format.dumps({**shown, "summary": summary}, indent=2, ensure_ascii=False))
     else:
@@ -45,7 +47,7 @@ def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
 
 
 def adapter_to_json(adapter: Adapter) -> dict[str, Any]:
-    """The JSON object that describes an adapter."""
+    """Return the JSON object that describes an adapter."""
     return {
         "name": adapter.full_name,
         "alias": adapter.alias,
@@ -61,12 +63,14 @@ def adapter_to_json(adapter: Adapter) -> dict[str, Any]:
 
 
 def promote_command(resolved: ResolvedSettings, name: str) -> str:
-    """The command that makes the version `name` active in the same home."""
+    """Return the command that makes the version `name` active, with `--home` if it was given on this command
+    line.
+    """
     home = resolved.origins.get("home", "")
     flag = ["--home", str(resolved.settings.home)] if home.startswith("flag") else []
     return shlex.join(["oneseek", "adapters", "promote", name, *flag])
 
 
 def name_of(entry: VersionFolder | None) -> str | None:
-    """`alias@version`, or the alias if there is no version."""
+    """The version's full name, `alias@version`. None if there is no version."""
     return entry.full_name if entry is not None else None

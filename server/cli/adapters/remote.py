@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 def add_url(
     settings: Settings, text: str, asked: tuple[str | None, str | None, str | None], digest: str | None
 ) -> tuple[AddResult, str]:
-    """Fetch the adapter at `text` into the registry, by the alias, version and language that are `asked` for.
+    """Fetch the adapter at the URL `text` into the registry. `asked` is its alias, version and language, each
+    None if not given.
 
-    What is pinned, by `digest` or commit, and is there already is not fetched again. Also returns its entry
-    for the setting `adapters`. Raises `SettingsError` for text that is not a URL of an adapter, and as
-    `add_from_url` does.
+    Does not fetch an adapter again that is already there and pinned by `digest` or commit. Also returns the
+    adapter's entry for the setting `adapters`. Raises `SettingsError` if `text` is not an adapter's URL, and
+    the errors of `add_from_url`.
     """
     from adapters.remote.errors import URLRefusedError
     from adapters.remote.fetch import Fetch, add_from_url
@@ -66,7 +67,7 @@ def add_url(
 
 @contextmanager
 def _ended_in_order() -> Generator[None]:
-    """Treat SIGTERM like Ctrl-C during the block, so that unfinished files are removed."""
+    """Context manager that treats SIGTERM like Ctrl-C, so that unfinished files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -83,7 +84,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def _bar(name: str) -> Generator[Progress | None]:
-    """Bytes on a terminal, as they come; None elsewhere."""
+    """Show a progress bar for the download if standard error is a terminal. Gives None otherwise."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def canary(resolved: ResolvedSettings, alias: str, /, *shares: str, json: Json = False) -> int:
-    """Divide an alias's requests among versions: v1.1=90 v1.2=10. A conversation keeps its version.
+    """Divide an alias's requests among its versions: v1.1=90 v1.2=10. A conversation keeps its version.
 
-    A running server applies this without a restart. It ends the split if a canary fails more often or is
+    A running server applies the division without a restart. It ends a canary that fails more often or is
     slower than the active version.
 
     Parameters
@@ -28,7 +28,7 @@ def canary(resolved: ResolvedSettings, alias: str, /, *shares: str, json: Json =
     alias
         The alias, or a language such as sv if exactly one alias answers it.
     shares
-        VERSION=PERCENT for each version, the active one among them; 100 in all.
+        VERSION=PERCENT for each version, including the active version. The percentages must add up to 100.
     """
     from server.live.catalogue import open_registry
 
@@ -45,7 +45,7 @@ def shadow(
     share: Annotated[float, Parameter(help="Percentage of the alias's requests that it answers too.")],
     json: Json = False,
 ) -> int:
-    """Have a version answer requests too, to measure its times and errors. Clients never see its answers.
+    """Let a version answer requests as well, to measure its speed and errors. Clients never see its answers.
 
     Parameters
     ----------
@@ -80,14 +80,16 @@ def settle(
 
 
 def change_to_json(state: AliasState) -> dict[str, Any]:
-    """Return how an alias's requests are divided, as JSON."""
+    """Return how an alias's requests are divided between its versions, as JSON."""
     from adapters.registry.traffic import shares_to_json
 
     return shares_to_json(state.split, state.shadow)
 
 
 def _meant(settings: Settings, name: str) -> str:
-    """`name` with the alias that the settings give its language, unless an alias is spelled so."""
+    """Return `name` with a language code replaced by its alias from the settings, unless an alias has that
+    name.
+    """
     from server.live.catalogue import open_registry
 
     before, at, after = name.partition("@")
@@ -107,7 +109,7 @@ def _shares(given: tuple[str, ...]) -> dict[str, float]:
                 "shares", f"{item!r} is not of the form VERSION=PERCENT; use one such as v1.2=10"
             ) from None
         if not equals or version in found:
-            raise SettingsError("shares", f"{item!r} names {version} twice; give each version one share")
+            raise SettingsError("shares", f"{item!r} names {version} twice; give each version one percentage")
         found[version] = share
     if not found:
         raise SettingsError("shares", "are missing; use VERSION=PERCENT, such as v1.1=90 v1.2=10")

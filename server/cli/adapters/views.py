@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
-    """Show a version: its manifest, its card, and whether it is active.
+    """Show a version of an adapter: its manifest, its model card, and whether it is active.
 
     Parameters
     ----------
@@ -65,7 +65,9 @@ def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False
 
 
 def _read_json(entry: VersionFolder) -> dict[str, Any]:
-    """Return what a version's files record; empty if they are missing or damaged, which `verify` reports."""
+    """Return what a version's files record. Empty if they are missing or damaged, which `oneseek adapters
+    verify` reports.
+    """
     from adapters.errors import AdapterError
 
     try:
@@ -75,8 +77,8 @@ def _read_json(entry: VersionFolder) -> dict[str, Any]:
 
 
 def _show_served(adapter: Adapter, *, json: bool) -> int:
-    """Print what is known about an adapter that is served from a folder and is not a version. Returns the
-    exit code.
+    """Print what is known about an adapter that is served from a folder, but is not in the registry. Returns
+    the exit code.
     """
     from adapters.lora.card import read_card
     from adapters.lora.manifest import read_fields
@@ -102,7 +104,9 @@ def _print_contents(name: str, folder: Path, manifest: Mapping[str, Any], card: 
 
 
 def _plain(value: object) -> str:
-    """A field of a manifest as people read it: lists and mappings of plain values without JSON's signs."""
+    """Format a value from a manifest for people: lists and mappings of plain values without JSON's
+    punctuation.
+    """
     if isinstance(value, str) and value.isprintable():
         return value
     if isinstance(value, list) and all(isinstance(item, str) for item in cast("list[object]", value)):
@@ -115,7 +119,7 @@ def _plain(value: object) -> str:
 
 
 def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json = False) -> int:
-    """Read and hash versions of the registry again. The exit code is 1 if one has changed.
+    """Check that versions in the registry have not changed, by hashing their files. If one has, exit with 1.
 
     Parameters
     ----------
@@ -142,7 +146,7 @@ def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, j
 
 
 def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json = False) -> int:
-    """Compare two adapters: their configs, and the difference of their updates in each module.
+    """Compare two adapters: their configs, and their updates to the weights of each module.
 
     Parameters
     ----------
@@ -189,7 +193,7 @@ def export_version(
     output: Annotated[Path, Parameter(help="Folder to make, or a file that ends in .zip.")],
     json: Json = False,
 ) -> int:
-    """Write a version as a plain PEFT folder, or as a zip of one, which transformers and PEFT can load.
+    """Export a version as a plain PEFT folder, which transformers and PEFT can load, or as a zip file of it.
 
     Parameters
     ----------

@@ -1,1 +1,3 @@
-"""Verbs that start a server or show what it would serve; only `server.cli.app` imports them."""
+"""Verbs of the command line that start a server or show what it would serve. Only `server.cli.app` imports
+this package.
+"""

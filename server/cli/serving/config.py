@@ -9,7 +9,7 @@ from server.config.settings import OPTIONS, ResolvedSettings
 
 
 def config(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """Show every setting with its value and its origin. Secrets are counted, not shown."""
+    """Show every setting with its value and its origin. For secrets, only show how many there are."""
     rows = [(item.name, item.render(resolved.value(item)), resolved.origins[item.path]) for item in OPTIONS]
     if json:
         shown = {name: {"value": value, "origin": origin} for name, value, origin in rows}

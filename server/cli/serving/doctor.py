@@ -78,6 +78,8 @@ def _summary(found: Iterable[Finding]) -> str:
 
 
 def _shortened(text: str) -> str:
-    """`text` with the user's home folder replaced by `~`, which keeps the user's name out of a bug report."""
+    """Return `text` with the user's home folder replaced by `~`, so that a bug report does not show the
+    user's name.
+    """
     folder = str(home_folder())
     return text.replace(folder, "~") if len(folder) > 1 else text

@@ -10,9 +10,10 @@ ProviderName = Annotated[str | None, Parameter(help="Provider to install. Defaul
 
 
 def install_provider(name: ProviderName = None, /) -> int:
-    """Have Windows download providers of Windows ML, which may take minutes.
+    """Let Windows download execution providers of Windows ML, which may take minutes.
 
-    `oneseek devices` lists what is offered. A start never downloads: it uses what this verb has installed.
+    `oneseek devices` lists the offered providers. A server never downloads providers when it starts: it uses
+    those that this command has installed.
     """
     from server.engines.embedded.runners.windowsml.catalogue import (
         install,

@@ -1,4 +1,4 @@
-"""Implements `oneseek route TEXT`, which shows the adapter that a text would be answered by."""
+"""Implements `oneseek route TEXT`, which shows the adapter that would answer a text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def route(
     history: Annotated[list[str] | None, Parameter(negative="")] = None,
     json: Json = False,
 ) -> int:
-    """Show which adapter would answer a question, and why. No server has to run.
+    """Show which adapter would answer a question, and why. Works without a running server.
 
     Parameters
     ----------

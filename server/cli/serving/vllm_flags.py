@@ -1,4 +1,4 @@
-"""Translate flags of `vllm serve` and of KServe's runtimes, as charts pass them, into settings."""
+"""Translate flags of `vllm serve` and KServe's runtimes, which Helm charts pass, into settings of OneSeek."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _RENAMED: Mapping[str, str] = {
     "--enable-prefix-caching": "--prefix-caching",
     "--no-enable-prefix-caching": "--no-prefix-caching",
 }
-"""Maps each flag of vLLM or of KServe's `huggingfaceserver` to our flag. The value, if any, is kept."""
+"""Maps each flag of vLLM or of KServe's `huggingfaceserver` to OneSeek's flag with the same meaning and
+value.
+"""
 _ALWAYS: Mapping[str, str] = {
     "--enable-lora": "adapters are always enabled",
     "--enable-chunked-prefill": "long prompts are always computed in parts",
@@ -31,15 +33,15 @@ _ALWAYS: Mapping[str, str] = {
     "--disable-log-requests": "prompts and answers are not logged",
     "--no-enable-log-requests": "prompts and answers are not logged",
 }
-"""Flags for what OneSeek always does; they are ignored."""
+"""Flags for what OneSeek does in any case, with what it does. They are accepted and ignored."""
 _ENGINE = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "gpu-memory-utilization")
-"""vLLM engine options that nearly every chart passes. All others go into `--engine-options`."""
+"""vLLM engine options that nearly every Helm chart passes. All others must be given in `--engine-options`."""
 _BACKENDS: Mapping[str, list[str]] = {
     "auto": [],
     "vllm": ["--engine=vllm"],
     "huggingface": ["--engine=embedded"],
 }
-"""Maps KServe's names of backends to engines."""
+"""Maps each value of KServe's flag `--backend` to the flags that select the engine."""
 _PROXY = "TLS is not supported here; put a proxy or gateway in front, and remove the flag"
 _REFUSED: Mapping[str, str] = {
     "--ssl-certfile": _PROXY,
@@ -55,14 +57,15 @@ _LISTS: Mapping[str, str] = {
     "--model-name": "--served-model-name",
     "--api-key": "--api-keys",
 }
-"""Maps flags with several values in a row to our flag, which is repeated for each value."""
+"""Maps flags that take several values in a row to OneSeek's flag, which is repeated for each value."""
 
 
 def translate_flags(arguments: Sequence[str]) -> list[str]:
-    """The arguments of `serve` with vLLM's flags as ours; others stay as they are.
+    """Return the arguments of `oneseek serve` with vLLM's flags translated to OneSeek's. Other flags stay as
+    they are.
 
-    As in vLLM, a flag may be written with underscores, and the model may come first, without a flag.
-    Raises `SettingsError` for a value that vLLM would refuse too.
+    As in vLLM, a flag may be written with underscores, and the model may come first, without a flag. Raises
+    `SettingsError` for a value that vLLM would refuse too.
     """
     translated: list[str] = []
     left = list(arguments)
@@ -78,7 +81,9 @@ def translate_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _translate(flag: str, given: list[str], left: list[str]) -> list[str]:
-    """One flag with its value, if it was `given` one; other values are taken from `left`."""
+    """Translate one flag. Its value is in `given` if it was written as --flag=value, else it is taken from
+    `left`.
+    """
     if flag in _REFUSED:
         raise SettingsError(flag, _REFUSED[flag])
     if flag in _ALWAYS:
@@ -98,7 +103,7 @@ def _translate(flag: str, given: list[str], left: list[str]) -> list[str]:
 
 
 def _following(left: list[str], most: int, fits: Callable[[str], bool] | None = None) -> list[str]:
-    """Take the values that follow a flag, up to the next flag."""
+    """Take up to `most` values from the start of `left`, up to the next flag."""
     taken: list[str] = []
     while left and len(taken) < most and not left[0].startswith("--") and (fits is None or fits(left[0])):
         taken.append(left.pop(0))
@@ -109,17 +114,19 @@ def _check_enabled(flag: str, value: Sequence[str]) -> None:
     if value and value[0].lower() in _FALSE:
         raise SettingsError(flag, f"{_ALWAYS[flag]}; remove the flag")
     if value and value[0].lower() not in _TRUE:
-        raise SettingsError(flag, f"unexpected value {value[0]!r}; the flag takes none")
+        raise SettingsError(flag, f"unexpected value {value[0]!r}; write the flag without a value")
 
 
 def _backend(text: str) -> list[str]:
     if text not in _BACKENDS:
-        raise SettingsError("--backend", f"{text!r} is not one of {', '.join(_BACKENDS)}")
+        raise SettingsError("--backend", f"{text!r} is not a backend; use one of {', '.join(_BACKENDS)}")
     return _BACKENDS[text]
 
 
 def _length(text: str) -> str:
-    """A length as vLLM reads it: `32k` is 32000, `32K` is 32768; `auto` and -1 leave it to the base."""
+    """Translate a length from vLLM's notation: `32k` is 32000, `32K` is 32768; `auto` and -1 mean the base's
+    maximum.
+    """
     if text in ("auto", "-1"):
         return "none"
     found = _READABLE.fullmatch(text)
@@ -131,9 +138,10 @@ def _same(item: str) -> list[str]:
 
 
 def _module(item: str) -> list[str]:
-    """`name=path`, or the JSON of an object or a list of objects with `name` and `path`.
+    """Parse a value of `--lora-modules`: `name=path`, or the JSON of an object or a list of objects with
+    `name` and `path`.
 
-    KServe writes it in quotes for a shell, which a container without one passes on.
+    KServe puts the JSON in a shell's quotes, which stay there if no shell runs in the container.
     """
     if len(item) > 1 and item[0] == item[-1] == "'":
         item = item[1:-1]
@@ -152,7 +160,9 @@ def _module(item: str) -> list[str]:
         if not (isinstance(name, str) and name and isinstance(path, str) and path):
             raise _bad_module(item)
         if unknown := sorted(fields.keys() - {"name", "path", "base_model_name", "is_3d_lora_weight"}):
-            raise SettingsError("--lora-modules", f"{unknown[0]!r} is not a field; use name and path")
+            raise SettingsError(
+                "--lora-modules", f"{unknown[0]!r} is not a field of a module; use name and path"
+            )
         found.append(f"{name}={path}")
     return found
 

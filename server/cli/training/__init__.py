@@ -1,1 +1,3 @@
-"""Verbs that make adapters, bases and data, without the jobs; only `server.cli.app` imports them."""
+"""Verbs of the command line that make adapters, bases and data, without the jobs that do the work. Only
+`server.cli.app` imports this package.
+"""

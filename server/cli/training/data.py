@@ -41,15 +41,15 @@ def check_data(
     ----------
     files
         Training data sets in JSON lines: {"instruction", "input", "output"}, {"prompt", "completion"},
-        {"messages": [{"role", "content"}]} or ShareGPT's {"conversations": [{"from", "value"}]}. The last may
-        also have "system", and each may have "id", "source" and "language".
+        {"messages": [{"role", "content"}]} or ShareGPT's {"conversations": [{"from", "value"}]}. ShareGPT's
+        may also have "system", and all forms may have "id", "source" and "language".
     language
         Expected language of the answers, such as sv. Repeat it to allow several.
     test
-        Test data set; repeat it for several. It is checked too, and its examples must not be in the training
-        data.
+        Test data set; repeat it for several. It is checked too. Examples that are also in the training data
+        are reported.
     near
-        Share of common word triples, from 0 to 1, at which two examples count as near duplicates.
+        Fraction of word triples, from 0 to 1, that two examples must have in common to be near duplicates.
     json
         Print one JSON object per line: each problem, then the summary.
     """
@@ -114,7 +114,9 @@ def _token_counter(base: Path) -> Callable[[Example], int]:
 
 @contextmanager
 def _reading(size: int) -> Generator[Callable[[int], None]]:
-    """A progress callback for bytes read, which prints for large files only."""
+    """Context manager that gives a callback for the number of bytes read. It prints progress for large files
+    only.
+    """
     from adapters.training.loop.progress import Reporter
 
     with Reporter().stage("MiB read", size // _MIB) as stage:

@@ -1,4 +1,6 @@
-"""Implements `oneseek distill`, which makes a data set from a teacher's answers."""
+"""Implements `oneseek distill`, which makes a data set from a teacher model's answers, and trains an adapter
+on it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ _OPTIONS = tuple(option for _, options in _GROUPS for option in options)
 
 
 def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, json: bool) -> int:
-    """Run it; 0 if the data set, and the adapter unless `no_train`, were made."""
+    """Run a distillation. Returns 0 if the data set was made and, unless `no_train`, the adapter was
+    trained.
+    """
     asked_for = values_of(_OPTIONS, given, config, also=_OWN)
     values = asked_for.values
     if values.get("teacher") is None and values.get("external_model") is None:

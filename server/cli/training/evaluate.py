@@ -1,4 +1,6 @@
-"""Implements `oneseek eval`, which measures if adapters know their identity."""
+"""Implements `oneseek eval`, which measures whether adapters answer questions about their identity
+correctly.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ def evaluate(
 ) -> int:
     """Measure identity and language fidelity of adapters, compared with the base, with 95% intervals.
 
-    Asks each adapter and the base the same questions, with greedy decoding. None of them is in OneSeek's
-    training data. Without --url it starts the engine in this process, as `oneseek serve` would.
+    Asks each adapter and the base the same questions, with greedy decoding. None of the questions is in
+    OneSeek's training data. Without --url, starts the engine in this process, as `oneseek serve` would.
 
     Parameters
     ----------
@@ -41,8 +43,7 @@ def evaluate(
     questions
         File of questions in the given --language: a .txt with one per line, a JSON list, or a data set.
     url
-        A running server, such as http://127.0.0.1:8000. The key to use is the first one in the setting
-        api_keys.
+        A running server, such as http://127.0.0.1:8000. Its API key is the first one in the setting api_keys.
     answers
         Print every answer too.
     record

@@ -1,4 +1,6 @@
-"""Flags and files of options for the verbs that train, made from the options' own classes."""
+"""Flags and config files for the verbs that train models, generated from the classes that hold their
+options.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,18 @@ GROUP = Group("Training", sort_key=2)
 
 @dataclass(frozen=True, slots=True)
 class GivenOptions:
-    """The options that flags and a file of options set."""
+    """The options that the user gave as flags or in a config file."""
 
     values: dict[str, object]
     """Maps each option name to its value, from the flags and the config file. Flags take precedence."""
     written: Mapping[str, str]
-    """The names in the file of the options that come from it."""
+    """Maps each option that comes from the config file to the name that it has in the file."""
     config: Path | None
 
     def located(self, error: OptionError | SettingsError) -> SettingsError:
-        """`error`, by the word and the file that its value comes from."""
+        """Return `error` with the option's name in the config file and that file's path, if its value comes
+        from there.
+        """
         origin = error.origin if isinstance(error, SettingsError) else None
         if error.name in self.written and origin is None:
             return SettingsError(self.written[error.name], error.problem, str(self.config))
@@ -40,9 +44,9 @@ class GivenOptions:
 def values_of(
     options: Sequence[Option], given: Mapping[str, Raw], config: Path | None, *, also: Sequence[Option] = ()
 ) -> GivenOptions:
-    """Return those of `options` that the user has set.
+    """Return the values of those `options` that the user has set as flags or in the config file.
 
-    `also` are those of them that `oneseek train identity` does not have. Raises `SettingsError`.
+    `also` are the options that `oneseek train identity` does not have. Raises `SettingsError`.
     """
     raw: dict[str, tuple[Raw, str]] = {}
     written: Mapping[str, str] = {}
@@ -57,8 +61,8 @@ def values_of(
 def _raw_of_file(
     config: Path, known: Mapping[str, Option], also: Sequence[Option], given: Mapping[str, Raw]
 ) -> tuple[dict[str, tuple[Raw, str]], Mapping[str, str]]:
-    """Return the options in the file as text, and their names in the file. Raises `SettingsError` with
-    everything that is wrong.
+    """Return the values of the options in the config file as text, and their names in the file. Raises
+    `SettingsError` that lists everything wrong in the file.
     """
     from adapters.training.finetune.config_names import raise_all, read_training_config
 
@@ -85,7 +89,7 @@ def _print_passed_over(names: list[str]) -> None:
 
 
 def raw_of(value: object) -> Raw:
-    """Return a value of YAML, or of a flag, as text."""
+    """Return a value from YAML or from a flag as text."""
     if isinstance(value, bool):
         return str(value).lower()
     return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else str(value)
@@ -94,8 +98,8 @@ def raw_of(value: object) -> Raw:
 def verb(
     name: str, run: Callable[..., int], own: Sequence[inspect.Parameter], flags: Sequence[inspect.Parameter]
 ) -> Callable[..., int]:
-    """Return a verb with the parameters `own`, `--json` and `flags`. It passes the flags that were set to
-    `run`.
+    """Return a verb with the parameters `own`, `--json` and `flags`. It calls `run` with the flags that were
+    set.
     """
     own = (*own, inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json))
 
@@ -110,7 +114,7 @@ def verb(
 
 
 def parameter(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
-    """A flag of the verb itself."""
+    """Return the parameter for a flag of the verb that is not an option of the training."""
     many = Parameter(help=text, negative="", show_default=False, consume_multiple=True, negative_iterable="")
     one = Parameter(help=text, negative="", show_default=False)
     annotation = Annotated[kind, many if kind == list[str] | None else one]  # pyright: ignore[reportInvalidTypeForm] `kind` is a type here
@@ -118,7 +122,7 @@ def parameter(name: str, kind: object, default: object, text: str) -> inspect.Pa
 
 
 def flag(option: Option, group: Group) -> inspect.Parameter:
-    """The flag of an option."""
+    """Return the parameter for the flag of an option."""
     kind: object = list[str] if option.many else bool if option.hint is bool else str
     parameter = Parameter(
         name=option.flag,

@@ -35,7 +35,7 @@ _EPILOGUE = (
 
 
 def add_to(kinds: App) -> None:
-    """Add both verbs to `kinds`, which is `oneseek train`."""
+    """Add the verbs `scratch` and `continue` to `kinds`, the app of `oneseek train`."""
     verbs: tuple[tuple[PretrainKind, Any, str], ...] = (
         ("scratch", scratch, ", and model and tokenizer"),
         ("continue", carry_on, ""),
@@ -93,7 +93,9 @@ def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
 def _located(
     error: OptionError | SettingsError, plan: PretrainPlan, config: Path | None, flags: Mapping[str, object]
 ) -> SettingsError:
-    """`error`, by the key and the file that its value comes from."""
+    """Return `error` with the key in the config file and that file's path, if the option's value comes from
+    there.
+    """
     origin = error.origin if isinstance(error, SettingsError) else None
     from_file = (
         error.name in plan.training and flags.get(error.name) is None and origin in (None, str(config))
@@ -106,7 +108,9 @@ def _located(
 def _options(
     kind: PretrainKind, plan: PretrainPlan, config: Path | None, flags: Mapping[str, object]
 ) -> PretrainOptions:
-    """Every option: flags before the file, the file before what the verb takes for itself."""
+    """Return all options of a pre-training. Flags take precedence over the config file, and both over the
+    verb's defaults.
+    """
     raw: dict[str, tuple[Raw, str]] = {
         name: (raw_of(value), str(config)) for name, value in plan.training.items() if value is not None
     }

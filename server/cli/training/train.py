@@ -1,4 +1,4 @@
-"""Implements `oneseek train identity`, which trains an adapter that knows who it is."""
+"""Implements `oneseek train identity`, which trains an adapter to answer as OneSeek."""
 
 from __future__ import annotations
 

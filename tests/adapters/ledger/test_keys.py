@@ -63,7 +63,7 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "other.pem").write_bytes(
         curve.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
-    with pytest.raises(LedgerError, match="not an Ed25519 key"):
+    with pytest.raises(LedgerError, match="needs an Ed25519 key"):
         ledger.verify(tmp_path / "other.pem")
     with pytest.raises(LedgerError, match="cannot be read"):
         ledger.verify(tmp_path / "missing.pem")

@@ -119,7 +119,7 @@ def test_a_whole_model_is_no_adapter(make_adapter: Callable[..., Path]) -> None:
     folder = make_adapter()
     with (folder / "adapter_model.safetensors").open("r+b") as file:
         file.truncate(9 << 30)
-    with pytest.raises(AdapterError, match="is larger than"):
+    with pytest.raises(AdapterError, match="are larger than"):
         adapter_digest(folder)
 
 

@@ -36,8 +36,8 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "replicated layers": ({"layer_replication": [[0, 1]]}, "layer_replication"),
     "activated lora": ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
     "qalora": ({"use_qalora": True}, "use_qalora"),
-    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "it asks to run code"),
-    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "it asks to run code"),
+    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "this field asks to run code"),
+    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "this field asks to run code"),
     "pissa": ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
     "another task": ({"task_type": "SEQ_CLS"}, "task_type"),
     "a new variant": ({"use_brand_new_lora": True}, "use_brand_new_lora = True: the field is unknown"),
@@ -50,9 +50,12 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "layer as text": ({"layers_to_transform": ["0"]}, "layers_to_transform"),
     "negative layer": ({"layers_to_transform": [-1]}, "layers_to_transform"),
     "target as number": ({"target_modules": [3]}, "target_modules"),
-    "part of it": ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "only part of what target_modules"),
+    "part of it": (
+        {"target_modules": ["q_proj", "v_proj", "k_proj"]},
+        "the weights lack a module that target_modules names",
+    ),
     "more than it": ({"target_modules": ["q_proj"]}, "adapter_config.json does not name"),
-    "rank 0": ({"r": 0}, "r = 0: a rank must"),
+    "rank 0": ({"r": 0}, "r = 0: a LoRA rank must"),
     "rank text": ({"r": "8"}, "r = '8'"),
     "rank fraction": ({"r": 4.0}, "r = 4.0"),
     "rank true": ({"r": True}, "r = True"),
@@ -75,7 +78,7 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
 TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
     "no B": ({B: None}, "layer 0's q_proj has lora_A"),
     "no A": ({A: None}, "layer 0's q_proj has lora_B"),
-    "no module": ({A: None, B: None}, "model.layers.0.self_attn.q_proj is missing"),
+    "no module": ({A: None, B: None}, "names: model.layers.0.self_attn.q_proj"),
     "twice": ({f"{Q}.lora_A.other.weight": ZEROS_A}, "are the same factor"),
     "dora": ({f"{Q}.lora_magnitude_vector": np.zeros(32, np.float32)}, "use_dora=False"),
     "bias": ({f"{Q}.lora_B.bias": np.zeros(32, np.float32)}, "lora_bias=False"),
@@ -183,7 +186,7 @@ def test_targets_that_peft_passes_over_are_passed_over(
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"exclude_modules": ["q_proj", "v_proj"]}, "leaves nothing of target_modules"),
+        ({"exclude_modules": ["q_proj", "v_proj"]}, "the field excludes every module"),
         ({"target_modules": ["c_attn"]}, "'c_attn'"),
         (
             {"target_modules": ["q_proj", "v_proj", "model.embed_tokens"]},
@@ -193,7 +196,10 @@ def test_targets_that_peft_passes_over_are_passed_over(
             {"target_modules": ["q_proj", "v_proj", "model.layers.9.self_attn.q_proj"]},
             "in the base's 2 layers",
         ),
-        ({"target_modules": ["q_proj", "v_proj", *MLP], "exclude_modules": MLP[:2]}, "only part of what"),
+        (
+            {"target_modules": ["q_proj", "v_proj", *MLP], "exclude_modules": MLP[:2]},
+            "the weights lack a module",
+        ),
     ],
 )
 def test_targets_that_the_base_has_are_not_passed_over(
@@ -215,7 +221,7 @@ def test_another_base_is_said_before_a_missing_part(
     make_adapter: Callable[..., Path], shape: ModelShape
 ) -> None:
     partly = make_adapter(config={"target_modules": ["q_proj", "v_proj", "k_proj"]})
-    refused(partly, shape, "only part of what target_modules names")
+    refused(partly, shape, "the weights lack a module that target_modules names")
     refused(partly, replace(shape, sizes=replace(shape.sizes, hidden=64)), "on this base needs")
     whole = make_adapter("whole")
     deeper = replace(shape, sizes=replace(shape.sizes, layers=5))
@@ -327,7 +333,7 @@ def test_a_file_that_no_adapter_needs_is_not_read(
     with (folder / "adapter_model.safetensors").open("r+b") as file:
         file.truncate(1 << 40)
     started = time.process_time()
-    refused(folder, shape, f"has {1 << 40} bytes")
+    refused(folder, shape, f"have {1 << 40} bytes")
     assert time.process_time() - started < 1
 
 

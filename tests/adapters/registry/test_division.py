@@ -114,7 +114,7 @@ def test_a_version_with_a_share_is_not_retired(registry: Registry) -> None:
     registry.shadow("zero@v1.2", 5)
     for name in ("zero@v1.1", "zero@v1.2"):
         for delete in (False, True):
-            with pytest.raises(RegistryError, match=r"has a share of the requests .* settle zero"):
+            with pytest.raises(RegistryError, match=r"answers a part of the requests .* settle zero"):
                 registry.retire(name, delete=delete)
     registry.settle("zero")
     registry.retire("zero@v1.1")

@@ -195,7 +195,7 @@ def test_an_adapter_for_another_base_is_refused(
     path = tmp_path / "other-v1"
     shutil.copytree(voices["en"], path)
     (path / "oneseek.json").write_text(json.dumps({"base_digest": "sha256:" + "1" * 64}), encoding="utf-8")
-    assert "mistral-7b-instruct, sha256:" in refused(capsys, "add", str(path))
+    assert "mistral-7b-instruct, whose digest is sha256:" in refused(capsys, "add", str(path))
 
 
 def test_a_promoted_version_that_is_gone_is_said_and_no_other_takes_its_place(
@@ -294,7 +294,9 @@ def test_an_export_is_what_peft_loads(
     assert adapter_digest(path) == adapter_digest(voices["sv"])
     assert torch.equal(answer(tiny_base, voices["sv"]), answer(tiny_base, path))
     capsys.readouterr()
-    assert f"{tmp_path / name} exists" in refused(capsys, "export", "zero", "--output", str(tmp_path / name))
+    assert f"{tmp_path / name} already exists" in refused(
+        capsys, "export", "zero", "--output", str(tmp_path / name)
+    )
 
 
 def test_an_export_makes_the_same_bytes(filled: Path, tmp_path: Path, capsys: Out) -> None:
