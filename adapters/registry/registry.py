@@ -326,17 +326,13 @@ class Registry:
 
     @contextmanager
     def unchanging(self) -> Generator[None]:
-        """Context manager that keeps all processes from changing the registry meanwhile. Raises
-        `RegistryError` and `OSError`.
-        """
+        """Keep all processes from changing the registry. Raises `RegistryError` and `OSError`."""
         with self._locked():
             yield
 
     @contextmanager
     def _writing(self) -> Generator[RegistryListing]:
-        """Hold the registry's lock for a change, after checking that the file of active versions is not
-        lost.
-        """
+        """Hold the registry's lock for a change, after checking that `active.json` is not lost."""
         with self._locked():
             listing = self.listing()
             if self._ledger is not None and not os.path.lexists(self.folder / ACTIVE_FILE):
@@ -364,9 +360,7 @@ class Registry:
             lock.release()
 
     def _pin(self, listing: RegistryListing, before: VersionFolder, adapter: Adapter) -> None:
-        """Record the active version of an alias before another version is added, so that the new version does
-        not replace it.
-        """
+        """Record the active version of an alias, so that a version added next does not replace it."""
         pointers = listing.pointers
         if pointers.is_retired(adapter.alias, adapter.version):
             pointers = pointers.drop(adapter.alias, adapter.version, keep=False)
@@ -389,9 +383,7 @@ class Registry:
         listing.pointers.promote(entry.alias, entry.version, entry.outside).write(self.folder)
 
     def _place(self, adapter: Adapter) -> Path:
-        """Return the folder for a new version. It is in the existing folder of its alias, even if the alias
-        differs in upper or lower case.
-        """
+        """Return the folder for a new version: in its alias's folder, whatever the case of its letters."""
         same = (path for path in alias_folders(self.folder) if path.name.lower() == adapter.alias.lower())
         return next(same, self.folder / adapter.alias) / adapter.version
 
