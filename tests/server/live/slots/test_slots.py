@@ -18,6 +18,7 @@ from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
     AdaptersBusyError,
+    AdapterUnavailableError,
     EngineError,
     UnsupportedRequestError,
 )
@@ -82,6 +83,16 @@ async def test_a_lease_holds_what_the_engine_does_not_use_yet() -> None:
     assert waiting.running
     waiting.finish()
     await waiting.task
+
+
+async def test_nothing_that_is_resident_stands_in_for_a_damaged_version() -> None:
+    house = House(2, "ab")
+    await ran(house, "a")
+    (resident,) = house.some("a")
+    damaged = replace(resident, alias="other", problem="its digest is not the recorded one")
+    for use in (house.residency.ensure(damaged), house.residency.acquire([damaged])):
+        with pytest.raises(AdapterUnavailableError):
+            await use
 
 
 async def test_requests_for_one_cold_adapter_are_one_load() -> None:
