@@ -134,7 +134,7 @@ class FrontQueue:
             part = part_of(self._at_once, sum(not share.background for share in shares))
             turn = next(self._queue.in_order(1, self._rows, part))
             kept = self._seats.kept_from(turn.share, part, self._rows)
-            if len(self._inside) + kept >= self._at_once:
+            if kept and len(self._inside) + kept >= self._at_once:
                 self._look_again()
                 break
             self._move(turn)

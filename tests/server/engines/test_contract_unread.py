@@ -47,9 +47,15 @@ async def test_answers_left_unread_together_are_bounded_together(
     finally:
         for stream in streams:
             await stream.aclose()
+    dropped = engine.state().unread
+    left = engine.generate(ask([1, 8], max_tokens=60))
+    async with aclosing(left):
+        await anext(left)
+        assert await settles(engine, 30)
     lone = engine.generate(ask([1, 9], max_tokens=60))
     async with aclosing(lone) as deltas:
         read = len((await anext(deltas)).token_ids)
         assert await settles(engine, 30)
         read += len([token async for delta in deltas for token in delta.token_ids])
         assert read == 60, "nothing is left of those who are gone"
+    assert engine.state().unread == dropped

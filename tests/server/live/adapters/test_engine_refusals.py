@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from adapters.lora.manifest import read_manifest
+from adapters.registry.registry import Registry
 from server.config.settings import RoutingOptions
-from tests.server.administered import ENGLISH, SWEDISH, Place, add, administered, ask, done, until
+from tests.server.administered import ENGLISH, SWEDISH, Place, add, administered, ask, change, done, until
 from tests.server.engines.making import ENGINES
 from tests.server.http_server import Serving
 from tests.server.rolling import Bad
@@ -155,6 +156,19 @@ def test_what_was_accepted_is_503(place: Place, refused: set[str]) -> None:
     with administered(place, place.settings(), engine=REFUSING) as serving:
         statuses = [ask(serving.http, name).status_code for name in ("held", "taken")]
         assert statuses == [404, 503], "the registry remembers what it took in"
+
+
+def test_what_the_engine_refuses_is_not_promoted(place: Place, refused: set[str]) -> None:
+    with administered(place, place.settings(), engine=REFUSING) as serving:
+        client = serving.http
+        done(add(client, place.more(1), alias="zero", version="v1"))
+        later = done(add(client, place.more(2), alias="zero", version="v2"))["digest"]
+        refused.add(later)
+        unload(serving, later)
+        answer = change(client, "zero@v2", "promote")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "adapter_refused")
+        assert Registry(place.home).listing().pointers.active("zero") == "v1"
+        assert ask(client, "zero").headers["X-OneSeek-Adapter"] == "zero@v1"
 
 
 def test_what_the_settings_send_traffic_to_is_503(place: Place, refused: set[str]) -> None:
