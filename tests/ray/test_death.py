@@ -18,6 +18,8 @@ from tests.ray.test_cluster import FIRST, ask, say
 
 CLIENTS = 12
 TOKENS = 40
+STREAMED_TOKENS = 200
+"""Enough that some stream is under way when the replica is killed, also while the machine is busy."""
 RECOVERY_SECONDS = 30
 
 
@@ -45,7 +47,7 @@ def ask_streamed(cluster: Cluster, seed: int, outcomes: Outcomes) -> None:
     body = {
         "model": "base",
         "prompt": say(seed, 20),
-        "max_tokens": TOKENS,
+        "max_tokens": STREAMED_TOKENS,
         "ignore_eos": True,
         "stream": True,
     }
