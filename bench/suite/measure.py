@@ -197,7 +197,7 @@ def make_plan(
 
 def _as_counted(records: Sequence[RequestRecord], scenario: ServingScenario) -> list[RequestRecord]:
     """Return the records in the way in which the server counts requests: a question to several models counts
-    once for each model.
+    as one request for each model.
     """
     copies: list[RequestRecord] = []
     for record in records:

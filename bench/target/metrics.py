@@ -45,7 +45,9 @@ class ServerCounts:
     queue_seconds: float = 0.0
     """Total seconds that all requests waited in the server's queue."""
     queued: float = 0.0
-    """Number of requests that are counted in `queue_seconds`. 0 if the server has no such histogram."""
+    """Number of requests whose waiting times are summed in `queue_seconds`. 0 if the server has no histogram
+    of queueing times.
+    """
 
     @property
     def queue_mean(self) -> float | None:
