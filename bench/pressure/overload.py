@@ -208,7 +208,9 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the median over the rounds of each figure, separately for this checkout and the other one."""
+    """Return the median of each figure over the rounds, separately for this checkout and for that of
+    --before.
+    """
     return {
         name: {
             key: {

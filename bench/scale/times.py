@@ -17,8 +17,8 @@ SCHEMA = "oneseek-bench-times/1"
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """Seconds that a server needs for an engine step, depending on what the step contains, and for the work
-    around it.
+    """Seconds that a server needs for an engine step, depending on what the step contains, and for other
+    work: HTTP handling before the engine, and loading an adapter.
     """
 
     rows: tuple[int, ...]
