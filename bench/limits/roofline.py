@@ -50,7 +50,7 @@ class Model:
     not.
     """
     kv_width: int | None = None
-    """Bytes of a number in the KV cache. None: as many as `width`."""
+    """Bytes of a number in the KV cache. None: as many as `width`, the bytes of an unquantized weight."""
     tied: bool = False
     """True if the output matrix and the embedding are the same weights."""
 

@@ -46,8 +46,8 @@ Ask = Callable[[int], bytes]
 
 @dataclass(slots=True)
 class Seen:
-    """What the client with few requests experiences while the other one floods the server or not: its
-    latencies in seconds, and the number of refused requests of both clients.
+    """Results of the client with few requests in one mode, in which the other client is idle, busy or floods
+    the server: its latencies in seconds, and the number of refused requests of both clients.
     """
 
     first: list[float] = field(default_factory=list[float])

@@ -55,8 +55,8 @@ class ServerCounts:
         return self.queue_seconds / self.queued if self.queued > 0 else None
 
     def since(self, before: ServerCounts) -> ServerCounts:
-        """Return the differences of the counters from those in `before`. `running` is a gauge and keeps its
-        value.
+        """Return by how much each counter has grown since `before`. `running` is a gauge, so its current
+        value is returned.
         """
         names = self.by_adapter.keys() | before.by_adapter.keys()
         return ServerCounts(
