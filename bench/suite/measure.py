@@ -57,7 +57,7 @@ class LoadShape:
     def __post_init__(self) -> None:
         if (self.users > 0) == (self.rate > 0):
             raise ValueError(
-                f"the load has {self.users} users and a rate of {self.rate}; set only one above 0"
+                f"the load has {self.users} users and a rate of {self.rate}; set exactly one above 0"
             )
         if 0 < self.requests < self.users:
             raise ValueError(
