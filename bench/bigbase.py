@@ -188,7 +188,7 @@ def _ours(
     job = LoadRequest("/v1/completions", body | {"ignore_eos": True}, arguments.tokens)
     outcome = uvloop.run(closed_loop(server.url, [job], 1))
     if outcome.faults:
-        raise RuntimeError(f"the request to {server.url} failed: {outcome.faults[0]}")
+        raise RuntimeError(f"the measured request to the server at {server.url} failed: {outcome.faults[0]}")
     trace, first = outcome.traces[0], outcome.first[0]
     steps = [gap / events for gap, events in zip(trace.gaps, trace.events[1:], strict=True)]
     if not steps:

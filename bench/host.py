@@ -89,7 +89,7 @@ def _smi(query: str, index: str) -> str:
 
 def used_mib(gpu: Gpu | None, process: int) -> int:
     """Return the memory in use in MiB: GPU memory of all processes, or without a GPU the resident memory of
-    the server's processes. 0 after they have ended.
+    the server's processes. 0 if these processes have ended.
     """
     if gpu:
         return gpu.used_mib()

@@ -82,8 +82,8 @@ PRESETS = {
 
 
 def at_hand(work: Path, preset: str) -> tuple[Path, dict[str, Path], int]:
-    """Return the folder of the model `preset` in `work`, the folders of its adapters `en` and `sv`, and the
-    size of its vocabulary. Write what does not exist.
+    """Return the folder of a random model in `work`, the folders of its adapters `en` and `sv`, and the size
+    of its vocabulary. `preset` names the model's size, such as `28m`. Write what does not exist.
     """
     model = work / preset
     adapters = {name: work / f"{preset}-{name}" for name in ("en", "sv")}

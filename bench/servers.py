@@ -44,8 +44,8 @@ class Server:
     """Process id of the server's main process."""
 
     def event_loop_seconds(self) -> float:
-        """CPU seconds of the process's first thread, which handles HTTP in all servers that are measured with
-        it.
+        """CPU seconds of the process's first thread, which runs the HTTP event loop in OneSeek's and vLLM's
+        servers.
         """
         return next(
             thread.user_time + thread.system_time

@@ -38,7 +38,7 @@ LONGEST_QUESTION = 64
 
 
 def questions() -> Iterator[str]:
-    """Yield questions that differ from the first words on, without end."""
+    """Yield an endless series of questions, which differ in their first words."""
     return (f"{number * 7919 % 100_003}: vem är du, och vad kan du berätta?" for number in itertools.count(1))
 
 

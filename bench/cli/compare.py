@@ -79,8 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Compare A and B, and print the result. Return the exit code: 0 if B passes the gate of `--gate` and
-    `--threshold`, else 1.
+    """Compare A and B, and print the result. Return the exit code: 0 if B is good enough in every figure that
+    --on names, 1 if not.
     """
     return guarded("compare", build_parser(), _compare, given)
 

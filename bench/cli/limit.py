@@ -39,8 +39,8 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def limit_of(given: argparse.Namespace, choice: ServerChoice, contender: str) -> RunLimit | None:
-    """Return the theoretical limit that a server's results are compared with: a device with its base, or a
-    token rate from a flag. None if the device or the base is unknown.
+    """Return the theoretical limit that a server's results are compared with: a device with its base, or the
+    rate of --limit-tokens-per-second. None if the device or the base is unknown.
 
     `contender` names the server that the benchmark starts; it is empty for a server that is already running.
     Raises `BenchMistakeError` if flags contradict each other, and `ValueError` if a device or a base has an

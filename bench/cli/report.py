@@ -23,7 +23,10 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         if report.get("schema") != SCHEMA:
-            raise ValueError(f"the report has the schema {report.get('schema')!r}, but {SCHEMA!r} is needed")
+            raise ValueError(
+                f"the report has the schema {report.get('schema')!r}, but this version of OneSeek reads only "
+                f"{SCHEMA!r}; measure it again with oneseek bench run"
+            )
     except (OSError, ValueError) as error:
         print(f"oneseek bench report: {path}: {error}", file=sys.stderr)
         return 2

@@ -236,7 +236,8 @@ def start_options(
     """
     if choice.engine and contender not in ON_VLLM:
         raise BenchMistakeError(
-            f"--engine-option works only with {', '.join(ON_VLLM)}; remove it, or do not start {contender!r}"
+            f"--engine-option has no effect on {contender!r}, which does not run vLLM's engine; remove it, "
+            f"or start one of {', '.join(ON_VLLM)}"
         )
     named, base = choice.adapters, choice.base
     if scenarios and all(scenario.plain for scenario in scenarios):

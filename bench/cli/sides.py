@@ -45,8 +45,8 @@ def read_rounds(path: Path, scenario: str) -> list[RoundFigures]:
         raise BenchMistakeError(f"the report {path} cannot be read: {error}") from None
     if report.get("schema") != SCHEMA:
         raise BenchMistakeError(
-            f"{path} has the report schema {report.get('schema')!r}, but {SCHEMA!r} is needed; measure it "
-            "again"
+            f"the report {path} has the schema {report.get('schema')!r}, but this version of OneSeek "
+            f"compares only {SCHEMA!r}; measure it again with oneseek bench run"
         )
     found = [entry for entry in report["scenarios"] if entry["name"] == scenario]
     if not found:

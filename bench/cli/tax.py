@@ -149,8 +149,8 @@ async def _rounds(
 
 @contextmanager
 def _servers(choice: ServerChoice, states: Sequence[TaxState]) -> Generator[dict[str, list[TargetServer]]]:
-    """Run every server that `states` need, and stop them when the `with` block ends. Yields the servers by
-    their kind.
+    """Run every server that `states` need, and stop them when the `with` block ends. Yields a map from each
+    kind of server, such as `plain` (no adapters) or `merged` (merged weights), to its servers.
     """
     if choice.url:
         with opened(choice) as target:
@@ -169,7 +169,10 @@ def _servers(choice: ServerChoice, states: Sequence[TaxState]) -> Generator[dict
 
 
 def _options(kind: str, options: StartOptions) -> list[StartOptions]:
-    """Return the start options for each server of a kind: `lora`, `thrash`, `plain`, `merged` or `pair`."""
+    """Return the start options for the servers of a kind. `lora` serves the adapters, `thrash` has more
+    adapters than slots, `plain` has none, `merged` has an adapter merged into the weights, and `pair` is two
+    merged servers.
+    """
     base, work = options.base, options.work
     if kind == "lora":
         return [replace(options, label="tax-lora")]

@@ -52,6 +52,6 @@ def _load_all(url: str, adapters: Mapping[str, Path]) -> None:
         status, said = Endpoint(url).call("/v1/load_lora_adapter", body)
         if status != 200:
             raise RuntimeError(
-                f"the server at {url} did not load the adapter {adapter}; use --scenario front-end, which "
-                f"needs no adapters: {said.decode(errors='replace')[:500]}"
+                f"the server at {url} did not load the adapter {adapter} (status {status}); use --scenario "
+                f"front-end, which needs no adapters. The server said: {said.decode(errors='replace')[:500]}"
             )

@@ -44,10 +44,13 @@ def ratio_interval(
     Raises `ValueError` if A or B is empty or has a value at or below 0, or if paired rounds differ in number.
     """
     if not a or not b or (paired and len(a) != len(b)):
-        raise ValueError(f"A has {len(a)} rounds and B has {len(b)}; both need the same number, at least 1")
+        raise ValueError(
+            f"server A was measured in {len(a)} rounds and server B in {len(b)}; both need the same number, "
+            "at least 1"
+        )
     if min(*a, *b) <= 0:
         raise ValueError(
-            "the ratio of B to A needs values above 0, but a round of A or B has a value of 0 or less"
+            "a round of server A or B has a figure of 0 or less; the ratio of B to A needs values above 0"
         )
     random, first, second = np.random.default_rng(seed), np.array(a), np.array(b)
     if paired:

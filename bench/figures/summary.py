@@ -90,8 +90,8 @@ class RunFigures:
 def summarize(
     records: Sequence[RequestRecord], seconds: float, level: ServiceLevel, users: int = 0
 ) -> RunFigures:
-    """Compute the figures of a run of `seconds`. `users` is the number of concurrent users of a closed loop,
-    0 for an open loop.
+    """Compute the figures of a benchmark run that took `seconds` seconds. `users` is the number of concurrent
+    users of a closed loop, 0 for an open loop.
     """
     adapters = _parts(records, answered_by)
     return RunFigures(

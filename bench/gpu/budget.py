@@ -32,8 +32,8 @@ class TimeBudget:
     began: float = field(init=False)
     starts: list[float] = field(default_factory=list[float])
     seen: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
-    """Maps each number of concurrent streams to the measured seconds, and the estimated seconds, of all
-    measuring points with this number.
+    """Maps each number of concurrent streams to two sums over the finished measuring points with this number:
+    their measured seconds, and their estimated seconds.
     """
 
     def __post_init__(self) -> None:
@@ -52,30 +52,31 @@ class TimeBudget:
         return sum(self.starts) / len(self.starts) if self.starts else self.start_guess
 
     def saw(self, point: Point, rounds: int, seconds: float) -> None:
-        """Record that `rounds` rounds of a measuring point (requests of each stream) took `seconds`
-        in total.
+        """Record that `rounds` rounds of a measuring point took `seconds` seconds in total. In a round, each
+        stream sends one request.
         """
         took, guessed = self.seen.get(point.streams, (0.0, 0.0))
         self.seen[point.streams] = (took + seconds, guessed + self.guess[point] * rounds)
 
     def round_seconds(self, point: Point) -> float:
-        """Return the expected seconds of one round of a measuring point, in which each stream sends a
-        request: the estimate, scaled by measured over estimated time at points with as many streams.
+        """Return the expected seconds of one round of a measuring point, in which each stream sends one
+        request. The estimate is scaled by the ratio of measured to estimated time at points with as many
+        streams.
         """
         like = [self.seen[point.streams]] if point.streams in self.seen else list(self.seen.values())
         took, guessed = (sum(part) for part in zip(*like, strict=True)) if like else (1.0, 1.0)
         return self.guess[point] * took / guessed
 
     def rounds(self, todo: Sequence[Point], fresh: bool) -> dict[Point, int]:
-        """Return how many rounds (requests of each stream) to run at each remaining measuring point within
-        the time left. `fresh` is true if the first point needs a server start.
+        """Return how many rounds to run at each remaining measuring point, so that all fit the time left. In
+        a round, each stream sends one request. `fresh` is true if the first point needs a server start.
         """
         costs = {point: self.round_seconds(point) for point in todo}
         return trim(costs, self.untrimmed(todo), self.left - self._fixed(todo, fresh))
 
     def untrimmed(self, todo: Sequence[Point]) -> dict[Point, int]:
-        """Return how many rounds (requests of each stream) each measuring point would get without a time
-        limit.
+        """Return how many rounds each measuring point would get without a time limit. In a round, each stream
+        sends one request.
         """
         return {point: wanted_rounds(point.streams) for point in todo}
 

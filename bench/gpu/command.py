@@ -49,8 +49,8 @@ from bench.random_model import PRESETS
 NO_GPU = GpuSpec(
     "a CPU, roughly", "", bandwidth=10, tflops=0.1, memory=0, source="a guess, for the plan alone"
 )
-"""A rough device whose limits the plan assumes if the GPU is unknown. Results are never compared with these
-limits.
+"""Stand-in for an unknown GPU: a device with guessed limits, from which only the plan is computed. Results
+are never compared with these limits.
 """
 SHARE = 0.6
 """Fraction of a device's theoretical limit that the plan expects the servers to reach."""

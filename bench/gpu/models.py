@@ -28,8 +28,8 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Path]]:
-    """Return the folders of the base and of its adapters by name. Write those that are missing from `work`,
-    after any other process that writes them.
+    """Return the folders of the base and of its adapters by name, and write those that `work` lacks. A lock
+    file keeps two processes from writing at once.
     """
     with (work / "models.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

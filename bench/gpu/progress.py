@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 OUT_OF_TIME = "out of time"
-"""Beginning of a note in the result file about measuring points that were left out for lack of time. A
-continued run measures them.
+"""Beginning of the note in the result file that lists the measuring points left out for lack of time. A run
+that continues the file (--resume) measures them.
 """
 
 

@@ -82,8 +82,8 @@ def goals(rows: Sequence[PointRow]) -> list[Goal]:
         return by[point]["tokens_per_second"] if point in by else None
 
     def within(scenarios: Iterable[str]) -> list[tuple[str, float | None]]:
-        """Return OneSeek's token rate in `scenarios`, divided by its rate in the scenario `base` with as many
-        streams, for each point.
+        """For each measuring point of a scenario in `scenarios`, return OneSeek's token rate divided by its
+        rate in the scenario `base` with as many streams.
         """
         return [
             _ratio(f"{point.scenario}, {point.streams}", rate(point), rate(_as(point, scenario="base")))
@@ -92,9 +92,7 @@ def goals(rows: Sequence[PointRow]) -> list[Goal]:
         ]
 
     def beside(keep: Callable[[Point], bool]) -> list[tuple[str, float | None]]:
-        """Return OneSeek's token rate divided by vLLM's, for each measuring point for which `keep`
-        is true.
-        """
+        """For each measuring point with `keep` true, return OneSeek's token rate divided by vLLM's."""
         return [
             _ratio(f"{point.scenario}, {point.streams}", rate(point), rate(_as(point, server="vllm")))
             for point in by

@@ -125,11 +125,10 @@ def wanted_rounds(streams: int) -> int:
 
 
 def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[LoadRequest]:
-    """Return completion requests of random token ids for a measuring point, `rounds` for each stream. All
-    prompts differ, so that none is found in a prefix cache.
+    """Return completion requests of random token ids for a measuring point, `rounds` for each stream.
 
-    All servers get the same prompts for the same scenario and number of streams, and other prompts for any
-    other.
+    All prompts differ, so that none is found in a prefix cache. All servers get the same prompts for the same
+    scenario and number of streams; every other combination has prompts of its own.
     """
     return _jobs(f"{point.scenario}/{point.streams}", point, rounds * point.streams, length, vocabulary)
 

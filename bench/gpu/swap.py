@@ -71,6 +71,6 @@ async def swap_adapter(url: str, name: str, folder: Path, key: str) -> None:
     ):
         if response.status != 200:
             raise RuntimeError(
-                f"the server refused the adapter with status {response.status}: "
+                f"the server did not load the adapter {name} (status {response.status}): "
                 f"{(await response.text())[:500]}"
             )

@@ -126,8 +126,8 @@ field's value.
 
 
 def shaped(size: int) -> Iterator[HostileRequest]:
-    """Yield bodies of about `size` bytes: fields with many elements of the expected kind, many unknown
-    fields, and one field repeated.
+    """Yield request bodies of about `size` bytes: a field with as many elements as fit, many unknown fields,
+    or the same field repeated.
     """
     for name, path, field, before, element, after in SHAPES:
         body = filled(BASES[path], field, before, element, after, size)

@@ -19,7 +19,7 @@ INTERVAL = 0.004
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Response times of `/live` during one span of time, in milliseconds."""
+    """Statistics of the response times of `/live` in one phase of the benchmark, in milliseconds."""
 
     count: int
     p50: float

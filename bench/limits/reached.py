@@ -29,13 +29,14 @@ class LimitMachine:
 
 @dataclass(frozen=True, slots=True)
 class RunLimit:
-    """The token rate that a run is compared with: the theoretical limit of a device with its base, or a rate
-    from a flag.
+    """The highest token rate that a run is compared with: the theoretical limit of a device with its base, or
+    the rate of --limit-tokens-per-second.
     """
 
     machine: LimitMachine | None = None
     given: float | None = None
-    """The rate that a flag gives, in tokens per second. None if the limit is computed."""
+    """The highest token rate from --limit-tokens-per-second. None if the limit is computed from the device.
+    """
 
     def of(self, records: Sequence[RequestRecord], seconds: float) -> float | None:
         """Return the highest possible rate of answer tokens per second for requests like `records`. None if
@@ -46,8 +47,8 @@ class RunLimit:
         return run_limit(self.machine, records, seconds) if self.machine else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the limit as JSON for a report: the device with its figures, or the rate that a
-        flag gave.
+        """Return the limit as JSON for a report: the figures of the device, or only the token rate if
+        --limit-tokens-per-second gives it.
         """
         if self.machine is None:
             return {"tokens_per_second": self.given}
@@ -70,8 +71,8 @@ def machine(key: str, base: str, quantize: str, cpu_width: int = 4) -> LimitMach
 
 
 def machine_at_hand(gpu: Gpu | None, base: str, quantize: str, cpu_width: int = 4) -> LimitMachine | None:
-    """Return the device of this machine, `gpu` or else the CPU, with the sizes of `base`. None if the GPU or
-    the base is unknown.
+    """Return the device of this machine with the sizes of `base`. The device is `gpu`, or the measured CPU if
+    `gpu` is None. None if the GPU or the base is unknown.
     """
     try:
         if gpu is None:

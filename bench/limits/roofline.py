@@ -2,7 +2,8 @@
 
 No step is faster than its bytes divided by the memory bandwidth, or its operations divided by the peak
 arithmetic rate (Williams, Waterman and Patterson, 2009). Weights, keys and values, and adapters are counted,
-with the sizes in a `config.json`. Activations, norms and the sampler are not, so the limit is never too low.
+with the sizes in a `config.json`. Activations, norms and the sampler are left out, so the limit is never too
+low.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Model:
     not.
     """
     kv_width: int | None = None
-    """Bytes of a number in the KV cache. None: as many as `width`."""
+    """Bytes of a number in the KV cache. None: as many as `width`, the bytes of an unquantized weight."""
     tied: bool = False
     """True if the output matrix and the embedding are the same weights."""
 

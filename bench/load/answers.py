@@ -120,7 +120,9 @@ class AnswerReader:
         return bool(text) or (text is None and not choice.finish_reason and not _names_role(choice))
 
     def check(self, asked: PlannedRequest) -> str:
-        """Return what is wrong with the complete answer to `asked`. Empty if it is right."""
+        """Compare the complete answer with its request `asked`, and return what is wrong with it as text.
+        Empty if the answer is right.
+        """
         if self.fault:
             return self.fault
         if not self.done:

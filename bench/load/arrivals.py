@@ -15,7 +15,9 @@ def arrival_times(rate: float, seconds: float, random: Random, burstiness: float
     """
     for name, value in (("rate", rate), ("seconds", seconds), ("burstiness", burstiness)):
         if not 0 < value < float("inf"):
-            raise ValueError(f"{name} {value} of the arrivals is invalid; use a number above 0")
+            raise ValueError(
+                f"the {name} {value} of the open loop's arrivals is invalid; use a number above 0"
+            )
     times: list[float] = []
     at = random.gammavariate(1 / burstiness, burstiness / rate)
     while at < seconds:

@@ -56,7 +56,9 @@ class LoadResult:
     """The answers of all requests, in the order in which they ended."""
     statuses: Counter[int] = field(default_factory=Counter[int])
     faults: list[str] = field(default_factory=list[str])
-    """What is wrong with answers: the error, or the end of an answer that does not match its request."""
+    """An error message for each failed request: the error, or how the answer differs from what the request
+    demands.
+    """
     event_loop_seconds: float = 0.0
     """CPU seconds that the server's HTTP thread used during the run."""
 

@@ -59,9 +59,7 @@ class LoadMode:
     def __post_init__(self) -> None:
         for name in ("users", "processes"):
             if getattr(self, name) < 0:
-                raise ValueError(
-                    f"the number of {name} of the load, {getattr(self, name)}, is negative; use 0 or more"
-                )
+                raise ValueError(f"the load generator cannot run {getattr(self, name)} {name}; use 0 or more")
 
     def process_count(self, requests: int) -> int:
         """Return the number of client processes for a plan of `requests` requests."""
@@ -79,9 +77,9 @@ async def drive(
 ) -> LoadRun:
     """Send the requests of `plan` to the server at `url`, and return their records.
 
-    `beside` runs at the same time, and gets a function that returns the progress so far. It must end soon
-    after the last request has ended. Raises `RuntimeError`, with the end of its log, if a client process
-    fails.
+    The coroutine `beside` runs during the load, for example to sample metrics; its argument is a function
+    that returns the progress so far. It must end soon after the last request. Raises `RuntimeError`, with the
+    last lines of its error output, if a client process fails.
     """
     count = load.process_count(len(plan))
     progress = [LoadProgress()] * count
@@ -115,8 +113,8 @@ async def _always(
 
 
 def _divide(url: str, plan: Sequence[PlannedRequest], load: LoadMode, count: int) -> list[ClientJob]:
-    """Divide the plan into one job for each client process. All requests of a session go to the same user,
-    and those of a user to the same process.
+    """Divide the plan into one job for each client process. All requests of a conversation go to the same
+    user, and all requests of a user to the same process.
     """
 
     def job(users: Sequence[Sequence[PlannedRequest]], arrivals: Sequence[PlannedRequest]) -> ClientJob:
@@ -135,8 +133,8 @@ def _lane(asked: PlannedRequest) -> int:
 
 
 def by_user(plan: Sequence[PlannedRequest], users: int) -> list[list[PlannedRequest]]:
-    """Deal out the planned requests to the users in turn, with all requests of a session to one user. Users
-    who get no requests are left out.
+    """Deal out the planned requests to the users in turn, but all requests of a conversation to the same
+    user. Users who get no requests are left out.
     """
     hands: list[list[PlannedRequest]] = [[] for _ in range(users)]
     homes: dict[int, int] = {}

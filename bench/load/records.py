@@ -27,8 +27,8 @@ class PlannedRequest:
     at: float = 0.0
     """When an open loop sends the request, in seconds after the start of the run."""
     session: int = 0
-    """Number of the conversation that the request belongs to; its messages follow those of the earlier
-    requests. 0: none.
+    """Number of the conversation that the request belongs to. Its messages then follow those of the earlier
+    requests. 0: it belongs to no conversation.
     """
     cancel_after: int = 0
     """Number of events with text after which the client disconnects. 0: the client reads the whole answer."""

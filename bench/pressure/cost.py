@@ -45,7 +45,10 @@ async def ask_all(asked: Pool, requests: Sequence[bytes], streams: int) -> None:
         for request in left:
             reply = await asked.ask(request)
             if reply.status != 200:
-                raise RuntimeError(f"the server answered with status {reply.status}: {reply.body[:300]!r}")
+                raise RuntimeError(
+                    f"the server answered with status {reply.status} instead of 200, so the cost cannot be "
+                    f"measured: {reply.body[:300]!r}"
+                )
 
     await asyncio.gather(*(ask_next() for _ in range(streams)))
 

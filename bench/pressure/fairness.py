@@ -46,7 +46,9 @@ Ask = Callable[[int], bytes]
 
 @dataclass(slots=True)
 class Seen:
-    """What the polite client sees in one mode: latencies in seconds, and refused requests of both clients."""
+    """Results of the client with few requests in one mode, in which the other client is idle, busy or floods
+    the server: its latencies in seconds, and the number of refused requests of both clients.
+    """
 
     first: list[float] = field(default_factory=list[float])
     whole: list[float] = field(default_factory=list[float])
@@ -54,7 +56,9 @@ class Seen:
     flood_refused: int = 0
 
     def add(self, reply: Reply) -> None:
-        """Record an answer to the polite client: its latencies, or that the server refused the request."""
+        """Record an answer to the client with few requests: its latencies, or that the server refused the
+        request.
+        """
         if reply.status == 200 and b"data: [DONE]" in reply.body:
             self.first.append(reply.first)
             self.whole.append(reply.total)
@@ -62,7 +66,9 @@ class Seen:
             self.refused += 1
 
     def p95(self) -> dict[str, float]:
-        """Return the 95th percentiles of the polite client's TTFT and end-to-end latency, in milliseconds."""
+        """Return the 95th percentiles, in milliseconds, of the TTFT and the end-to-end latency of the client
+        with few requests.
+        """
         return {
             "ttft": float(np.percentile(self.first, 95)) * 1e3,
             "whole": float(np.percentile(self.whole, 95)) * 1e3,
@@ -70,7 +76,9 @@ class Seen:
 
 
 async def watch(url: str, arguments: argparse.Namespace, mode: str, polite: Ask, other: Ask) -> Seen:
-    """Run one of `MODES` (`idle`, `neighbour` or `flood`), and return what the polite client sees in it."""
+    """Run one of `MODES`, and return what the client with few requests experiences in it. The other client is
+    absent (`idle`), keeps half of the slots busy (`neighbour`), or floods the server (`flood`).
+    """
     seen = Seen()
     crowd = {"idle": 0, "neighbour": arguments.rows // 2, "flood": arguments.flood}[mode]
     left = iter(range(arguments.answers))
@@ -100,7 +108,9 @@ async def _long(connections: Pool, ask: Ask, seen: Seen, number: int) -> None:
 
 
 def asks(arguments: argparse.Namespace) -> tuple[Ask, Ask]:
-    """Return two functions that make the requests: for the polite client, and for the other client."""
+    """Return two functions that make requests: for the client with few requests, and for the client that
+    floods the server.
+    """
     by_key = arguments.shares == "keys"
     text = "Nummer {}: vem är du, och vad kan du berätta om dig själv och om din dag i dag?"
 

@@ -44,7 +44,9 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "body": (ALIAS, {}),
     "routed": ("oneseek", {}),
 }
-"""Maps each way to name the adapter of a refused request to the request's model and headers."""
+"""Maps each case of a refused request to its model and headers: the adapter is named by a header (`headers`),
+by the body (`body`), or not at all, so that the language of the prompt decides (`routed`).
+"""
 
 
 def questions() -> Iterator[str]:
@@ -68,8 +70,9 @@ async def peak(server: Server, seconds: float, tokens: int, model: str) -> tuple
                 reply = await connections.ask(chat(next(texts), tokens, model=model))
                 if reply.status != 200:
                     raise RuntimeError(
-                        f"the server answered with status {reply.status}, although the closed loop has only "
-                        "as many streams as the server has batch slots"
+                        f"the server answered with status {reply.status}, so its peak rate cannot be "
+                        "measured; it should answer every request, because there are only as many streams "
+                        "as batch slots"
                     )
                 done += 1
 
@@ -205,7 +208,9 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the median over the rounds of each figure, separately for this checkout and the other one."""
+    """Return the median of each figure over the rounds, separately for this checkout and for that of
+    --before.
+    """
     return {
         name: {
             key: {

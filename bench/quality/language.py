@@ -23,7 +23,7 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
     "en": frozenset(ENGLISH.split()),
     "sv": frozenset(SWEDISH.split()),
 }
-"""Maps each language code to common words that the other language does not have."""
+"""Maps `en` and `sv` to common words of English and of Swedish that the other language does not have."""
 LETTERS = frozenset("åäö")
 """Letters that Swedish has and English has not. A word with such a letter counts as Swedish."""
 

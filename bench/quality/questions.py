@@ -1,5 +1,5 @@
-"""Questions with a known language, for the quality benchmark: about the model's identity, plain ones, and
-terse ones.
+"""Questions with a known language, for the quality benchmark: about the identity of the model, ordinary ones,
+and terse ones of two to four words.
 
 They were written for this benchmark, and no adapter of OneSeek was trained on them.
 """

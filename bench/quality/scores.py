@@ -74,7 +74,7 @@ def score_voice(
     log_probability: float | None,
 ) -> VoiceScores:
     """Score a model's answers to the questions in `language`. `right` is true if the model is the adapter for
-    it.
+    this language.
     """
     own = [answer for answer in answers if answer.question.language == language]
     about = [answer for answer in own if answer.question.kind == "identity"]

@@ -63,8 +63,8 @@ def report(
     limit: float | None,
     limit_of: Callable[[ScenarioResult], float | None] | None = None,
 ) -> dict[str, Any]:
-    """Return the whole report. `limit` is the machine's highest possible rate in tokens per second, from a
-    flag. If it is None, `limit_of` computes the limit of each run.
+    """Return the whole report. `limit` is the machine's highest possible rate in tokens per second, from
+    --limit-tokens-per-second. If it is None, `limit_of` computes the limit of each run.
     """
     failed = [result.scenario.name for result in results if result.failed]
     return {

@@ -87,8 +87,8 @@ def compare_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
 
 
 def compared_points(report: KeptReport) -> Sequence[KeptReport]:
-    """Return the measuring points of a comparison. A report of schema 1 has no list of points, and is one
-    point itself.
+    """Return the measuring points in a report of `oneseek bench compare`. An old report (schema 1) has no
+    list of points; it is returned as its only point.
     """
     return report.get("points", [report])
 

@@ -16,10 +16,11 @@ SPECIAL_IDS = {
 
 
 def write_vocabulary(writer: Any, model: Path, kinds: Any) -> None:
-    """Pass the tokens, merges, special ids and chat template of the tokenizer in the folder `model` to
-    `writer`.
+    """Write the tokens, merges, special ids and chat template of the tokenizer in the folder `model` to a
+    GGUF file.
 
-    `kinds` is the class `TokenType` of the package `gguf`. Raises `ValueError` if the tokenizer is not a BPE.
+    `writer` is a `GGUFWriter` and `kinds` the class `TokenType` of the package `gguf`. Raises `ValueError` if
+    the tokenizer is not a BPE.
     """
     document = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
     settings = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))

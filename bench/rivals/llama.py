@@ -84,7 +84,7 @@ class Llama:
 
 
 def main() -> None:
-    """Load the model, describe llama.cpp, and then answer each line of standard input."""
+    """Load the model, print a description of llama.cpp, and then answer each line of standard input."""
     parser = argparse.ArgumentParser(description="llama.cpp, told over standard input what to measure")
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)

@@ -32,7 +32,9 @@ class ReplicaLimits:
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "slots"):
             if getattr(self, name) < 1:
-                raise ValueError(f"replica limit {name} {getattr(self, name)} is too small; use at least 1")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} of a simulated server is too small; use at least 1"
+                )
 
 
 @dataclass(slots=True)
@@ -118,8 +120,8 @@ class Replica:
             self._count(decoding, chunks)
 
     def _chunks(self, budget: int) -> list[tuple[FleetProgress, int]]:
-        """Return the chunks of unfinished prompts for the next step, at most `budget` tokens in total, in
-        order of arrival. Each is a request with a number of tokens.
+        """Choose the requests whose prompts are computed further in the next step, in order of arrival.
+        Return each with its number of prompt tokens in this step, at most `budget` in total.
         """
         found: list[tuple[FleetProgress, int]] = []
         for one in self._running:

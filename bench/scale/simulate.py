@@ -51,7 +51,7 @@ class FleetPlan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.replicas <= 1000:
-            raise ValueError(f"replicas {self.replicas} is out of range for a fleet; use 1 to 1,000")
+            raise ValueError(f"the number of replicas {self.replicas} is out of range; use 1 to 1,000")
         if self.router not in ROUTERS:
             raise ValueError(f"the router {self.router!r} is unknown; use one of {', '.join(ROUTERS)}")
 

@@ -17,8 +17,8 @@ SCHEMA = "oneseek-bench-times/1"
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """Seconds that a server needs for an engine step, depending on what the step contains, and for the work
-    around it.
+    """Seconds that a server needs for an engine step, depending on what the step contains, and for other
+    work: HTTP handling before the engine, and loading an adapter.
     """
 
     rows: tuple[int, ...]
@@ -39,17 +39,20 @@ class StepTimes:
     def __post_init__(self) -> None:
         if not self.rows or len(self.rows) != len(self.decode) or list(self.rows) != sorted(set(self.rows)):
             raise ValueError(
-                f"step times are invalid: rows {self.rows} must be ascending, with one time in decode for "
-                "each"
+                f"the step times are invalid: rows {self.rows} (numbers of sequences per decode step) must "
+                "be ascending, and decode must have one time for each; measure them again with --measure"
             )
         if self.rows[0] < 1 or min(self.decode) <= 0:
             raise ValueError(
-                f"step times are invalid: rows {self.rows} and decode {self.decode} must all be above 0"
+                f"the step times are invalid: rows {self.rows} (numbers of sequences per decode step) and "
+                f"decode {self.decode} (their seconds) must all be above 0; measure them again with "
+                "--measure"
             )
         for name in ("prompt_token", "chunk", "overhead", "load"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(
-                    f"step time {name} {getattr(self, name)} is invalid; use a finite number, 0 or more"
+                    f"the step time {name} is {getattr(self, name)} seconds, which is invalid; use a finite "
+                    "number, 0 or more"
                 )
 
     def decode_step(self, rows: int) -> float:
@@ -86,8 +89,8 @@ def fit(decode: Mapping[int, float], first: Sequence[tuple[int, float]], load: f
     """
     if len({tokens for tokens, _ in first}) < 2:
         raise ValueError(
-            f"step times need prompts of two or more lengths, but all {len(first)} measured prompts have the "
-            "same"
+            f"all {len(first)} measured prompts have the same number of tokens, but step times can be "
+            "computed only from prompts of two or more lengths"
         )
     rows = tuple(sorted(decode))
     tokens, seconds = (np.array(column, dtype=float) for column in zip(*first, strict=True))

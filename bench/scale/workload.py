@@ -52,7 +52,8 @@ class WorkloadOptions:
     def __post_init__(self) -> None:
         if not self.rate > 0 or not self.seconds > 0:
             raise ValueError(
-                f"rate {self.rate} and seconds {self.seconds} of the arrivals must both be above 0"
+                f"the simulated load has a rate of {self.rate} for {self.seconds} seconds; both must be "
+                "above 0"
             )
         for name in ("adapters", "turns"):
             if getattr(self, name) < 1:

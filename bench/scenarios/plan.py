@@ -97,8 +97,8 @@ class Planner:
             )
 
     def plan(self, count: int, times: Sequence[float] = ()) -> LoadPlan:
-        """Return `count` requests. If `times` or a trace is given, return one request for each of its
-        arrivals instead.
+        """Return `count` requests. If `times` or a trace is given, return one request for each arrival in it
+        instead.
         """
         trace = self._options.trace
         starts = [arrival.at for arrival in trace] if trace else list(times) or [0.0] * count

@@ -57,7 +57,7 @@ class LoadShape:
     def __post_init__(self) -> None:
         if (self.users > 0) == (self.rate > 0):
             raise ValueError(
-                f"the load has users {self.users} and rate {self.rate}; exactly one of them must be above 0"
+                f"the load has {self.users} users and a rate of {self.rate}; set exactly one above 0"
             )
         if 0 < self.requests < self.users:
             raise ValueError(
@@ -197,7 +197,7 @@ def make_plan(
 
 def _as_counted(records: Sequence[RequestRecord], scenario: ServingScenario) -> list[RequestRecord]:
     """Return the records in the way in which the server counts requests: a question to several models counts
-    once for each model.
+    as one request for each model.
     """
     copies: list[RequestRecord] = []
     for record in records:
@@ -261,7 +261,9 @@ def _changes(
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What runs beside the load: sampling the server's metrics, and the scenario's adapter changes."""
+    """The work that runs during the load of a scenario: sampling the server's metrics, and changing its
+    adapters.
+    """
 
     sampler: BatchSampler
     changes: AdapterChanges | None

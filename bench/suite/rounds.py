@@ -30,7 +30,8 @@ async def measure_round(
     if result.failed:
         why = next(iter(result.figures.faults), result.reconciliation.says)
         raise RuntimeError(
-            f"round {turn + 1} of {label} failed, with {result.figures.total.failed} failed requests: {why}"
+            f"round {turn + 1} of {label} is invalid, with {result.figures.total.failed} failed requests; "
+            f"the first problem is: {why}"
         )
     share = share_of_limit(result, limit)
     figures = round_figures(asdict(result.figures.total))

@@ -34,7 +34,9 @@ class TaxState:
 
     @property
     def scenario(self) -> ServingScenario:
-        """The scenario that is measured in this state. Its prompts have the same lengths in all states."""
+        """The scenario that is measured in this state of `oneseek bench tax`. Its prompts have the same
+        lengths in all states.
+        """
         if not self.adapters:
             return ServingScenario(f"tax-{self.name}", self.says, target="base")
         return ServingScenario(f"tax-{self.name}", self.says, target="adapters", adapters=self.adapters)

@@ -18,8 +18,9 @@ OnRound = Callable[[int, str, RoundFigures], None]
 async def take_turns(
     sides: Mapping[str, MeasureRound], rounds: int, on_round: OnRound | None = None
 ) -> dict[str, list[RoundFigures]]:
-    """Measure every entry of `sides` in each of `rounds` rounds. Return the figures of all rounds by name.
-    The order of the sides alternates.
+    """Measure several servers or states in each of `rounds` rounds. `sides` maps the name of each to the
+    function that measures it. Return the figures of all rounds by name. The order alternates from round to
+    round.
     """
     found: dict[str, list[RoundFigures]] = {name: [] for name in sides}
     for turn in range(rounds):
@@ -31,8 +32,8 @@ async def take_turns(
 async def take_turn(
     sides: Mapping[str, MeasureRound], turn: int, on_round: OnRound | None = None
 ) -> dict[str, RoundFigures]:
-    """Measure every entry of `sides` in the round `turn`. Return the figures by name. The order is reversed
-    in odd rounds.
+    """Measure several servers or states once, in the round with the number `turn`. `sides` maps the name of
+    each to the function that measures it. Return the figures by name. The order is reversed in odd rounds.
     """
     found: dict[str, RoundFigures] = {}
     for name in list(sides) if turn % 2 == 0 else reversed(list(sides)):

@@ -24,7 +24,9 @@ class AdapterChange:
     action: str
     name: str
     at: float
-    """Time of the change, in seconds after the `AdapterChanges` object was created."""
+    """Time of the change, in seconds after the `AdapterChanges` object was created, which is shortly before
+    the load starts.
+    """
     seconds: float
     status: int
     error: str = ""

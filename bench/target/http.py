@@ -46,8 +46,8 @@ class Endpoint:
             ) from None
 
     def json(self, path: str, body: object = None) -> Any:
-        """Send a request as in `call`, and return the JSON of the answer. None if the status is not 200 or
-        the body is not JSON.
+        """Send a request with the arguments of `call`, and return the JSON of the answer. None if the status
+        is not 200 or the body is not JSON.
         """
         status, content = self.call(path, body)
         try:

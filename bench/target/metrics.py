@@ -45,7 +45,9 @@ class ServerCounts:
     queue_seconds: float = 0.0
     """Total seconds that all requests waited in the server's queue."""
     queued: float = 0.0
-    """Number of requests that are counted in `queue_seconds`. 0 if the server has no such histogram."""
+    """Number of requests whose waiting times are summed in `queue_seconds`. 0 if the server has no histogram
+    of queueing times.
+    """
 
     @property
     def queue_mean(self) -> float | None:
@@ -53,8 +55,8 @@ class ServerCounts:
         return self.queue_seconds / self.queued if self.queued > 0 else None
 
     def since(self, before: ServerCounts) -> ServerCounts:
-        """Return the differences of the counters from those in `before`. `running` is a gauge and keeps its
-        value.
+        """Return by how much each counter has grown since `before`. `running` is a gauge, so its current
+        value is returned.
         """
         names = self.by_adapter.keys() | before.by_adapter.keys()
         return ServerCounts(

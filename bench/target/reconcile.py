@@ -47,8 +47,9 @@ class Reconciliation:
 
 
 def settled(endpoint: Endpoint, kind: ServerKind, before: ServerCounts, requests: int) -> ServerCounts | None:
-    """Wait until the server has no running requests and has counted all `requests` since `before`, or the
-    time is up. Return its counters. None if it has no metrics.
+    """Wait until the server runs no requests and has counted all `requests` requests of this benchmark, or
+    until the time is up. `before` has the server's counters before the load. Return its counters now, or None
+    if it has no metrics.
     """
     deadline = time.monotonic() + SETTLE_SECONDS
     while (now := counts(endpoint, kind)) is not None:
@@ -63,8 +64,8 @@ def settled(endpoint: Endpoint, kind: ServerKind, before: ServerCounts, requests
 def reconcile(
     records: Sequence[RequestRecord], before: ServerCounts | None, after: ServerCounts | None
 ) -> Reconciliation:
-    """Compare the server's counters with the clients' counts. `before` and `after` are None if the server has
-    no metrics.
+    """Compare the increase of the server's counters from `before` to `after` with the counts of the clients.
+    Both are None if the server has no metrics.
     """
     if before is None or after is None:
         return Reconciliation(

@@ -17,8 +17,8 @@ from random import Random
 FILES = {"en": "english.txt", "sv": "swedish.txt"}
 """Maps each language code to the file with its texts, in the folder of this module."""
 OPENINGS = {"en": "Case {number}. ", "sv": "Ärende {number}. "}
-"""Maps each language code to the beginning of its prompts. The number makes each prompt unique, so that a
-prefix cache does not hold it.
+"""Maps each language code to the first words of its prompts. The number in them makes each prompt unique, so
+that no prefix cache holds it.
 """
 
 

@@ -203,7 +203,10 @@ class SupervisedEngine:
         """Return how the engine failed; None if it works. An engine that hangs is marked as dead."""
         state = self._engine.state()
         if not state.alive:
-            log.critical("the engine has died, and all requests in the engine have failed")
+            log.critical(
+                "the engine has died and its requests have failed; it is restarted if the setting "
+                "restart_engine allows"
+            )
             return "died"
         limit = self._step_timeout
         if limit is None or not state.exceeds(limit):
@@ -273,7 +276,8 @@ class SupervisedEngine:
                 await engine.load(adapter)
             except (AdapterRefusedError, AdapterNotLoadedError) as error:
                 log.error(
-                    "adapter %s was loaded before the engine's restart, but could not be loaded again: %s",
+                    "the engine was restarted without adapter %s, which was loaded before but cannot be "
+                    "loaded again: %s",
                     adapter.full_name,
                     error,
                 )

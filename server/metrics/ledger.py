@@ -91,7 +91,9 @@ class LedgerWatch:
             verdict = Ledger.open(self._folder).verify(self._public_key)
         except LedgerError as error:
             log.warning(
-                "the ledger of adapter changes cannot be read, so its signatures are not verified: %s", error
+                "the ledger of adapter changes cannot be read, so its signatures are not verified "
+                "(to check it, run oneseek ledger verify): %s",
+                error,
             )
             return "unreadable", 0
         if verdict.state != "absent":

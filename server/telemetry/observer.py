@@ -43,7 +43,8 @@ def begin_all(observers: Sequence[RequestObserver], exchange: Exchange, scope: S
             observer.begin(exchange, scope)
         except Exception as error:
             log.error(
-                "starting the log line or trace of request %s failed; the request is answered anyway",
+                "request %s is answered, but its log line or trace may be missing, because starting one of "
+                "them failed",
                 exchange.request_id,
                 exc_info=error,
             )
@@ -56,7 +57,8 @@ def end_all(observers: Sequence[RequestObserver], exchange: Exchange) -> None:
             observer.end(exchange)
         except Exception as error:
             log.error(
-                "writing the log line or trace of request %s failed; its answer is not affected",
+                "request %s was answered, but its log line or trace may be missing, because writing one of "
+                "them failed",
                 exchange.request_id,
                 exc_info=error,
             )

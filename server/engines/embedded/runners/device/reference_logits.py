@@ -97,8 +97,8 @@ class DeviceCheck:
             found = exercise(runner, rows[: self._rows], self._context, adapter_mix)
         except Exception as error:  # drivers raise any type; the log has the traceback
             logger.exception(
-                "device %s raised an error while its self-test computed a base or an adapter; "
-                "the base or adapter is not served on this device",
+                "device %s failed its self-test with this error; the model that was tested, the base or an "
+                "adapter, is not served on this device",
                 self._device,
             )
             raise DeviceError(
