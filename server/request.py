@@ -200,7 +200,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     timing: Timing | None = None
     anew: bool = False
     """True if the answer restarts with this delta and earlier deltas are void. Happens only if the request's
-    `whole` is true.
+    `whole` is true, since the client has then not received anything yet.
     """
     cached_tokens: int | None = None
     """Number of prompt tokens that came from the prefix cache. Only the first delta has this field; the last

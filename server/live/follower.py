@@ -48,7 +48,7 @@ class FollowOptions:
     seconds: float
     """Seconds between checks of the registry. 0: check it only after a change by this server."""
     provenance: Callable[[], Provenance | None] | None
-    """Reads which adapters the ledger records; only these are served. None: any is. Raises `LedgerError`."""
+    """Reads which adapters the ledger records; only these are served. None: all are. Raises `LedgerError`."""
     router: Callable[[], Router]
     """Makes a router for the registry's current languages. Raises `SettingsError`."""
     neighbours: Neighbours = field(default_factory=Neighbours)
@@ -98,7 +98,7 @@ class RegistryFollower:
         self._refusals = EngineRefusals(runtime, options.home, self.reroute)
         self._stamps = {path: stamp(path) for path in self._kept()}
         self._pointed: frozenset[Path] = frozenset()
-        """Folders outside the registry that its pointers use."""
+        """Folders of the versions that the registry lists but that are outside its own folder."""
 
     async def run(self) -> None:
         """Check repeatedly until cancelled. If the registry is not followed, only unload unused adapters."""

@@ -187,8 +187,8 @@ class RegistryChanges:
                 return await self._move(adapter, lambda: self.registry.rollback(alias))
 
     def _earlier(self, listing: RegistryListing, alias: str) -> tuple[VersionFolder, ...]:
-        """Return the version that a rollback of `alias` would make active; empty if there is none, which the
-        registry then explains.
+        """Return the version that a rollback of `alias` would make active; empty if there is none. The
+        rollback then raises an error with the reason.
         """
         if "@" in alias:
             return ()

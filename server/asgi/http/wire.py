@@ -119,7 +119,7 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        """Bytes held now."""
+        """Bytes of request bodies that count towards `limit` now."""
         self._large: set[Arrival] = set()
 
     def take(self, arrival: Arrival, size: int) -> bool:
