@@ -101,7 +101,9 @@ class RegistryFollower:
         """Folders of the versions that the registry lists but that are outside its own folder."""
 
     async def run(self) -> None:
-        """Check repeatedly until cancelled. If the registry is not followed, only unload unused adapters."""
+        """Check the registry for changes again and again, until cancelled. If the registry is not followed,
+        only unload unused adapters.
+        """
         try:
             while True:
                 await asyncio.sleep(self.options.seconds or SWEEP_SECONDS)
@@ -383,7 +385,7 @@ class RegistryFollower:
         task.add_done_callback(self._unloading.pop)
 
     async def _reroute(self) -> set[str]:
-        """Make the router again. Returns why that failed, and which languages have too many adapters."""
+        """Make the router again. Returns errors, and languages with several adapters, none chosen."""
         problems = {*describe_contested(self._served), *self.options.contested()}
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)

@@ -68,7 +68,8 @@ class ChangeResult:
     base.
     """
     contested: tuple[str, ...] = ()
-    """Aliases with the same language, if there are several; then routing by language uses none of them."""
+    """Aliases with the version's language, if there are several; then routing by language uses none of them.
+    """
 
 
 class RegistryChanges:
@@ -242,8 +243,8 @@ class RegistryChanges:
 
     @asynccontextmanager
     async def ready(self, *entries: VersionFolder) -> AsyncGenerator[tuple[Adapter, ...]]:
-        """Load the versions into the engine and test them, before the block runs. If the block fails, unload
-        them.
+        """Load the versions into the engine and test them, before the `with` block runs. If the block fails,
+        unload them.
 
         Raises `ApiError`.
         """

@@ -36,7 +36,7 @@ class ServedNames:
     """A snapshot of the names of all bases and their adapters, for routing on a server with several bases."""
 
     snapshots: tuple[Snapshot, ...]
-    """Snapshot of each base, the default base first."""
+    """The names of each base and its adapters, the default base first."""
     languages: Mapping[str, str]
     """Maps each language code to the alias or base that answers it."""
 

@@ -65,7 +65,7 @@ class Residency:
         served.
         """
         self._accepted: set[str] = set()
-        """Digests that the engine has held."""
+        """Digests of all adapters that the engine has ever loaded."""
 
     async def load_first(self) -> None:
         """Load the adapters that have priority into the slots. Log those that the engine cannot load."""
