@@ -113,7 +113,7 @@ class Generation:
                 route = None
 
     async def seat(self, exchange: Exchange, decision: Decision, places: int) -> Resolution:
-        """Reserve `places` in the queue, and load a decision's adapters. Raises the errors of `choose`."""
+        """Reserve `places` in the queue, and load `decision`'s adapters. Raises the errors of `choose`."""
         self.tell(exchange, decision.resolution)
         await self.ready()
         # Nothing may be awaited in between: these places are what keeps the base loaded.
