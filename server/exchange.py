@@ -23,8 +23,8 @@ class Held(Protocol):
 
     @property
     def open(self) -> bool:
-        """True while the place is still reserved. Implementations use a plain attribute, since every request
-        reads it.
+        """True while the place in the queue is still reserved. Implementations use a plain attribute, since
+        every request reads it.
         """
         ...
 

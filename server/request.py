@@ -84,7 +84,8 @@ class Sampling:
     """Maps token ids to the single characters that represent these tokens in the text, also for control
     tokens.
 
-    If the model writes such a character itself, it becomes U+FFFD, so a mark always means the token.
+    If the model writes such a character itself, it becomes U+FFFD, so such a character in the text always
+    stands for the token.
     """
 
     @property
@@ -110,9 +111,11 @@ class GenerationRequest:
     continues: bool = False
     """True if the text continues the prompt and keeps a leading space; False if it is a new answer."""
     share: str = ""
-    """Digest of the adapter that the request is counted under; empty for the base."""
+    """Digest of the adapter under which the request is counted in the fair division of the queue; empty for
+    the base.
+    """
     tenant: str = ""
-    """Digest of the API key that the request is counted under; see `fair_share`."""
+    """Digest of the API key under which the request is counted in the fair division of the queue."""
     background: bool = False
     """True for requests to a shadow version; see `Share.background`."""
     reservation: str = ""
@@ -126,7 +129,9 @@ class GenerationRequest:
 
     @property
     def fair_share(self) -> Share:
-        """The API key and adapter that the request is counted under."""
+        """The API key and adapter under which the request is counted, so that queue and batch are divided
+        fairly.
+        """
         return Share(self.tenant, self.share, self.background)
 
 
@@ -143,7 +148,7 @@ class EmbeddingRequest:
     """Length of the vector, for bases with Matryoshka training; None: the base's own length."""
     cache_salt: str = ""
     share: Share = BASE_SHARE
-    """The API key and adapter that the request is counted under."""
+    """The API key and adapter under which the request is counted, so that the queue is divided fairly."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
@@ -200,7 +205,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     timing: Timing | None = None
     anew: bool = False
     """True if the answer restarts with this delta and earlier deltas are void. Happens only if the request's
-    `whole` is true.
+    `whole` is true, since the client has then not received anything yet.
     """
     cached_tokens: int | None = None
     """Number of prompt tokens that came from the prefix cache. Only the first delta has this field; the last

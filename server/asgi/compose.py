@@ -162,7 +162,9 @@ def _fetch(settings: Settings, narrator: Narrator) -> None:
 
 @contextmanager
 def _named(base: str | None) -> Generator[None]:
-    """Add the name `base` to errors raised in the block; None if the settings do not name their base."""
+    """Name the base in errors that the block raises. If `base` is None, the settings list no bases, and
+    errors stay as they are.
+    """
     try:
         yield
     except SettingsError as error:

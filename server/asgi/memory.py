@@ -28,7 +28,7 @@ class Trimmer:
         self._process = psutil.Process()
         self._last = 0
         self._since = AGAIN[-1]
-        """Number of checks since the last growth."""
+        """Number of checks since the process's memory last grew by `GROWTH` bytes."""
         self._low = self._rss()
 
     async def look(self) -> None:

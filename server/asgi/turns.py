@@ -23,7 +23,7 @@ class Turns:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """Maps each client to its waiting requests; the next client comes first."""
         self._taken = False
-        """True if a request has started in this turn."""
+        """True if a request has already started in this iteration of the event loop."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait until the request may start, then pass it on."""

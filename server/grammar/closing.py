@@ -79,7 +79,9 @@ class _Closing:
         self._steps = _SPARE_STEPS + _STEPS * count_schemas(root)
         dialect = root.get("$schema")
         self._ref_alone = isinstance(dialect, str) and "/draft-0" in dialect
-        """Up to draft 7, `$ref` hides the keywords beside it."""
+        """True if the schema's draft is 7 or older: there, `$ref` makes all keywords beside it have no
+        effect.
+        """
         self._variants: dict[tuple[str, PropertyNames | None], str] = {}
         self._pending: deque[tuple[str, SchemaObject, PropertyNames | None]] = deque()
 

@@ -86,7 +86,11 @@ def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
         spent = time.thread_time() - began
         if matcher.is_error():
             reason = complaint(matcher.get_error())
-            return "no text can match the grammar" if not step and "NoExtension" in reason else reason
+            return (
+                "no text can match the grammar; correct the grammar or schema"
+                if not step and "NoExtension" in reason
+                else reason
+            )
         if spent > MASK_SECONDS:
             return f"a single token of the grammar takes {spent:.2g} s to compute; simplify the grammar"
         bits = np.unpackbits(mask, bitorder="little", count=vocabulary)

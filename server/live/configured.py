@@ -98,7 +98,9 @@ def held_versions(
 
 
 def _holding(pin: PinnedURL, entries: Iterable[VersionFolder], digest: str | None) -> Iterator[VersionFolder]:
-    """Yield the versions in `entries` that have this digest and the name that `pin` asks for."""
+    """Yield the versions in `entries` that have the digest `digest` and the name that the URL `pin` in the
+    settings asks for.
+    """
     for entry in entries if digest is not None else ():
         named = entry.is_named(pin.alias or entry.alias, pin.version or entry.version)
         if named and entry.recorded_digest == digest:

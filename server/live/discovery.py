@@ -113,8 +113,8 @@ def _look(
 
 
 def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:
-    """Return the index of the only base that fits an adapter in the top-level setting `adapters`. Raises if
-    no base fits, or several do.
+    """Return the index of the only base that fits an adapter in the top-level setting `adapters`. Raises
+    `FileRefusedError` if no base fits, and `SettingsError` if several do.
     """
     fitting: list[int] = []
     problem: FileRefusedError | None = None

@@ -48,7 +48,7 @@ class FollowOptions:
     seconds: float
     """Seconds between checks of the registry. 0: check it only after a change by this server."""
     provenance: Callable[[], Provenance | None] | None
-    """Reads which adapters the ledger records; only these are served. None: any is. Raises `LedgerError`."""
+    """Reads which adapters the ledger records; only these are served. None: all are. Raises `LedgerError`."""
     router: Callable[[], Router]
     """Makes a router for the registry's current languages. Raises `SettingsError`."""
     neighbours: Neighbours = field(default_factory=Neighbours)
@@ -98,10 +98,12 @@ class RegistryFollower:
         self._refusals = EngineRefusals(runtime, options.home, self.reroute)
         self._stamps = {path: stamp(path) for path in self._kept()}
         self._pointed: frozenset[Path] = frozenset()
-        """Folders outside the registry that its pointers use."""
+        """Folders of the versions that the registry lists but that are outside its own folder."""
 
     async def run(self) -> None:
-        """Check repeatedly until cancelled. If the registry is not followed, only unload unused adapters."""
+        """Check the registry for changes again and again, until cancelled. If the registry is not followed,
+        only unload unused adapters.
+        """
         try:
             while True:
                 await asyncio.sleep(self.options.seconds or SWEEP_SECONDS)
@@ -383,7 +385,7 @@ class RegistryFollower:
         task.add_done_callback(self._unloading.pop)
 
     async def _reroute(self) -> set[str]:
-        """Make the router again. Returns why that failed, and which languages have too many adapters."""
+        """Make the router again. Returns errors, and languages with several adapters, none chosen."""
         problems = {*describe_contested(self._served), *self.options.contested()}
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)

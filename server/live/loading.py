@@ -300,9 +300,7 @@ def unwritable(error: OSError) -> ApiError:
         reply = ErrorReply(503, message, type="server_error", code="storage_busy", headers=headers)
     else:
         why = (error.strerror or type(error).__name__).lower()
-        message = (
-            f"The server's home is not writable ({why}). Nothing has changed. Make it writable and retry."
-        )
+        message = f"The server's home folder is not writable ({why}). Nothing has changed. Make it writable."
         reply = ErrorReply(503, message, type="server_error", code="storage_read_only", headers=_FOR_GOOD)
     return ApiError(reply)
 

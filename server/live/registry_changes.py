@@ -68,7 +68,8 @@ class ChangeResult:
     base.
     """
     contested: tuple[str, ...] = ()
-    """Aliases with the same language, if there are several; then routing by language uses none of them."""
+    """Aliases with the version's language, if there are several; then routing by language uses none of them.
+    """
 
 
 class RegistryChanges:
@@ -187,8 +188,8 @@ class RegistryChanges:
                 return await self._move(adapter, lambda: self.registry.rollback(alias))
 
     def _earlier(self, listing: RegistryListing, alias: str) -> tuple[VersionFolder, ...]:
-        """Return the version that a rollback of `alias` would make active; empty if there is none, which the
-        registry then explains.
+        """Return the version that a rollback of `alias` would make active; empty if there is none. The
+        rollback then raises an error with the reason.
         """
         if "@" in alias:
             return ()
@@ -242,8 +243,8 @@ class RegistryChanges:
 
     @asynccontextmanager
     async def ready(self, *entries: VersionFolder) -> AsyncGenerator[tuple[Adapter, ...]]:
-        """Load the versions into the engine and test them, before the block runs. If the block fails, unload
-        them.
+        """Load the versions into the engine and test them, before the `with` block runs. If the block fails,
+        unload them.
 
         Raises `ApiError`.
         """

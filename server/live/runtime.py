@@ -37,7 +37,7 @@ class Runtime:
     """The same engine, if it loads its base on demand; else None."""
     residency: Residency = field(init=False)
     info: EngineInfo = field(init=False)
-    """The engine's properties that never change."""
+    """Properties of the engine that never change, such as its context length and number of adapter slots."""
 
     def __post_init__(self) -> None:
         self.info = self.engine.info

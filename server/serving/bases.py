@@ -29,7 +29,9 @@ class Bases:
 
     @property
     def several(self) -> bool:
-        """True if there is more than one base."""
+        """Return the service of the base that serves the first known name in `names`; if no name is known,
+        that of the default base.
+        """
         return len(self.services) > 1
 
     def named(self, *names: str | None) -> BaseService:

@@ -28,8 +28,8 @@ from server.live.runtime import Runtime
 from server.request import Share
 
 MOST_ASKED = 64
-"""Maximum number of adapters for which the check of the headers tries each adapter, if the headers name none.
-With more adapters, the request passes.
+"""Maximum number of adapters with which the check of the headers still tries every adapter, if the headers
+name none. With more adapters, the request passes this check.
 """
 
 

@@ -72,7 +72,7 @@ class Generation:
         self.gate = Gate(runtime)
         self.grammars = Grammars(runtime.tokenizer)
         self.aside = aside
-        """Where everything that grows with a request is worked on; the same for every base."""
+        """Runs work whose time grows with a request's size in the worker thread that all bases share."""
         self._routes = RememberedRoutes()
         self._longest: int | None = None
 
@@ -113,7 +113,7 @@ class Generation:
                 route = None
 
     async def seat(self, exchange: Exchange, decision: Decision, places: int) -> Resolution:
-        """Reserve `places` in the queue, and load a decision's adapters. Raises the errors of `choose`."""
+        """Reserve `places` in the queue, and load `decision`'s adapters. Raises the errors of `choose`."""
         self.tell(exchange, decision.resolution)
         await self.ready()
         # Nothing may be awaited in between: these places are what keeps the base loaded.
@@ -198,7 +198,7 @@ class Generation:
     def _chosen(
         self, exchange: Exchange, question: RouteQuery, route: Route, names: Snapshot
     ) -> ChosenVersion | None:
-        """Return the version that answers, if the alias's requests are divided; else None."""
+        """Return the version that answers; None if the alias's requests are not divided between versions."""
         if len(route.target) != 1 or route.target[0][1] != 1.0:
             return None
         return self._rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))

@@ -12,7 +12,7 @@ from server.request import Delta, Deltas
 
 def end_record(record: AnswerRecord, last: Delta | None, meter: Meter | None = None) -> None:
     """Complete the record of an answer with its `last` delta. The number of tokens of a cancelled answer
-    comes from `meter`.
+    comes from `meter`, which has counted them.
     """
     record.ended = time.perf_counter()
     if last is not None:

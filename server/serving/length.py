@@ -14,7 +14,9 @@ class AnswerLength:
     """The requested length of an answer, and the default length."""
 
     asked: int | None
-    """Requested number of tokens. None: `default`, or else as many tokens as fit the context."""
+    """Requested number of tokens. None: the length in `default`, or, if that is None too, as many tokens as
+    fit the context.
+    """
     default: int | None
     fields: tuple[str, str]
     """Names of the request's fields for the prompt and for the length, for error messages."""

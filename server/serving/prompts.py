@@ -67,7 +67,9 @@ class PromptAnswers:
         self._exchange = exchange
         self._generation = generation
         self.resolution = resolution
-        """Which adapter answers; with several `groups`, in `parts` for each prompt in order."""
+        """Which adapter answers. If several adapters answer (`groups`), `resolution.parts` has the adapter of
+        each prompt, in order.
+        """
         self._groups = groups
 
     def generate(

@@ -29,7 +29,7 @@ class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
 
     language: str
     confidence: float
-    """Posterior probability, 0 to 1."""
+    """Posterior probability of the language, 0 to 1."""
 
 
 class RouteReceipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,9 +26,9 @@ class MalformedError(Exception):
 class Pull:
     """A text that arrives in parts, with functions for a parser to read it.
 
-    JSON values end before the character `stop`, which a parser reads with `one`; `stop` may be empty.
-    `spelled` maps the code points of marks (characters that stand for control tokens) to the control tokens'
-    text.
+    JSON values end before the character `stop`, which the parser then reads itself; an empty `stop` means
+    that there is no such character. `spelled` maps the code points of marks (characters that stand for
+    control tokens) to the control tokens' text.
     """
 
     def __init__(self, stop: str, spelled: Mapping[int, str]) -> None:

@@ -198,7 +198,7 @@ class Tokenizer:
         for token in ids:
             if not 0 <= token < self.vocabulary_size:
                 raise ValueError(
-                    f"token {token} is not in the vocabulary, whose ids are 0 to {self.vocabulary_size - 1}"
+                    f"token id {token} is not in the base's vocabulary; use 0 to {self.vocabulary_size - 1}"
                 )
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 

@@ -107,7 +107,9 @@ class Context:
         return self.service_named(exchange.headers.get(b"x-oneseek-adapter"), model)
 
     def service_named(self, *names: str | None) -> BaseService:
-        """Return the base that knows the first of `names` that any base knows; else the default base."""
+        """Return the service of the base that serves the first known name in `names`; if no name is known,
+        that of the default base.
+        """
         return self.bases.named(*names)
 
     async def choose(
@@ -242,7 +244,9 @@ def question(
     opening: tuple[str, ...] = (),
     system: str | None = None,
 ) -> RouteQuery:
-    """Return the routing query for `request`. For `opening` and `system`, see `RouteQuery`."""
+    """Return what the router needs to know about `request` to choose an adapter. For `opening` and `system`,
+    see `RouteQuery`.
+    """
     exchange: Exchange = request.scope[EXCHANGE]
     return RouteQuery(
         header=exchange.headers.get(b"x-oneseek-adapter"),

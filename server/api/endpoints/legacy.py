@@ -40,8 +40,8 @@ class Legacy:
     async def oneseek(self, request: Request) -> Response:
         """Answer a question with the adapter of its language, or with the adapter that the header names.
 
-        If the question's language does not decide and only a policy would choose the base, an imported
-        adapter answers instead, if there is one.
+        If neither the header nor the language decides, an adapter that was imported from an earlier
+        installation answers instead of the base, if there is one.
         """
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)

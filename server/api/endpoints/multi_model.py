@@ -49,7 +49,7 @@ from server.text.chat_template import Message
 from server.text.tokenizer import TemplateError
 
 VoiceQuery = Callable[[str], RouteQuery]
-"""Function type: returns the routing query for the model with a given name."""
+"""Type of a function that returns what the router needs to know to choose the model with a given name."""
 
 log = logging.getLogger("oneseek.api")
 

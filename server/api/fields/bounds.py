@@ -1,8 +1,8 @@
 """Limits on the size of each field of a body, checked before decoding. Fields without an entry here get small
 limits.
 
-Each limit is at least what the field may hold after decoding. The limits bound the decoding time, at about
-0.1 µs per value.
+Each limit allows every value that the endpoint accepts in the field. The limits bound the decoding time, at
+about 0.1 µs per value.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def _letters(name: str) -> int:
 
 @lru_cache(maxsize=64)
 def _index(known: frozenset[str]) -> Mapping[str, tuple[str, ...]]:
-    """Map each string that is left after at most `MAX_EDITS` removals from a known name to the names that
-    leave it.
+    """Map each string that results from removing at most `MAX_EDITS` characters of a known name to the names
+    from which it results.
     """
     index: dict[str, tuple[str, ...]] = {}
     for name in sorted(known):

@@ -21,7 +21,7 @@ MAX_NAME = 100
 
 _INDEX = re.compile(r"\[[0-9]+\]")
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
-"""Matches a character that RFC 9110 does not allow in a token."""
+"""Matches a character that RFC 9110 does not allow in a token of an HTTP header."""
 
 
 class UnknownFields:

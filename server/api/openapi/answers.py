@@ -127,6 +127,6 @@ ERRORS: Mapping[int, str] = {
     507: "The disk of the server's home is full.",
 }
 OF_BODIES = frozenset({400, 408, 413, 415, 504})
-"""Error statuses that, except for 400, only operations with a request body can have."""
+"""Error statuses of operations with a JSON body. Of these, an operation without a body can only have 400."""
 OF_CHANGES = frozenset({409, 507})
-"""Error statuses that only operations which change adapters can have."""
+"""Error statuses of operations that change adapters; no other operation has them."""

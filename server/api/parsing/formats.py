@@ -140,7 +140,9 @@ def _schema(wish: Mapping[str, Any] | str) -> Mapping[str, Any]:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise GrammarRefusedError(f"the JSON schema is not valid JSON: {error}") from None
+        raise GrammarRefusedError(
+            f"the text of the JSON schema is not valid JSON, so correct it: {error}"
+        ) from None
     if not isinstance(value, dict):
         raise GrammarRefusedError("the JSON schema is not a JSON object; send an object")
     return cast("dict[str, Any]", value)

@@ -48,7 +48,7 @@ class OpenCalls:
         if call_id not in self._names:
             raise _wrong(
                 path,
-                "no unanswered tool call in the previous assistant message has this id; use the id of one",
+                "the previous assistant message has no unanswered tool call with this id; use its calls' ids",
             )
         return self._names.pop(call_id)
 

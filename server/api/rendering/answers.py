@@ -109,7 +109,9 @@ class RunningUsage:
         self._n = n
         self._completion_tokens = 0
         self._cached: dict[int, int] = {}
-        """Maps each index of a prompt to its cached tokens, known once its first choice has begun."""
+        """Maps the index of each prompt to its number of cached tokens, which is known once the prompt's
+        first choice has begun.
+        """
 
     def add(self, index: int, delta: Delta) -> dict[str, Any]:
         """Add a delta of a choice, and return OpenAI's `usage` so far."""

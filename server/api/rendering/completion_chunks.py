@@ -27,7 +27,8 @@ split.
 class CompletionChunks:
     """Writes the chunks of a streamed text completion: texts, the end of each choice, usage.
 
-    `envelope` holds the fields with which every chunk begins. With `draft`, the last chunk has the receipt.
+    `envelope` holds the fields with which every chunk begins. With `draft` (the unfinished receipt), the last
+    chunk has the receipt, which says what answered and why.
     """
 
     def __init__(

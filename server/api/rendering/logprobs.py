@@ -77,7 +77,7 @@ def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Ite
 
 
 def _likeliest(item: TokenLogprob, tokenizer: Tokenizer, *, as_ids: bool) -> dict[str, float]:
-    """Return the likeliest tokens with their log probabilities, best first. The token itself is included,
+    """Return the likeliest tokens with their log probabilities, best first. The token of `item` is included,
     whatever its rank.
     """
     values = dict(item.top)

@@ -28,7 +28,7 @@ class ScoredText:
     If a character is split over several tokens, each token has its own bytes, and the last token has the
     text. A token that shows nothing, such as an end token, has neither text nor bytes. Text that a stop
     string cuts off is cut from the tokens too, so an entry waits until its text has arrived. If `joins` is
-    false, entries come at once and uncut.
+    false, the tokens need not add up to the text: entries come at once and uncut.
     """
 
     def __init__(

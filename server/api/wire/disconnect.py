@@ -106,8 +106,8 @@ class CancelScope:
             self._task.cancel()
 
     def _take_back(self) -> Exception | None:
-        """Return the error for which this scope cancelled the block, once; None if other code cancelled the
-        task too.
+        """Return the error for which this scope cancelled the task. None if this scope did not cancel it, if
+        other code cancelled it too, or if the error was returned before.
         """
         verdict, self._verdict = self._verdict, None
         if verdict is None or self._task.uncancel() > self._cancelling:

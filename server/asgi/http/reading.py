@@ -35,9 +35,7 @@ def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 
 
 def request_id_line(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the request's X-Request-ID header as a line for a request head; empty if the request has
-    none.
-    """
+    """Return the request's X-Request-ID as a header line; empty if the request has none."""
     return b"".join(b"%s: %s\r\n" % pair for pair in headers if pair[0] == b"x-request-id")
 
 

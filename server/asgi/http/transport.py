@@ -37,11 +37,11 @@ class LingeringTransport(asyncio.Transport):
         self._unread = unread
         self._held = False
         self._written = 0
-        """Bytes written since watching of writes began."""
+        """Number of bytes written since `watch_writes` was called."""
         # Each token of each stream is a call: nothing is counted before.
         self.write = inner.write
         self._left = 0
-        """Remaining bytes to read while lingering."""
+        """Number of bytes that may still be read and dropped while the connection lingers."""
         self._linger_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 

@@ -1,5 +1,5 @@
-"""Sends answers to HTTP/1.0 clients, which know no chunks: a body of unknown length ends when the connection
-closes.
+"""Sends answers to HTTP/1.0 clients, which cannot read chunked bodies: a body of unknown length ends when the
+connection closes.
 """
 
 from __future__ import annotations

@@ -63,12 +63,14 @@ class Connections:
         self.limit = limit
         self._open: set[Connection] = set()
         self._beyond: dict[Connection, bool] = {}
-        """Maps each extra connection to True while it waits for its head; oldest first."""
+        """Maps each extra connection to True while it waits for the head of its first request; the oldest
+        connection first.
+        """
         self._idle: dict[Connection, float] = {}
         """Maps each idle connection to the time since which it is idle; the longest idle first."""
 
     def admit(self, connection: Connection) -> Place:
-        """Count a new connection. Returns how it is treated."""
+        """Count a new connection. Returns if it is within the limit, only for probes, or refused."""
         if len(self._open) < self.limit or self._make_room():
             self._open.add(connection)
             self.rest(connection)
@@ -119,7 +121,7 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        """Bytes held now."""
+        """Bytes of request bodies that count towards `limit` now."""
         self._large: set[Arrival] = set()
 
     def take(self, arrival: Arrival, size: int) -> bool:

@@ -97,7 +97,7 @@ class EngineReplica:
     def _check_meant(self, call: ReplicaCall) -> None:
         if call.replica != self._name:
             raise ReplicaLostError(
-                f"the call is for replica {call.replica}, which no longer exists; {self._name} got it instead"
+                f"the call is for replica {call.replica}, which no longer exists, so {self._name} refuses it"
             )
 
 

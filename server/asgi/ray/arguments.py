@@ -126,9 +126,9 @@ def batch_size(settings: Settings, given: Arguments, gpus: float) -> int:
 def replica_queue(max_queue: int, at_once: int, most_replicas: int) -> int:
     """Return how many requests a replica queues, so that it can take every request that the ingress admitted.
 
-    `at_once` requests run together on each replica. The ingress alone limits the queue, over all replicas.
-    One replica may have to queue what all others ran, if they are lost, and a batch more, because it counts
-    an answer for a moment longer than the ingress.
+    `at_once` requests run together on each replica. The ingress alone limits the queue, over all replicas. If
+    all other replicas are lost, the last one must queue the requests that they ran. It needs one batch more,
+    because it counts a finished request as running for a moment longer than the ingress does.
     """
     return min(int(LIMITS["max_queue"][1]), max_queue + at_once * most_replicas)
 
@@ -182,7 +182,7 @@ def _read(name: str, value: object, kind: str) -> object:
     if kind.startswith("str"):
         if value is None or isinstance(value, str):
             return value
-        raise SettingsError(name, f"{value!r} is not text; use text")
+        raise SettingsError(name, f"{value!r} is not a text; put it in quotes")
     read = float if kind == "float" else int
     try:
         if isinstance(value, str):

@@ -40,7 +40,7 @@ def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, Ro
 
 
 def owner_of(route: Route, known: ServedNames) -> int:
-    """Return the index of the base that answers, by a route that was chosen among all bases."""
+    """Return the index of the base to which `route`, chosen among all bases, leads."""
     return known.index_of(route.target[0][0] if route.target else route.base or "base") or 0
 
 

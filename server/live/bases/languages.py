@@ -36,7 +36,7 @@ class ServedNames:
     """A snapshot of the names of all bases and their adapters, for routing on a server with several bases."""
 
     snapshots: tuple[Snapshot, ...]
-    """Snapshot of each base, the default base first."""
+    """The names of each base and its adapters, the default base first."""
     languages: Mapping[str, str]
     """Maps each language code to the alias or base that answers it."""
 
@@ -114,7 +114,9 @@ class LanguageRouting:
         return self._made()[0]
 
     def own(self, index: int) -> Router:
-        """Return the router over the adapters of one base. Raises `SettingsError`, as `server` does."""
+        """Return the router over the adapters of the base with this index. Raises `SettingsError` if a
+        configured language cannot be detected.
+        """
         return self._made()[1][index]
 
     def renew(self, index: int) -> Router:
@@ -132,8 +134,8 @@ class LanguageRouting:
         return ServedNames(tuple(served.snapshot for served in self._served), self.languages())
 
     def languages(self) -> dict[str, str]:
-        """Return the alias or base that answers each language code: the configured one, else the only one for
-        it.
+        """Return the alias or base that answers each language code: the one in the settings, else the only
+        one for that language.
         """
         return _spoken(self._served, self._configured)
 
@@ -180,8 +182,8 @@ class LanguageRouting:
         )
 
     def _topics(self, bases: Sequence[ServedAdapters], detector: Detector) -> TopicModel | None:
-        """Return the topics of adapters with example questions; None if there are none, or topics are
-        disabled.
+        """Return the topics by which the router can choose an adapter, one for each adapter with example
+        questions. None if there are none, or if topics are disabled.
         """
         from routing.topics.model import AdapterTopic, TopicModel
 
@@ -208,9 +210,10 @@ def _answered(adapter: Adapter, detector: Detector) -> frozenset[str]:
 def routing_settings(
     spoken: Mapping[str, str], options: RoutingOptions, default: str | None
 ) -> RoutingSettings:
-    """Return the router's settings: a row for each language in `spoken`, and the values of `options`.
+    """Return the router's settings: the languages, and the values of `options`. `spoken` maps each language
+    code to the alias or base that answers it.
 
-    A language that cannot be detected gets no row; requests can still name its adapter. Raises
+    A language that cannot be detected is left out; requests can still name its adapter. Raises
     `SettingsError`.
     """
     from routing.settings import LanguageRow, RoutingSettings, detection_code

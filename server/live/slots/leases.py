@@ -1,5 +1,5 @@
-"""Leases, which keep a request's adapters in the engine, and tickets of requests that wait for their
-adapters.
+"""Defines leases, which keep a request's adapters in the engine, and tickets, which stand for requests that
+wait for their adapters to be loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Lease:
         self.waited = waited
         """Seconds that the request waited for its adapters; 0 if all were resident."""
         self.open = True
-        """True if adapters are held. A plain attribute, since every request reads it."""
+        """True while the lease keeps adapters in the engine. A plain attribute, since every request reads it.
+        """
 
     def expect(self, uses: int) -> None:
         """Set how many generations of the request will begin with this lease."""
@@ -51,7 +52,7 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class SlotTicket:
-    """The ticket of a request that waits because some of its adapters are not in the engine."""
+    """A request that waits because some of its adapters are not in the engine."""
 
     adapters: Mapping[str, Adapter]
     """The adapters that the request needs, by digest."""

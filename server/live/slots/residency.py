@@ -65,7 +65,7 @@ class Residency:
         served.
         """
         self._accepted: set[str] = set()
-        """Digests that the engine has held."""
+        """Digests of all adapters that the engine has ever loaded."""
 
     async def load_first(self) -> None:
         """Load the adapters that have priority into the slots. Log those that the engine cannot load."""
@@ -184,7 +184,7 @@ class Residency:
         names = ", ".join(adapter.full_name for adapter in missing)
         if self._loading in ticket.adapters or any(self._slots.leaving(one.digest) for one in missing):
             raise AdapterNotLoadedError(
-                f"adapter {names} is not loaded into the engine yet; loading continues"
+                f"adapter {names} is not loaded into the engine yet; loading continues, so retry shortly"
             )
         raise AdaptersBusyError(
             f"All {self._slots.count} adapter slots are in use, and none became free for {names} within "
@@ -192,7 +192,7 @@ class Residency:
         )
 
     def _leave(self, ticket: SlotTicket) -> None:
-        """Remove a ticket whose wait has failed or whose client has disconnected."""
+        """Remove a waiting request (`ticket`) whose wait has failed or whose client has disconnected."""
         if ticket in self._line:
             self._line.remove(ticket)
         elif ticket.keeps and ticket.granted:  # in the very moment in which it was given up
@@ -228,7 +228,9 @@ class Residency:
                 "loading an adapter into the engine raised an unexpected error; "
                 "all requests that wait for an adapter fail"
             )
-            self._fail(list(self._line), EngineError("the engine failed to load an adapter"))
+            self._fail(
+                list(self._line), EngineError("the engine failed to load an adapter; see the server's log")
+            )
         finally:
             self._slots.closing = None
             for ticket in self._line:  # cancelled: nobody serves them any more
@@ -247,8 +249,8 @@ class Residency:
             ticket.done.set_result(None)
 
     def _next(self) -> SlotTicket | None:
-        """Return the first ticket that can make progress: none of its adapters is being unloaded. None if no
-        ticket can.
+        """Return the first waiting request (ticket) none of whose adapters is being unloaded; None if there
+        is no such request.
         """
         for ticket in self._line:
             if not any(map(self._slots.leaving, ticket.adapters)):
@@ -278,8 +280,8 @@ class Residency:
         return False
 
     def _hold(self, ticket: SlotTicket) -> None:
-        """Keep the adapters of this ticket that are already in the engine, and those of no other ticket, so
-        that two tickets cannot block each other.
+        """Keep those adapters of this waiting request (`ticket`) in the engine that are there already, and
+        none of other waiting requests, so that two requests cannot block each other.
         """
         for other in self._line:
             if other is not ticket and other.own:

@@ -91,8 +91,8 @@ class Slots:
             self.closing = self._first(needed, lambda _: True)
 
     def _first(self, needed: Collection[str], suits: Callable[[str], bool]) -> str | None:
-        """Return the least recently used adapter that can be evicted and `suits`. Preferred adapters come
-        last.
+        """Return the least recently used adapter that can be evicted and for which `suits` returns True.
+        Preferred adapters come last.
         """
         here = self._engine.residents.open
         self._used = {digest: at for digest, at in self._used.items() if digest in here}

@@ -98,7 +98,8 @@ async def _by_vectors(
 async def embed_texts(
     exchange: Exchange, service: BaseService, texts: Sequence[str]
 ) -> list[tuple[float, ...]]:
-    """Return the vector that the embedding base makes of each text, for a request whose answers are complete.
+    """Return the vector that the embedding base makes of each text. The request's answers must be complete:
+    its places in the queue are given back first.
 
     Raises `ApiError` for a text that is longer than the base's context, and the errors of `Engine.embed`.
     """

@@ -114,7 +114,9 @@ class ExternalModel:
                     )
                 yield reader.last()
         except (TimeoutError, httpx2.TimeoutException):
-            message = f"{self.name} did not answer within {self._options.timeout:g} seconds."
+            message = (
+                f"The external service {self.name} did not answer within {self._options.timeout:g} seconds."
+            )
             reply = ErrorReply(504, message, type="server_error", code="external_model_timeout")
             raise ApiError(reply) from None
         except httpx2.HTTPError as error:
@@ -152,7 +154,7 @@ class ExternalModel:
                 )
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise self._failed(
-                    "the external service compressed its answer, so it was dropped; the request forbids this"
+                    "the external service compressed its answer, which the request forbids; it was dropped"
                 )
             yield response
 

@@ -391,7 +391,7 @@ def test_half_a_surrogate_pair_is_replaced(loaded: dict[str, Tokenizer]) -> None
 
 @pytest.mark.parametrize("token", [-1, 2**40, 600])
 def test_a_token_outside_the_vocabulary_is_refused(loaded: dict[str, Tokenizer], token: int) -> None:
-    with pytest.raises(ValueError, match=f"token {token} "):
+    with pytest.raises(ValueError, match=f"token id {token} "):
         loaded["mistral"].decode([1, token])
 
 
