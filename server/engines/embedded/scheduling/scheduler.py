@@ -239,9 +239,9 @@ class Scheduler:
         return self._preemptions > before
 
     def _make_way(self) -> None:
-        """Preempt a sequence if the next waiting client has less than its fair part, and another more.
+        """Preempt a sequence of a client above its fair part if the next waiting client is below its own.
 
-        At most one in each step, so that not all streams of a client pause at once.
+        At most one sequence in each step, so that not all streams of a client pause at once.
         """
         self._aside = None
         newcomer = next(self._waiting_in_order(), None)

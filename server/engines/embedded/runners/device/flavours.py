@@ -66,8 +66,8 @@ def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
 def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform: str = sys.platform) -> None:
     """Raise `FlavourError` unless exactly one ONNX Runtime package is installed.
 
-    `device` is the device to be used (None: any); it decides which package the suggested commands keep. That
-    the package supports the device is checked by `check_provider`.
+    `device` is the device to be used (None: any); it decides which package the suggested commands keep.
+    `check_provider` checks that the package supports the device.
     """
     flavours = tuple(found)
     if len(flavours) == 1:
