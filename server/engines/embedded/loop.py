@@ -1,4 +1,4 @@
-"""The embedded engine's thread: plans a step, runs the graph, samples tokens, delivers them, and so on.
+"""The embedded engine's thread: again and again plans a step, runs the graph, samples and delivers tokens.
 
 The thread owns the scheduler, the runner and the sampler; no other thread uses them. Other threads send calls
 to an inbox; after each step, its events are delivered in one batch.

@@ -74,8 +74,7 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
     for name, given in (("rope_scaling", scaling), ("rope_parameters", parameters)):
         if given is not None and not isinstance(given, dict):
             raise ValueError(
-                f"config.json: the field {name} is {given!r}, but must be a JSON object; download the model "
-                "again"
+                f"config.json: the field {name} {given!r} is not a JSON object; download the model again"
             )
         fields |= cast("dict[str, object]", given or {})
     if nested := [name for name, value in fields.items() if isinstance(value, dict)]:
@@ -122,7 +121,7 @@ def _positive(fields: Mapping[str, object], name: str, default: float | None = N
         return default
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 < value < math.inf:
         raise ValueError(
-            f"config.json: the RoPE parameter {name} is {value!r}, but must be a positive number; download "
-            "the model again"
+            f"config.json: the RoPE parameter {name} {value!r} is not a positive number; download the model "
+            "again"
         )
     return float(value)

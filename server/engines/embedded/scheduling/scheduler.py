@@ -64,7 +64,7 @@ class Scheduler:
         if not request.prompt:
             raise ValueError("the prompt is empty; it must have at least one token")
         if request.request_id in self._tickets:
-            raise ValueError(f"request_id {request.request_id!r} is in use by a request that has not ended")
+            raise ValueError(f"request_id {request.request_id!r} belongs to a live request; use a unique id")
         self._order += 1
         ticket = Ticket(sequence, self._order, len(request.prompt), request.fair_share)
         self._tickets[request.request_id] = ticket

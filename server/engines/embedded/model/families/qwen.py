@@ -74,7 +74,7 @@ def _full_layers(raw: ConfigFields) -> int:
     value = raw.get("max_window_layers", _FULL_LAYERS)
     if not isinstance(value, int) or isinstance(value, bool):
         raise UnsupportedModelError(
-            f"config.json: max_window_layers is {value!r}, but must be an integer; download the model again"
+            f"config.json: max_window_layers {value!r} is not an integer; download the model again"
         )
     return value
 

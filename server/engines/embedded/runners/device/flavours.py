@@ -49,8 +49,8 @@ class Flavour:
 
 
 def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
-    """List the installed ONNX Runtime packages by name, with files in the folder that `import onnxruntime`
-    loads from (or in `folder`).
+    """List the ONNX Runtime packages that have files in the folder from which `import onnxruntime` loads, or
+    in `folder`. They are sorted by name.
     """
     folder = folder or _folder()
     if folder is None:
