@@ -46,7 +46,7 @@ class OpenAdapters(Protocol):
 class QueuePlaces(Protocol):
     """Limits the number of requests in an engine's queue and batch, where each request takes one place.
 
-    The places are divided fairly. A share is all requests with the same API key and adapter.
+    The places are divided fairly between shares. A share is all requests with the same API key and adapter.
     """
 
     @property

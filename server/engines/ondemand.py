@@ -94,13 +94,13 @@ class OnDemandEngine:
         self._retry_at = 0.0
         self._retry_seconds = FIRST_RETRY
         self.last_used = 0.0
-        """Time of the last request, in seconds of `clock`. The base with the earliest time is unloaded."""
+        """Time of the last request, in seconds of `clock`. The least recently used base is unloaded first."""
         self.places = DemandPlaces(self)
         loaded.add(self)
 
     @property
     def phase(self) -> BasePhase:
-        """Phase of the base. `failed`: the base is not loaded, because its last load has failed."""
+        """State of the base in memory. `failed`: the base is not loaded, because its last load has failed."""
         return self._phase
 
     @property
@@ -244,8 +244,8 @@ class OnDemandEngine:
                 await engine.load(adapter)
             except AdapterRefusedError as error:
                 log.error(
-                    "a base model was loaded into memory, but without one of its adapters, "
-                    "because the engine refused adapter %s",
+                    "a base model was loaded without one of its adapters, because the engine refused "
+                    "this adapter: %s",
                     error,
                 )
                 self._adapters.pop(adapter.digest, None)

@@ -255,7 +255,7 @@ class SupervisedEngine:
         return False
 
     async def _replace(self) -> None:
-        log.warning("restarting the engine")
+        log.warning("the server restarts the engine, which has died or hung")
         with suppress(TimeoutError):
             await asyncio.wait_for(self._engine.close(), CLOSE_SECONDS)
         engine = await asyncio.to_thread(self._reopen)

@@ -173,7 +173,7 @@ class EmbeddedEngine:
         self._closed = True
         if self._loop is None:
             return
-        self._admission.fail_all(EngineDeadError("the server is shutting down"))
+        self._admission.fail_all(EngineDeadError("the answer was ended, because the server is shutting down"))
         await asyncio.to_thread(self._loop.close)
         self.residents.abandon()
 

@@ -1,4 +1,4 @@
-"""The embedded engine's thread: plans a step, runs the graph, samples tokens, delivers them, and so on.
+"""The embedded engine's thread: again and again plans a step, runs the graph, samples and delivers tokens.
 
 The thread owns the scheduler, the runner and the sampler; no other thread uses them. Other threads send calls
 to an inbox; after each step, its events are delivered in one batch.
@@ -93,7 +93,7 @@ class StepLoop:
         self._thread.start()
 
     def add(self, sequence: Running, state: SamplerState) -> None:
-        """Queue a request for the next step. Its tokens and errors go to the outbox."""
+        """Queue a request for the next step. Its tokens and errors are sent to the event loop."""
 
         def admit() -> None:
             if not self._alive:
@@ -125,7 +125,7 @@ class StepLoop:
             if not future.set_running_or_notify_cancel():
                 return
             if not self._alive:
-                future.set_exception(EngineDeadError("the engine has stopped"))
+                future.set_exception(EngineDeadError("the engine has stopped, so it does no more work"))
                 return
             try:
                 result = work(self._runner, self._scheduler)
@@ -138,7 +138,7 @@ class StepLoop:
             if self._alive:
                 self._post(run)
                 return future
-        future.set_exception(EngineDeadError("the engine has stopped"))
+        future.set_exception(EngineDeadError("the engine has stopped, so it does no more work"))
         return future
 
     def state(self) -> EngineState:
@@ -189,7 +189,7 @@ class StepLoop:
             logger.exception(
                 "the engine stops and its requests fail, because a step raised an unexpected error"
             )
-            fault = EngineDeadError("the engine stopped on an internal error")
+            fault = EngineDeadError("the engine stopped on an internal error; the server's log has it")
         with self._gate:
             self._alive = False
         self._busy_since = None
@@ -329,7 +329,7 @@ class StepLoop:
         """End a sequence with an error, and do not keep its KV cache as a reusable prefix."""
         request_id = sequence.request.request_id
         blame = logging.INFO if isinstance(fault, UnsupportedRequestError) else logging.ERROR
-        logger.log(blame, "request %s: %s", request_id, fault)
+        logger.log(blame, "request %s ends with an error: %s", request_id, fault)
         self._scheduler.cancel(request_id, reuse=False)
         self._forget(request_id)
         batch.append((sequence, fault))

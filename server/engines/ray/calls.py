@@ -153,6 +153,6 @@ def describe_failure(error: EngineError) -> SentFailure:
 
 
 def restore_failure(failure: SentFailure) -> EngineError:
-    """Make the error that a replica has sent as data."""
+    """Convert the data that a replica has sent back to the error that it describes."""
     _, make = _KINDS[failure.kind]
     return make(failure)

@@ -29,24 +29,24 @@ class ReplicaCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield the current metrics of all replicas."""
         fleet, placement = self._engine.fleet, self._engine.placement
-        replicas = GaugeMetricFamily("oneseek_ray_replicas", "Replicas that take requests")
+        replicas = GaugeMetricFamily("oneseek_ray_replicas", "Number of replicas that take requests")
         replicas.add_metric((), len(fleet.known))
         yield replicas
         served = CounterMetricFamily(
-            "oneseek_ray_replica_requests", "Requests that a replica was given", labels=("replica",)
+            "oneseek_ray_replica_requests", "Requests that were sent to a replica", labels=("replica",)
         )
         for name, count in list(fleet.served.items()):
             served.add_metric((name,), count)
         yield served
         reasons = CounterMetricFamily(
-            "oneseek_ray_placements", "Requests by why they went to their replica", labels=("reason",)
+            "oneseek_ray_placements", "Requests by the reason for their replica", labels=("reason",)
         )
         for reason in REASONS:
             reasons.add_metric((reason,), placement.reasons[reason])
         yield reasons
         for name, text, value in (
-            ("known_prefixes", "Requests whose prompt's beginning a replica had computed", placement.known),
-            ("retries", "Requests begun again because their replica was gone", self._engine.retried),
+            ("known_prefixes", "Requests with a prompt prefix that a replica had computed", placement.known),
+            ("retries", "Requests retried because their replica was lost", self._engine.retried),
         ):
             counter = CounterMetricFamily(f"oneseek_ray_{name}", text)
             counter.add_metric((), value)

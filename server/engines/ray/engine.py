@@ -153,7 +153,7 @@ class RemoteEngine:
         """Abort running requests, and release everything that the engine holds in this process. See
         `Engine.close`. The replicas keep running, since Ray manages them.
         """
-        self.fail("the server is shutting down")
+        self.fail("the answer was ended, because the server is shutting down")
         tasks = [*self._tasks.values()]
         for task in tasks:
             task.cancel()
@@ -228,7 +228,10 @@ class RemoteEngine:
                 error = refused
                 break
             except Exception:
-                log.exception("request %s failed", request.request_id)
+                log.exception(
+                    "request %s failed, because reading its answer from a replica raised an unexpected error",
+                    request.request_id,
+                )
                 error = EngineError("the engine failed at this request; the server's log has the reason")
                 break
         answer.fail(error)

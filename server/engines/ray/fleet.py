@@ -169,7 +169,7 @@ class Fleet:
         if known == self.known:
             return
         for name in self.known - known:
-            log.warning("replica %s stopped", name)
+            log.warning("engine replica %s has stopped and gets no more requests", name)
             self._suspects.pop(name, None)
             self.served.pop(name, None)
             self._heard.pop(name, None)

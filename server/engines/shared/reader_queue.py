@@ -27,8 +27,8 @@ class ReaderQueue(Generic[Item]):
         self._unread = unread
         self._size = size
         self.items: deque[Item] = deque()
-        """Items that nobody has read yet, oldest first. Only `put` and `take` may change it. A plain
-        attribute, since every token reads it.
+        """Items that nobody has read yet, oldest first. Only `put` and `take` may change it. It is a
+        plain attribute and not a property, since it is read for every token.
         """
         self._error: EngineError | None = None
         self._waiter: asyncio.Future[None] | None = None

@@ -361,7 +361,7 @@ class CoreEngine:
 
     def _check_alive(self) -> None:
         if not self._started or self._dead is not None or not self._core.alive:
-            raise EngineDeadError(self._dead or "the engine is not running")
+            raise EngineDeadError(self._dead or "the vLLM engine is not running and takes no requests")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -93,7 +93,7 @@ def _remedies(
 
 
 def _changes(options: EmbeddedOptions) -> Iterator[dict[str, Any]]:
-    """Yield changes to the options that save memory, the most accurate first. The first change is empty."""
+    """Yield changes to the options that save memory, most accurate first. The first one changes nothing."""
     prompts: list[dict[str, Any]] = [{}]
     if options.prefill_dtype == "bf16":
         prompts.append({"prefill_dtype": "fp32"})

@@ -107,7 +107,7 @@ def _look_at_catalogue(
         bring_up(provider)
     except (CatalogueError, DeviceError) as error:
         here = can_install(provider) or bool(offers)
-        remedy = str(error) if here else "for Windows alone"
+        remedy = str(error) if here else "for Windows only"
     return replace(_look(provider, remedy, found, base, options, flavours), offers=offers)
 
 

@@ -209,7 +209,9 @@ def read_count(raw: ConfigFields, name: str) -> int:
     """
     value = raw.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UnsupportedModelError(f"config.json: the field {name} {value!r} is not a positive integer")
+        raise UnsupportedModelError(
+            f"config.json: the field {name} {value!r} is not a positive integer; download the model again"
+        )
     return value
 
 
@@ -220,7 +222,7 @@ def read_flag(raw: ConfigFields, name: str, default: bool) -> bool:
         return default
     if not isinstance(value, bool):
         raise UnsupportedModelError(
-            f"config.json: the field {name} {value!r} is not a boolean, true or false"
+            f"config.json: the field {name} {value!r} is not true or false; download the model again"
         )
     return value
 
@@ -233,6 +235,7 @@ def read_epsilon(raw: ConfigFields, name: str, default: float) -> float:
     value = raw.get(name, default)
     if not isinstance(value, float) or not 0.0 < value < 1.0:
         raise UnsupportedModelError(
-            f"config.json: the field {name} {value!r} is not a number between 0 and 1"
+            f"config.json: the field {name} {value!r} is not a number between 0 and 1; download the model "
+            "again"
         )
     return value

@@ -13,8 +13,8 @@ from numpy.typing import DTypeLike, NDArray
 from server.engines.embedded.model.config import ModelConfig
 
 UNSEEN = -1e4
-"""Added to the attention scores of masked positions. It is low enough to make their weight 0, and fits into
-float16.
+"""Value added to the attention scores of masked positions. It is low enough to make their weight 0, and fits
+into float16.
 """
 
 

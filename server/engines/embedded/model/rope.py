@@ -73,7 +73,9 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
     fields: dict[str, object] = {"rope_theta": raw.get("rope_theta")}
     for name, given in (("rope_scaling", scaling), ("rope_parameters", parameters)):
         if given is not None and not isinstance(given, dict):
-            raise ValueError(f"config.json: the field {name} {given!r} is not a JSON object")
+            raise ValueError(
+                f"config.json: the field {name} {given!r} is not a JSON object; download the model again"
+            )
         fields |= cast("dict[str, object]", given or {})
     if nested := [name for name, value in fields.items() if isinstance(value, dict)]:
         raise ValueError(
@@ -107,7 +109,9 @@ def _llama3(fields: Mapping[str, object], context: int) -> Llama3Scaling:
         original_context=int(_positive(fields, "original_max_position_embeddings", default=float(context))),
     )
     if scaling.high_frequency_factor <= scaling.low_frequency_factor:
-        raise ValueError("config.json: high_freq_factor must be greater than low_freq_factor")
+        raise ValueError(
+            "config.json: high_freq_factor is not greater than low_freq_factor; download the model again"
+        )
     return scaling
 
 
@@ -116,5 +120,8 @@ def _positive(fields: Mapping[str, object], name: str, default: float | None = N
     if value is None and default is not None:
         return default
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 < value < math.inf:
-        raise ValueError(f"config.json: the RoPE parameter {name} {value!r} is not a positive number")
+        raise ValueError(
+            f"config.json: the RoPE parameter {name} {value!r} is not a positive number; download the model "
+            "again"
+        )
     return float(value)

@@ -56,10 +56,10 @@ class Pack:
         return sum(array.nbytes for array in self.arrays.values())
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Return for each request of a batch how strongly it uses each packed adapter.
+        """Return how strongly each request of a batch uses each adapter of the pack.
 
-        Maps each matrix product to a mask [len(mixes), 1, rank columns]. The pack must contain every adapter
-        of `mixes`.
+        `mixes` holds each request's adapters with their weights; the pack must contain all of them. Maps each
+        matrix product to a mask [requests, 1, rank columns].
         """
         if len(self._mixes) > MAX_MIXES:
             self._mixes.clear()

@@ -22,7 +22,7 @@ class RowLengths:
         `most` is the base model's maximum number of positions.
         """
         if rows < 1:
-            raise ValueError(f"the number of KV cache rows {rows} is below 1")
+            raise ValueError(f"the number of KV cache rows is {rows}, but must be at least 1")
         if not 1 <= context <= most:
             raise ValueError(
                 f"context {context} is not between 1 and {most}, the base model's maximum number of tokens"
@@ -39,8 +39,14 @@ class RowLengths:
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """Raise `ValueError` if a token id is outside the vocabulary."""
-        if min(tokens) < 0 or max(tokens) >= self._vocabulary:
-            raise ValueError(f"a token id is outside the vocabulary of {self._vocabulary} tokens")
+        wrong = next(
+            (token for token in (min(tokens), max(tokens)) if not 0 <= token < self._vocabulary), None
+        )
+        if wrong is not None:
+            raise ValueError(
+                f"the token id {wrong} is outside the base model's vocabulary of {self._vocabulary} tokens; "
+                "use this model's own tokenizer"
+            )
 
     def check_prefill(self, row: int, start: int, tokens: Sequence[int], outputs: NDArray[np.int64]) -> None:
         """Check that a prefill from `start` on leaves no gap in KV cache slot `row`, and that `outputs` are
@@ -51,7 +57,7 @@ class RowLengths:
         if not tokens or not 0 <= start <= self.lengths[row] or end > self.context:
             raise ValueError(
                 f"cannot write positions {start} to {end} of KV cache row {row}: the row holds "
-                f"{self.lengths[row]} tokens, has room for {self.context}, and must have no gaps"
+                f"{self.lengths[row]} of at most {self.context} tokens; new ones must follow without a gap"
             )
         if len(outputs) and not (
             outputs[0] >= 0 and outputs[-1] < len(tokens) and (np.diff(outputs) > 0).all()
@@ -79,7 +85,7 @@ class RowLengths:
             if not 0 <= entry.position <= held or entry.position >= self.context:
                 raise ValueError(
                     f"cannot decode position {entry.position} of KV cache row {entry.row}: the row holds "
-                    f"{held} of at most {self.context} tokens, and must have no gaps"
+                    f"{held} of at most {self.context} tokens, and a new token must follow without a gap"
                 )
             before = entry.row
         self.check_tokens([entry.token for entry in rows])
@@ -91,5 +97,5 @@ class RowLengths:
         if not 0 <= length <= self.lengths[source]:
             raise ValueError(
                 f"cannot copy {length} positions of KV cache row {source}: the row holds "
-                f"{self.lengths[source]} positions"
+                f"only {self.lengths[source]} positions"
             )

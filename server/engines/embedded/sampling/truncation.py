@@ -77,7 +77,7 @@ def _try_head(
     """Find each row's smallest weight to keep, looking only at its `width` largest weights.
 
     Returns thresholds [n], and flags [n] that are False if a row needs more weights. top_p drops the smallest
-    weights as long as their sum is at most 1 - top_p of the sum of all.
+    weights as long as their sum is at most 1 - top_p of the sum of all weights.
     """
     count, vocabulary = weights.shape
     each = np.arange(count)

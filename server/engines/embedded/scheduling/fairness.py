@@ -224,8 +224,8 @@ class PromptTurns:
         self._computed: dict[Share, int] = {}
 
     def begin(self, begun: list[Ticket], waiting: Iterable[Share]) -> set[Share]:
-        """Begin a step: sort the prompts that are already being computed (`begun`) by how much their clients
-        have computed.
+        """Begin a step: sort the prompts that are already being computed (`begun`) by the number of prompt
+        tokens that were computed for their clients.
 
         Returns the clients in `waiting` that come before the first of `begun`. A client that had no prompt in
         the last step starts level with the least served client.

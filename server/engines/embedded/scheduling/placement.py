@@ -24,8 +24,8 @@ LEAST_AWAITED = 32
 computing.
 """
 EXTENDED = 16
-"""A cached prefix is reused in place, without a copy, if its reused tokens are at least this many times as
-many as its other tokens.
+"""A cached prefix is reused in its own slot, without a copy, if the tokens that the new sequence reuses are
+at least this many times as many as its other tokens.
 """
 IDLE_STEP = 64
 """Number of tokens whose keys and values can be copied in the time that one unused slot costs in a step; a
@@ -71,8 +71,8 @@ class Placement:
         return longest([*self._rows.cached(), *running], key, wanted, LEAST_SHARED)
 
     def follow(self, ticket: Ticket, key: PrefixKey, shared: int, running: Iterable[Ticket]) -> None:
-        """Let `ticket` wait if a running sequence is computing a much longer common prefix than the `shared`
-        tokens in the cache.
+        """Let a waiting sequence (`ticket`) wait longer if a running sequence is computing a common prefix
+        much longer than the `shared` tokens in the cache.
         """
         ticket.leader = None
         sequence = ticket.sequence
@@ -87,8 +87,8 @@ class Placement:
                     return
 
     def place(self, sequence: Sequence, key: PrefixKey, match: KvRow | None, shared: int, room: int) -> bool:
-        """Give `sequence` a KV cache slot with enough pages, which holds the first `shared` tokens of
-        `match`.
+        """Give `sequence` a KV cache slot with enough pages. The slot then holds the first `shared` tokens
+        of the cached prefix in slot `match`.
 
         Returns False if no slot or too few pages are free in this step. A slot that has kept more than `room`
         pages from earlier use is released first.
@@ -143,8 +143,8 @@ class Placement:
         lost.
 
         Leaves `reserve` pages of the KV cache free. If another prefix has to be evicted, the copy costs
-        credit, and without enough credit it is not made. With `owed`, it is made even then, and the credit
-        becomes negative.
+        credit, and without enough credit it is not made. With `owed`, the copy is made even
+        without credit, which becomes negative.
         """
         rows, length = self._rows, row.length
         higher = [r for r in rows.usable() if r.index > row.index and r not in spared]

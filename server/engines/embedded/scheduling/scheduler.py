@@ -64,7 +64,7 @@ class Scheduler:
         if not request.prompt:
             raise ValueError("the prompt is empty; it must have at least one token")
         if request.request_id in self._tickets:
-            raise ValueError(f"request_id {request.request_id!r} is in use by a request that has not ended")
+            raise ValueError(f"request_id {request.request_id!r} belongs to a live request; use a unique id")
         self._order += 1
         ticket = Ticket(sequence, self._order, len(request.prompt), request.fair_share)
         self._tickets[request.request_id] = ticket
@@ -239,9 +239,9 @@ class Scheduler:
         return self._preemptions > before
 
     def _make_way(self) -> None:
-        """Preempt a sequence if the next waiting client has less than its fair part, and another more.
+        """Preempt a sequence of a client above its fair part if the next waiting client is below its own.
 
-        At most one in each step, so that not all streams of a client pause at once.
+        At most one sequence in each step, so that not all streams of a client pause at once.
         """
         self._aside = None
         newcomer = next(self._waiting_in_order(), None)

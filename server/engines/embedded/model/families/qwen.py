@@ -73,7 +73,9 @@ def _window(raw: ConfigFields) -> int | None:
 def _full_layers(raw: ConfigFields) -> int:
     value = raw.get("max_window_layers", _FULL_LAYERS)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise UnsupportedModelError(f"config.json: max_window_layers {value!r} is not an integer")
+        raise UnsupportedModelError(
+            f"config.json: max_window_layers {value!r} is not an integer; download the model again"
+        )
     return value
 
 

@@ -119,7 +119,8 @@ def read_layer_kinds(raw: ConfigFields) -> set[str] | None:
     layers = read_count(raw, "num_hidden_layers")
     if not isinstance(kinds, list) or len(cast("list[object]", kinds)) != layers:
         raise UnsupportedModelError(
-            f"config.json: layer_types is not a list with one entry for each of the {layers} layers"
+            f"config.json: layer_types is not a list with one entry for each of the {layers} layers; "
+            "download the model again"
         )
     return {_LEGACY_KINDS.get(str(kind), str(kind)) for kind in cast("list[object]", kinds)}
 

@@ -32,8 +32,8 @@ LEAST_TOKENS = 16
 would cost more than it saves.
 """
 STEP = 256
-"""A prefill run attends to a multiple of this many positions. A larger multiple would make attention
-slower.
+"""The number of positions that a prefill run attends to is rounded up to a multiple of this. With a larger
+value, attention would be slower.
 """
 INSTALL = "pip install 'oneseek[openvino]'"
 

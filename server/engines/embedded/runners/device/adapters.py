@@ -36,8 +36,10 @@ class UploadedPack:
             self.values[name] = memory.upload(_padded(array, axis, self._columns[group]))
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Return for each request of a batch how strongly it uses each adapter: masks by graph input, each
-        [len(mixes), 1, LoRA rank columns].
+        """Return how strongly each request of a batch uses each adapter of the pack.
+
+        `mixes` holds each request's adapters with their weights. Maps each graph input
+        `lora_mask.…` to a mask [requests, 1, LoRA rank columns].
         """
         found, dtype = self.pack.masks(mixes), self.pack.dtype
         none = np.zeros((len(mixes), 1, 0), dtype=dtype)
@@ -74,7 +76,8 @@ class DeviceAdapters:
         self._rank = max(ranks, default=SMALLEST_RANK)
 
     def use(self, mixes: Sequence[AdapterMix]) -> UploadedPack:
-        """Return a pack on the device that contains every adapter of `mixes`; upload it if needed.
+        """Return a pack on the device that contains all adapters of the requests in a batch; upload it if
+        needed. `mixes` holds each request's adapters with their weights.
 
         The number of LoRA rank columns only grows until an adapter is unloaded, since each number needs ONNX
         sessions of its own.

@@ -39,8 +39,9 @@ def zeros(dtype: str, shape: BlockShape) -> bytes:
 
 
 def take(dtype: str, count: int, shape: BlockShape, rows: int, positions: int) -> bytes:
-    """Return a graph that copies the slots with the indices `rows` from each array, and cuts or zero-pads
-    them to `positions`.
+    """Return a graph that copies some slots of each array, and cuts or zero-pads them to `positions`.
+
+    The graph's input `rows` holds the indices of the slots.
     """
     _, heads, held, dim = shape
     nodes: list[NodeProto] = []
@@ -65,8 +66,8 @@ def take(dtype: str, count: int, shape: BlockShape, rows: int, positions: int) -
 
 
 def put(dtype: str, count: int, shape: BlockShape) -> bytes:
-    """Return a graph that replaces slot `rows` [1, 1] of each array by the only slot of the array s0, s1,
-    …
+    """Return a graph that copies the arrays x0, x1, … and replaces one slot of each by the only slot of s0,
+    s1, … The input `rows` [1, 1] holds the index of the slot to replace.
     """
     nodes = [helper.make_node("ScatterND", [f"x{i}", "rows", f"s{i}"], [f"y{i}"]) for i in range(count)]
     inputs = [_value("rows", "int64", [1, 1])]

@@ -49,8 +49,8 @@ class Flavour:
 
 
 def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
-    """List the installed ONNX Runtime packages by name, with files in the folder that `import onnxruntime`
-    loads from (or in `folder`).
+    """List the ONNX Runtime packages that have files in the folder from which `import onnxruntime` loads, or
+    in `folder`. They are sorted by name.
     """
     folder = folder or _folder()
     if folder is None:
@@ -66,8 +66,8 @@ def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
 def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform: str = sys.platform) -> None:
     """Raise `FlavourError` unless exactly one ONNX Runtime package is installed.
 
-    `device` is the device to be used (None: any); it decides which package the suggested commands keep. That
-    the package supports the device is checked by `check_provider`.
+    `device` is the device to be used (None: any); it decides which package the suggested commands keep.
+    `check_provider` checks that the package supports the device.
     """
     flavours = tuple(found)
     if len(flavours) == 1:

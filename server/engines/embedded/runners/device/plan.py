@@ -103,5 +103,6 @@ def device_budget(
     remedy = f"kv_cache_memory {(memory - weights) >> 20}MiB" if fits else "quantize, a lower max_model_len"
     return [
         *lines,
-        f"  warning: this is more than the card's own memory, so it will be slow or fail; try {remedy}",
+        "  warning: this is more than the card's own memory, so the engine will be slow or fail; try "
+        f"{remedy}",
     ]

@@ -97,18 +97,20 @@ class DeviceCheck:
             found = exercise(runner, rows[: self._rows], self._context, adapter_mix)
         except Exception as error:  # drivers raise any type; the log has the traceback
             logger.exception(
-                "device %s failed its self-test with this error; the model that was tested, the base or an "
-                "adapter, is not served on this device",
+                "device %s raised an error in its self-test of %s, which is not served on this device",
                 self._device,
+                f"the adapter {digest}" if digest else "the base model",
             )
             raise DeviceError(
-                "failed", f"{self._device} fails at {subject}: {type(error).__name__}"
+                "failed",
+                f"device {self._device} failed while its self-test computed {subject}: "
+                f"{type(error).__name__}; the server's log has the details",
             ) from error
         dtype, quantize = self._graph.dtype, self._graph.quantize
         result = judge_logits(subject, self._device, dtype, quantize, found, reference)
         if not result.passed:
             raise DeviceError("logits", str(result))
-        logger.info("self-test %s: %s", digest[:19] or "base", result)
+        logger.info("device self-test passed for %s: %s", digest[:19] or "base", result)
         return result
 
     def _compute(self, missing: Mapping[str, AdapterWeights | None]) -> None:

@@ -78,11 +78,11 @@ class SelfTest:
 
     def __str__(self) -> str:
         if not math.isfinite(self.difference):
-            return f"{self.device} computes logits that are not numbers for {self.subject}"
+            return f"{self.device} computes logits that are not finite numbers for {self.subject}"
         return (
-            f"{self.device} computes {self.subject} {'within' if self.passed else 'off by'} "
-            f"{self.difference:.2g} of the CPU's logits (limit in {self.precision}: {self.threshold:.2g}); "
-            f"{self.agreed} of {self.positions} likeliest tokens agree"
+            f"{self.device} computes logits for {self.subject} {'within' if self.passed else 'off by'} "
+            f"{self.difference:.2g} of the CPU's (limit for {self.precision}: {self.threshold:.2g}); "
+            f"the most likely token is the same at {self.agreed} of {self.positions} positions"
         )
 
 

@@ -167,7 +167,9 @@ def test_a_driver_that_fails_leads_auto_to_the_cpu(placed: Placed, monkeypatch: 
         raise RuntimeError("DXGI_ERROR_DEVICE_HUNG\n at d3d12.cpp:120")
 
     monkeypatch.setattr(DeviceRunner, "prefill", fail)
-    assert reason(opened(placed, DEVICE, CPU)) == "failed: webgpu fails at the base: RuntimeError"
+    found = reason(opened(placed, DEVICE, CPU))
+    assert found.startswith("failed: device webgpu ")
+    assert "the base: RuntimeError;" in found
     monkeypatch.setattr(DeviceRunner, "__init__", fail)
     found = reason(opened(placed, DEVICE, CPU))
     assert found.startswith("failed: device webgpu ")
