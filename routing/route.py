@@ -39,7 +39,7 @@ MODEL = "model"
 
 
 class Reason(StrEnum):
-    """The rule that decided a route, as the receipt shows it."""
+    """The rule that decided a route, as the receipt in the answer's headers shows it."""
 
     HEADER = "header"
     MODEL = "model"
@@ -137,7 +137,8 @@ class Router:
     def decide(self, question: RouteQuery, catalogue: AdapterNames) -> Route:
         """Decide the route of `question`. Raises `SelectionError` or `UnknownNameError`.
 
-        If the request's header or `model` names the adapter, the language is detected for the receipt only.
+        If the request's header or `model` names the adapter, the language is detected only to report it in
+        the answer's receipt.
         """
         asked = self._asked(question, catalogue)
         seen = self._detector.detect(question.turns, question.accept_language)

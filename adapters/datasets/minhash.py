@@ -86,7 +86,9 @@ def bands(texts: Sequence[Hashes]) -> Hashes:
 
 
 def _batches(texts: Sequence[Hashes]) -> list[tuple[int, int]]:
-    """Split `texts` into ranges (start, end) with about `_FEW` shingles each."""
+    """Split the list `texts`, which holds the shingles of each text, into ranges (start, end) of texts with
+    together about `_FEW` shingles. This limits memory.
+    """
     found: list[tuple[int, int]] = []
     start = size = 0
     for index, text in enumerate(texts):

@@ -163,8 +163,8 @@ class LocalTeacher:
     def answers(
         self, questions: Sequence[TeacherQuestion], stop: Stop
     ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
-        """Answer `questions` in batches of `rows`, and yield each question with its answer. Check `stop`
-        before each batch.
+        """Answer `questions` in batches of `rows` questions, and yield each question with its answer. Before
+        each batch, check `stop`; if it is set, send no more.
         """
         for start in range(0, len(questions), self.rows):
             if stop.is_set():

@@ -131,7 +131,7 @@ def clear_leftovers(place: Path) -> None:
 
 @contextmanager
 def discard_at_exit(path: Path) -> Generator[None]:
-    """While the block runs, let `discard_unfinished` delete `path`."""
+    """While the block runs, let `discard_unfinished` delete the temporary file or folder `path`."""
     _unfinished.add(path)
     try:
         yield

@@ -245,9 +245,9 @@ class _Web:
             # Its path may be any: nothing is compared with it.
             found = AdapterURL.parse(f"{target.scheme}://{target.netloc}")
         except URLRefusedError as error:
-            raise self._astray(f"the host redirects to an invalid URL: {error}") from None
+            raise self._astray(f"the host redirects to a URL that OneSeek cannot follow: {error}") from None
         if found.scheme not in WEB or (found.scheme == "http" and self.url.scheme == "https"):
-            raise self._astray("the host redirects to a URL that does not begin with https://")
+            raise self._astray("the host redirects to a URL without https://, which OneSeek does not follow")
         return quote(urlunsplit(target._replace(fragment="")), safe=_ENCODED)
 
     def _astray(self, reason: str) -> FetchError:

@@ -96,11 +96,13 @@ def _parse(data: bytes) -> SpieceModel:
         elif number == 3:
             normaliser |= dict(_fields(_bytes(value)))
     if not pieces:
-        raise ValueError("spiece.model does not hold any vocabulary pieces")
+        raise ValueError(
+            "spiece.model does not hold any vocabulary pieces, so it is damaged or not a tokenizer"
+        )
     kind = _integer(trainer.get(3, 1))
     if kind not in _MODELS:
         raise _UnsupportedFieldError(
-            f"SentencePiece's model_type {kind} is not supported; supported: unigram (1), bpe (2)"
+            f"spiece.model has model_type {kind}; OneSeek converts only the types unigram (1) and bpe (2)"
         )
     if _integer(trainer.get(24, 0)):
         raise _UnsupportedFieldError(

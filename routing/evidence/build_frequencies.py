@@ -91,7 +91,8 @@ def _packed(rows: Sequence[tuple[int, int]]) -> PackedList:
     gaps = np.diff([0, *(row for row, _ in rows)])
     if gaps.max() > np.iinfo(np.uint16).max:
         raise ValueError(
-            f"two words of a frequency list are {gaps.max()} rows apart, but at most 65,535 can be packed"
+            f"the row numbers of two successive words in a language's list differ by {gaps.max()}, but the "
+            "table stores differences of at most 65,535; add words to the list"
         )
     levels = np.array([level for _, level in rows], dtype=np.uint8)
     return PackedList(gaps.astype("<u2").tobytes(), levels.tobytes())

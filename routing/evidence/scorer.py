@@ -44,7 +44,9 @@ class Evidence:
     """The evidence in one text for each language."""
 
     scores: Scores
-    """Relative log-likelihood (natural log) of each label; all 0 if there is no evidence."""
+    """Relative log-likelihood (natural log) of each language and of `xx` (something else); all 0 if there is
+    no evidence.
+    """
     grams: int
     """Number of letter n-grams of the text that are in the profiles."""
     known: tuple[str, ...]
@@ -83,8 +85,8 @@ class Scorer:
         }
 
     def score(self, read: Words) -> Evidence:
-        """Return the evidence of the words in `read` for each label. Names count with a small weight. Takes
-        time linear in the number of letters.
+        """Return the evidence of the words in `read` for each language and for `xx` (something else). Names
+        count with a small weight. Takes time linear in the number of letters.
         """
         words = read.telling
         if NEUTRAL.issuperset(words):
@@ -149,10 +151,11 @@ class Scorer:
         weight: float,
         shared: float = 0.0,
     ) -> dict[str, int]:
-        """Map each ending, letter or phrase to a row of scores. Those that belong to the same languages have
-        the same row.
+        """Map each ending, letter or phrase to a row of scores. Items that belong to the same languages share
+        one row.
 
-        A row adds `weight` to each of these languages, and divides `shared` among them.
+        A row adds `weight` to the score of each of these languages, and divides the weight `shared` among
+        them.
         """
         told: dict[str, set[int]] = {}
         for language, items in lists.items():
