@@ -32,8 +32,8 @@ BACKGROUND = (
 _EARLIER_LIMIT = 300
 """Maximum number of characters that are scored of each user message before the latest."""
 _PAYLOAD, _PAYLOAD_OF_SURE = 1.5, 0.5
-"""Maximum evidence, in nats, against a language from a text that an instruction is about ("Translate this:
-…"). The first limit applies if the instruction is recognised by its length only, the second if by its words.
+"""A text that an instruction is about ("Translate this: …") may count against a language by at most this many
+nats. The first limit applies if the instruction is recognised by its length only, the second if by its words.
 """
 _SURE_ALONE = 0.97
 """If the latest message alone gives one language at least this probability, earlier messages are ignored."""

@@ -77,8 +77,8 @@ class Route:
     topic: TopicMatch | None = None
     """Topic of the question; None unless adapters have examples and the request names no adapter."""
     base: str | None = None
-    """Name of the base to use, if the settings give a language or the default a base. `target`
-    is empty then.
+    """Name of the base that answers, if the settings choose a base for this language or as the default.
+    `target` is empty then.
     """
 
 
@@ -259,8 +259,8 @@ class Router:
         return without, Reason.UNDECIDED if reason is Reason.UNDECIDED else Reason.NO_ADAPTER
 
     def _default(self, catalogue: AdapterNames) -> str | None:
-        """Return the configured default adapter or base. None, the default base, if there is none or it is
-        not served.
+        """Return the configured default, an adapter or a base. Return None, which means the default base, if
+        no default is configured or it is not served.
         """
         name = self._settings.default
         return name if name != BASE and _is_known(name, catalogue) else None
@@ -304,8 +304,8 @@ def named_choice(asked: str, field: str, catalogue: AdapterNames) -> Blend | Non
 
 
 def _known(name: str, field: str, catalogue: AdapterNames) -> str:
-    """Return `name` without the prefix `BASE:`, or `base` if it is the name of a base. Raises
-    `UnknownNameError` if it is not served.
+    """Return `name` without the prefix `BASE:`, or the word `base` if `name` is the name of a base. Raises
+    `UnknownNameError` if neither an adapter nor a base of this name is served.
     """
     base, rest = split_base(name)
     if base is not None and not catalogue.is_base(base):

@@ -46,9 +46,9 @@ def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) ->
     """Read the seed prompts in `language`, in file order and without duplicates. Also return how many prompts
     were clearly in another language and left out.
 
-    A `.txt` file has one prompt on each line. Any other file is a JSONL data set, of which only the prompts
-    of single questions are used. Raises `OptionError` that names the bad line, or if no prompt is left; also
-    `OSError`.
+    A `.txt` file has one prompt on each line. Any other file is a JSONL data set; the prompts of its examples
+    with a single question are used. Raises `OptionError` that names the bad line, or if no prompt is left;
+    also `OSError`.
     """
     found: dict[int, SeedPrompt] = {}
     foreign = 0

@@ -207,8 +207,8 @@ def _discard(folder: Path) -> None:
 
 
 def _recover(target: Path) -> None:
-    """Clean up after a process that was killed in `_swap`: restore the old folder if `target` is missing,
-    else delete the old folder.
+    """Clean up after a process that was killed while it replaced the folder `target`: restore the old folder
+    if `target` is missing, else delete the old folder.
     """
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}{re.escape(_OLD)}")
     for path in target.parent.iterdir():

@@ -51,8 +51,8 @@ TARGET = Path(__file__).parent / "frequencies" / FILE
 def read_words(path: Path, most: int, form: re.Pattern[str] = WORD) -> list[tuple[int, str]]:
     """Read the `most` likeliest words that match `form` from a list in wordfreq's format.
 
-    Returns (level, word) pairs; the level is -log(p) in steps of `STEP`. wordfreq's format is a header, then
-    one group of words for each hundredth of a decade of probability.
+    Returns (level, word) pairs; the level is the word's -log(p) in steps of 0.25 nats (`STEP`). wordfreq's
+    format is a header, then one group of words for each hundredth of a decade of probability.
     """
     buckets = msgspec.msgpack.decode(gzip.decompress(path.read_bytes()), type=list[object])
     found: list[tuple[int, str]] = []

@@ -30,8 +30,8 @@ languages that `letters.USED` does not list.
 """
 _BASE = frozenset(string.ascii_lowercase + "'")
 SHARED_BY = 4
-"""In a message of at most `MOST_NEUTRAL` words, word frequencies are ignored if at least this many languages
-list each word: "ja" is "yes" in some, "and" in Finnish.
+"""In a message of one or two words, word frequencies are ignored if at least this many languages list each
+word. For example, "ja" is "yes" in some languages and "and" in Finnish.
 """
 MOST_NEUTRAL = 2
 """Maximum number of words in a message whose word frequencies are ignored because many languages share the
@@ -127,9 +127,7 @@ class Scorer:
         return self._known.get(word, ())
 
     def _is_neutral(self, words: Sequence[str]) -> bool:
-        """Return True if a message has at most `MOST_NEUTRAL` words, all of which many languages share, such
-        as "ja".
-        """
+        """Return True if a message has one or two words that many languages share, such as "ja"."""
         return len(words) <= MOST_NEUTRAL and all(
             len(self._known.get(word, ())) >= SHARED_BY for word in words
         )

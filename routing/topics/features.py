@@ -52,8 +52,8 @@ class Features:
     stems: Mapping[str, float]
     """Maps each stem to the weight of its evidence for a topic, 0 to 1."""
     domains: Mapping[str, float]
-    """Maps each domain to the summed weight of its words in the question, at most `_FULL`. A word in several
-    domains is divided among them.
+    """Maps each domain to the summed weight of its words in the question, at most 1.5 (`_FULL`). A word in
+    several domains is divided among them.
     """
     words: Mapping[str, float]
     """Maps each word to the weight of its evidence for a topic, above 0."""

@@ -51,8 +51,8 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatT
 
 @lru_cache(maxsize=4)
 def _in_parts(tokenizer: PreTrainedTokenizerBase, _template: str) -> frozenset[str]:
-    """Return the roles whose content the chat template reads only as a list of parts. A server finds out the
-    same way.
+    """Return the roles whose content the chat template reads only as a list of parts. The server uses the
+    same check.
     """
 
     def render(messages: list[Message]) -> str | None:

@@ -95,7 +95,9 @@ def teach(
         reporter.print_event("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
         if not good:
             raise OptionError(
-                option, f"the teacher {teacher} wrote no usable answer; dropped by reason: {dict(dropped)}"
+                option,
+                f"the teacher {teacher} wrote no usable answer; use another teacher. Number of answers "
+                f"dropped for each reason: {dict(dropped)}",
             )
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in good)
         write_file(path, text)
