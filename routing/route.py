@@ -267,7 +267,7 @@ class Router:
 
     def _without_evidence(self, question: RouteQuery, catalogue: AdapterNames) -> str | None:
         """Return the adapter for a request that gives no evidence of a language: the configured default, or
-        else the setting `without_evidence`. None is the base.
+        else the setting `without_evidence`. Return None for the base.
         """
         fallback = question.fallback is not None and catalogue.is_adapter(question.fallback)
         if self._settings.default is not None or fallback:

@@ -253,7 +253,9 @@ def _make_parents(folder: Path) -> list[Path]:
 
 
 def _unmake(made: list[Path]) -> None:
-    """Delete the folders `made` that `_make_parents` created, unless they are no longer empty."""
+    """Delete the folders `made`, which `_make_parents` has just created, unless other files have been written
+    to them.
+    """
     with suppress(OSError):
         for folder in made:
             if folder.exists():

@@ -100,7 +100,9 @@ def open_folder_at(url: AdapterURL, *, follow_redirects: bool) -> Generator[Remo
 @dataclass
 class _Bucket:
     fs: Any
-    """An `fsspec.AbstractFileSystem`, which has no type stubs."""
+    """The file system through which fsspec reads the bucket, an `fsspec.AbstractFileSystem`. It is typed as
+    `Any`, because fsspec has no type stubs.
+    """
     root: str
     options: Mapping[str, Any]
     revision: str = ""

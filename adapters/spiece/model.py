@@ -81,7 +81,7 @@ class SpieceModel:
 
 
 class _UnsupportedFieldError(ValueError):
-    """The model has a setting that `tokenizers` does not support."""
+    """The SentencePiece model has a setting that the `tokenizers` library does not support."""
 
 
 def _parse(data: bytes) -> SpieceModel:

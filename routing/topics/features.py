@@ -47,7 +47,7 @@ _UNKNOWN = -12.0
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The features of one question, for comparing it with the examples."""
+    """The features of one question, by which it is compared with the topics' example questions."""
 
     stems: Mapping[str, float]
     """Maps each stem to the weight of its evidence for a topic, 0 to 1."""
@@ -140,7 +140,9 @@ def _stem_shares() -> Mapping[str, float]:
 
 @cache
 def _domains() -> Mapping[str, tuple[str, ...]]:
-    """Map each word, and each stem followed by a hyphen, to the domains whose lists contain it."""
+    """Map each word of the domain lists, and the stem of each word followed by a hyphen, to the domains whose
+    lists contain the word.
+    """
     found: dict[str, dict[str, None]] = {}
     for file in sorted(files("routing").joinpath("topics", "domains").iterdir(), key=lambda one: one.name):
         for line in file.read_text(encoding="utf-8").splitlines():

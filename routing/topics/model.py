@@ -61,8 +61,8 @@ class _Counted:
     question.
     """
     near: NDArray[np.float32]
-    """[row of the word vectors]: log ratio of the probability of such words in the topic to that in any
-    question.
+    """Array [row of the word vectors]: log ratio of the probability that a question on this topic has a word
+    at that row, to the probability for any question.
     """
 
 

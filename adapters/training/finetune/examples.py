@@ -45,7 +45,8 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatT
     except Exception as error:  # whatever a template raises says that it does not take these messages
         raise OptionError(
             "dataset",
-            f"the base model's chat template cannot render a conversation; change or remove it: {error}",
+            f"the base model's chat template cannot render one of the conversations; change or remove that "
+            f"conversation: {error}",
         ) from error
 
 
