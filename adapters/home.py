@@ -63,8 +63,8 @@ def check_home(home: Path) -> None:
         from adapters.version import oneseek_version
 
         reason = (
-            f"the home folder has layout version {found}, but OneSeek {oneseek_version()} reads only "
-            f"versions up to {FORMAT}"
+            f"the layout of the home folder has format {found}, but OneSeek {oneseek_version()} reads only "
+            f"up to format {FORMAT}"
         )
         remedy = "Install a newer OneSeek, or name another folder with --home PATH (ONESEEK_HOME)."
         raise HomeError(home, reason, remedy)

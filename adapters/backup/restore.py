@@ -140,8 +140,8 @@ def _read_manifest(file: Path, tar: tarfile.TarFile, members: Iterator[tarfile.T
     manifest = BackupManifest.from_bytes(_contents(tar, first).read(), file)
     if manifest.home_format > FORMAT:
         reason = (
-            f"the home folder in the backup has layout version {manifest.home_format}, but this OneSeek "
-            f"reads only versions up to {FORMAT}"
+            f"the layout of the home folder in the backup has format {manifest.home_format}, but this "
+            f"OneSeek reads only up to format {FORMAT}"
         )
         raise BackupError(
             file, reason, "The backup is newer than this OneSeek: restore it with a newer OneSeek."
