@@ -43,8 +43,8 @@ class DistillTask:
     output: Path
     """Output folder for the journal, the data set and the report."""
     questions: tuple[str, ...] = ()
-    """Questions with which the student model is evaluated. Seeds and paraphrases that are similar to one are
-    left out.
+    """Questions with which the student model is evaluated. Seeds and paraphrases that are similar to one of
+    these questions are left out.
     """
 
     def asked(self, teacher: Teacher, judge: Teacher | None) -> dict[str, Any]:

@@ -148,8 +148,8 @@ class ModelEndpoint:
             ) from error
         if not isinstance(found, dict):
             raise EndpointError(
-                f"the server's answer to {self.url}{path} is not a JSON object, so it may lack OpenAI's API; "
-                f"it answered: {str(found)[:_TOLD]}"
+                f"the server's answer to {self.url}{path} is not a JSON object, so the server may lack "
+                f"OpenAI's API; the answer is: {str(found)[:_TOLD]}"
             )
         return found
 
