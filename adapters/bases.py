@@ -60,11 +60,12 @@ class FoundBase:
 
 
 def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPPED) -> FoundBase:
-    """Find the base to serve: `explicit` if given, else the first of `BASES` under `root` that has weights,
-    else the mini base.
+    """Find the base to serve: `explicit` if given, else the first known folder (`BASES`) under `root` that
+    has weights, else the mini base.
 
     Raises `BaseModelError` if the chosen base cannot be served; the message says what is missing and what to
-    do. No other base is tried then. If an architecture is not supported, the engine reports it later.
+    do. No other base is tried then. Whether the base's architecture is supported is checked later, by the
+    engine.
     """
     if explicit is not None:
         mini = explicit.resolve() == (shipped / "base").resolve()

@@ -39,8 +39,8 @@ class FileRefusedError(ValueError):
         return str(self).replace(str(self.path), self.path.name)
 
     def rename(self, folder: Path, shown: str) -> None:
-        """Replace the path `folder` in the error's message by `shown`, such as the URL that the folder came
-        from.
+        """Return this error with the path `folder` in its message replaced by `shown`, such as the URL that
+        the folder came from.
         """
         self.args = (str(self).replace(str(folder), shown),)
 

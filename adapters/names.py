@@ -27,8 +27,8 @@ def alias(text: str) -> str:
     """Return `text` if it is a valid alias. Raises `ValueError` that says what is wrong.
 
     An alias has 1 to 128 characters: letters a-z in either case, digits, dots, dashes and underscores. It
-    begins with a letter or a digit, is not in `RESERVED`, and can be a folder's name on Windows. Aliases that
-    differ only in case are the same.
+    begins with a letter or a digit, is not a reserved name such as `base` or `auto`, and can be a folder's
+    name on Windows. Aliases that differ only in case are the same.
     """
     if not _ALIAS.fullmatch(text):
         raise ValueError(

@@ -18,8 +18,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 _GENERIC = ("adapter", "adapter_model", "pytorch_model", "model", "weights", "lora")
 _MAX_NOTES_BYTES = 256 << 10
 _LANGUAGES = {"english": "en", "engelska": "en", "swedish": "sv", "svenska": "sv"}
-"""Maps names of languages, as the .json file of an existing installation may write them, to
-language codes.
+"""Maps names of languages to language codes. The .json files of an older OneSeek installation hold such
+names.
 """
 
 

@@ -32,8 +32,8 @@ BACKGROUND = (
 _EARLIER_LIMIT = 300
 """Maximum number of characters that are scored of each user message before the latest."""
 _PAYLOAD, _PAYLOAD_OF_SURE = 1.5, 0.5
-"""Maximum evidence, in nats, against a language from a text that an instruction is about ("Translate this:
-…"). The first limit applies if the instruction is recognised by its length only, the second if by its words.
+"""A text that an instruction is about ("Translate this: …") may count against a language by at most this many
+nats. The first limit applies if the instruction is recognised by its length only, the second if by its words.
 """
 _SURE_ALONE = 0.97
 """If the latest message alone gives one language at least this probability, earlier messages are ignored."""
@@ -151,8 +151,8 @@ class ProfileDetector:
         return Detection(language, confidence, MappingProxyType(scores), evidence, from_history, told)
 
     def _read(self, turn: str, limit: int) -> tuple[Scores, str, bool]:
-        """Return the log-likelihood of the message `turn` for each label, an explanation, and True if the
-        message is only a name.
+        """Return the log-likelihood of the message `turn` for each candidate language and for `xx` (something
+        else), an explanation, and True if the message is only a name.
         """
         cleaned = clean(turn, limit)
         script = main_script("".join(cleaned.words.all))
@@ -169,8 +169,8 @@ class ProfileDetector:
         return scores - scores.max(), _explain(cleaned, _why(scorer, found), instruction=True), False
 
     def _placed(self, scorer: Scorer, found: Evidence) -> Scores:
-        """Expand the scores of a scorer, which knows the languages of one script, to all labels. Languages of
-        other scripts get a very low score.
+        """Expand the scores that `scorer` gave to the languages of one script to all candidate languages.
+        Languages of other scripts get a very low score.
         """
         if not found.grams and not found.scores.any():
             return np.zeros(len(self._labels))

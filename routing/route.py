@@ -39,7 +39,7 @@ MODEL = "model"
 
 
 class Reason(StrEnum):
-    """The rule that decided a route, as the receipt shows it."""
+    """The rule that decided a route, as the receipt in the answer's headers shows it."""
 
     HEADER = "header"
     MODEL = "model"
@@ -77,8 +77,8 @@ class Route:
     topic: TopicMatch | None = None
     """Topic of the question; None unless adapters have examples and the request names no adapter."""
     base: str | None = None
-    """Name of the base to use, if the settings give a language or the default a base. `target`
-    is empty then.
+    """Name of the base that answers, if the settings choose a base for this language or as the default.
+    `target` is empty then.
     """
 
 
@@ -137,7 +137,8 @@ class Router:
     def decide(self, question: RouteQuery, catalogue: AdapterNames) -> Route:
         """Decide the route of `question`. Raises `SelectionError` or `UnknownNameError`.
 
-        If the request's header or `model` names the adapter, the language is detected for the receipt only.
+        If the request's header or `model` names the adapter, the language is detected only to report it in
+        the answer's receipt.
         """
         asked = self._asked(question, catalogue)
         seen = self._detector.detect(question.turns, question.accept_language)
@@ -258,15 +259,15 @@ class Router:
         return without, Reason.UNDECIDED if reason is Reason.UNDECIDED else Reason.NO_ADAPTER
 
     def _default(self, catalogue: AdapterNames) -> str | None:
-        """Return the configured default adapter or base. None, the default base, if there is none or it is
-        not served.
+        """Return the configured default, an adapter or a base. Return None, which means the default base, if
+        no default is configured or it is not served.
         """
         name = self._settings.default
         return name if name != BASE and _is_known(name, catalogue) else None
 
     def _without_evidence(self, question: RouteQuery, catalogue: AdapterNames) -> str | None:
         """Return the adapter for a request that gives no evidence of a language: the configured default, or
-        else the setting `without_evidence`. None is the base.
+        else the setting `without_evidence`. Return None for the base.
         """
         fallback = question.fallback is not None and catalogue.is_adapter(question.fallback)
         if self._settings.default is not None or fallback:
@@ -303,8 +304,8 @@ def named_choice(asked: str, field: str, catalogue: AdapterNames) -> Blend | Non
 
 
 def _known(name: str, field: str, catalogue: AdapterNames) -> str:
-    """Return `name` without the prefix `BASE:`, or `base` if it is the name of a base. Raises
-    `UnknownNameError` if it is not served.
+    """Return `name` without the prefix `BASE:`, or the word `base` if `name` is the name of a base. Raises
+    `UnknownNameError` if neither an adapter nor a base of this name is served.
     """
     base, rest = split_base(name)
     if base is not None and not catalogue.is_base(base):

@@ -29,7 +29,7 @@ class LanguageRow:
     """One language for which there is an adapter."""
 
     code: str
-    """ISO 639-1 code, such as `sv`; a region is ignored."""
+    """ISO 639-1 code, such as `sv`; a region, as in `sv-SE`, is ignored."""
     adapter: str
     """Alias of the adapter that answers in the language."""
     weight: float = 1.0
@@ -78,7 +78,7 @@ class RoutingSettings:
     `default`.
     """
     default: str | None = None
-    """Alias used if nothing else decides; `base` or None is the base."""
+    """Alias of the adapter that answers if nothing else decides. `base` or None means the base."""
     without_evidence: str | None = None
     """Alias used if `default` is None and neither the text, the system prompt nor Accept-Language shows a
     language.

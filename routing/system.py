@@ -44,8 +44,8 @@ _ASKED = re.compile(
 
 
 def bounded(system: str) -> str:
-    """Return the part of a system prompt that is read: all of it, or its beginning and end if it is longer
-    than `MOST`.
+    """Return the part of a system prompt that is read: all of a prompt of up to 2,400 characters (`MOST`),
+    only the beginning and the end of a longer one.
     """
     return system if len(system) <= MOST else f"{system[: MOST // 2]}\n{system[-MOST // 2 :]}"
 

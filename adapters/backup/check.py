@@ -70,7 +70,7 @@ def _verify_ledger(folder: Path, public_key: PublicKey | Path | None, shown: Pat
         raise BackupError(
             shown,
             reason,
-            "To see all faults of the ledger run: oneseek ledger verify. "
+            "The ledger is damaged or was changed. To see all faults run: oneseek ledger verify. "
             "To repair the ledger run: oneseek ledger repair.",
         )
     return verdict

@@ -63,7 +63,7 @@ class BackupManifest:
     created: str
     """Time of the backup in UTC, ISO 8601."""
     home_format: int
-    """Format number of the home that was backed up; see `adapters.home`."""
+    """Version of the layout of the home folder that was backed up, from the home's file `format`."""
     ledger_entries: int
     ledger_last: str | None
     """Hash of the ledger's last entry; None if the home has no ledger."""

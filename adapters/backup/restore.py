@@ -139,7 +139,10 @@ def _read_manifest(file: Path, tar: tarfile.TarFile, members: Iterator[tarfile.T
         )
     manifest = BackupManifest.from_bytes(_contents(tar, first).read(), file)
     if manifest.home_format > FORMAT:
-        reason = f"the backed-up home has format {manifest.home_format}, but OneSeek reads up to {FORMAT}"
+        reason = (
+            f"the layout of the home folder in the backup has format {manifest.home_format}, but this "
+            f"OneSeek reads only up to format {FORMAT}"
+        )
         raise BackupError(
             file, reason, "The backup is newer than this OneSeek: restore it with a newer OneSeek."
         )

@@ -74,8 +74,8 @@ def probe_roles(render: Render) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _reads(render: Render, role: str, in_parts: Collection[str]) -> bool | None:
-    """Return whether the template prints the content of a message with `role`, after at least one of the
-    role's possible histories. Return None if the template raises an error for all of them.
+    """Return whether the chat template prints the content of a message with `role` after at least one of the
+    message histories that may precede it. Return None if the template raises an error after all of them.
     """
     outcome: bool | None = None
     for before in _TURNS[role]:

@@ -111,7 +111,7 @@ def read_example(data: bytes, path: Path) -> Example:
         raise _unknown(unknown[0], shape)
     for name in ("id", "source"):
         if isinstance(fields.get(name), dict | list):
-            raise _wrong(name, "is a list or an object; give text or a number")
+            raise _wrong(name, "the value is a list or an object; give text or a number")
     messages = _READERS[shape](fields)
     return Example(messages, _language(fields.get("language")))
 

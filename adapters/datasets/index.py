@@ -170,8 +170,8 @@ def _run_starts(values: Hashes) -> RowNumbers:
 
 
 def _put(found: RowNumbers, rows: RowNumbers, others: RowNumbers) -> None:
-    """In the table `found`, write each number of `others` to the first free column of the matching row in
-    `rows`, unless that row already holds the number.
+    """In the table `found`, write each example number of `others` to the first free column of the matching
+    row in `rows`. Skip numbers that the row already holds.
     """
     for column in range(_CANDIDATES):
         held = found[rows, column]

@@ -25,7 +25,7 @@ class TextLine:
     start: int
     """Byte offset of the line's first byte in the file."""
     data: bytes | None
-    """The line's bytes without the newline. None if the line is longer than `MAX_LINE_BYTES`."""
+    """The line's bytes without the newline. None if the line is longer than the limit `MAX_LINE_BYTES`."""
     end: int
     """Byte offset of the first byte after the line."""
 
@@ -47,7 +47,9 @@ def iterate_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[TextLi
 
 
 def line_at(file: BinaryIO, start: int) -> bytes:
-    """Return the line that begins at byte offset `start` of an open file, cut off at `MAX_LINE_BYTES`."""
+    """Return the line that begins at byte offset `start` of an open file. A line longer than the limit
+    `MAX_LINE_BYTES` is cut off there.
+    """
     file.seek(start)
     return file.readline(MAX_LINE_BYTES + 2).rstrip(b"\r\n")
 

@@ -49,9 +49,9 @@ def key(text: str) -> int:
 
 
 def shingles(text: str) -> Hashes:
-    """Return sorted, unique hashes of every `SHINGLE` successive words in `text`. The result is never empty.
-
-    Only the 4,096 smallest hashes of a long text are kept (Broder's bottom-k sketch).
+    """Return the sorted, unique hashes of the text's shingles, which are its sequences of three words
+    (`SHINGLE`). The result is never empty. Only the 4,096 smallest hashes of a long text are kept (Broder's
+    bottom-k sketch).
     """
     words: list[str] = _WORD.findall(normal(text)) or [normal(text)]
     hashed = np.array([zlib.crc32(word.encode()) for word in words], np.uint64)
@@ -69,8 +69,8 @@ def similarity(one: Hashes, other: Hashes) -> float:
 
 
 def bands(texts: Sequence[Hashes]) -> Hashes:
-    """Return the MinHash band hashes of texts, given their `shingles`: one row of `BANDS` hashes for each
-    text. Two texts that share a hash in the same column may be similar.
+    """Return the MinHash band hashes of texts, given their `shingles`: one row for each text, with a hash for
+    each of the 16 bands. Two texts that share a hash in the same column may be similar.
     """
     minima = np.empty((len(texts), BANDS * ROWS), np.uint64)
     for start, end in _batches(texts):
@@ -86,7 +86,9 @@ def bands(texts: Sequence[Hashes]) -> Hashes:
 
 
 def _batches(texts: Sequence[Hashes]) -> list[tuple[int, int]]:
-    """Split `texts` into ranges (start, end) with about `_FEW` shingles each."""
+    """Split the list `texts`, which holds the shingles of each text, into ranges (start, end) of texts that
+    are hashed at once. A range has about 4,096 shingles (`_FEW`), which limits memory.
+    """
     found: list[tuple[int, int]] = []
     start = size = 0
     for index, text in enumerate(texts):

@@ -84,7 +84,7 @@ class Stats:
     """
     languages: Mapping[str, int]
     """Maps each language to the number of examples with answers in it, most frequent first. Answers in no
-    clear language count as `UNDECIDED`.
+    clear language count under the key `undecided`.
     """
 
 

@@ -36,7 +36,7 @@ _LOOK = 0.1
 
 
 class _AbandonedError(Exception):
-    """The run ended while a request was waiting for its next retry, so the request is given up."""
+    """The run ended while a request was waiting for its next retry, so the request is not sent again."""
 
 
 def side_by_side(
@@ -104,8 +104,8 @@ def patiently(ask: Callable[[], A], retries: int, ended: Callable[[], bool]) -> 
     """Call `ask`, and repeat the call up to `retries` times if it fails with an error that may pass.
 
     The wait before a retry is the server's Retry-After. Without that header the wait doubles each time, from
-    `FIRST_WAIT` to `LONGEST_WAIT`, minus a random part of up to a half. Raises the last `EndpointError`, and
-    `_AbandonedError` if `ended` becomes true during a wait.
+    `FIRST_WAIT` to `LONGEST_WAIT`, minus a random part of up to a half. Raises the last `EndpointError`.
+    Raises `_AbandonedError` if the function `ended` returns True during a wait, because the run has ended.
     """
     for attempt in range(retries + 1):
         try:

@@ -135,8 +135,8 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | N
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             then, given = _format_value(before.get(name)), _format_value(now.get(name))
-            problem = f"{path.parent} was begun with {then}, not {given}"
-            raise OptionError(name, f"{problem}; give the first value again, or another output folder")
+            problem = f"the run in {path.parent} was begun with {then}, not {given}"
+            raise OptionError(name, f"{problem}; give the first value again, or name another output folder")
     return found
 
 

@@ -43,8 +43,8 @@ class DistillTask:
     output: Path
     """Output folder for the journal, the data set and the report."""
     questions: tuple[str, ...] = ()
-    """Questions with which the student model is evaluated. Seeds and paraphrases that are similar to one are
-    left out.
+    """Questions with which the student model is evaluated. Seeds and paraphrases that are similar to one of
+    these questions are left out.
     """
 
     def asked(self, teacher: Teacher, judge: Teacher | None) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def make_dataset(
 
 
 class _DistillRun:
-    """A distillation run whose journal is open."""
+    """A distillation run in progress, with its open journal of answers."""
 
     def __init__(
         self,
@@ -209,8 +209,8 @@ class _DistillRun:
         return kept
 
     def _sift(self, wave: Sequence[tuple[int, SeedPrompt]]) -> list[AcceptedExample]:
-        """Let the teacher answer the prompts in `wave`, and return the examples whose answers pass every
-        filter.
+        """Let the teacher answer `wave`, the next group of prompts, and return the examples whose answers
+        pass every filter.
         """
         asked = [
             (number, prompt, self._question(f"answer/{prompt.key}/{number}", prompt.text))
@@ -279,7 +279,9 @@ class _DistillRun:
         )
 
     def _ask(self, asking: Requester, name: str, questions: Sequence[TeacherQuestion]) -> None:
-        """Let the teacher or judge of `asking` answer each of `questions`, and show the progress."""
+        """Send `questions` to the teacher or the judge, through the requester `asking`, and show the
+        progress.
+        """
         if not questions:
             return
         with self.reporter.stage(name, len(questions)) as stage:

@@ -46,9 +46,9 @@ def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) ->
     """Read the seed prompts in `language`, in file order and without duplicates. Also return how many prompts
     were clearly in another language and left out.
 
-    A `.txt` file has one prompt on each line. Any other file is a JSONL data set, of which only the prompts
-    of single questions are used. Raises `OptionError` that names the bad line, or if no prompt is left; also
-    `OSError`.
+    A `.txt` file has one prompt on each line. Any other file is a JSONL data set; the prompts of its examples
+    with a single question are used. Raises `OptionError` that names the bad line, or if no prompt is left;
+    also `OSError`.
     """
     found: dict[int, SeedPrompt] = {}
     foreign = 0
@@ -68,7 +68,8 @@ def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) ->
         files = ", ".join(map(str, paths))
         raise OptionError(
             "seeds",
-            f"{files}: no prompt in the language {language!r}; name other seed files or their language",
+            f"{files}: there is no prompt in the language {language!r}; name other seed files, or choose "
+            "their language",
         )
     return list(found.values()), foreign
 
@@ -78,7 +79,7 @@ def _prompt(line: TextLine, path: Path) -> tuple[str | None, str]:
     line is a conversation with more than one question or a system message.
     """
     if line.data is None:
-        raise ValueError("the line is too long")
+        raise ValueError("the line has more than 4 MiB; shorten the prompt, or remove the line")
     if path.suffix == ".txt":
         text = line.data.decode("utf-8").strip()
         return text, text

@@ -126,8 +126,8 @@ class RemoteTeacher:
 
 
 def _files_digest(folder: Path) -> str:
-    """Return the digest of the model in `folder` as for a base model. If it has no tokenizer.json, return a
-    digest of all file names and contents.
+    """Return the digest of the model in `folder`, computed like the digest of a base model. If the model has
+    no tokenizer.json, return a digest of all file names and contents.
     """
     try:
         return base_digest(folder)
@@ -163,8 +163,8 @@ class LocalTeacher:
     def answers(
         self, questions: Sequence[TeacherQuestion], stop: Stop
     ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
-        """Answer `questions` in batches of `rows`, and yield each question with its answer. Check `stop`
-        before each batch.
+        """Answer `questions` in batches of `rows` questions, and yield each question with its answer. If
+        `stop` is set, start no further batch.
         """
         for start in range(0, len(questions), self.rows):
             if stop.is_set():

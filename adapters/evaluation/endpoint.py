@@ -111,7 +111,8 @@ class ModelEndpoint:
             text, ended = str(choice["message"]["content"] or "").strip(), choice["finish_reason"] == "stop"
         except (KeyError, IndexError, TypeError) as error:
             raise EndpointError(
-                f"the reply of {self.url} holds no answer (choices): {str(answer)[:_TOLD]}"
+                f"the reply of the server at {self.url} lacks the model's answer, choices[0].message; the "
+                f"reply is: {str(answer)[:_TOLD]}"
             ) from error
         fingerprint = answer.get("system_fingerprint")
         return EndpointAnswer(
@@ -133,7 +134,7 @@ class ModelEndpoint:
         except urllib.error.HTTPError as error:
             told = error.read(_TOLD).decode("utf-8", "replace")
             raise EndpointError(
-                f"the server at {self.url}{path} answers {error.code}: {told}",
+                f"the server at {self.url}{path} answers with HTTP status {error.code}: {told}",
                 status=error.code,
                 retry_after=_seconds(error.headers.get("Retry-After")),
                 passing=error.code in _PASSING,
@@ -142,11 +143,13 @@ class ModelEndpoint:
             reason = getattr(error, "reason", error)
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
             raise EndpointError(
-                f"the server at {self.url}{path} does not answer: {why}", passing=True
+                f"the server at {self.url}{path} does not answer ({why}); check that it runs at this address",
+                passing=True,
             ) from error
         if not isinstance(found, dict):
             raise EndpointError(
-                f"the server's answer to {self.url}{path} is not a JSON object: {str(found)[:_TOLD]}"
+                f"the server's answer to {self.url}{path} is not a JSON object, so the server may lack "
+                f"OpenAI's API; the answer is: {str(found)[:_TOLD]}"
             )
         return found
 

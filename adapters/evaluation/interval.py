@@ -31,7 +31,7 @@ def wilson(passed: int, asked: int, z: float = _Z) -> Interval:
     """
     if not 0 <= passed <= asked:
         raise ValueError(
-            f"passed, the number of correct answers, is {passed}; it must be from 0 to asked, {asked}"
+            f"the number of correct answers is {passed}, but must be from 0 to {asked}, the number asked"
         )
     if asked == 0:
         return Interval(0.0, 1.0)
@@ -54,8 +54,8 @@ def paired_difference(
     """
     if len(before) != len(after) or not before:
         raise ValueError(
-            f"before has {len(before)} results and after has {len(after)}; give the same number for both, at "
-            "least one"
+            f"before has {len(before)} results and after has {len(after)}; both must hold the results of the "
+            "same questions, at least one"
         )
     changes = [int(new) - int(old) for old, new in zip(before, after, strict=True)]
     rng = random.Random(seed)

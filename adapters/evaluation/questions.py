@@ -47,7 +47,9 @@ def read_questions(path: Path) -> list[str]:
         questions = [_first_question(line.data, line.number, path) for line in iterate_lines(path)]
     questions = list(dict.fromkeys(one for one in questions if one))
     if not questions:
-        raise ValueError(f"{path} holds no questions; give at least one, such as a line in a .txt file")
+        raise ValueError(
+            f"{path} does not hold any question; write at least one, such as a line in a .txt file"
+        )
     return questions
 
 

@@ -131,7 +131,7 @@ def clear_leftovers(place: Path) -> None:
 
 @contextmanager
 def discard_at_exit(path: Path) -> Generator[None]:
-    """While the block runs, let `discard_unfinished` delete `path`."""
+    """While the block runs, let `discard_unfinished` delete the temporary file or folder `path`."""
     _unfinished.add(path)
     try:
         yield
@@ -207,8 +207,8 @@ def _discard(folder: Path) -> None:
 
 
 def _recover(target: Path) -> None:
-    """Clean up after a process that was killed in `_swap`: restore the old folder if `target` is missing,
-    else delete the old folder.
+    """Clean up after a process that was killed while it replaced the folder `target`: restore the old folder
+    if `target` is missing, else delete the old folder.
     """
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}{re.escape(_OLD)}")
     for path in target.parent.iterdir():
@@ -253,7 +253,9 @@ def _make_parents(folder: Path) -> list[Path]:
 
 
 def _unmake(made: list[Path]) -> None:
-    """Delete the folders `made` that `_make_parents` created, unless they are no longer empty."""
+    """Delete the folders `made`, which `_make_parents` has just created, unless other files have been written
+    to them.
+    """
     with suppress(OSError):
         for folder in made:
             if folder.exists():

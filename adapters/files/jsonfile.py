@@ -89,7 +89,7 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = next(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"the key {twice[:64]!r} appears twice in a JSON object")
+        raise ValueError(f"the key {twice[:64]!r} appears twice in a JSON object; keep one of the two")
     return found
 
 
@@ -101,7 +101,9 @@ def _refuse_half_characters(text: str) -> None:
         return
     halves: list[str] = _SURROGATES.findall(text.replace("\\\\", ""))
     if any(_PAIR.fullmatch(run) is None for run in halves):
-        raise ValueError("the JSON holds half of a character (a lone surrogate such as \\ud800)")
+        raise ValueError(
+            "the JSON text holds half of a character, a lone surrogate such as \\ud800; remove it"
+        )
 
 
 def _no_constant(name: str) -> NoReturn:

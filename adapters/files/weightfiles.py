@@ -30,8 +30,8 @@ class CheckpointFiles:
     """The weight files of a base."""
 
     files: tuple[Path, ...]
-    """The weight files, in the order in which the digest reads them. If two files hold a tensor of one name,
-    the later file counts.
+    """The weight files, in the order in which the base's digest is computed over them. If two files hold a
+    tensor of one name, the later file counts.
     """
     index: Path | None = None
     """Path of the index file that lists the weight files; None if there is only one weight file."""

@@ -58,8 +58,8 @@ class Combination:
     parts: Sequence[tuple[Adapter, float]]
     method: Method = "svd"
     rank: int | None = None
-    """For the method svd: rank of the result. None: the sum of the adapters' ranks, at most `MAX_RANK`; the
-    sum makes the result exact.
+    """For the method svd: rank of the result. None: the sum of the adapters' ranks, which makes the result
+    exact, but at most the largest rank that OneSeek supports (`MAX_RANK`).
     """
     density: float = 0.5
     """For the methods ties and dare_ties: the fraction of each adapter's weights to keep, above 0 and at most

@@ -35,10 +35,10 @@ logits' standard deviation.
 def compare_logits(base: Path, adapter: Path, merged: Path, wanted: CheckMethod) -> dict[str, Any]:
     """Compare the logits of the model in `merged` with those of base + adapter.
 
-    Returns the figures of `logits_child.logits_distance` and the data type used, or the reason as `skipped`.
-    Raises `WrongModelError` if the logits differ by more than rounding explains, or by as much as those of
-    the base alone. Raises `MergeError` if the comparison fails, or cannot be made although `wanted` is
-    `logits`.
+    Returns the figures of `logits_child.logits_distance` and the data type used; if the comparison was
+    skipped, the reason as `skipped`. Raises `WrongModelError` if the logits differ by more than rounding
+    explains, or by as much as those of the base alone. Raises `MergeError` if the comparison fails, or cannot
+    be made although `wanted` is `logits`.
     """
     reason = "not asked for" if wanted == "tensors" else None
     counted = Counter(entry.dtype for path in weight_files(merged) for entry in _floats(path))
@@ -54,7 +54,7 @@ def compare_logits(base: Path, adapter: Path, merged: Path, wanted: CheckMethod)
             raise MergeError(
                 merged,
                 f"the logits of the merged model could not be compared: {reason}",
-                "Solve that, or skip this comparison with --check tensors.",
+                "Solve this problem, or merge without comparing logits: --check tensors.",
             )
         return {"skipped": reason}
     found = _run(base, adapter, merged, dtype)
@@ -108,6 +108,7 @@ def _judge(merged: Path, found: Mapping[str, float], kept: str) -> None:
         reason = f"in {_NAMES[kept]}, the adapter moves the logits by {effect:.2%} of their spread"
         raise WrongModelError(
             merged,
-            f"rounding loses the adapter: {reason}, but rounding moves the logits by {difference:.2%}",
+            f"rounding loses the adapter: {reason}, but rounding to that type moves the logits by as much "
+            f"or more, {difference:.2%}",
             "Serve the base with the adapter instead of a merged model.",
         )

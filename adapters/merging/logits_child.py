@@ -26,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def logits_distance(base: Path, adapter: Path, merged: Path, dtype: torch.dtype) -> dict[str, float | int]:
-    """Return how far the merged model's logits for `PROMPT` are from those of base + adapter.
+    """Return how far the merged model's logits for the test text `PROMPT` are from those of base + adapter.
 
     `difference` is the root mean square distance of the merged model's logits from those of base + adapter,
     and `effect` the distance of the base without the adapter. Both are divided by the standard deviation of

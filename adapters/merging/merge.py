@@ -52,11 +52,13 @@ class WrongModelError(MergeError):
 
 
 class Stages(Protocol):
-    """Reports the progress of a merge, such as `adapters.training.loop.progress.Reporter`."""
+    """Interface through which a merge reports its progress. `adapters.training.loop.progress.Reporter`
+    implements it.
+    """
 
     def stage(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Any]:
-        """Begin a stage of `total` steps, `done` of which are finished. The context manager's result has a
-        method `step(done)`.
+        """Begin a stage of `total` steps, of which `done` are already finished. The context manager's result
+        has a method `step(done)` to report progress.
         """
         ...
 

@@ -1,5 +1,5 @@
 """Make the training batches of each step, for the mini base model and for its adapters. An adapter learns to
-be OneSeek and repeats the base model's conversations, to keep what the base model knows.
+speak as OneSeek; it is also trained on the base model's conversations, to keep what the base model knows.
 """
 
 from __future__ import annotations

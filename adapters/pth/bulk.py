@@ -174,7 +174,7 @@ class BulkImport:
         if present not in (None, adapter.digest):
             reason = f"{adapter.full_name} exists and holds {present}; {folder} holds {adapter.digest}"
             raise RegistryError(
-                f"{reason}. A version in the registry never changes: choose another with --version."
+                f"{reason}. A version in the registry never changes: choose another version with --version."
             )
         self._planned[alias, version.lower()] = adapter.digest
         before = listing.active_on(adapter.alias, self.base.digest)

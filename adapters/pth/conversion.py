@@ -132,7 +132,7 @@ def _check_alpha(file: Path, alpha: float) -> None:
     if not math.isfinite(alpha):
         raise AdapterError(
             file,
-            "it must be a finite number",
+            "the LoRA scale alpha must be a finite number",
             "Give the right value with --alpha.",
             field="lora_alpha",
             value=alpha,

@@ -79,8 +79,8 @@ WHOLE = re.compile(rf".*(?:{_PATHS}|embed_tokens|lm_head|wte|wpe)\.weight")
 
 
 def family_in(tensors: Iterable[str]) -> str:
-    """Return the key in `NAMES` of the model family to which most of the names in `tensors` belong. If
-    several have equally many, return the first.
+    """Return the model family, as a key of `NAMES` such as `llama`, to which most of the tensor names in
+    `tensors` belong. If several families have equally many, return the first.
     """
     listed = list(tensors)
     return max(NAMES, key=lambda kind: sum(NAMES[kind].read(tensor) is not None for tensor in listed))

@@ -21,7 +21,7 @@ def provenance_digest(place: Path) -> str:
 
     In the folder, this command prints the same value: `find . -type f | LC_ALL=C sort | xargs -d '\n'
     sha256sum | sha256sum`. Links are skipped. Raises `LedgerError` if a file cannot be read, or the folder
-    holds more than `MAX_FILES` files.
+    holds more than 10,000 files (`MAX_FILES`).
     """
     try:
         if not place.is_dir():

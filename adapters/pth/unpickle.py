@@ -72,26 +72,34 @@ def check_archive(file: Path, limits: ConversionLimits) -> None:
         reason = "the file is not in the zip format that torch.save writes since torch 1.6"
         raise RefusedError(
             reason,
-            "If you trust the file's author, load it with torch.load and save it again with torch.save.",
+            "If you trust its author, load the file with torch.load and save it again with torch.save.",
         )
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if len(entries) > limits.tensors + 64:
             raise RefusedError(
-                f"the file holds {len(entries)} zip entries; an adapter has at most {limits.tensors} tensors"
+                f"the file holds {len(entries)} zip entries, one for each tensor; that is too many for an "
+                f"adapter, which may have {limits.tensors} tensors, so the file is not read"
             )
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise RefusedError("the file holds compressed zip entries, which torch.save never writes")
+            raise RefusedError(
+                "the file holds compressed zip entries, which torch.save never writes, so it is not read"
+            )
         if sum(entry.file_size for entry in entries) > limits.file_bytes:
             raise RefusedError(
-                f"the file holds more than {limits.file_bytes} bytes, the limit for an adapter", WHOLE_MODEL
+                f"the file unpacks to more than {limits.file_bytes} bytes, the limit for an adapter, so it "
+                "is not read",
+                WHOLE_MODEL,
             )
         pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]
         if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
-            raise RefusedError("the file must hold exactly one data.pkl, as every file of torch.save does")
+            raise RefusedError(
+                "the file must hold exactly one data.pkl, as every file of torch.save does; it is not read"
+            )
         if pickles[0].file_size > limits.pickle_bytes:
             raise RefusedError(
-                f"the data.pkl in the file has more than {limits.pickle_bytes} bytes, an adapter's limit"
+                f"the file's data.pkl, which lists the tensors, has more than {limits.pickle_bytes} bytes, "
+                "the limit for an adapter, so the file is not read"
             )
         asked = set(asked_for(archive.read(pickles[0])))
     foreign = sorted(name for name in asked if not _ALLOWED.fullmatch(name))
@@ -146,8 +154,8 @@ def confine(file: Path, limits: ConversionLimits) -> None:
 
 
 def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the state dict with LoRA weights in a loaded file, however deeply it is nested, and the plain
-    settings around it. Raises `RefusedError` unless there is exactly one.
+    """Return the only state dict with LoRA weights in a loaded file, however deeply it is nested, and the
+    plain settings around it. Raises `RefusedError` if the file holds no such state dict, or several.
     """
     import torch
 
@@ -233,7 +241,8 @@ def _factors(name: str, found: Mapping[str, torch.Tensor]) -> Factors:
     """
     if len(found) != 2:
         raise RefusedError(
-            f"the file holds only one of the two LoRA matrices of {name}, so the adapter is incomplete"
+            f"the file holds only one of the two LoRA matrices of {name}, so the adapter is incomplete and "
+            "is not converted"
         )
     a, b = found["A"], found["B"]
     if a.dim() != 2 or b.dim() != 2:
@@ -245,7 +254,8 @@ def _factors(name: str, found: Mapping[str, torch.Tensor]) -> Factors:
         return Factors(a.T, b.T)
     if not plain:
         raise RefusedError(
-            f"the LoRA matrices of {name} have different ranks: shapes {list(a.shape)} and {list(b.shape)}"
+            f"the LoRA matrices A and B of {name} have different ranks: their shapes are {list(a.shape)} "
+            f"and {list(b.shape)}"
         )
     return Factors(a, b)
 
@@ -274,12 +284,14 @@ def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str
     tensors, settings = tensors_in(document)
     if len(tensors) > limits.tensors:
         raise RefusedError(
-            f"the file holds {len(tensors)} tensors, but an adapter has at most {limits.tensors}"
+            f"the file holds {len(tensors)} tensors, more than the {limits.tensors} allowed for an adapter, "
+            "so it is not converted"
         )
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if size > limits.tensor_bytes:
         raise RefusedError(
-            f"the file holds {size} bytes of tensors, but an adapter has at most {limits.tensor_bytes}"
+            f"the file holds {size} bytes of tensors, more than the {limits.tensor_bytes} allowed for an "
+            "adapter, so it is not converted"
         )
     kind = family_in(tensors)
     known = NAMES[kind]
@@ -331,7 +343,7 @@ def _stored(tensor: torch.Tensor, name: str) -> torch.Tensor:
 
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
         raise RefusedError(
-            f"the LoRA weights of {name} have the type {tensor.dtype}; OneSeek reads only float types"
+            f"the LoRA weights of {name} have the type {tensor.dtype}; OneSeek converts only float weights"
         )
     kept = tensor.detach().to(torch.float32 if tensor.dtype == torch.float64 else tensor.dtype)
     return kept.clone(memory_format=torch.contiguous_format)

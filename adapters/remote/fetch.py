@@ -54,7 +54,7 @@ class Fetch:
 
     url: AdapterURL
     digest: str | None = None
-    """The digest that the adapter must have. None accepts any."""
+    """The digest that the adapter must have. None accepts any adapter."""
     limits: FetchLimits = FetchLimits()
     follow_redirects: bool = False
     progress: Progress | None = None

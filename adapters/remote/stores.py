@@ -100,7 +100,9 @@ def open_folder_at(url: AdapterURL, *, follow_redirects: bool) -> Generator[Remo
 @dataclass
 class _Bucket:
     fs: Any
-    """An `fsspec.AbstractFileSystem`, which has no type stubs."""
+    """The file system through which fsspec reads the bucket, an `fsspec.AbstractFileSystem`. It is typed as
+    `Any`, because fsspec has no type stubs.
+    """
     root: str
     options: Mapping[str, Any]
     revision: str = ""
@@ -245,9 +247,9 @@ class _Web:
             # Its path may be any: nothing is compared with it.
             found = AdapterURL.parse(f"{target.scheme}://{target.netloc}")
         except URLRefusedError as error:
-            raise self._astray(f"the host redirects to an invalid URL: {error}") from None
+            raise self._astray(f"the host redirects to a URL that OneSeek cannot follow: {error}") from None
         if found.scheme not in WEB or (found.scheme == "http" and self.url.scheme == "https"):
-            raise self._astray("the host redirects to a URL that does not begin with https://")
+            raise self._astray("the host redirects to a URL without https://, which OneSeek does not follow")
         return quote(urlunsplit(target._replace(fragment="")), safe=_ENCODED)
 
     def _astray(self, reason: str) -> FetchError:

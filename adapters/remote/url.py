@@ -22,8 +22,8 @@ SCHEMES = ("s3", "gs", "hf", *WEB)
 _LISTED = "s3://, gs://, hf:// or https://"
 _MEANT = {"s3a": "s3", "s3n": "s3", "huggingface": "hf"}
 _SAME = {"gcs": "gs"}
-"""Maps another name of a URL's scheme to the usual one. For Google's buckets, AIBrix's controller writes
-`gcs` instead of `gs`.
+"""Maps other names of URL schemes to the usual one. For example, AIBrix's controller writes `gcs` instead of
+`gs` for Google's buckets.
 """
 _PORTS = {"https": 443, "http": 80}
 _LIKE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+:/")

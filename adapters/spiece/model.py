@@ -81,7 +81,7 @@ class SpieceModel:
 
 
 class _UnsupportedFieldError(ValueError):
-    """The model has a setting that `tokenizers` does not support."""
+    """The SentencePiece model has a setting that the `tokenizers` library does not support."""
 
 
 def _parse(data: bytes) -> SpieceModel:
@@ -96,27 +96,31 @@ def _parse(data: bytes) -> SpieceModel:
         elif number == 3:
             normaliser |= dict(_fields(_bytes(value)))
     if not pieces:
-        raise ValueError("spiece.model does not hold any vocabulary pieces")
+        raise ValueError(
+            "spiece.model does not hold any vocabulary pieces, so it is damaged or not a tokenizer"
+        )
     kind = _integer(trainer.get(3, 1))
     if kind not in _MODELS:
         raise _UnsupportedFieldError(
-            f"SentencePiece's model_type {kind} is not supported; supported: unigram (1), bpe (2)"
+            f"spiece.model has model_type {kind}; OneSeek converts only the types unigram (1) and bpe (2)"
         )
     if _integer(trainer.get(24, 0)):
         raise _UnsupportedFieldError(
-            "spiece.model sets the option treat_whitespace_as_suffix, which is not supported"
+            "spiece.model sets the option treat_whitespace_as_suffix, which OneSeek cannot convert"
         )
     if not _integer(normaliser.get(5, 1)):
         raise _UnsupportedFieldError(
-            "spiece.model has the option escape_whitespaces = false, which is not supported"
+            "spiece.model sets escape_whitespaces to false, which OneSeek cannot convert"
         )
     if any(piece.kind is PieceKind.UNUSED for piece in pieces):
         raise _UnsupportedFieldError(
-            "spiece.model holds vocabulary pieces of the kind UNUSED, which are not supported"
+            "spiece.model holds vocabulary pieces of the kind UNUSED, which OneSeek cannot convert"
         )
     unknown = [place for place, piece in enumerate(pieces) if piece.kind is PieceKind.UNKNOWN]
     if len(unknown) != 1:
-        raise ValueError(f"spiece.model holds {len(unknown)} pieces for unknown text instead of exactly one")
+        raise ValueError(
+            f"spiece.model holds {len(unknown)} vocabulary pieces for unknown text, but must hold exactly one"
+        )
     return SpieceModel(
         algorithm=_MODELS[kind],
         pieces=tuple(pieces),
@@ -154,7 +158,9 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif wire in (1, 5):
             size = 8 if wire == 1 else 4
         else:
-            raise ValueError(f"spiece.model has the unsupported protobuf wire type {wire} at byte {place}")
+            raise ValueError(
+                f"spiece.model is damaged: it has the unknown protobuf wire type {wire} at byte {place}"
+            )
         if place + size > len(data):
             raise ValueError(f"spiece.model is incomplete: it ends in the middle of protobuf field {number}")
         yield number, data[place : place + size]

@@ -111,8 +111,8 @@ def route_texts(
 
 
 def shares(judged: Sequence[RoutedText]) -> dict[str, Proportion]:
-    """Return each proportion in `FIGURES` for which there are texts, and `right`: the proportion of texts
-    that were routed correctly.
+    """Return the proportion for each figure in `FIGURES`, such as `swedish_found`, for which there are texts.
+    Also return the proportion of texts that were routed correctly, as `right`.
     """
     seen = {detection_code(j.labelled.language) for j in judged}
 
@@ -132,8 +132,8 @@ def shares(judged: Sequence[RoutedText]) -> dict[str, Proportion]:
 
 
 def percentages(judged: Sequence[RoutedText]) -> dict[str, float | int | None]:
-    """Return each figure in `FIGURES` in percent, None if there are no texts for it, and the number of texts
-    as `texts`.
+    """Return each figure in `FIGURES`, such as `swedish_found`, in percent (None if there are no texts for
+    it), and the number of texts as `texts`.
     """
     found = shares(judged)
     named: dict[str, float | int | None] = {

@@ -31,8 +31,8 @@ _NAMES = (
 
 
 def plain_letters(texts: Sequence[LabelledText]) -> list[LabelledText]:
-    """Return the texts that have letters beyond a to z, with these replaced as on a keyboard
-    that lacks them.
+    """Return the texts that have letters beyond a to z, with these letters replaced as people do on a
+    keyboard that lacks them.
     """
     return [
         LabelledText("plain letters", text.language, fold(text.text.lower()))

@@ -42,7 +42,7 @@ def judge_texts(texts: Sequence[LabelledText], judged: Sequence[RoutedText]) -> 
 
 
 def chat_of(texts: Sequence[LabelledText]) -> list[LabelledText]:
-    """Return the texts from the sources in `CHAT`, or all texts if there are none."""
+    """Return the texts from the files of chat messages, which `CHAT` names; all texts if there are none."""
     return [text for text in texts if text.source in CHAT] or list(texts)
 
 

@@ -21,9 +21,7 @@ def percentiles(judged: Sequence[RoutedText]) -> dict[str, float]:
 
 
 def langdetect_percentiles(judged: Sequence[RoutedText]) -> dict[str, float]:
-    """Return the median (p50) and p99 of langdetect's times in milliseconds, on up to `MOST` of
-    these texts.
-    """
+    """Return the median (p50) and p99 of langdetect's times in milliseconds, on up to 300 of these texts."""
     from langdetect import detect_langs  # pyright: ignore[reportUnknownVariableType] (it has no types)
     from langdetect.lang_detect_exception import LangDetectException
 

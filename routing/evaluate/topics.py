@@ -22,8 +22,8 @@ _REST = "\n--\n"
 
 
 def _further(folder: Path, half: int | None) -> list[tuple[str | None, str]]:
-    """Return (topic, question) pairs from the folders in `HALVES` for this half. The topic is None for a
-    question on another subject.
+    """Return the (topic, question) pairs of this half of the further questions; both halves if `half` is
+    None. The topic is None for a question on another subject.
     """
     chosen = HALVES if half is None else HALVES[half : half + 1]
     return [

@@ -51,8 +51,8 @@ TARGET = Path(__file__).parent / "frequencies" / FILE
 def read_words(path: Path, most: int, form: re.Pattern[str] = WORD) -> list[tuple[int, str]]:
     """Read the `most` likeliest words that match `form` from a list in wordfreq's format.
 
-    Returns (level, word) pairs; the level is -log(p) in steps of `STEP`. wordfreq's format is a header, then
-    one group of words for each hundredth of a decade of probability.
+    Returns (level, word) pairs; the level is the word's -log(p) in steps of 0.25 nats (`STEP`). wordfreq's
+    format is a header, then one group of words for each hundredth of a decade of probability.
     """
     buckets = msgspec.msgpack.decode(gzip.decompress(path.read_bytes()), type=list[object])
     found: list[tuple[int, str]] = []
@@ -91,7 +91,8 @@ def _packed(rows: Sequence[tuple[int, int]]) -> PackedList:
     gaps = np.diff([0, *(row for row, _ in rows)])
     if gaps.max() > np.iinfo(np.uint16).max:
         raise ValueError(
-            f"two words of a frequency list are {gaps.max()} rows apart, but at most 65,535 can be packed"
+            f"the row numbers of two successive words in a language's list differ by {gaps.max()}, but the "
+            "table stores differences of at most 65,535; add words to the list"
         )
     levels = np.array([level for _, level in rows], dtype=np.uint8)
     return PackedList(gaps.astype("<u2").tobytes(), levels.tobytes())

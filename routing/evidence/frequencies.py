@@ -58,8 +58,8 @@ class FrequencyTable:
     typed: Mapping[str, int]
     """Maps each word without accents to the row in `levels` of the accented words that it may stand for."""
     levels: NDArray[np.int8]
-    """[row, language]: log(p) minus the language's value in `floors`, in steps of `STEP`; 0 for words not
-    listed.
+    """Array [row, language]: how far the word's log(p) is above that of an unlisted word (`floors`), in steps
+    of 0.25 nats (`STEP`); 0 for words that the language does not list.
     """
     floors: NDArray[np.float64]
     """For each language, the log(p) of a word that is not in its list."""
@@ -134,7 +134,9 @@ def load_frequencies(candidates: Sequence[str], background: Sequence[str]) -> Fr
 
 
 def _above(logarithms: NDArray[np.float64], floor: float) -> NDArray[np.int8]:
-    """Convert log(p) to integer levels: steps of `STEP` above `floor`, from 0 to 127."""
+    """Convert log(p) to integer levels from 0 to 127: the distance above `floor` in steps of 0.25 nats
+    (`STEP`).
+    """
     return np.clip(np.rint((logarithms - floor) / STEP), 0, 127).astype(np.int8)
 
 

@@ -27,7 +27,7 @@ class PackedList(msgspec.Struct, frozen=True, array_like=True):
     gaps: bytes
     """Array of uint16: difference between each word's row number and that of the word before."""
     levels: bytes
-    """Array of uint8: -log(p) of each word in steps of `STEP`."""
+    """Array of uint8: -log(p) of each word, in steps of 0.25 nats (`STEP`)."""
 
 
 class PackedWords(msgspec.Struct, frozen=True, array_like=True):

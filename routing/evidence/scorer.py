@@ -30,8 +30,8 @@ languages that `letters.USED` does not list.
 """
 _BASE = frozenset(string.ascii_lowercase + "'")
 SHARED_BY = 4
-"""In a message of at most `MOST_NEUTRAL` words, word frequencies are ignored if at least this many languages
-list each word: "ja" is "yes" in some, "and" in Finnish.
+"""In a message of one or two words, word frequencies are ignored if at least this many languages list each
+word. For example, "ja" is "yes" in some languages and "and" in Finnish.
 """
 MOST_NEUTRAL = 2
 """Maximum number of words in a message whose word frequencies are ignored because many languages share the
@@ -44,7 +44,9 @@ class Evidence:
     """The evidence in one text for each language."""
 
     scores: Scores
-    """Relative log-likelihood (natural log) of each label; all 0 if there is no evidence."""
+    """Relative log-likelihood (natural log) of each language and of `xx` (something else); all 0 if there is
+    no evidence.
+    """
     grams: int
     """Number of letter n-grams of the text that are in the profiles."""
     known: tuple[str, ...]
@@ -83,8 +85,8 @@ class Scorer:
         }
 
     def score(self, read: Words) -> Evidence:
-        """Return the evidence of the words in `read` for each label. Names count with a small weight. Takes
-        time linear in the number of letters.
+        """Return the evidence of the words in `read` for each language and for `xx` (something else). Names
+        count with a small weight. Takes time linear in the number of letters.
         """
         words = read.telling
         if NEUTRAL.issuperset(words):
@@ -125,9 +127,7 @@ class Scorer:
         return self._known.get(word, ())
 
     def _is_neutral(self, words: Sequence[str]) -> bool:
-        """Return True if a message has at most `MOST_NEUTRAL` words, all of which many languages share, such
-        as "ja".
-        """
+        """Return True if a message has one or two words that many languages share, such as "ja"."""
         return len(words) <= MOST_NEUTRAL and all(
             len(self._known.get(word, ())) >= SHARED_BY for word in words
         )
@@ -149,10 +149,11 @@ class Scorer:
         weight: float,
         shared: float = 0.0,
     ) -> dict[str, int]:
-        """Map each ending, letter or phrase to a row of scores. Those that belong to the same languages have
-        the same row.
+        """Map each ending, letter or phrase to a row of scores. Items that belong to the same languages share
+        one row.
 
-        A row adds `weight` to each of these languages, and divides `shared` among them.
+        A row adds `weight` to the score of each of these languages, and divides the weight `shared` among
+        them.
         """
         told: dict[str, set[int]] = {}
         for language, items in lists.items():

@@ -38,7 +38,7 @@ class CleanText:
     """A message after cleaning: its words, and the instruction in it."""
 
     words: Words
-    """Words of the whole message, up to `LIMIT` characters."""
+    """Words of the whole message, from at most `LIMIT` characters after cleaning."""
     instruction: Instruction | None
     """The instruction in the message, if the message also has a text that the instruction is about; None
     otherwise.

@@ -58,7 +58,7 @@ LANGUAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def script_of(language: str) -> str:
-    """Return the script of `language`; Latin if `LANGUAGES` does not list the language."""
+    """Return the script of `language`; Latin if the table `LANGUAGES` does not list the language."""
     return next((script for script, languages in LANGUAGES.items() if language in languages), LATIN)
 
 

@@ -48,9 +48,8 @@ def key_of(word: str, seed: int = 1) -> int:
 
 
 def directions(vectors: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Project `vectors` on their `DIMENSIONS` principal directions, and scale them to length 1.
-
-    `share` is the relative frequency of the words of each vector.
+    """Project `vectors` on their 32 principal directions (`DIMENSIONS`), and scale them to length 1. `share`
+    is the relative frequency of the words of each vector.
     """
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     centred = vectors - share @ vectors

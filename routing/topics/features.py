@@ -47,13 +47,13 @@ _UNKNOWN = -12.0
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The features of one question, for comparing it with the examples."""
+    """The features of one question, by which it is compared with the topics' example questions."""
 
     stems: Mapping[str, float]
     """Maps each stem to the weight of its evidence for a topic, 0 to 1."""
     domains: Mapping[str, float]
-    """Maps each domain to the summed weight of its words in the question, at most `_FULL`. A word in several
-    domains is divided among them.
+    """Maps each domain to the summed weight of its words in the question, at most 1.5 (`_FULL`). A word in
+    several domains is divided among them.
     """
     words: Mapping[str, float]
     """Maps each word to the weight of its evidence for a topic, above 0."""
@@ -140,7 +140,9 @@ def _stem_shares() -> Mapping[str, float]:
 
 @cache
 def _domains() -> Mapping[str, tuple[str, ...]]:
-    """Map each word, and each stem followed by a hyphen, to the domains whose lists contain it."""
+    """Map each word of the domain lists, and the stem of each word followed by a hyphen, to the domains whose
+    lists contain the word.
+    """
     found: dict[str, dict[str, None]] = {}
     for file in sorted(files("routing").joinpath("topics", "domains").iterdir(), key=lambda one: one.name):
         for line in file.read_text(encoding="utf-8").splitlines():

@@ -61,8 +61,8 @@ class _Counted:
     question.
     """
     near: NDArray[np.float32]
-    """[row of the word vectors]: log ratio of the probability of such words in the topic to that in any
-    question.
+    """Array [row of the word vectors]: log ratio of the probability that a question on this topic has a word
+    at that row, to the probability for any question.
     """
 
 
@@ -92,8 +92,8 @@ class TopicModel:
     def match(self, question: str, language: str | None = None) -> TopicMatch | None:
         """Compute the probability of each topic whose adapter answers in `language`. Never raises.
 
-        Returns None if no topic has such an adapter. Takes time linear in the number of topics and of words
-        in the first `LIMIT` characters.
+        Returns None if no topic has such an adapter. Takes time linear in the number of topics and of the
+        words in the question, of which at most 300 characters are read (`LIMIT`).
         """
         asked = [one for one in self._counted if _answers(one.topic, language)]
         if not asked:

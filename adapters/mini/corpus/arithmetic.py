@@ -117,8 +117,8 @@ def _capital(text: str) -> str:
 
 
 def spell(a: int, sign: str, b: int, result: int, language: Language, name: str) -> str:
-    """Return a sentence with the calculation and its result, such as `Seven plus five is twelve.` Use words
-    if all three numbers have one, otherwise digits.
+    """Return a sentence with the calculation and its result, such as `Seven plus five is twelve.` Write the
+    numbers in words if there is a word for each of the three, otherwise in digits.
     """
     words = WORDS[language]
     verb = "is" if language == "en" else "är"

@@ -76,7 +76,7 @@ def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], in
             literal.append(char)
         at += 1
     if depth:
-        raise ValueError(f"template {text!r}: a bracket is opened but never closed")
+        raise ValueError(f"template {text!r}: a bracket is opened but never closed; add the closing bracket")
     flush()
     return (*options, tuple(parts)), at
 

@@ -42,7 +42,7 @@ def read_conversations(path: Path) -> list[Conversation]:
     for line in iterate_lines(path):
         try:
             if line.data is None:
-                raise ValueError("the line is too long")
+                raise ValueError("the line has more than 4 MiB; shorten the example, or remove the line")
             example = read_example(line.data, path)
         except ValueError as error:
             remedy = f"`oneseek data check {path}` lists all bad lines"

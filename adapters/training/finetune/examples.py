@@ -44,14 +44,16 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatT
         return _render(tokenizer, given, prompt=prompt)
     except Exception as error:  # whatever a template raises says that it does not take these messages
         raise OptionError(
-            "dataset", f"the base model's chat template refuses a conversation: {error}"
+            "dataset",
+            f"the base model's chat template cannot render one of the conversations; change or remove that "
+            f"conversation: {error}",
         ) from error
 
 
 @lru_cache(maxsize=4)
 def _in_parts(tokenizer: PreTrainedTokenizerBase, _template: str) -> frozenset[str]:
-    """Return the roles whose content the chat template reads only as a list of parts. A server finds out the
-    same way.
+    """Return the roles whose content the chat template reads only as a list of parts. The server uses the
+    same check.
     """
 
     def render(messages: list[Message]) -> str | None:
@@ -80,8 +82,8 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[TokenizedExample]:
-    """Return `conversation` as one tokenized example. If the template renders earlier messages differently
-    later on, return one example for each answer.
+    """Return `conversation` as one tokenized example. If the template renders a message differently once
+    later messages follow, return one example for each answer.
     """
     messages = conversation.messages
     ends = [n for n, message in enumerate(messages) if message["role"] == "assistant"]

@@ -88,8 +88,8 @@ class FinetuneResult:
 
     @property
     def failing(self) -> str | None:
-        """The reason why the adapter should not become a version: the training diverged, or the adapter
-        scores no better than the base model. None if it should become one.
+        """The reason why the adapter should not be added to the registry as a version: the training diverged,
+        or the adapter scores no better than the base model. None if it should be added.
         """
         if self.run.diverged:
             return "training diverged (the loss rose, or is not a number); lower --learning-rate"

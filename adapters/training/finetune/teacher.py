@@ -95,7 +95,9 @@ def teach(
         reporter.print_event("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
         if not good:
             raise OptionError(
-                option, f"the teacher {teacher} wrote no usable answer; dropped by reason: {dict(dropped)}"
+                option,
+                f"the teacher {teacher} wrote no usable answer; use another teacher. Number of answers "
+                f"dropped for each reason: {dict(dropped)}",
             )
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in good)
         write_file(path, text)
@@ -173,14 +175,14 @@ def load_teacher(
     """Load the tokenizer and model of the local teacher in `folder`. Raises `OptionError` if that fails."""
     if not (folder / "config.json").is_file():
         remedy = "give the folder of a model, or http://HOST:PORT#MODEL"
-        raise OptionError("teacher", f"the folder holds no config.json; {remedy}")
+        raise OptionError("teacher", f"the folder {folder} holds no config.json; {remedy}")
     try:
         tokenizer = load_tokenizer(folder)
         model = load_base(folder, options, machine)
     except (ImportError, OSError, ValueError, KeyError) as error:
         why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         remedy = "; pip install sentencepiece" if "sentencepiece" in str(error).lower() else ""
-        raise OptionError("teacher", f"the model cannot be loaded: {why}{remedy}") from error
+        raise OptionError("teacher", f"the model in {folder} cannot be loaded: {why}{remedy}") from error
     if machine.cuda and not options.load_in_4bit:
         model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names
     return tokenizer, model.eval()

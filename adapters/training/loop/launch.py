@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """The place of one process in a run of several processes. The defaults describe a process that runs
-    alone, without a launcher.
+    """How one process belongs to a run of several processes: its number and their count. The defaults
+    describe a process that runs alone, without a launcher.
     """
 
     processes: int = 1

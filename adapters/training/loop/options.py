@@ -126,7 +126,7 @@ class TrainOptions:
             )
         if "lm_head" in (self.target_modules or ()):
             raise OptionError(
-                "target_modules", "holds lm_head, which OneSeek does not train; leave lm_head out of the list"
+                "target_modules", "the list holds lm_head, which OneSeek does not train; leave lm_head out"
             )
 
     def for_family(self, family: LoraFamily) -> TrainOptions:
@@ -146,7 +146,7 @@ class TrainOptions:
         if not self.target_modules:
             raise OptionError(
                 "target_modules",
-                "the base model that decides the default is not known here; name the modules",
+                "the base model's usual modules are not known here; name the modules, such as q_proj",
             )
         return tuple(sorted(self.target_modules))
 

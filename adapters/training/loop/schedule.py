@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The learning rate schedule of a base model's training: the rate rises, stays constant, and falls
-    linearly to zero (WSD). Raises `ValueError` for invalid values.
+    """The learning rate schedule of a base model's training (warmup-stable-decay): the rate rises, stays
+    constant, and falls linearly to zero. Raises `ValueError` for invalid values.
     """
 
     steps: int

@@ -37,9 +37,9 @@ def set_threads(
     """Set the number of CPU threads: `asked` if given, otherwise the number that is fastest now, and report
     the choice.
 
-    The number is stored in `file`. A run that was `begun` before uses the stored number again, so that its
-    results stay bit-identical. `hidden` is the model's hidden size; `rows` is the number of tokens computed
-    at once.
+    The number is stored in `file`. If `begun` is True, the run is being continued, and it uses the stored
+    number again, so that its results stay bit-identical. `hidden` is the model's hidden size; `rows` is the
+    number of tokens computed at once.
     """
     most = torch.get_num_threads()
     if asked is not None:

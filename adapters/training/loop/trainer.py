@@ -219,7 +219,8 @@ class Trainer:
         if rows % processes:
             raise OptionError(
                 "batch_size",
-                f"{rows} sequences cannot be divided evenly among {processes} processes; change batch_size",
+                f"{rows} sequences cannot be divided evenly among {processes} processes; use a multiple of "
+                "the number of processes",
             )
         share = batch.rows(slice(self.accelerator.process_index, None, processes))
         size = self._setup.micro_rows or len(share.ids)

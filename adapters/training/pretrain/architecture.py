@@ -92,10 +92,10 @@ def _check(about: Mapping[str, Any]) -> None:
     if heads % keys:
         raise OptionError(
             "model.num_key_value_heads",
-            f"{keys} does not divide num_attention_heads, which is {heads}; use a divisor",
+            f"{keys} does not divide num_attention_heads, which is {heads}; use a number that divides it",
         )
     if "head_dim" not in about and about["hidden_size"] % heads:
         raise OptionError(
             "model.num_attention_heads",
-            f"{heads} does not divide hidden_size; give head_dim, or use a divisor",
+            f"{heads} does not divide hidden_size; give head_dim, or a number of heads that divides it",
         )

@@ -318,7 +318,9 @@ class _Run:
         begun = last_checkpoint(work / "checkpoints")
         if self.job.resume and not work.exists():
             raise OptionError(
-                "resume", f"{self.job.folder} holds no unfinished run with these options and data to continue"
+                "resume",
+                f"{self.job.folder} holds no unfinished run with these options and data to continue; to "
+                "start a new run, leave out --resume",
             )
         if begun is not None and not self.job.resume:
             raise OptionError(

@@ -148,8 +148,8 @@ class PretrainOptions:
 
 
 SCRATCH: Mapping[str, object] = {"optimizer": "muon", "learning_rate": 3e-3}
-"""Defaults of `train scratch`, which trains from random weights, that differ from those of `train
-continue`.
+"""The options whose defaults in `train scratch`, which trains from random weights, differ from those in
+`train continue`, with their defaults.
 """
 
 

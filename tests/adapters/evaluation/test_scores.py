@@ -69,7 +69,7 @@ def test_wilsons_interval_has_its_known_values() -> None:
     ):
         found = wilson(passed, asked)
         assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-    with pytest.raises(ValueError, match="is 3; it must be from 0 to asked, 2"):
+    with pytest.raises(ValueError, match="is 3, but must be from 0 to 2"):
         wilson(3, 2)
 
 

@@ -169,7 +169,7 @@ def test_limits_hold(tmp_path: Path) -> None:
     for limits, said in (
         (ConversionLimits(file_bytes=1000), "1000 bytes"),
         (ConversionLimits(tensors=7), r"8 tensors.* 7"),
-        (ConversionLimits(tensor_bytes=100), "at most 100"),
+        (ConversionLimits(tensor_bytes=100), "more than the 100"),
         (ConversionLimits(pickle_bytes=10), "more than 10 bytes"),
     ):
         with pytest.raises(RefusedError, match=said):

@@ -126,7 +126,10 @@ def test_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config", "--port", "80O0"], "port: '80O0' is not an integer (flag --port)"),
+        (
+            ["config", "--port", "80O0"],
+            "port: '80O0' is not an integer; give one in digits, such as 12 (flag --port)",
+        ),
         (["config", "--port", "-1"], "port: -1 is out of range; use from 0 to 65535 (flag --port)"),
         (["config", "--engine", "vlm"], "did you mean 'vllm'? (flag --engine)"),
         (["config", "--prot", "1"], "--port"),

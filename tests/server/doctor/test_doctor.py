@@ -114,7 +114,7 @@ def test_nothing_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("port: 80O0\n", "port: '80O0' is not an integer (oneseek.yaml:1)"),
+        ("port: 80O0\n", "port: '80O0' is not an integer; give one in digits, such as 12 (oneseek.yaml:1)"),
         ("prot: 8000\n", "did you mean 'port'?"),
         ("a: [\n", "is not valid YAML"),
         ("\x00\xff", "oneseek.yaml"),

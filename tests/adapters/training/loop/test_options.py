@@ -48,7 +48,7 @@ def test_the_defaults_are_those_of_the_existing_installation() -> None:
         ({"early_stop": -1}, "early_stop: -1 is negative"),
         ({"max_length": 4}, "max_length: 4 is too small"),
         ({"target_modules": ()}, "target_modules: "),
-        ({"target_modules": ("q_proj", "lm_head")}, "target_modules: holds lm_head"),
+        ({"target_modules": ("q_proj", "lm_head")}, "target_modules: the list holds lm_head"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(values: dict[str, Any], message: str) -> None:

@@ -276,7 +276,7 @@ def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, c
     ("text", "flags", "message"),
     [
         ("lora_r: 0", [], "lora_r: 0 is too small for this option; use at least 1 (bad.yaml)"),
-        ("lora_r: x", [], "lora_r: 'x' is not an integer (bad.yaml)"),
+        ("lora_r: x", [], "lora_r: 'x' is not an integer; give one in digits, such as 12 (bad.yaml)"),
         ("lora: {lora_r: 0}", [], "lora_r: 0 is too small for this option; use at least 1 (bad.yaml)"),
         ("num_epochs: -1", [], "num_epochs: -1 is too small for this option; use more than 0 (bad.yaml)"),
         ("val_set_size: 0.9", [], "val_set_size: 0.9 is out of range"),
