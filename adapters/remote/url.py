@@ -97,7 +97,8 @@ class AdapterURL:
             raise URLRefusedError("the URL has a part after '#': remove that part")
         if query and (prefix or scheme not in WEB or not query.isascii() or " " in query):
             raise URLRefusedError(
-                "the URL has a part after '?', which OneSeek does not use: remove that part"
+                "the URL has a part after '?': remove it; only an http or https URL of one adapter may have "
+                "one, in ASCII without spaces"
             )
         segments = _segments(match["path"] or "", encoded=scheme in WEB)
         revision = ""
