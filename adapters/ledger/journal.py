@@ -120,7 +120,9 @@ class LedgerJournal:
         key = SigningKey.read(self._key_file)
         if key.public != head.key:
             raise LedgerError(
-                self._head_file, f"the ledger's head is not signed by the key in {KEY_FILE}", _LOOK
+                self._head_file,
+                f"the file that names the ledger's last entry is not signed by the key in {KEY_FILE}",
+                _LOOK,
             )
         if self._verified is None or self._verified != self.stamp:
             check_hashes(self._file, head.count, head.size, head.hash)
@@ -153,7 +155,9 @@ class LedgerJournal:
         except BrokenSealError as problem:
             raise LedgerError(self._head_file, str(problem), _LOOK) from problem
         if head is None:
-            raise LedgerError(self._head_file, "the file with the ledger's signed head was removed", _LOOK)
+            raise LedgerError(
+                self._head_file, "the signed file that names the ledger's last entry was removed", _LOOK
+            )
         return head
 
     def _handed_over(self, head: Head) -> Head:
@@ -176,7 +180,7 @@ class LedgerJournal:
         return self._point(SigningKey.read(self._key_file), last, head.size)
 
     def _last(self, head: Head) -> Entry | None:
-        """Return the ledger's last entry, as `head` names it. None if the ledger has no entry yet."""
+        """Return the ledger's last entry, whose hash is in `head`. None if the ledger has no entry yet."""
         size = self._size()
         found = self._bytes(max(0, head.size - MAX_LINE_BYTES), min(head.size, MAX_LINE_BYTES))
         if size >= head.size and head.count == 0:

@@ -47,7 +47,9 @@ class Ledger:
         for a full disk, for example. After an error nothing is added.
         """
         if record.action == ROTATE:
-            raise ValueError("action 'rotate' is reserved: use Ledger.rotate to change keys")
+            raise ValueError(
+                "the ledger action 'rotate' is reserved: call Ledger.rotate to change the signing key"
+            )
         code = _code()
         with self._locked():
             journal = LedgerJournal(self.folder, self._verified)

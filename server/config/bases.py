@@ -60,7 +60,7 @@ class BaseOptions:
 
 
 class DeclaredBases(Protocol):
-    """The fields of `Settings` that the check of the bases reads."""
+    """The fields of `Settings` that `check_bases` reads."""
 
     @property
     def bases(self) -> Mapping[str, BaseOptions]:
