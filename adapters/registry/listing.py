@@ -57,8 +57,8 @@ class VersionFolder:
 
     @property
     def place(self) -> AdapterPlace:
-        """Kind of place in which the version's folder is: the registry, lora_adapters, the settings, or
-        shipped.
+        """Kind of place that holds the version: the registry, lora_adapters, a folder in the settings, or the
+        folder that ships with OneSeek.
         """
         return "registry" if self.outside is None else self.outside.place
 
