@@ -68,7 +68,7 @@ class Head:
 
 
 def tail_state(tail: bytes, after: Head) -> Tail:
-    """Classify the bytes after the last entry that the head covers.
+    """Classify the bytes that follow the entry which the head `after` names as the last.
 
     `whole`: one entry, written before a crash prevented the update of the head. `torn`: an unfinished entry,
     or the zeros that a power loss may leave. `strange`: anything else, so the ledger was tampered with.

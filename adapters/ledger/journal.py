@@ -1,8 +1,8 @@
 """Write the ledger's files, and repair what a crash left unfinished. The caller must hold the ledger's lock.
 
-An entry is flushed to disk before the head that names it, and the entry about a key change before the key
-files are replaced. So a crash leaves at most one line, whole or torn, that the head does not name, or key
-files that are not replaced yet. An acknowledged entry is never changed.
+An entry is flushed to disk before head.json, which names the last entry, is replaced. The entry about a key
+change is written before the key files are replaced. So a crash leaves at most one line, whole or torn, that
+head.json does not name, or key files that are not replaced yet. An acknowledged entry is never changed.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class LedgerJournal:
         return self._head_file.exists() and self._known_head().count > 0
 
     def add(self, record: Record, code: Mapping[str, str]) -> Entry:
-        """Add an entry to the ledger. When this returns, the entry is on the disk and the signed head names
-        it.
+        """Add an entry to the ledger. When this returns, the entry is on the disk, and the signed head.json
+        names it as the last.
         """
         entry = Entry.write(record, self.head.count + 1, self.head.hash, code, self.key)
         try:
@@ -96,8 +96,8 @@ class LedgerJournal:
         return new.public
 
     def _begin(self) -> Head:
-        """Start a new ledger. The private key is written last, so a key without a head shows that the head
-        was removed.
+        """Start a new ledger. The private key is written last, so a key without head.json shows that
+        head.json was removed.
         """
         key = SigningKey.generate()
         head = Head.write(self._head_file, key)

@@ -40,7 +40,8 @@ class Ledger:
         return cls(folder)
 
     def append(self, record: Record) -> Entry:
-        """Add `record` as an entry. When this returns, the entry is on the disk and the signed head names it.
+        """Add `record` as an entry. When this returns, the entry is on the disk, and the signed head.json
+        names it as the last.
 
         First repairs what a crash left. Raises `LedgerError` if the ledger was tampered with or removed, or
         its key cannot be used. Raises `ValueError` if the record does not fit into an entry, and `OSError`
