@@ -126,7 +126,7 @@ class Walk:
     _previous: str | None = START
     """Hash of the last line that was read. None if that line holds no valid entry."""
     _highest: int = 0
-    """The highest sequence number of the entries read so far, without those that were moved."""
+    """The highest sequence number of the entries read so far. Entries in a wrong place do not count."""
     _gaps: list[tuple[int, range]] = field(default_factory=list[tuple[int, range]])
     _foreign: PublicKey | None = None
 

@@ -37,8 +37,8 @@ class Head:
 
     @classmethod
     def read(cls, path: Path) -> Head | None:
-        """Read the ledger's head from the file `path`. Returns None if there is no such file. Raises
-        `BrokenSealError` and `OSError`.
+        """Read the head (the signed hash of the ledger's last entry) from the file `path`. Returns None if
+        there is no such file. Raises `BrokenSealError` and `OSError`.
         """
         try:
             data = read_regular(path, _MAX_BYTES)
@@ -47,13 +47,16 @@ class Head:
         fields = SealedObject.open(data).fields
         if fields.get("format") != FORMAT:
             raise BrokenSealError(
-                f"the ledger's head has the format {format_value(fields.get('format'))}, "
-                f"but this OneSeek reads {FORMAT} only; use the release that wrote the ledger"
+                "the ledger's head, which names its last entry, has the format "
+                f"{format_value(fields.get('format'))}, but this OneSeek reads {FORMAT} only; "
+                "use the release that wrote the ledger"
             )
         if fields.keys() != _KINDS.keys() or any(
             type(fields[name]) is not kind for name, kind in _KINDS.items()
         ):
-            raise BrokenSealError("the ledger's head is signed, but does not have the fields of a head")
+            raise BrokenSealError(
+                "the ledger's head, which names its last entry, is refused: it has missing or wrong fields"
+            )
         return cls(fields["count"], fields["size"], fields["hash"], PublicKey.of(fields["key"]))
 
     @classmethod
@@ -65,7 +68,7 @@ class Head:
 
 
 def tail_state(tail: bytes, after: Head) -> Tail:
-    """Classify the bytes after the last entry that the head covers.
+    """Classify the bytes that follow the entry which the head `after` names as the last.
 
     `whole`: one entry, written before a crash prevented the update of the head. `torn`: an unfinished entry,
     or the zeros that a power loss may leave. `strange`: anything else, so the ledger was tampered with.

@@ -1,8 +1,8 @@
 """Write the ledger's files, and repair what a crash left unfinished. The caller must hold the ledger's lock.
 
-An entry is flushed to disk before the head that names it, and the entry about a key change before the key
-files are replaced. So a crash leaves at most one line, whole or torn, that the head does not name, or key
-files that are not replaced yet. An acknowledged entry is never changed.
+An entry is flushed to disk before head.json, which names the last entry, is replaced. The entry about a key
+change is written before the key files are replaced. So a crash leaves at most one line, whole or torn, that
+head.json does not name, or key files that are not replaced yet. An acknowledged entry is never changed.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class LedgerJournal:
         return self._head_file.exists() and self._known_head().count > 0
 
     def add(self, record: Record, code: Mapping[str, str]) -> Entry:
-        """Add an entry to the ledger. When this returns, the entry is on the disk and the signed head names
-        it.
+        """Add an entry to the ledger. When this returns, the entry is on the disk, and the signed head.json
+        names it as the last.
         """
         entry = Entry.write(record, self.head.count + 1, self.head.hash, code, self.key)
         try:
@@ -96,8 +96,8 @@ class LedgerJournal:
         return new.public
 
     def _begin(self) -> Head:
-        """Start a new ledger. The private key is written last, so a key without a head shows that the head
-        was removed.
+        """Start a new ledger. The private key is written last, so a key without head.json shows that
+        head.json was removed.
         """
         key = SigningKey.generate()
         head = Head.write(self._head_file, key)
@@ -120,7 +120,9 @@ class LedgerJournal:
         key = SigningKey.read(self._key_file)
         if key.public != head.key:
             raise LedgerError(
-                self._head_file, f"the ledger's head is not signed by the key in {KEY_FILE}", _LOOK
+                self._head_file,
+                f"the file that names the ledger's last entry is not signed by the key in {KEY_FILE}",
+                _LOOK,
             )
         if self._verified is None or self._verified != self.stamp:
             check_hashes(self._file, head.count, head.size, head.hash)
@@ -153,7 +155,9 @@ class LedgerJournal:
         except BrokenSealError as problem:
             raise LedgerError(self._head_file, str(problem), _LOOK) from problem
         if head is None:
-            raise LedgerError(self._head_file, "the file with the ledger's signed head was removed", _LOOK)
+            raise LedgerError(
+                self._head_file, "the signed file that names the ledger's last entry was removed", _LOOK
+            )
         return head
 
     def _handed_over(self, head: Head) -> Head:
@@ -176,7 +180,7 @@ class LedgerJournal:
         return self._point(SigningKey.read(self._key_file), last, head.size)
 
     def _last(self, head: Head) -> Entry | None:
-        """Return the ledger's last entry, as `head` names it. None if the ledger has no entry yet."""
+        """Return the ledger's last entry, whose hash is in `head`. None if the ledger has no entry yet."""
         size = self._size()
         found = self._bytes(max(0, head.size - MAX_LINE_BYTES), min(head.size, MAX_LINE_BYTES))
         if size >= head.size and head.count == 0:

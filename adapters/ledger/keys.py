@@ -94,7 +94,7 @@ class PublicKey:
 
 
 class SigningKey:
-    """A private key, which signs. Messages never show its secret half."""
+    """A private key, which signs. Error messages never show its secret bytes."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -163,11 +163,11 @@ def _pem(path: Path) -> bytes:
 
 
 def _exact(text: str) -> bytes:
-    """Decode base64. Raises `ValueError` if `text` is not the one canonical form for its bytes."""
+    """Decode a key or signature from base64. Raises `ValueError` if `text` is not canonical base64."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as problem:
-        raise ValueError("the text is not base64") from problem
+        raise ValueError("the text of the key or signature is not base64; copy it again") from problem
     if base64.b64encode(raw).decode() != text:
-        raise ValueError("the text is not a key or signature in canonical base64")
+        raise ValueError("the text of the key or signature is not canonical base64; copy it again")
     return raw

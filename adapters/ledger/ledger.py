@@ -40,14 +40,17 @@ class Ledger:
         return cls(folder)
 
     def append(self, record: Record) -> Entry:
-        """Add `record` as an entry. When this returns, the entry is on the disk and the signed head names it.
+        """Add `record` as an entry. When this returns, the entry is on the disk, and the signed head.json
+        names it as the last.
 
         First repairs what a crash left. Raises `LedgerError` if the ledger was tampered with or removed, or
         its key cannot be used. Raises `ValueError` if the record does not fit into an entry, and `OSError`
         for a full disk, for example. After an error nothing is added.
         """
         if record.action == ROTATE:
-            raise ValueError("action 'rotate' is reserved: use Ledger.rotate to change keys")
+            raise ValueError(
+                "the ledger action 'rotate' is reserved: call Ledger.rotate to change the signing key"
+            )
         code = _code()
         with self._locked():
             journal = LedgerJournal(self.folder, self._verified)

@@ -87,10 +87,12 @@ def _whole(entries: Sequence[Entry], wanted: str) -> str:
     every = {one for entry in entries for one in _digests(entry)}
     found = sorted(one for one in every if begins and one.startswith(begins))
     if not found:
-        raise UnknownInLedgerError(f"The ledger has no entry about {format_value(wanted)}.")
+        raise UnknownInLedgerError(
+            f"The ledger has no entry about {format_value(wanted)}. To see all entries: oneseek ledger list."
+        )
     if len(found) > 1:
         raise UnknownInLedgerError(
-            f"{format_value(wanted)} matches {len(found)} digests: {', '.join(found[:3])}."
+            f"{format_value(wanted)} matches {len(found)} digests: {', '.join(found[:3])}. Give more digits."
         )
     return found[0]
 

@@ -178,7 +178,9 @@ class Entry:
         signed entry.
         """
         if len(line) >= MAX_LINE_BYTES:
-            raise BrokenSealError(f"the line is longer than a ledger entry may be, {MAX_LINE_BYTES} bytes")
+            raise BrokenSealError(
+                f"the line is too long, so it is refused: a ledger entry has less than {MAX_LINE_BYTES} bytes"
+            )
         fields = SealedObject.open(line).fields
         if fields.get("format") != FORMAT:
             raise BrokenSealError(
@@ -189,11 +191,15 @@ class Entry:
             type(fields[name]) is kind for name, kind in _FIELDS.items()
         )
         if not fit or not _TIME.fullmatch(fields["time"]) or fields["sequence"] < 1:
-            raise BrokenSealError("the ledger entry is signed, but its fields are not those of an entry")
+            raise BrokenSealError(
+                "the ledger entry is signed, but its fields are not those of an entry, so it is refused"
+            )
         try:
             return cls._of(fields, line)
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
-            raise BrokenSealError(f"the ledger entry is signed, but is not valid ({problem})") from None
+            raise BrokenSealError(
+                f"the ledger entry is signed, but is not valid, so it is refused ({problem})"
+            ) from None
 
     @classmethod
     def _of(cls, fields: Mapping[str, Any], line: bytes) -> Entry:

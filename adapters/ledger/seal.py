@@ -45,17 +45,17 @@ class SealedObject:
         signature, key = found.pop("signature", None), found.get("key")
         if not isinstance(signature, str) or not isinstance(key, str):
             raise BrokenSealError(
-                "the ledger's JSON is not signed: it must have a signature and the key that made it"
+                "the ledger's JSON is refused: it must have a signature and the key that made the signature"
             )
         try:
             fits = PublicKey.of(key).verify_signature(canonical_bytes(found), signature)
         except ValueError as problem:
             raise BrokenSealError(
-                f"the ledger's JSON names an invalid key as its signer: {problem}"
+                f"the ledger's JSON is refused, because it names an invalid key as its signer: {problem}"
             ) from None
         if not fits:
             raise BrokenSealError(
-                "the ledger's JSON was changed after it was signed: the signature does not match"
+                "the ledger's JSON was changed after it was signed, so it is refused: the signature is wrong"
             )
         return cls(found, data)
 
@@ -77,7 +77,7 @@ def canonical_bytes(value: Any) -> bytes:
     try:
         return rfc8785.dumps(value)
     except RecursionError:
-        raise ValueError("the JSON is nested too deeply for a ledger entry") from None
+        raise ValueError("the JSON is nested too deeply for a ledger entry; use fewer levels") from None
 
 
 def sha256_of(data: bytes) -> str:
@@ -89,21 +89,23 @@ def _parsed(data: bytes) -> dict[str, Any]:
     try:
         found: object = json.loads(data.decode("utf-8"), parse_int=_number)
     except (ValueError, RecursionError):
-        raise BrokenSealError("the ledger's text was changed: it is not JSON") from None
+        raise BrokenSealError("the ledger's text was changed, so it is refused: it is not JSON") from None
     if not isinstance(found, dict):
-        raise BrokenSealError("the ledger's text was changed: it is not a JSON object")
+        raise BrokenSealError("the ledger's text was changed, so it is refused: it is not a JSON object")
     try:
         exact = canonical_bytes(found) == data
     except ValueError:
         exact = False
     if not exact:
-        raise BrokenSealError("the ledger's JSON was changed: it is not in the canonical form of RFC 8785")
+        raise BrokenSealError(
+            "the ledger's JSON was changed, so it is refused: it is not in the canonical form of RFC 8785"
+        )
     return found
 
 
 def _number(text: str) -> int | float:
-    """Parse an integer of JSON. From 2**53 on, return a float: the canonical form writes large floats without
-    a point.
+    """Parse an integer of JSON. Return a float from 2**53 on, since the canonical form writes such floats
+    without a decimal point.
     """
     number = int(text)
     return number if abs(number) < _EXACT else float(text)

@@ -1,4 +1,4 @@
-"""Verify a ledger's folder: check its lines, its head and its keys against each other."""
+"""Verify a ledger's folder: check its entries, the signed hash of the last entry, and its keys."""
 
 from __future__ import annotations
 

@@ -96,8 +96,8 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
 
 
 def _normalise(value: object) -> object:
-    """Normalise a config value for comparison: sort a list of names, and replace an option that is off by
-    None, since PEFT writes `off` in several ways.
+    """Normalise a config value for comparison: sort a list of names, and turn `{}`, which PEFT writes for an
+    option that is off, into None.
     """
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return sorted(value)

@@ -21,9 +21,9 @@ LARGEST = 1e4
 LARGEST_NUMBER = 65504.0
 """The largest number in float16, in which some engines compute."""
 _SAMPLED = 4096
-"""Number of values that are sampled from each weight matrix."""
+"""Number of values that `typical_weight` samples from each weight matrix of a base."""
 _MOST = 16
-"""Maximum number of weight matrices that are sampled."""
+"""Maximum number of a base's weight matrices that `typical_weight` samples."""
 
 
 def update_ratio(a: NDArray[np.float32], b: NDArray[np.float32], scaling: float, weight: float) -> float:

@@ -35,7 +35,7 @@ class Sizes:
     layers: int
 
     def width(self, size: WidthName) -> int:
-        """Return the number of features of the width with the name `size`."""
+        """Return the width that `size` names, as a number of features."""
         widths: dict[WidthName, int] = {
             "hidden": self.hidden,
             "intermediate": self.intermediate,
@@ -63,9 +63,7 @@ class Target:
     """Name of the module inside a layer, such as `self_attn.q_proj`."""
     inputs: WidthName
     outputs: tuple[WidthName, ...]
-    """Names of the widths of the module's output. A module with several projections has several, in this
-    order.
-    """
+    """Names of the module's output widths: one for each projection that it computes, in order."""
     transposed: bool = False
     """True if the base stores the weight as [in, out] (transformers' Conv1D). A LoRA's matrices are never
     stored so.
@@ -108,7 +106,7 @@ class LoraFamily:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"target modules of {self.title}: two are called {twice[0]!r}; give each a short name"
+                f"two target modules of {self.title} are called {twice[0]!r}: give each a different `short`"
             )
 
     @property

@@ -45,7 +45,9 @@ NOTED_FIELDS = (
     "rows",
     "targets",
 )
-"""Fields that describe how the adapter was made, for people and tools. `about` holds anything else."""
+"""Fields of `oneseek.json` that describe how the adapter was made, for people and tools. The field `about`
+holds everything that has no field of its own.
+"""
 
 AdapterPlace = Literal["settings", "registry", "lora_adapters", "shipped", "loaded"]
 """Where an adapter was found: named in the settings, in the registry, in a folder, or loaded over HTTP."""
@@ -288,5 +290,5 @@ def _read(path: Path, fields: Mapping[str, Any], field: str, check: Callable[[st
 
 def _digest(text: str) -> str:
     if not _DIGEST.fullmatch(text):
-        raise ValueError("a digest must be sha256: followed by 64 hex digits")
+        raise ValueError("a recorded digest must be sha256: followed by 64 hex digits")
     return text

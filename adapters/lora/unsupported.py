@@ -63,7 +63,7 @@ _NO_EFFECT = frozenset(
         "velora_config",
     }
 )
-"""Fields that describe how the adapter was made or trained, and do not affect its output."""
+"""Fields of adapter_config.json that only say how the adapter was trained, and do not affect its output."""
 _READ = frozenset(
     {
         "alpha_pattern",

@@ -32,16 +32,16 @@ class FolderRecord:
 
     @classmethod
     def from_json(cls, value: Any) -> FolderRecord:
-        """Read a record that `to_json` wrote. Raises `ValueError`, `KeyError`, `TypeError` and
-        `AttributeError`.
+        """Read a record that `to_json` wrote. If it is damaged, raises `ValueError`, `KeyError`, `TypeError`
+        or `AttributeError`.
         """
         place, path, base, language = value["place"], value["path"], value.get("base"), value.get("language")
         if place not in PLACES or place == "registry" or not Path(path).is_absolute():
             raise ValueError(
-                "the record of an adapter's folder needs an absolute path and a place outside the registry"
+                "the record of an adapter's folder is damaged: it needs an absolute path outside the registry"
             )
         if base is not None and not isinstance(base, str):
-            raise ValueError("the base in the record of an adapter's folder is not text")
+            raise ValueError("the record of an adapter's folder is damaged: the base's digest is not text")
         alias, version = names.alias(value["alias"]), names.version(value["version"])
         spoken = names.language(language) if language is not None else None
         return cls(alias, version, cast("AdapterPlace", place), Path(path), base, spoken)

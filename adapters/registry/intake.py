@@ -194,13 +194,13 @@ def same_version(
         raise RegistryError(
             f"{entry.full_name} {where} and holds the digest {present.digest}, but {wanted.path} has "
             f"the digest {wanted.digest}. "
-            f"A version never changes: add it as --version {free}."
+            f"A version never changes: add the new adapter as --version {free}."
         )
     if entry.outside is not None:
         return present
     if wanted.language not in (None, present.language):
         raise RegistryError(
             f"{entry.full_name} already exists with the language {present.language}, not {wanted.language}. "
-            f"A version never changes: add it as --version {free}."
+            f"A version never changes: add the new adapter as --version {free}."
         )
     return present

@@ -57,8 +57,8 @@ class VersionFolder:
 
     @property
     def place(self) -> AdapterPlace:
-        """Kind of place in which the version's folder is: the registry, lora_adapters, the settings, or
-        shipped.
+        """Kind of place that holds the version: the registry, lora_adapters, a folder in the settings, or the
+        folder that ships with OneSeek.
         """
         return "registry" if self.outside is None else self.outside.place
 
@@ -257,8 +257,8 @@ class RegistryListing:
         raise UnknownAdapterError(name, [f"{versions[0].alias}@{hint}" for hint in hints])
 
     def _speakers(self, language: str) -> list[str]:
-        """The aliases whose active version has the given language, sorted. Aliases in the registry exclude
-        all others.
+        """The aliases whose active version has the given language, sorted. If any of these versions are in
+        the registry, only their aliases.
         """
         active = [entry for alias in self._aliases if (entry := self.active(alias)) is not None]
         found = [entry for entry in active if _spoken(entry) == language.lower()]
@@ -279,8 +279,8 @@ def _spoken(entry: VersionFolder) -> str | None:
 
 
 def _besides(entries: Iterable[VersionFolder], others: Iterable[VersionFolder]) -> list[VersionFolder]:
-    """Return those of `others` whose names do not occur in `entries`. If a name occurs twice in `others`,
-    keep the first.
+    """Return the versions in `others` whose names do not occur in `entries`. If a name occurs twice in
+    `others`, keep the first.
     """
     there = {entry.full_name.lower() for entry in entries}
     found: dict[str, VersionFolder] = {}

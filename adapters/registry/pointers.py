@@ -266,7 +266,7 @@ def _split(value: Any) -> TrafficSplit | None:
     active = names.version(value["active"]).lower()
     if not canaries or active in dict(canaries) or sum(dict(canaries).values()) >= 100:
         raise ValueError(
-            "the canaries' percentages add up to 100, so the active version would get no requests"
+            "the recorded canaries are damaged: they must leave some requests to the active version"
         )
     return TrafficSplit(active, canaries, str(value["since"]))
 

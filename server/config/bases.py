@@ -33,7 +33,7 @@ class BaseOptions:
     device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] | None = None
     """Device of the embedded engine."""
     dtype: Literal["auto", "fp16", "fp32"] | None = None
-    """Number format of the embedded engine."""
+    """Number format in which the embedded engine computes."""
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] | None = None
     prefill_dtype: Literal["fp32", "bf16"] | None = None
     """Number format for computing prompts (prefill) on the CPU."""
@@ -60,7 +60,7 @@ class BaseOptions:
 
 
 class DeclaredBases(Protocol):
-    """The fields of `Settings` that the check of the bases reads."""
+    """The fields of `Settings` that `check_bases` reads."""
 
     @property
     def bases(self) -> Mapping[str, BaseOptions]:

@@ -71,7 +71,7 @@ class ExternalModelOptions:
         if "@" in parts.netloc or parts.query or parts.fragment:
             problem = "holds a user, a query or a fragment, and keys in a URL end up in logs"
             raise self._error(
-                "url", f"{problem}; remove it, and name the variable that holds the key in api_key_env"
+                "url", f"{problem}; remove that part, and name the variable with the key in api_key_env"
             )
         if not self.url.isascii() or any(character.isspace() for character in self.url):
             raise self._error("url", f"holds a space or a non-ASCII character; {remedy}")

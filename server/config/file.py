@@ -47,7 +47,7 @@ def read_entries(text: str, option: Option, origin: str, name: str | None = None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError):
-        raise SettingsError(option.name, f"{text!r} is not valid YAML", origin) from None
+        raise SettingsError(option.name, f"{text!r} is not valid YAML; correct the value", origin) from None
     assert node is not None
     reader = _Reader(origin, (), lines=False)
     if name is not None:
@@ -64,7 +64,7 @@ def _document(path: Path) -> yaml.Node | None:
         ) from None
     if len(content) > MAX_BYTES:
         raise SettingsError(
-            str(path), f"has {len(content)} bytes; the maximum for a settings file is {MAX_BYTES}"
+            str(path), f"has {len(content)} bytes, but a settings file at most {MAX_BYTES}; check the path"
         )
     try:
         return yaml.compose(content.decode("utf-8-sig"), Loader=yaml.SafeLoader)
@@ -72,9 +72,11 @@ def _document(path: Path) -> yaml.Node | None:
         raise SettingsError(str(path), "is not UTF-8 text; save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = f"{path.name}:{error.problem_mark.line + 1}" if error.problem_mark else path.name
-        raise SettingsError(path.name, f"is not valid YAML: {error.problem}", line) from None
+        raise SettingsError(
+            path.name, f"is not valid YAML: {error.problem}; correct the line", line
+        ) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise SettingsError(str(path), f"is not valid YAML: {error}") from None
+        raise SettingsError(str(path), f"is not valid YAML: {error}; correct the file") from None
 
 
 class _Reader:

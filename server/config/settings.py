@@ -69,7 +69,7 @@ class Settings:
     base_wait_seconds: float = 60.0
     """Seconds that a request waits for an on_demand base to load, before a 503 with Retry-After."""
     adapters: tuple[str, ...] = ()
-    """More adapters to serve: PATH or NAME=PATH, where PATH is a PEFT folder or a pinned URL."""
+    """Adapters to serve besides the registry's: PATH or NAME=PATH (a PEFT folder or a pinned URL)."""
     served_model_name: tuple[str, ...] = ()
     """Public names of the base. Answers carry the first one. Default: the name of its folder."""
     engine: EngineOptions = field(default_factory=EngineOptions)

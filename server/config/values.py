@@ -86,7 +86,7 @@ def parse_size(text: str) -> int:
     """Parse `4096`, `4k`, `4KiB`, `1.5GiB`… into bytes. Units with `i` are powers of 1024, others of 1000."""
     match = _SIZE_TEXT.fullmatch(text.strip())
     if match is None:
-        raise ValueError("is not a size; set a number of bytes, or one with a unit, such as 512MiB or 2GiB")
+        raise ValueError("is not a size; use a number of bytes, or a number with a unit, such as 2GiB")
     number, unit = match.groups()
     scale = (_UNITS | _BINARY_UNITS)[unit.lower()]
     return math.floor(float(number) * scale) if "." in number else int(number) * scale
@@ -127,7 +127,7 @@ def _parser(hint: object) -> Callable[[Raw], object]:
 def _scalar(convert: Callable[[str], object]) -> Callable[[Raw], object]:
     def parse(raw: Raw) -> object:
         if not isinstance(raw, str):
-            raise ValueError("is not a single value; this setting is one value, not a list or a mapping")
+            raise ValueError("is a list or a mapping, but this setting needs a single value; give one")
         return convert(raw)
 
     return parse
@@ -137,7 +137,7 @@ def _boolean(text: str) -> bool:
     try:
         return _BOOLEANS[text.strip().lower()]
     except KeyError:
-        raise ValueError("is neither true nor false; this setting is one of them") from None
+        raise ValueError("is neither true nor false; set this setting to true or false") from None
 
 
 def _choice(text: str, choices: tuple[str, ...]) -> str:
@@ -155,7 +155,7 @@ def _listed(raw: Raw) -> tuple[str, ...]:
             raise ValueError("is empty; give the setting at least one item, or leave it out")
         return parts
     if raw is None or isinstance(raw, Mapping):
-        raise ValueError("is not a list; this setting is a list, such as a,b or [a, b]")
+        raise ValueError("is not a list; give this setting a list, such as a,b or [a, b]")
     return tuple(raw)
 
 

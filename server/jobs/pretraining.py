@@ -54,7 +54,7 @@ def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
 
 
 def _check(asked: PretrainRequest) -> None:
-    """Check the options before torch is imported. Raises `SettingsError` and `OptionError`."""
+    """Check a pre-training's options before torch is imported. Raises `SettingsError` and `OptionError`."""
     if asked.output.exists():
         raise SettingsError("output", f"{asked.output} already exists; use a new folder")
     plan = asked.plan

@@ -58,7 +58,7 @@ def key_of(role: str, variable: str | None) -> str | None:
     if not (key := process_environment().get(variable)):
         raise SettingsError(
             f"{role}_key_env",
-            f"{variable} is not set; export that variable with the key as its value",
+            f"the environment variable {variable} is not set; set it to the server's API key",
         )
     return key
 

@@ -95,7 +95,7 @@ def print_interrupted(stopped: FinetuneInterrupted, *, with_flag: bool) -> int:
 def print_result(
     made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter, *, json: bool, more: Mapping[str, Any]
 ) -> None:
-    """Print the report of a training and a line that says what was made, or both as JSON."""
+    """Print the report of a training and a line that says what was made. With `json`, print them as JSON."""
     if json:
         told = {**_result_to_json(made, job, kept), **more, "summary": _summary(made, job, kept)}
         print(json_format.dumps(told, ensure_ascii=False))
@@ -122,7 +122,9 @@ def _result_to_json(made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter) 
 
 
 def _lines(made: FinetuneResult, kept: SavedAdapter) -> Iterator[str]:
-    """Yield lines about the adapter's scores, the weights that were kept, and where the loss curve is."""
+    """Yield lines about the adapter's scores, the epoch whose weights were kept, and the file of the loss
+    curve.
+    """
     for what in ("identity", "fidelity"):
         scores = [("base", getattr(made.before, what))]
         if made.active is not None:

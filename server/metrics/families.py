@@ -185,11 +185,11 @@ class CounterFamily(Collector):
         return out
 
     def describe(self) -> Iterable[Metric]:
-        """Yield the metric without its series."""
+        """Yield the metric's name, help and type, without its series, for prometheus-client."""
         yield CounterMetricFamily(self.name, self.documentation, labels=self._table.labels)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metric with all its series."""
+        """Yield the metric with all its series, for prometheus-client."""
         family = CounterMetricFamily(self.name, self.documentation, labels=self._table.labels)
         for values, series in self._table.items():
             family.add_metric(values, series.total)
@@ -266,11 +266,11 @@ class HistogramFamily(Collector):
         return [*buckets, *(f"{self.name}_{what}{{{labels}}} " for what in ("count", "sum"))]
 
     def describe(self) -> Iterable[Metric]:
-        """Yield the metric without its series."""
+        """Yield the metric's name, help and type, without its series, for prometheus-client."""
         yield HistogramMetricFamily(self.name, self.documentation, labels=self._table.labels)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metric with all its series."""
+        """Yield the metric with all its series, for prometheus-client."""
         family = HistogramMetricFamily(self.name, self.documentation, labels=self._table.labels)
         for values, series in self._table.items():
             buckets = zip(self._ends, accumulate(series.counts), strict=True)

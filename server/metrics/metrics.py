@@ -186,7 +186,7 @@ class Metrics:
         return own
 
     def of(self, exchange: Exchange) -> Metrics:
-        """Return the metrics of the base that answers the request; these metrics if no base is chosen yet."""
+        """Return the metrics of the base that answers the request; the server's if no base is chosen yet."""
         return self._bases.get(exchange.base, self)
 
     def loads_of(self, base: str) -> LoadMetrics:

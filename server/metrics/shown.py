@@ -72,7 +72,7 @@ class ShownAdapters:
         return alias if alias in NO_ALIASES or alias in self._shown else OTHER
 
     def departed(self, alias: str, version: str) -> None:
-        """Forget the uses and the series' name of an adapter that is no longer served."""
+        """Forget the uses of an adapter that is no longer served, and stop showing it by its own name."""
         self._uses.pop((alias, version), None)
         self._hide(alias, version)
 

@@ -99,7 +99,7 @@ class TrialEnds:
         self._unwritten[trial.kind, trial.alias] = ended
 
     def write_due(self) -> None:
-        """Start to write the ends of trials to the registry whose first or next attempt is due."""
+        """Start to write ended trials to the registry, if their first or next attempt is due."""
         for ended in self._unwritten.values():
             if time.monotonic() >= ended.again:
                 ended.again = math.inf

@@ -87,8 +87,8 @@ class Rollouts:
             log.warning("%s", problem)
 
     async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
-        """Divide requests between versions as the registry's `pointers` say, and add what prevents this to
-        `problems`. Returns False if a version should be tried again.
+        """Divide requests between versions as `pointers` (the registry's active.json) says. Adds what
+        prevents this to `problems`. Returns False if a version should be tried again.
         """
         done = True
         for alias in self._served.snapshot.by_alias:

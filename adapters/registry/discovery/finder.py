@@ -1,4 +1,4 @@
-"""Find adapters on disk, in the search order of the earlier OneSeek.
+"""Find adapters on disk, in the order in which earlier releases of OneSeek searched folders.
 
 Only the standard folders and those in the settings are searched. Links that lead outside the searched folder
 are refused. To use a folder elsewhere, name it in the settings.
@@ -78,9 +78,9 @@ def find_adapters(
     """Find adapters: first those that the settings name, then those in `home`/registry, then those in
     `root`/lora_adapters.
 
-    With the mini base, the adapters that OneSeek ships for it come last. `explicit` holds the adapters in the
-    settings as `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`. `digest` is the digest of the base; an adapter
-    that records another base is refused for that reason before any other check.
+    If `base` is the mini base that ships with OneSeek, its shipped adapters come last. `explicit` holds the
+    adapters in the settings as `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`. `digest` is the digest of the
+    base; an adapter that records another base is refused for that reason before any other check.
 
     Reads each config, checks that the layout fits the base, hashes the weights and checks recorded digests.
     With `hashes`, weights are hashed when they are loaded. Raises `AdapterError` if an adapter in `explicit`

@@ -30,7 +30,7 @@ def verify_ledger(
     anchor: str | None = None,
     json: Json = False,
 ) -> int:
-    """Check the ledger: each entry's position and signature, and the signed head. Report faults by line.
+    """Check each entry's position and signature, and that no last entries are missing. Report faults by line.
 
     Parameters
     ----------

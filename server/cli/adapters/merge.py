@@ -103,7 +103,7 @@ def _check_place(adapter: str | None, output: Path | None, alias: str | None, ve
         )
     if adapter is not None and (alias or version):
         given = "alias" if alias else "version"
-        raise SettingsError(given, "works with --combine only; a merged model is named by its folder")
+        raise SettingsError(given, "works with --combine only; remove it, since --output names the model")
     if adapter is None and (output is None) == (alias is None):
         remedy = "is missing; give --alias NAME for a version in the registry, or --output FOLDER"
         raise SettingsError("alias" if alias else "output", remedy)

@@ -38,7 +38,9 @@ def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[st
 
 
 def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
-    """Report success: print `shown` and the summary as one JSON object, or the summary alone as a line."""
+    """Report success: with `json`, print `shown` and the summary as one JSON object; otherwise print the
+    summary as a line.
+    """
     if json:
         print(json_format.dumps({**shown, "summary": summary}, indent=2, ensure_ascii=False))
     else:

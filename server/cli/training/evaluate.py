@@ -56,7 +56,7 @@ def evaluate(
     if record and url is not None:
         raise SettingsError(
             "record",
-            "cannot be combined with --url, since another server's ledger cannot be written from here",
+            "cannot be combined with --url: another server has a ledger of its own; remove one of the two",
         )
     found = measure_all(resolved.settings, url, adapter or (), language or (), questions)
     if record:

@@ -73,7 +73,7 @@ def _raw_of_file(
         for name, (value, _) in raw.items():
             try:
                 if name not in known:
-                    raise SettingsError(name, "is not an option of this verb; leave it out")
+                    raise SettingsError(name, "is not an option of this command; remove it")
                 if name not in given:
                     known[name].parse(value, "")
             except SettingsError as error:
@@ -114,7 +114,7 @@ def verb(
 
 
 def parameter(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
-    """Return the parameter for a flag of the verb that is not an option of the training."""
+    """Return the command-line parameter for a flag of the verb itself, which is not a training option."""
     many = Parameter(help=text, negative="", show_default=False, consume_multiple=True, negative_iterable="")
     one = Parameter(help=text, negative="", show_default=False)
     annotation = Annotated[kind, many if kind == list[str] | None else one]  # pyright: ignore[reportInvalidTypeForm] `kind` is a type here
@@ -122,7 +122,7 @@ def parameter(name: str, kind: object, default: object, text: str) -> inspect.Pa
 
 
 def flag(option: Option, group: Group) -> inspect.Parameter:
-    """Return the parameter for the flag of an option."""
+    """Return the command-line parameter for the flag that sets `option`, with its help text."""
     kind: object = list[str] if option.many else bool if option.hint is bool else str
     parameter = Parameter(
         name=option.flag,

@@ -137,7 +137,11 @@ def test_adding_again_changes_nothing(zero: Registry, base: Base, make_adapter: 
 @pytest.mark.parametrize(
     ("passed", "change", "said"),
     [
-        ({"version": "v1.1"}, scaled(9), "zero@v1.1 exists and holds .* add it as --version v1.3"),
+        (
+            {"version": "v1.1"},
+            scaled(9),
+            "zero@v1.1 exists and holds .* add the new adapter as --version v1.3",
+        ),
         ({"version": "V1.1", "alias": "ZERO"}, scaled(9), "zero@v1.1 exists and holds"),
         ({"version": "v1.1", "language": "sv"}, scaled(2), "exists with the language None, not sv"),
         ({}, {f"{NAME}.lora_B.weight": np.full((32, 4), np.nan, np.float32)}, "holds NaN or Infinity"),

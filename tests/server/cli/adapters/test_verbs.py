@@ -180,7 +180,7 @@ def test_mistakes_are_one_line(filled: Path, voices: dict[str, Path], capsys: Ou
     assert "promote zero@VERSION" in refused(capsys, "promote", "zero")
     assert "No version of zero was active before v1.1" in refused(capsys, "rollback", "zero")
     assert "zero@v1.1 is active" in refused(capsys, "retire", "zero@v1.1")
-    assert "A version never changes: add it as --version v1.3" in refused(
+    assert "A version never changes: add the new adapter as --version v1.3" in refused(
         capsys, "add", str(voices["sv"]), "--alias", "zero", "--version", "v1.1"
     )
     assert "adapter_config.json" in refused(capsys, "add", "nowhere", "--alias", "zero")
