@@ -46,7 +46,9 @@ class PackedWords(msgspec.Struct, frozen=True, array_like=True):
     firsts: bytes
     """Array of uint32: for each form in `typed`, the index of its first row number in `accented`."""
     plain: bytes
-    """Array of uint32: for each form in `typed`, its own row number if it is also a listed word, else 0."""
+    """Array of uint32: for each entry of `typed`, the row number of the same word in `words`, counted from 1; 0
+    if `words` lacks it.
+    """
     languages: dict[str, PackedList]
     profiles: dict[str, dict[str, float]]
     """Letter profiles of languages that langdetect lacks. Maps each n-gram to its fraction of the n-grams of

@@ -21,7 +21,7 @@ class Subject:
     """
     environ: Mapping[str, str]
     root: Path
-    """Working directory of the installation."""
+    """The directory in which the command runs. Relative paths in the settings start from it."""
     file: Path = Path(CONFIG_FILE)
     """The settings file, which may be missing."""
 

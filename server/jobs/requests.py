@@ -1,4 +1,6 @@
-"""Options that the command line passes to the long jobs, besides the options of the training itself."""
+"""Options that the command line passes to the jobs behind `train` and `distill`, such as files, folders and
+names, besides the options of the training itself, such as the learning rate.
+"""
 
 from __future__ import annotations
 

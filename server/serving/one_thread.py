@@ -20,7 +20,9 @@ class Aside(Protocol):
     """
 
     def __call__(self, work: Callable[[], WorkResult], /) -> Awaitable[WorkResult]:
-        """Run `work`, and return its result or raise its error."""
+        """Run `work` at once if it is small, else in the process's one worker thread. Return its result or
+        raise its error.
+        """
         ...
 
 

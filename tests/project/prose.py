@@ -112,6 +112,8 @@ def _whole(path: Path, call: ast.Call, named: dict[str, str]) -> Iterator[Line]:
     """
     parts = [named.get(part.id, "{…}") if isinstance(part, ast.Name) else _text(part) for part in call.args]
     parts = [part or "{…}" for part in parts]
+    if isinstance(call.func, ast.Name) and call.func.id == "SettingsError" and len(parts) == 3:
+        parts[1:] = [f"{parts[1]} ({parts[2]})"]  # where the setting was read
     if len(parts) == 2 and _is_prose(parts[0]) and re.fullmatch(r"[a-z_]+", parts[1]):
         parts.pop()
     if any(_is_prose(part) for part in parts):

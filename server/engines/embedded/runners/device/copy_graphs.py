@@ -39,7 +39,8 @@ def zeros(dtype: str, shape: BlockShape) -> bytes:
 
 
 def take(dtype: str, count: int, shape: BlockShape, rows: int, positions: int) -> bytes:
-    """Return a graph that copies some slots of each array, and cuts or zero-pads them to `positions`.
+    """Return a graph that copies some KV cache slots out of each array of keys or values, and cuts or
+    zero-pads them to `positions`.
 
     The graph's input `rows` holds the indices of the slots.
     """
