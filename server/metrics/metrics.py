@@ -135,11 +135,7 @@ class Metrics:
             "oneseek_base_loads", "Loads of an on-demand base", ("base", "outcome"), registry=r
         )
         self.base_load_seconds = Histogram(
-            "oneseek_base_load_seconds",
-            "Time to load a base on demand",
-            ("base", "outcome"),
-            buckets=LOAD,
-            registry=r,
+            "oneseek_base_load_seconds", "Time to load a base", ("base", "outcome"), buckets=LOAD, registry=r
         )
         self.base_unloads = Counter(
             "oneseek_base_unloads", "Unloads of an on-demand base, by reason", ("base", "reason"), registry=r
@@ -161,7 +157,7 @@ class Metrics:
         )
         self.build_info = Gauge(
             "oneseek_build_info",
-            "Running version, engine, base",
+            "Always 1; labels name the version, engine and base",
             ("version", "engine", "base_digest"),
             registry=r,
         )
