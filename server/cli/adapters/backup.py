@@ -24,7 +24,7 @@ def backup(
     keys: Annotated[bool, Parameter(negative="--without-keys", show_default=False)] = True,
     json: Json = False,
 ) -> int:
-    """Write registry, ledger and keys of the home to one file, such as oneseek-backup.tar.gz.
+    """Write the home's adapter registry, ledger and keys to one file, such as oneseek-backup.tar.gz.
 
     Every version is hashed and the ledger is verified first. A running server goes on serving; changes to the
     registry wait. Graphs and caches are left out, since they are built again.
@@ -34,9 +34,8 @@ def backup(
     file
         File to write. It must not exist yet.
     keys
-        Include the ledger's signing key and the API keys (default), so that the restored home can go on.
-        Keep such a file as you keep the keys. A home restored without the key can be read and served, but
-        not changed.
+        Include the ledger's signing key and the API keys (default). Protect such a file as you protect the
+        keys. From a home restored without the signing key, adapters can be served, but not changed.
     """
     from adapters.backup.write import write_backup
 
@@ -62,8 +61,8 @@ def restore(
 ) -> int:
     """Restore a backup into the home, which must not have a registry or ledger of its own.
 
-    Everything is checked before anything is put in its place: each file's hash, the ledger's entries and
-    signatures, and every version. You can start an interrupted restore again.
+    Before any file is written, each file's hash, the ledger's entries and signatures, and every version are
+    checked. If a restore is interrupted, run it again.
 
     Parameters
     ----------
@@ -77,10 +76,10 @@ def restore(
     key = public_key or resolved.settings.ledger_public_key
     done = restore_backup(file, resolved.settings.home, public_key=key)
     shown = {"home": str(done.home), "changed": done.changed} | _shown(done.manifest, done.contents)
-    what = "holds" if done.changed else "already held all of it:"
+    what = "now holds" if done.changed else "already had the backup's contents:"
     summary = (
         f"{done.home} {what} {done.contents.versions} versions and {done.contents.ledger_entries} ledger "
-        f"entries, as of {done.manifest.created}."
+        f"entries, from the backup of {done.manifest.created}."
     )
     return report(shown, summary, json=json)
 

@@ -71,7 +71,7 @@ def rotate(resolved: ResolvedSettings, *, json: Json = False) -> int:
     print(
         json_format.dumps({"key": key})
         if json
-        else f"the ledger's key is now {key}; distribute the new public.pem"
+        else f"the ledger's key is now {key}; distribute the new public.pem to everyone who verifies it"
     )
     return 0
 
@@ -150,24 +150,24 @@ def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:
 
 
 def check_signature(resolved: ResolvedSettings, folder: Path, /, *, public_key: Path | None = None) -> int:
-    """Check a folder against its model.sig: no file may be changed, added or missing.
+    """Check an adapter's folder against its signature, model.sig: no file may be changed, added or missing.
 
     Parameters
     ----------
     folder
-        Folder that holds model.sig.
+        Folder of the adapter, which contains model.sig.
     public_key
         PEM file of the signing key's public half. Default: artifact-public.pem beside the ledger.
     """
     from adapters.ledger import artifact
 
     artifact.verify_folder(folder, public_key or _ledger(resolved).folder / artifact.PUBLIC_FILE)
-    print(f"{folder} matches its signature")
+    print(f"{folder} matches its signature model.sig")
     return 0
 
 
 def list_entries(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """List the entries, oldest first, without verifying them (see `oneseek ledger verify`)."""
+    """List the ledger's entries, oldest first, without verifying them (see `oneseek ledger verify`)."""
     from adapters.ledger.lineage import entry_to_json
 
     entries = tuple(_ledger(resolved).entries())
@@ -219,7 +219,7 @@ def _tell(verdict: LedgerVerdict, json: bool) -> int:
             print(f"{fault}{' (repairable)' if fault.repairable else ''}")
         print(f"{verdict.state}: {verdict.count} entries in {verdict.folder}")
         if verdict.state == "repairable":
-            print("The next entry repairs it, or run: oneseek ledger repair")
+            print("The next entry repairs the ledger; to repair it now, run: oneseek ledger repair")
         elif verdict.last is not None:
             print(f"last entry {verdict.last}")
             print(f"key        {verdict.keys[-1]}")
@@ -232,9 +232,9 @@ def _tree(lineage: Lineage, into: Tree | None = None) -> Tree:
     words = (lineage.role, lineage.subject, lineage.digest and lineage.digest[:_SHORT])
     label = "  ".join(word for word in words if word)
     if lineage.repeated:
-        label += "  (told above)"
+        label += "  (shown above)"
     elif not lineage.makers and lineage.digest is not None:
-        label += "  (from outside)"
+        label += "  (no entry in the ledger)"
     tree = Tree(label) if into is None else into.add(label)
     for entry in lineage.makers:
         tree.add(_line(entry, lineage.subject))

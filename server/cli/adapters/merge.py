@@ -155,12 +155,10 @@ def _merge(
 
 def _check(merged: MergeResult) -> str:
     tensors, logits = merged.checks["tensors"], merged.checks["logits"]
-    told = f"{tensors['merged']} tensors merged and {tensors['kept']} kept, each compared"
+    told = f"{tensors['merged']} tensors merged and {tensors['kept']} kept, each one checked"
     if "skipped" in logits:
         return f"{told}; logits not compared: {logits['skipped']}"
-    apart = (
-        f"{logits['difference']:.2g} of their spread apart (the adapter moves them by {logits['effect']:.2g})"
-    )
+    apart = f"differ by {logits['difference']:.2g} of their spread (the adapter moves them by {logits['effect']:.2g})"
     return f"{told}; logits {apart}"
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
-    """Show a version: its manifest, its card, and whether it is active.
+    """Show a version: its manifest, its model card, and whether it is active.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def _plain(value: object) -> str:
 
 
 def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json = False) -> int:
-    """Read and hash versions of the registry again. The exit code is 1 if one has changed.
+    """Check by their hashes that versions in the registry are unchanged. Exit code 1: one has changed.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, j
 
 
 def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json = False) -> int:
-    """Compare two adapters: their configs, and the difference of their updates in each module.
+    """Compare two adapters: their configs, and in each module the size and direction of their LoRA updates.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json =
         summary = f"{first} and {second} are the same adapter."
     else:
         updates = f"updates with cosine {_cosine(found.whole).strip()}"
-        summary = f"{first} and {second} differ: {updates}, {len(found.config)} fields of their configs."
+        summary = f"{first} and {second} differ: {updates}, and {len(found.config)} fields of their configs."
     shown: dict[str, Any] = {
         "first": adapter_to_json(a),
         "second": adapter_to_json(b),

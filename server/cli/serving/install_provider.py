@@ -10,7 +10,7 @@ ProviderName = Annotated[str | None, Parameter(help="Provider to install. Defaul
 
 
 def install_provider(name: ProviderName = None, /) -> int:
-    """Have Windows download providers of Windows ML, which may take minutes.
+    """Let Windows download execution providers for Windows ML, which may take minutes.
 
     `oneseek devices` lists what is offered. A start never downloads: it uses what this verb has installed.
     """
@@ -28,5 +28,5 @@ def install_provider(name: ProviderName = None, /) -> int:
         offer = install(catalogue, one)
         print(f"{offer.name} {offer.version} is installed; start the server with --device windowsml")
     if not wanted:
-        print("nothing to install: every certified provider for this machine is present")
+        print("nothing to install: every execution provider certified for this machine is installed")
     return 0
