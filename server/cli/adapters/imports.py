@@ -108,7 +108,7 @@ def _outcome_to_json(outcome: ImportOutcome, dry_run: bool) -> dict[str, Any]:
         warnings.append(UNVERIFIED)
     if adapter.language is None and added.new:
         warnings.append(
-            "the adapter has no language, so it answers only requests that name it; set one with --language CODE"
+            "it has no language, so it answers only requests that name it; set one with --language CODE"
         )
     return {
         **row,

@@ -158,7 +158,9 @@ def _check(merged: MergeResult) -> str:
     told = f"{tensors['merged']} tensors merged and {tensors['kept']} kept, each one checked"
     if "skipped" in logits:
         return f"{told}; logits not compared: {logits['skipped']}"
-    apart = f"differ by {logits['difference']:.2g} of their spread (the adapter moves them by {logits['effect']:.2g})"
+    apart = (
+        f"differ by {logits['difference']:.2g} of their spread (the adapter's effect: {logits['effect']:.2g})"
+    )
     return f"{told}; logits {apart}"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def canary(resolved: ResolvedSettings, alias: str, /, *shares: str, json: Json = False) -> int:
-    """Split an alias's requests among its versions, such as v1.1=90 v1.2=10. A conversation keeps its version.
+    """Split an alias's requests among versions, such as v1.1=90 v1.2=10. A conversation keeps its version.
 
     A running server applies the split without a restart, and ends it if a canary fails more often or is
     slower than the active version.

@@ -169,7 +169,9 @@ def _draw(stats: Stats) -> None:
         console.print(table)
 
     for name, found in stats.lengths.items():
-        about = f"median {found.median:g}, 95% up to {found.p95:g}, maximum {found.largest}, total {found.total:,}"
+        about = (
+            f"median {found.median:g}, 95% up to {found.p95:g}, max {found.largest}, total {found.total:,}"
+        )
         histogram(f"{name}: {about}", ((_span(bin_.low, bin_.high), bin_.count) for bin_ in found.bins))
     if stats.languages:
         histogram("languages of the answers", stats.languages.items())
