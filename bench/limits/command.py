@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"Compute this device: {', '.join(TARGETED)}, cpu, or all. Repeatable. Default: all.",
+        help=f"Device to compute: {', '.join(TARGETED)}, cpu (this one's) or all. Repeatable. Default: all.",
     )
     add(
         "--base",
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=tuple(PACKED),
-        help="Weight format of the base. Repeatable. Default: all of them.",
+        help="Quantization of the base's weights. Repeatable. Default: each of them.",
     )
     add(
         "--adapters",
@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--targets",
         default=",".join(PEFT_TARGETS),
-        help="Target modules of the adapters, separated by commas. Default: those of PEFT.",
+        help="Target modules of the adapters, separated by commas. Default: PEFT's default for the base.",
     )
     add(
         "--streams",
@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=PRICE",
-        help="Price of a device for an hour. Repeatable.",
+        help="Price of a device per hour, such as h100=2.5. Repeatable.",
     )
     return parser
 

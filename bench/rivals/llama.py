@@ -85,7 +85,7 @@ class Llama:
 
 def main() -> None:
     """Load the model, describe llama.cpp, and then answer each line of standard input."""
-    parser = argparse.ArgumentParser(description="llama.cpp, told over standard input what to measure")
+    parser = argparse.ArgumentParser(description="Measure llama.cpp; commands come over standard input.")
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--context", type=int, default=1024)
