@@ -69,15 +69,15 @@ class Settings:
     adapters: tuple[str, ...] = ()
     """More adapters to serve: PATH or NAME=PATH, where PATH is a PEFT folder or a pinned URL."""
     served_model_name: tuple[str, ...] = ()
-    """Public names of the base. Answers carry the first one. Default: the name of its folder."""
+    """Public names of the base, for `model`. Answers have the first one. Default: its folder's name."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     """Engine that runs the base, and its options."""
     device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] = "cpu"
     """Device of the embedded engine. auto picks the best one that passes its self-test, else the CPU."""
     dtype: Literal["auto", "fp16", "fp32"] = "auto"
-    """Number format of the embedded engine. auto: fp16 on a device, fp32 on the CPU (its only one)."""
+    """Number format of the embedded engine. auto: fp16 on a device, fp32 on the CPU, which needs fp32."""
     prefill_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Number format for prompts on the CPU. bf16 is faster on CPUs with AMX; it needs oneseek[openvino]."""
+    """Number format of prefill on the CPU. bf16 is faster on CPUs with AMX; it needs oneseek[openvino]."""
     quantize: Literal["none", "int8", "int4"] = "none"
     """Quantization of the base's weights in the embedded engine. none keeps float32."""
     threads: int | None = None
@@ -107,15 +107,15 @@ class Settings:
     max_body: Size = 4 * 1024 * 1024
     """Maximum size of a request's body."""
     max_bodies_memory: Size | None = None
-    """Memory for the bodies of unanswered requests, beyond 64 KiB each. Default: 16 x max_body."""
+    """Memory for the bodies of all unanswered requests; 64 KiB of each are free. Default: 16 x max_body."""
     max_connections: int = 1000
     """Maximum number of connections. Beyond it, clients get 503; health probes are still answered."""
     default_max_tokens: int | None = None
-    """Answer length in tokens if a request sets none. Default: the rest of the context; completions: 16."""
+    """Maximum answer tokens if a request sets none. Default: the rest of the context; completions: 16."""
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] = "auto"
     """Format in which the base writes tool calls. auto reads it from the chat template."""
     strict_fields: bool = False
-    """Refuse requests with unknown fields (400), instead of listing those in X-OneSeek-Ignored."""
+    """Answer requests with unknown fields by 400, instead of naming the fields in X-OneSeek-Ignored."""
     step_timeout: float | None = 120.0
     """Seconds after which an unfinished step means that the engine hangs. `none` sets no limit."""
     restart_engine: int = 0
@@ -131,7 +131,7 @@ class Settings:
     admin_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys with admin access (/admin, loading adapters) and API access. Default: no admin access."""
     metrics_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
-    """Keys that can read /metrics and nothing else. If api_keys are set, only these and admin_keys can."""
+    """Keys that can only read /metrics. If api_keys are set, it needs one of these or of admin_keys."""
     allowed_hosts: tuple[str, ...] = ()
     """Allowed Host headers, such as *.example.com. Default: on loopback only its own names, else any."""
     trusted_proxies: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class Settings:
     require_provenance: bool = False
     """Serve only adapters that the ledger records. The server then needs a ledger that verifies."""
     ledger_public_key: Path | None = None
-    """PEM file of the ledger's public key, kept elsewhere. Default: the one beside the ledger."""
+    """PEM file of the ledger's public key, if kept elsewhere. Default: public.pem in the ledger's folder."""
     home: Path = field(default_factory=lambda: default_home(process_environment()))
     """Folder for OneSeek's state: registry, ledger, keys and built graphs."""
     follow_registry: float = 2.0
@@ -157,19 +157,19 @@ class Settings:
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
     """Log messages of this level and above."""
     log_format: Literal["auto", "text", "json"] = "auto"
-    """Format of log lines. auto: text, except that requests are JSON unless logged to a terminal."""
+    """Format of log lines. auto: text, but lines for requests are JSON if they do not go to a terminal."""
     log_requests: bool = True
     """Log a line for each request to standard output (at level info), without prompt and answer."""
     log_content: bool = False
-    """Log prompts and answers too."""
+    """Log the prompts and answers of requests too."""
     otel: bool = False
-    """Export traces and metrics by OpenTelemetry; set it up by OTEL_* variables. Needs oneseek[otel]."""
+    """Export traces and metrics with OpenTelemetry, set up by OTEL_* variables. Needs oneseek[otel]."""
     routing: RoutingOptions = field(default_factory=RoutingOptions)
     """How to choose an adapter for a request that names none."""
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
     """How to judge a canary or a shadow against the active version."""
     external_models: Tables = field(default_factory=dict[str, str])
-    """OpenAI-compatible services to ask beside this server: NAME: {url, model, api_key_env, timeout}."""
+    """OpenAI-compatible services that requests can name: NAME: {url, model, api_key_env, timeout}."""
 
     def __post_init__(self) -> None:
         if not self.host.strip():

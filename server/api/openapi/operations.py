@@ -147,7 +147,7 @@ _OTHERS = (
         summary="Readiness probe of SageMaker", answer="Status",
     ),
     Operation(
-        method="get", path="/version", tag="status", verdict=True, summary="Version and engine", answer="Version",
+        method="get", path="/version", tag="status", verdict=True, summary="Show versions", answer="Version",
     ),
     Operation(
         method="get", path="/metrics", tag="status", access="metrics", media_type="text/plain",

@@ -69,7 +69,8 @@ def restore(
     file
         File that `oneseek backup` wrote.
     public_key
-        PEM file of the ledger's key, kept elsewhere. Default: ledger_public_key, else the key in the backup.
+        PEM file of the ledger's public key. Default: the setting ledger_public_key, else the key in the
+        backup.
     """
     from adapters.backup.restore import restore_backup
 

@@ -35,7 +35,7 @@ def verify_ledger(
     Parameters
     ----------
     public_key
-        PEM file of the ledger's public key, kept elsewhere. Default: ledger_public_key, else the one beside
+        PEM file of the ledger's public key. Default: the setting ledger_public_key, else the one beside
         the ledger.
     anchor
         Hash of an entry that must be in the ledger, as an earlier verify printed it.
