@@ -60,7 +60,7 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
     )
     engine = vllm_engine(options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer)
     engine.hashes = HashCache(hash_file(settings.home))
-    setup.narrate(f"vLLM's context is {engine.info.context}; starting its engine core")
+    setup.narrate(f"vLLM's context is {engine.info.context} tokens; starting vLLM's engine core")
     return engine
 
 
