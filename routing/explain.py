@@ -24,7 +24,7 @@ def explain(route: Route, top: int = 3) -> list[str]:
     """
     target = " + ".join(name if weight == 1.0 else f"{weight:g} × {name}" for name, weight in route.target)
     lines = [
-        f"adapter   {target or 'none; the base answers'}",
+        f"adapter   {target or 'none, the base alone'}",
         f"reason    {route.reason}: {_BECAUSE[route.reason]}",
     ]
     seen = route.detection

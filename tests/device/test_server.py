@@ -33,7 +33,7 @@ def test_a_server_on_the_device_says_what_one_on_the_cpu_says(tmp_path: Path) ->
         with served(tmp_path / device, "--device", device, "--dtype", "fp32") as client:
             said[device] = answers(client)
         log = (tmp_path / device / "log").read_text()
-        assert f"embedded engine runs on {'the CPU' if device == 'cpu' else device}" in log, log
+        assert f"embedded engine on {'the CPU' if device == 'cpu' else device}" in log, log
     assert [name for _, name in said["webgpu"]] == [name for *_, name in ASKED]
     assert said["webgpu"] == said["cpu"]
     assert len({text for text, _ in said["webgpu"]}) == len(ASKED)

@@ -32,7 +32,7 @@ def test_it_says_what_was_decided_and_why(settings: RoutingSettings, detector: P
 
 @pytest.mark.parametrize(
     ("header", "shown"),
-    [("sv=0.7,en=-0.3", "0.7 × sv + -0.3 × en"), ("base", "none; the base answers"), ("sv", "adapter   sv")],
+    [("sv=0.7,en=-0.3", "0.7 × sv + -0.3 × en"), ("base", "none, the base alone"), ("sv", "adapter   sv")],
 )
 def test_it_shows_the_choice(
     settings: RoutingSettings, detector: ProfileDetector, header: str, shown: str

@@ -91,7 +91,7 @@ def _narrate_device(info: EngineInfo, settings: Settings, narrate: Narration) ->
         narrate(f"warning: using the CPU instead of {device.fallback.device}: {device.fallback.message}")
     where = "the CPU" if device.name == "cpu" else f"{device.name}, which passed its self-test"
     prompts = ", prompts in bf16" if settings.prefill_dtype == "bf16" else ""
-    narrate(f"the embedded engine runs on {where}; weights {_weights(settings)}{prompts}, context {info.context}")
+    narrate(f"embedded engine on {where}; weights {_weights(settings)}{prompts}, context {info.context}")
 
 
 def _weights(settings: Settings) -> str:
