@@ -120,7 +120,9 @@ def _content(operation: Operation) -> dict[str, Any]:
     schema = {"$ref": _REF.format(name=operation.answer)} if operation.answer else {"type": "object"}
     content: dict[str, Any] = {"application/json": {"schema": schema}}
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"description": "Server-sent events, whose `data` is JSON."}}
+        content["text/event-stream"] = {
+            "schema": {"description": "Server-sent events, whose `data` is JSON."}
+        }
     return content
 
 
