@@ -180,7 +180,12 @@ def lines(base: str, load: ServingLoad, rows: Sequence[LimitRow]) -> list[str]:
     )
     names = f"{'device':<16}{'weights':<9}{'GB':>6}{'fit':>7}{'streams':>9}  {'binds':<11}"
     names += f"{'first ms':>9}{'step 1':>8}{'step ms':>9}{'decode/s':>10}{'tokens/s':>10}{'per 1M':>9}"
-    return [title, "floors of times and ceilings of rates: no server reaches them", names, *map(_line, rows)]
+    return [
+        title,
+        "theoretical limits (shortest times, highest rates), which no server reaches",
+        names,
+        *map(_line, rows),
+    ]
 
 
 def _line(row: LimitRow) -> str:
