@@ -75,7 +75,7 @@ CLIENTS = (
     ),
     Client(
         "open_webui", "Open WebUI", "",
-        "recorded requests of Open WebUI, sent again: list of models, streamed chat, title, tags, follow-ups",
+        "copies of Open WebUI's requests: list of models, streamed chat, title, tags, follow-ups",
     ),
     Client(
         "schemathesis", "Schemathesis", "schemathesis",
