@@ -20,7 +20,7 @@ assumed.
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose the device whose theoretical limit a result is compared with."""
-    add = parser.add_argument_group("distance from the limit").add_argument
+    add = parser.add_argument_group("comparison with the device's theoretical limit").add_argument
     add(
         "--limit-tokens-per-second",
         type=float,

@@ -27,7 +27,7 @@ def counts(text: str) -> tuple[int, ...]:
 
 def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add the flags for the load and its prompts. If `several` is true, --users and --endpoint take lists."""
-    add = parser.add_argument_group("load").add_argument
+    add = parser.add_argument_group("load to send").add_argument
     users = "Run a closed loop with this number of users. Default: 16."
     how = "Send requests to this endpoint: chat or completions. Default: chat."
     if several:

@@ -31,7 +31,7 @@ LEAST_STREAMS = 32
 
 def add_target_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose the server to measure."""
-    add = parser.add_argument_group("server").add_argument
+    add = parser.add_argument_group("server to measure").add_argument
     add("--url", default="", help=f"Measure the running server at this address. Default: {DEFAULT_URL}.")
     add(
         "--start", default="", metavar="NAME", help=f"Start a server and measure it: {', '.join(CONTENDERS)}."
@@ -43,7 +43,7 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for access to a running server: its API keys, and the names and folders of its
     adapters.
     """
-    add = parser.add_argument_group("access").add_argument
+    add = parser.add_argument_group("keys and adapters").add_argument
     add(
         "--key",
         default="",
@@ -68,7 +68,7 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_start_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for a server that the benchmark starts."""
-    add = parser.add_argument_group("a server that is started").add_argument
+    add = parser.add_argument_group("options for --start").add_argument
     add(
         "--base-model",
         type=Path,

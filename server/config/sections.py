@@ -38,7 +38,7 @@ class RoutingOptions:
     default: str | None = None
     """Alias of an adapter, or `base`, that answers if nothing else decides. Default: see docs/routing.md."""
     languages: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Language code to adapter alias, such as sv=oneseek-7b-zero-sv. Overrides what adapters declare."""
+    """Alias for each language code, such as sv=oneseek-7b-zero-sv. Overrides the adapters' own languages."""
     weights: Mapping[str, str] = field(default_factory=dict[str, str])
     """Prior weight of each language code, such as sv=3,en=1. Default: 1 each."""
     sure: float | None = None

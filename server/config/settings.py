@@ -75,7 +75,7 @@ class Settings:
     device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] = "cpu"
     """Device of the embedded engine. auto picks the best one that passes its self-test, else the CPU."""
     dtype: Literal["auto", "fp16", "fp32"] = "auto"
-    """Number format of the embedded engine. auto: fp16 on a device, fp32 on the CPU, which needs fp32."""
+    """Number format of the embedded engine. auto: fp16 on a device; the CPU always uses fp32."""
     prefill_dtype: Literal["fp32", "bf16"] = "fp32"
     """Number format of prefill on the CPU. bf16 is faster on CPUs with AMX; it needs oneseek[openvino]."""
     quantize: Literal["none", "int8", "int4"] = "none"
@@ -97,7 +97,7 @@ class Settings:
     max_cpu_adapters: int | None = None
     """Maximum adapters in host memory, slots included. Default: max_adapters; with vllm, at least 64."""
     max_lora_rank: int | None = None
-    """Largest LoRA rank that vLLM reserves room for. Default: that of the largest adapter at the start."""
+    """Largest LoRA rank that vLLM reserves memory for. Default: the largest rank found at the start."""
     pinned_adapters: tuple[str, ...] = ()
     """Adapters to load first and never evict: an alias or alias@version each."""
     max_queue: int = 256
@@ -115,7 +115,7 @@ class Settings:
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] = "auto"
     """Format in which the base writes tool calls. auto reads it from the chat template."""
     strict_fields: bool = False
-    """Answer requests with unknown fields by 400, instead of naming the fields in X-OneSeek-Ignored."""
+    """Answer 400 to requests with unknown fields, instead of naming the fields in X-OneSeek-Ignored."""
     step_timeout: float | None = 120.0
     """Seconds after which an unfinished step means that the engine hangs. `none` sets no limit."""
     restart_engine: int = 0
@@ -133,7 +133,7 @@ class Settings:
     metrics_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys that can only read /metrics. If api_keys are set, it needs one of these or of admin_keys."""
     allowed_hosts: tuple[str, ...] = ()
-    """Allowed Host headers, such as *.example.com. Default: on loopback only its own names, else any."""
+    """Allowed Host headers, such as *.example.com. Default: on loopback only loopback names, else any."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose X-Forwarded-For is trusted, such as 127.0.0.1."""
     cors_origins: tuple[str, ...] = ()

@@ -26,8 +26,8 @@ def backup(
 ) -> int:
     """Write the home's adapter registry, ledger and keys to one file, such as oneseek-backup.tar.gz.
 
-    Every version is hashed and the ledger is verified first. A running server goes on serving; changes to the
-    registry wait. Graphs and caches are left out, since they are built again.
+    Every version is hashed and the ledger is verified first. A running server continues to serve, but changes
+    to its registry wait. Built graphs and caches are left out, because a server makes them again.
 
     Parameters
     ----------

@@ -46,8 +46,8 @@ def merge(
     Parameters
     ----------
     output
-        Folder to make. It must not exist, unless it holds the same merge. With --combine, its name is the
-        adapter's.
+        Folder to create. It must not exist, unless it has the result of the same merge. With --combine, the
+        folder's name is the adapter's name.
     adapter
         Adapter to merge into the base: alias@version, or an alias for its active version.
     combine

@@ -6,13 +6,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-ProviderName = Annotated[str | None, Parameter(help="Provider to install. Default: all certified ones.")]
+ProviderName = Annotated[
+    str | None,
+    Parameter(help="Execution provider to install. Default: all that are certified for this machine."),
+]
 
 
 def install_provider(name: ProviderName = None, /) -> int:
     """Let Windows download execution providers for Windows ML, which may take minutes.
 
-    `oneseek devices` lists what is offered. A start never downloads: it uses what this verb has installed.
+    `oneseek devices` lists the providers on offer. `oneseek serve` never downloads one; it uses those that
+    this verb has installed.
     """
     from server.engines.embedded.runners.windowsml.catalogue import (
         install,
