@@ -1,21 +1,21 @@
 # Everything a fresh Linux or macOS machine needs is Python 3.11 or later and make.
-#   make serve ARGS="--port 8011"    start the server (first run: install the light serving set)
+#   make serve ARGS="--port 8011"    start the server (first run: install what serving needs, without torch)
 #   make train                       install what training needs, without CUDA if there is no NVIDIA GPU
-#   make test                        install what the tests need and run all that need no long training
-#   make test-training               the tests that train, distil, merge and convert, some of them killed again and again
-#   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
-#   make test-deploy                 what deploy/ holds, built and run (Debian, as root; first run: 0.2 GB)
-#   make test-bench                  oneseek bench against real servers, each scenario short
-#   make test-rivals                 the other servers that oneseek bench starts (on demand; 3.7 GiB)
-#   make test-page                   the page for people in headless Chromium (Debian; first run: 160 MB)
-#   make test-ray                    two replicas on a Ray cluster of this machine (first run: 0.9 GiB)
-#   make test-ray-vllm               two replicas of vLLM on such a cluster, on the CPU (on demand; 3.8 GiB)
-#   make test-clients                the client libraries against a server (first run: 0.8 GiB)
-#   make board-picture               draw the board from a loaded server, for the docs (Debian)
-#   make mutants                     take each rule of a server under attack out in a copy, and see its test fail
-#   make corpus                      every malformed adapter through the command line (10 to 20 minutes)
-#   make size-fuzz                   what others wait under the largest requests (some minutes)
-#   make test-device                 the tests on a device, in software (Debian on x86-64; first run: 0.5 GiB)
+#   make test                        install what the tests need, and run all tests except those of training
+#   make test-training               the tests that train, distil, merge and convert models
+#   make test-vllm                   run the tests on the real vLLM, on the CPU (Linux; the first run downloads 3.5 GiB)
+#   make test-deploy                 build and run the files of deploy/ (Debian, as root; the first run downloads 0.2 GB)
+#   make test-bench                  run each scenario of oneseek bench for a short time against real servers
+#   make test-rivals                 test the other servers that oneseek bench starts (not in CI; downloads 3.7 GiB)
+#   make test-page                   test the server's web page in headless Chromium (Debian; the first run downloads 160 MB)
+#   make test-ray                    test two replicas on a Ray cluster on this machine (the first run downloads 0.9 GiB)
+#   make test-ray-vllm               test two vLLM replicas on a Ray cluster, on the CPU (not in CI; downloads 3.8 GiB)
+#   make test-clients                test client libraries against a server (the first run downloads 0.8 GiB)
+#   make board-picture               draw docs/board.png, the Grafana dashboard of a server under load (Debian)
+#   make mutants                     remove each security rule in a copy of the code, and check that its test then fails
+#   make corpus                      give every malformed adapter to the command line (10 to 20 minutes)
+#   make size-fuzz                   measure how long other clients wait during the largest requests (some minutes)
+#   make test-device                 run the tests on a software GPU (Debian on x86-64; the first run downloads 0.5 GiB)
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
@@ -33,7 +33,7 @@ VLLM_TESTS ?= $(CONTRACT) \
     rollout/test_changes live/test_live_changes live/test_loading metrics/test_metrics metrics/test_gateways) \
   tests/vllm
 
-# These have a target of their own, since most of them start Python with torch many times.
+# The tests of training run with `make test-training`, because most of them start Python with torch many times.
 TRAINING_VERBS := tests/server/cli/training tests/server/cli/test_upgrading.py
 TRAINING_PARTS := tests/adapters/distillation tests/adapters/evaluation tests/adapters/merging tests/adapters/mini \
   tests/adapters/pth tests/adapters/training tests/server/cli/adapters/test_merge.py
@@ -41,50 +41,50 @@ TRAINING := $(TRAINING_VERBS) $(TRAINING_PARTS)
 STARTS_RIVALS := tests/bench/gpu tests/bench/test_bigbase.py
 ELSEWHERE := $(TRAINING) $(STARTS_RIVALS)
 
-# As long as the rest of tests/, and run beside it.
+# `make test` runs these folders beside the rest of tests/; both halves take about the same time.
 MAKING := tests/adapters tests/bench tests/project tests/routing tests/server/cli tests/server/live tests/server/rollout \
   tests/server/telemetry
 
 DEVICE_TESTS ?= tests/device tests/server/engines/test_contract.py tests/server/engines/test_contract_adapters.py
-# They give what waits a time that a device in software, at a tenth of a second a step, may exceed.
+# Tests with timeouts that a software device, with steps of a tenth of a second, may exceed.
 TIMED := unload_that or load_that_is_cancelled or stalls or nobody_reads or come_back or used_again
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-# On a terminal pip shows what it installs.
+# On a terminal, pip shows what it installs; else it is quiet.
 QUIET = $$([ -t 2 ] || echo --quiet)
 SAY := @printf 'oneseek: %s\n'
 
 help:
 	@printf '%s\n' \
-	  'make serve   start the server on http://127.0.0.1:8000; ARGS="--port 8011" passes options on' \
-	  'make train   install what training needs; ARGS="identity --language sv" trains too' \
-	  'make test    lint, check types and imports, run the tests; TESTS=tests/server runs a part' \
-	  'make test-training  the tests that train, distil, merge and convert; the longest ones' \
-	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
-	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
-	  'make test-deploy  tests/deploy: image, unit, proxies and scrapes, with Debian'"'"'s programs; as root' \
-	  'make board-picture  docs/board.png: the panels of the board, drawn from what test-deploy asks' \
-	  'make test-bench  oneseek bench against real servers on the mini base, each scenario short' \
-	  'make test-rivals  vllm serve, its Rust front end and llama.cpp started by oneseek bench, on demand' \
-	  'make test-page  tests/page: the page for people in headless Chromium, from Debian' \
-	  'make screenshots  docs/pictures anew, in the same Chromium' \
-	  'make vendor  the libraries of the page for people anew, from npm' \
-	  'make test-ray  tests/ray on a Ray cluster of this machine, and the engine contract over replicas' \
-	  'make test-ray-vllm  two replicas of the real vLLM on such a cluster, on the CPU, on demand' \
-	  'make test-clients  OpenAI'"'"'s libraries, LiteLLM, LangChain and others against a server, in a cached environment' \
-  'make test-clients-heavy  guidellm, lm-eval, vllm bench serve and inference-perf, on demand' \
-  'make clients-table  test-clients, and then the table of docs/clients.md' \
-  'make mutants  take each rule of tests/project/mutants out in a copy, and see its test fail; half an hour or more' \
-	  'make corpus  every malformed adapter through the command line, one process each' \
-	  'make size-fuzz  how long others wait while the server is sent the largest requests; some minutes' \
-	  'make prose   rates of a few words in docstrings and documents; ARGS="--sample 50" draws lines to read' \
-	  'make docs    the documents as a site in build/site, its links checked' \
-	  'make locks   write locks/*.txt anew, with the newest versions' \
-	  'make release  build wheel and sdist twice, compare them, and serve from the wheel' \
-	  'make lint    the checks without the tests' \
-	  'make clean   remove the environment and every cache in this folder'
+	  'make serve   start the server on http://127.0.0.1:8000; ARGS="--port 8011" passes options to oneseek serve' \
+	  'make train   install what training needs; with ARGS="identity --language sv", also train an adapter' \
+	  'make test    check style, types and imports, and run the tests; TESTS=tests/server runs those of one folder' \
+	  'make test-training  run the tests that train, distil, merge and convert models; they take longest' \
+	  'make test-vllm  run the engine contract tests and tests/vllm on the real vLLM, on the CPU' \
+	  'make test-device  run tests/device and the engine contract tests on WebGPU, with a software Vulkan driver' \
+	  'make test-deploy  run tests/deploy on the container image, the systemd unit, the proxies and Prometheus; as root' \
+	  'make board-picture  draw docs/board.png: the panels of the Grafana dashboard, for a server under load' \
+	  'make test-bench  run each scenario of oneseek bench for a short time against real servers' \
+	  'make test-rivals  let oneseek bench start vllm serve, its Rust front end and llama.cpp; not part of CI' \
+	  'make test-page  run tests/page: the server'"'"'s web page in headless Chromium' \
+	  'make screenshots  take the screenshots of docs/pictures again, in headless Chromium' \
+	  'make vendor  download the web page'"'"'s JavaScript libraries from npm again' \
+	  'make test-ray  run tests/ray and the engine contract tests on replicas in a Ray cluster on this machine' \
+	  'make test-ray-vllm  test two vLLM replicas in a Ray cluster on this machine, on the CPU; not part of CI' \
+	  'make test-clients  test OpenAI'"'"'s libraries, LiteLLM, LangChain and other clients against a server' \
+  'make test-clients-heavy  test guidellm, lm-eval, vllm bench serve and inference-perf; not part of CI' \
+  'make clients-table  run test-clients, then write the table of docs/clients.md' \
+  'make mutants  remove each rule of tests/project/mutants in a copy, and check that its test fails; 30 minutes or more' \
+	  'make corpus  give every malformed adapter to the command line, in one process each' \
+	  'make size-fuzz  measure how long other clients wait while the server gets the largest requests; some minutes' \
+	  'make prose   count overused words in docstrings and documents; ARGS="--sample 50" prints random lines to read' \
+	  'make docs    build the documentation as a web site in build/site, and check its links' \
+	  'make locks   write locks/*.txt again, with the newest versions of all packages' \
+	  'make release  build the wheel and the sdist twice, compare the builds, and start a server from the wheel' \
+	  'make lint    check style, types and imports, without the tests' \
+	  'make clean   remove .venv, build output and all caches in this folder'
 
 serve: $(VENV)/.serve
 	$(SAY) 'starting; press Ctrl-C to stop'
@@ -101,7 +101,7 @@ else
 	$(SAY) 'to train: $(BIN)/oneseek train identity --language sv, or make train ARGS="identity --language sv"'
 endif
 
-# Two commands at once; the first one's output is shown when both have ended.
+# Run two commands at once. The first command's output is shown when both have ended.
 define side_by_side
 @log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; \
 { $(1); } >"$$log" 2>&1 & first=$$!; \
@@ -111,7 +111,7 @@ endef
 
 ifeq ($(TESTS),tests)
 test: $(VENV)/.test
-	$(SAY) 'running the checks and the tests in three processes; two of them report at the end'
+	$(SAY) 'running the checks and the tests in three processes; two of them print their output at the end'
 	$(call side_by_side,$(MAKE) --no-print-directory lint & checks=$$!; \
 	  $(BIN)/python -m pytest -q $(MAKING) $(ELSEWHERE:%=--ignore=%); tests=$$?; wait $$checks && exit $$tests, \
 	  $(BIN)/python -m pytest -q tests $(MAKING:%=--ignore=%) && \
@@ -123,11 +123,11 @@ test: lint
 endif
 
 test-training: $(VENV)/.test
-	$(SAY) 'running the tests of training in two processes; one of them reports at the end'
+	$(SAY) 'running the tests of training in two processes; one of them prints its output at the end'
 	$(call side_by_side,$(BIN)/python -m pytest -q --durations=5 $(TRAINING_PARTS), \
 	  $(BIN)/python -m pytest -q --durations=5 $(TRAINING_VERBS))
 
-# The server refuses names under ONESEEK_ that are not settings, in the environment of the tests too.
+# The server refuses environment variables that begin with ONESEEK_ and are not settings, also in tests.
 unexport ONESEEK_TEST_CACHE
 
 test-vllm: $(VENV)/.made
@@ -172,7 +172,7 @@ CHROMIUM_PATH = $$($(BIN)/python -m tests.page.chromium --cache '$(ONESEEK_TEST_
 
 test-page: $(VENV)/.test
 	@chromium=$(CHROMIUM_PATH) && axe=$$($(BIN)/python -m tests.page.vendor --axe --cache '$(ONESEEK_TEST_CACHE)') || exit; \
-	echo "oneseek: looking at the page with $$chromium"; \
+	echo "oneseek: testing the web page with $$chromium"; \
 	$(BIN)/python -m pytest -q --chromium "$$chromium" --axe "$$axe" --durations=5 tests/page/suite
 
 screenshots: $(VENV)/.test
@@ -182,7 +182,7 @@ screenshots: $(VENV)/.test
 vendor: $(VENV)/.test
 	@$(BIN)/python -m tests.page.vendor --cache '$(ONESEEK_TEST_CACHE)'
 
-# The figures of replicas' memory are half a second old, and these two tests read them at once.
+# These two tests read the memory figures of replicas at once, but the figures can be half a second old.
 OLD_FIGURES := prompt_scores_are_whole or little_kv_memory
 
 test-ray: $(VENV)/.made
@@ -192,7 +192,7 @@ test-ray: $(VENV)/.made
 	  -m 'not slow' -k 'not ($(OLD_FIGURES))' tests/ray tests/server/engines/test_contract.py \
 	  tests/server/engines/test_contract_adapters.py
 
-# vLLM on the CPU binds its threads to cores, every replica to the same ones.
+# Without nobind, vLLM on the CPU binds the threads of every replica to the same cores.
 test-ray-vllm: $(VENV)/.made
 	@cache='$(ONESEEK_TEST_CACHE)'; vllm=$$($(BIN)/python -m tests.vllm.environment --cache "$$cache") || exit; \
 	python=$$($(BIN)/python -m tests.ray.vllm_environment "$$vllm" --cache "$$cache") || exit; \
@@ -201,7 +201,7 @@ test-ray-vllm: $(VENV)/.made
 	  PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 "$$python" -m pytest -q --engine remote --without-torch --durations=5 \
 	  tests/ray/vllm_suite.py
 
-# In the clients' environment, with a server of this one's; the second run has the openai that Inspect asks for.
+# Runs in the clients' environment, with a server from .venv. The second run has the openai version that Inspect needs.
 CLIENTS = PYTHONPATH=.:$$new PYTHONDONTWRITEBYTECODE=1 "$$python" -m pytest -q -p no:cacheprovider --durations=5 \
   --confcutdir=$(CLIENT_TESTS) --server-python $(BIN)/python
 CLIENT_TESTS := tests/clients/suite
@@ -213,7 +213,7 @@ test-clients: $(VENV)/.serve
 	new=; $(CLIENTS) $(CLIENT_TESTS) --ignore=$(NEWEST_OPENAI) || exit; \
 	new="$${python%/bin/python}/openai3"; $(CLIENTS) $(NEWEST_OPENAI) $(CLIENT_TESTS)/test_openai.py
 
-# vLLM's client runs in the environment of test-vllm, inference-perf where there is a Python 3.12.
+# vLLM's client runs in the environment of test-vllm. inference-perf runs only if there is a Python 3.12.
 test-clients-heavy: $(VENV)/.serve
 	@cache='$(ONESEEK_TEST_CACHE)'; vllm=; \
 	python=$$($(BIN)/python -m tests.clients.environment --heavy --cache "$$cache") || exit; \
@@ -238,7 +238,7 @@ prose: $(VENV)/.made
 	@$(BIN)/python -m tests.project.prose $(ARGS)
 
 docs: $(VENV)/.docs
-	$(SAY) 'building the site in build/site; a broken link ends it'
+	$(SAY) 'building the site in build/site; a broken link is an error'
 	@rm -rf .cache build/site
 	@$(BIN)/python -m zensical build --strict
 
@@ -259,9 +259,9 @@ clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps are newer than pyproject.toml once its dependencies are installed, so a second run installs nothing.
+# The stamp files are newer than pyproject.toml once its dependencies are installed, so a second run installs nothing.
 $(VENV)/.serve: pyproject.toml $(VENV)/.made
-	$(SAY) 'installing the serving set (no torch)'
+	$(SAY) 'installing the packages for serving (without torch)'
 	@$(PIP) install $(QUIET) --use-pep517 --editable .
 	@touch $@
 
@@ -276,7 +276,7 @@ $(VENV)/.train: pyproject.toml $(VENV)/.made
 	@echo "oneseek: $(VENV) now holds $$(du -sh $(VENV) | cut -f1)"
 
 $(VENV)/.test: pyproject.toml $(VENV)/.made
-	$(SAY) 'installing what the tests need (torch and transformers among it: some minutes)'
+	$(SAY) 'installing what the tests need, including torch and transformers; this takes some minutes'
 	@$(PIP) install --quiet --upgrade 'pip>=25.1'
 	@$(PIP) install --quiet --use-pep517 --editable . --group lint --group test --group deploy
 	@touch $@ $(VENV)/.serve

@@ -87,7 +87,7 @@ def main(given: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--llama-python", type=Path, help="Python of the rival's environment; none leaves it out"
+        "--llama-python", type=Path, help="Python with llama.cpp's packages; without it, only OneSeek runs"
     )
     parser.add_argument("--preset", choices=PRESETS, default="7b")
     parser.add_argument("--quantize", default="int4")

@@ -84,13 +84,13 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--vllm-python", type=Path, help="Python of an environment that holds vLLM's CPU build"
-    )
+    parser.add_argument("--vllm-python", type=Path, help="Python of an environment with vLLM's CPU build")
     parser.add_argument("--vllm-dtype", default="bfloat16")
     parser.add_argument("--peft", action="store_true", help="also measure transformers + PEFT (needs torch)")
     parser.add_argument("--preset", default="28m")
-    parser.add_argument("--quantize", default="none,int8", help="OneSeek variants, comma-separated")
+    parser.add_argument(
+        "--quantize", default="none,int8", help="weight formats of OneSeek to measure, comma-separated"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--requests", type=int, default=96)

@@ -150,8 +150,15 @@ def _commit() -> str:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Print the description of this machine as one JSON object."""
-    parser = argparse.ArgumentParser(description="Print what a report says of this machine, as JSON.")
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="that runs the servers")
+    parser = argparse.ArgumentParser(
+        description="Print the description of this machine that reports contain, as JSON."
+    )
+    parser.add_argument(
+        "--python",
+        type=Path,
+        default=Path(sys.executable),
+        help="Python interpreter that runs the servers; its package versions are printed",
+    )
     print(json.dumps(describe(find_gpu(), parser.parse_args(given).python, None), indent=2))
 
 

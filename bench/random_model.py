@@ -255,12 +255,16 @@ def _write_json(path: Path, value: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: write the model and its adapters."""
-    parser = argparse.ArgumentParser(description="make a random Mistral checkpoint and adapters")
-    parser.add_argument("out", type=Path, help="folder of the model")
+    parser = argparse.ArgumentParser(
+        description="Write a Mistral checkpoint and LoRA adapters with random weights."
+    )
+    parser.add_argument("out", type=Path, help="folder to write the model to")
     parser.add_argument("--preset", choices=PRESETS, default="28m")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--adapters", default="", help="such as en:8,sv:8 (name:rank)")
+    parser.add_argument(
+        "--adapters", default="", help="adapters as NAME:RANK, comma-separated, such as en:8,sv:8"
+    )
     parser.add_argument("--targets", default="q_proj,k_proj,v_proj,o_proj")
     given = parser.parse_args(arguments)
     shape = PRESETS[given.preset]

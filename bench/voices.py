@@ -110,7 +110,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128, help="tokens of each answer")
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
-    parser.add_argument("server_options", nargs="*", help="more flags for the server, after --")
+    parser.add_argument("server_options", nargs="*", help="more flags for oneseek serve, after --")
     arguments = parser.parse_args(given)
     arguments.work.mkdir(parents=True, exist_ok=True)
     port, texts = free_port(), questions()

@@ -5,16 +5,16 @@ from __future__ import annotations
 from routing.route import Reason, Route
 
 _BECAUSE = {
-    Reason.HEADER: "the X-OneSeek-Adapter header asks for it",
-    Reason.MODEL: "the model field asks for it",
-    Reason.CONVERSATION: "the earlier turns settled the language; the question alone does not tell",
+    Reason.HEADER: "the header X-OneSeek-Adapter names it",
+    Reason.MODEL: "the request's model names it",
+    Reason.CONVERSATION: "the question's language is undecided; earlier turns of the conversation decided it",
     Reason.LANGUAGE: "the question is written in this language",
-    Reason.TOPIC: "the question is like the examples of this adapter",
-    Reason.SYSTEM: "the question does not tell; the system prompt asks for it",
-    Reason.ACCEPT_LANGUAGE: "the question does not tell; Accept-Language prefers it",
-    Reason.DEFAULT: "the question does not tell; this is the configured default",
-    Reason.UNDECIDED: "the language is not certain; the policy for undecided questions sends it here",
-    Reason.NO_ADAPTER: "no adapter speaks this language; the policy for such questions sends it here",
+    Reason.TOPIC: "the question is similar to this adapter's example questions",
+    Reason.SYSTEM: "the question's language is undecided; the system prompt decided",
+    Reason.ACCEPT_LANGUAGE: "the question's language is undecided; the header Accept-Language decided",
+    Reason.DEFAULT: "the question's language is undecided; the setting routing.default decided",
+    Reason.UNDECIDED: "the question's language is undecided; the setting routing.undecided decided",
+    Reason.NO_ADAPTER: "no adapter is for this language; the setting routing.unsupported decided",
 }
 
 
@@ -42,4 +42,4 @@ def explain(route: Route, top: int = 3) -> list[str]:
 def _named(language: str | None) -> str:
     if language is None:
         return "undecided"
-    return "xx (something else)" if language == "xx" else language
+    return "xx (a language without an adapter)" if language == "xx" else language

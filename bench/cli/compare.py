@@ -52,8 +52,17 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("a", help=f"First side: {FORMS}.")
     add("b", help="Second side, in one of the forms of A.")
-    add("--scenario", default="mixed", help="Measure this scenario. Default: mixed.")
-    add("--rounds", type=int, default=LEAST_ROUNDS, help=f"Number of rounds, at least {LEAST_ROUNDS}.")
+    add(
+        "--scenario",
+        default="mixed",
+        help="Measure this scenario of `oneseek bench scenarios`. Default: mixed.",
+    )
+    add(
+        "--rounds",
+        type=int,
+        default=LEAST_ROUNDS,
+        help=f"Number of rounds that alternate between A and B, at least {LEAST_ROUNDS}.",
+    )
     add(
         "--on",
         default="tokens_per_second",
@@ -63,11 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--threshold",
         type=float,
         default=0.95,
-        help="Smallest acceptable ratio of B to A; for times, the largest is its inverse. Default: 0.95.",
+        help="Lowest ratio of B to A that passes; for times, its inverse is the highest. Default: 0.95.",
     )
     add(
         "--gate", choices=("no-worse", "worse"), default="no-worse",
-        help="Fail unless the whole interval is acceptable (no-worse), or only if none of it is (worse). "
+        help="no-worse: pass if the ratio's whole interval passes. worse: fail only if none of it passes. "
         "Default: no-worse.",
     )  # fmt: skip
     add("--out", type=Path, help="Write the comparison to this file, as JSON.")

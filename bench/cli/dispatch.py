@@ -22,12 +22,20 @@ class BenchVerb:
 VERBS = {
     "run": BenchVerb("bench.cli.run", "measure a server in one or more scenarios"),
     "tax": BenchVerb("bench.cli.tax", "measure the cost of adapters, as ratios within one run"),
-    "compare": BenchVerb("bench.cli.compare", "compare two servers, commits or reports, with a gate for CI"),
-    "limits": BenchVerb("bench.limits.command", "compute the limits of a device, and its costs"),
-    "quality": BenchVerb(
-        "bench.quality.command", "measure routing, language, identity, and the cost of a wrong adapter"
+    "compare": BenchVerb(
+        "bench.cli.compare", "compare two servers, commits or reports, and fail if B is worse"
     ),
-    "scale": BenchVerb("bench.scale.command", "size a fleet for a load, with a model of measured steps"),
+    "limits": BenchVerb(
+        "bench.limits.command",
+        "compute the highest rates that a device can reach, and the cost of its tokens",
+    ),
+    "quality": BenchVerb(
+        "bench.quality.command",
+        "check routing, and the language and identity of answers by right and wrong adapters",
+    ),
+    "scale": BenchVerb(
+        "bench.scale.command", "simulate how many replicas a load needs, from measured step times"
+    ),
     "scenarios": BenchVerb("bench.cli.scenarios", "list the scenarios"),
     "report": BenchVerb("bench.cli.report", "write report.html again from a report.json"),
 }
@@ -36,19 +44,23 @@ VERBS = {
 COMMANDS = {
     "embedded": BenchVerb("bench.embedded", "compare the embedded engine with vLLM's CPU build and PEFT"),
     "gpu": BenchVerb("bench.gpu.command", "compare OneSeek with `vllm serve` on a GPU"),
-    "prefill": BenchVerb("bench.prefill", "measure prompts on the embedded engine, by precision"),
+    "prefill": BenchVerb("bench.prefill", "measure prefill of the embedded engine in each number format"),
     "bigbase": BenchVerb("bench.bigbase", "compare a large base on the CPU with llama.cpp"),
-    "voices": BenchVerb("bench.voices", "measure one question to several voices, together and one by one"),
-    "host": BenchVerb("bench.host", "print a report's description of this machine"),
+    "voices": BenchVerb("bench.voices", "ask five models one question, together and one by one"),
+    "host": BenchVerb("bench.host", "print the description of this machine that reports contain"),
     "hostile": BenchVerb(
-        "bench.hostile.command", "measure delays of other clients during the largest requests"
+        "bench.hostile.command", "measure how long other clients wait during the largest requests"
     ),
     "pressure.fairness": BenchVerb(
-        "bench.pressure.fairness", "measure fairness: other clients during a flood from one key"
+        "bench.pressure.fairness", "measure a polite client while another client floods the server"
     ),
-    "pressure.overload": BenchVerb("bench.pressure.overload", "measure a server under overload"),
-    "pressure.slots": BenchVerb("bench.pressure.slots", "measure more adapters than slots"),
-    "pressure.bases": BenchVerb("bench.pressure.bases", "measure several bases on one machine"),
+    "pressure.overload": BenchVerb(
+        "bench.pressure.overload", "measure refusals, and goodput at five times the peak rate"
+    ),
+    "pressure.slots": BenchVerb(
+        "bench.pressure.slots", "measure a server with many more adapters than slots"
+    ),
+    "pressure.bases": BenchVerb("bench.pressure.bases", "measure one server with two bases"),
 }
 """Benchmarks that always start their own servers. Each also runs as `python -m MODULE`."""
 

@@ -20,21 +20,27 @@ assumed.
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose the device whose theoretical limit a result is compared with."""
-    add = parser.add_argument_group("distance from the limit").add_argument
+    add = parser.add_argument_group("comparison with the device's theoretical limit").add_argument
     add(
-        "--limit-tokens-per-second", type=float, help="Compare results with this highest rate of the machine."
+        "--limit-tokens-per-second",
+        type=float,
+        help="Compare results with this maximum rate, in tokens per second.",
     )
     add(
         "--limit-device", metavar="NAME",
-        help="Compare results with this device's limit; see `oneseek bench limits`. "
+        help="Compare results with the theoretical maximum of this device; see `oneseek bench limits`. "
         "Default: this machine, if the suite starts the server.",
     )  # fmt: skip
-    add("--limit-base", metavar="BASE", help="Base that the server runs. Default: --base-model.")
+    add(
+        "--limit-base",
+        metavar="BASE",
+        help="Base that the theoretical maximum is for. Default: --base-model.",
+    )
     add(
         "--limit-quantize",
         choices=tuple(PACKED),
         default="none",
-        help="Weight format of that base. Default: none.",
+        help="Quantization of the base's weights, for its theoretical maximum. Default: none.",
     )
 
 

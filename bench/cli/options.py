@@ -27,7 +27,7 @@ def counts(text: str) -> tuple[int, ...]:
 
 def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add the flags for the load and its prompts. If `several` is true, --users and --endpoint take lists."""
-    add = parser.add_argument_group("load").add_argument
+    add = parser.add_argument_group("load to send").add_argument
     users = "Run a closed loop with this number of users. Default: 16."
     how = "Send requests to this endpoint: chat or completions. Default: chat."
     if several:
@@ -48,7 +48,7 @@ def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) ->
         "--seconds",
         type=float,
         default=30.0,
-        help="Duration of an open loop, or of the part of a trace to replay. Default: 30.",
+        help="Seconds of an open loop, or of the part of a trace to replay. Default: 30.",
     )
     add(
         "--burstiness",
@@ -61,14 +61,14 @@ def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) ->
         "--timeout",
         type=float,
         default=600.0,
-        help="Give up a request after this many seconds. Default: 600.",
+        help="Cancel a request after this many seconds. Default: 600.",
     )
     add("--seed", type=int, default=0, help="Random seed of the requests. Default: 0.")
     add(
         "--ask",
         choices=("auto", "names"),
         default="auto",
-        help="Let OneSeek choose adapters by language (auto), or name them (names). Default: auto.",
+        help="auto: OneSeek routes requests by language. names: requests name an adapter. Default: auto.",
     )
     add(
         "--prompt-words",
@@ -82,12 +82,12 @@ def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) ->
         default=0,
         help="Median length of answers in tokens. Default: the scenario's.",
     )
-    add("--natural", action="store_true", help="Let the model end its answers itself.")
-    add("--prompts", type=Path, help="Take the prompts from this ShareGPT-style file.")
+    add("--natural", action="store_true", help="Let the model end answers by itself, before --answer-tokens.")
+    add("--prompts", type=Path, help="Take the prompts from this JSON file in ShareGPT's format.")
     add(
         "--trace",
         type=Path,
-        help="Take lengths and arrival times from this Azure-style CSV file, for an open loop.",
+        help="Replay lengths and arrival times of this CSV file, a trace in Azure's format (open loop).",
     )
     add_level_flags(add)
 
@@ -100,13 +100,13 @@ def add_level_flags(add: Callable[..., object]) -> None:
         "--ttft-ms",
         type=float,
         default=500.0,
-        help="Service level: TTFT in milliseconds at p95. Default: 500.",
+        help="Service level: highest p95 of the TTFT, in milliseconds. Default: 500.",
     )
     add(
         "--itl-ms",
         type=float,
         default=50.0,
-        help="Service level: inter-token latency in milliseconds at p95. Default: 50.",
+        help="Service level: highest p95 of the inter-token latency, in milliseconds. Default: 50.",
     )
 
 

@@ -46,9 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--scenario", action="append", default=[], metavar="NAME",
         help="Measure this scenario of `oneseek bench scenarios`, or all. Repeatable. Default: mixed.",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=1, help="Run each scenario this often. Default: 1.")
+    parser.add_argument("--rounds", type=int, default=1, help="Number of runs of each scenario. Default: 1.")
     parser.add_argument(
-        "--ramp", action="store_true", help="Raise the load until the service level is not kept."
+        "--ramp", action="store_true", help="Find the largest load that keeps --ttft-ms and --itl-ms."
     )
     parser.add_argument("--out", type=Path, help="Write the report to this folder. Default: bench-DATE.")
     add_limit_flags(parser)

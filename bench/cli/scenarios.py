@@ -12,8 +12,8 @@ from bench.scenarios.catalogue import SCENARIOS
 
 def main(given: Sequence[str] | None = None) -> int:
     """Print the names and descriptions of all scenarios."""
-    parser = argparse.ArgumentParser(description="List the scenarios, what each asks, and what it needs.")
-    parser.add_argument("--json", action="store_true", help="every field of every scenario")
+    parser = argparse.ArgumentParser(description="List the scenarios, the requests of each, and its needs.")
+    parser.add_argument("--json", action="store_true", help="Print every field of every scenario as JSON.")
     if parser.parse_args(given).json:
         print(json.dumps([asdict(scenario) for scenario in SCENARIOS], indent=2))
         return 0

@@ -31,7 +31,7 @@ LEAST_STREAMS = 32
 
 def add_target_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose the server to measure."""
-    add = parser.add_argument_group("server").add_argument
+    add = parser.add_argument_group("server to measure").add_argument
     add("--url", default="", help=f"Measure the running server at this address. Default: {DEFAULT_URL}.")
     add(
         "--start", default="", metavar="NAME", help=f"Start a server and measure it: {', '.join(CONTENDERS)}."
@@ -43,7 +43,7 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for access to a running server: its API keys, and the names and folders of its
     adapters.
     """
-    add = parser.add_argument_group("access").add_argument
+    add = parser.add_argument_group("keys and adapters").add_argument
     add(
         "--key",
         default="",
@@ -62,13 +62,13 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="Load this adapter during the run, in scenarios that do so. Repeatable.",
+        help="Load the adapter in this folder, in scenarios that load adapters during the run. Repeatable.",
     )
 
 
 def add_start_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for a server that the benchmark starts."""
-    add = parser.add_argument_group("a server that is started").add_argument
+    add = parser.add_argument_group("options for --start").add_argument
     add(
         "--base-model",
         type=Path,
@@ -80,26 +80,26 @@ def add_start_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="Serve this adapter with the base. Repeatable.",
+        help="Serve the adapter in the folder PATH under this name. Repeatable.",
     )
     add(
         "--slots",
         type=int,
         default=0,
-        help="Number of adapters in the engine at once. Default: the scenario's.",
+        help="Number of adapter slots in the server's engine. Default: the scenario's.",
     )
     add(
         "--python", action="append", default=[], metavar="[NAME=]PATH",
-        help="Run the server, or one contender, with this Python interpreter. Default: the current one.",
+        help="Run the server (or only the server NAME) with this Python interpreter. Default: this one.",
     )  # fmt: skip
-    add("--gguf", type=Path, help="Serve this GGUF file with llama.cpp. Default: convert the base.")
+    add("--gguf", type=Path, help="Serve this GGUF file with llama.cpp. Default: one made from the base.")
     add("--work", type=Path, default=WORK, help=f"Folder for the servers' homes and logs. Default: {WORK}.")
     add(
         "--engine-option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="Set this option of vLLM's engine, by its own name, for every contender on vLLM. Repeatable.",
+        help="Set this option of vLLM's engine, by vLLM's name, for all servers with vLLM. Repeatable.",
     )
     add(
         "--server-option",

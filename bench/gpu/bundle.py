@@ -56,11 +56,21 @@ def main(given: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("out", type=Path, help="folder of the pieces")
-    add("--wheels", type=Path, required=True, help="list of packages, one NAME==VERSION a line")
-    add("--source", action="append", default=[], help="one more package, of which there is source only")
-    add("--python-version", default="3.12", help="Python of the host")
-    add("--piece-mib", type=int, default=PIECE_MIB, help="largest size of a piece")
+    add("out", type=Path, help="folder to write the pieces (parts of the archive) to")
+    add(
+        "--wheels",
+        type=Path,
+        required=True,
+        help="file with the packages to bundle, one NAME==VERSION per line",
+    )
+    add(
+        "--source",
+        action="append",
+        default=[],
+        help="one more package, for which only a source distribution exists",
+    )
+    add("--python-version", default="3.12", help="Python version of the GPU host")
+    add("--piece-mib", type=int, default=PIECE_MIB, help="maximum size of a piece in MiB")
     arguments = parser.parse_args(given)
     with tempfile.TemporaryDirectory() as work:
         wheels, site = Path(work) / "wheels", Path(work) / "site"

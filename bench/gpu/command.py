@@ -63,27 +63,27 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--servers", default="oneseek,vllm", help=f"servers, comma-separated: {', '.join(SERVERS)}")
     add("--scenarios", default=",".join(STEADY), help=f"scenarios, comma-separated: {', '.join(BY_NAME)}")
-    add("--streams", default="1,16,64,256", help="comma-separated")
+    add("--streams", default="1,16,64,256", help="numbers of concurrent streams, comma-separated")
     add(
         "--budget-seconds",
         type=float,
         default=1200,
-        help="time budget; fewer rounds are run if it is short, with a note",
+        help="time budget; if it is short, fewer rounds are run, and the result has a note",
     )
     add(
         "--plan",
         nargs="?",
         const="",
         metavar="GPU",
-        help="print the plan for this GPU or another, without running it",
+        help="print the plan of the runs for this machine's GPU, or for a named one, and exit",
     )
     add("--out", type=Path, help="result file (default: gpu-DATE.json in the working directory)")
-    add("--resume", type=Path, metavar="FILE", help="continue a result file")
+    add("--resume", type=Path, metavar="FILE", help="add the missing measurements to this result file")
     add(
         "--work",
         type=Path,
         default=Path("/tmp/oneseek-gpu"),
-        help="folder for models, caches and logs; 15 GB for 7b",
+        help="folder for models, caches and logs; the preset 7b needs 15 GB",
     )
     add(
         "--python",
@@ -91,7 +91,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         default=Path(sys.executable),
         help="Python interpreter of an environment with both servers",
     )
-    add("--engine", choices=("vllm", "embedded"), default="vllm", help="OneSeek's engine")
+    add("--engine", choices=("vllm", "embedded"), default="vllm", help="engine that OneSeek uses")
     add("--preset", choices=PRESETS, default="7b")
     add("--dtype", choices=("bfloat16", "float16"), default="bfloat16")
     add("--prompt", type=int, default=512)
@@ -102,9 +102,9 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="vLLM option for both servers",
+        help="option of vLLM's engine, by vLLM's name, for both servers",
     )
-    add("--commit", help="OneSeek's commit, where the tree has no .git")
+    add("--commit", help="OneSeek's commit, to record if the folder has no .git")
     arguments = parser.parse_args(given)
     if arguments.out and arguments.resume:
         parser.error(

@@ -212,16 +212,20 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     trips = parser.add_subparsers(dest="trip", required=True)
-    one = trips.add_parser("look", help="print what the host is, and start to write the model")
+    one = trips.add_parser("look", help="describe the GPU host, and start to write the model")
     one.add_argument("--work", type=Path, default=WORK)
     one.add_argument("--preset", default="7b")
-    one = trips.add_parser("unpack", help="check the pieces of a bundle, and unpack them")
+    one = trips.add_parser(
+        "unpack", help="check the files of a bundle for missing or damaged ones, and unpack them"
+    )
     one.add_argument("pieces", type=Path)
     one.add_argument("site", type=Path)
-    one = trips.add_parser("measure", help="measure in stages; further options go to bench.gpu")
-    one.add_argument("--out", type=Path, required=True, help="result file, which is continued if it is there")
-    one.add_argument("--seconds", type=float, default=560, help="for all stages together")
-    one.add_argument("--streams", default="64,256", help="comma-separated")
+    one = trips.add_parser("measure", help="measure in stages; unknown flags are passed to bench.gpu")
+    one.add_argument(
+        "--out", type=Path, required=True, help="result file; if it exists, results are added to it"
+    )
+    one.add_argument("--seconds", type=float, default=560, help="time for all stages together")
+    one.add_argument("--streams", default="64,256", help="numbers of concurrent streams, comma-separated")
     one.add_argument("--site", type=Path, help="folder of an unpacked bundle")
     one.add_argument("--work", type=Path, default=WORK)
     return parser

@@ -163,12 +163,16 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--url", default="", help="a running server (default: start one)")
-    parser.add_argument("--options", default="", help="options of the server to start")
-    parser.add_argument("--size", type=int, default=4 * 1024 * 1024 - 64, help="size of a body in bytes")
-    parser.add_argument("--context", type=int, default=1024, help="context of the base in tokens")
+    parser.add_argument("--url", default="", help="URL of a running server (default: start one)")
+    parser.add_argument("--options", default="", help="flags for the server that is started")
+    parser.add_argument(
+        "--size", type=int, default=4 * 1024 * 1024 - 64, help="size of the largest request bodies, in bytes"
+    )
+    parser.add_argument("--context", type=int, default=1024, help="context length of the base, in tokens")
     parser.add_argument("--kinds", default="fields,shapes,valid", help="kinds of requests, comma-separated")
-    parser.add_argument("--only", default="", help="only requests whose name contains this")
+    parser.add_argument(
+        "--only", default="", help="send only the hostile requests whose name contains this text"
+    )
     result = run(parser.parse_args(given))
     print(json.dumps(result))
     if not result["kept"] or result["faults"]:

@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"Compute this device: {', '.join(TARGETED)}, cpu, or all. Repeatable. Default: all.",
+        help=f"Device to compute: {', '.join(TARGETED)}, cpu (this one's) or all. Repeatable. Default: all.",
     )
     add(
         "--base",
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=tuple(PACKED),
-        help="Weight format of the base. Repeatable. Default: all of them.",
+        help="Quantization of the base's weights. Repeatable. Default: each of them.",
     )
     add(
         "--adapters",
@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--targets",
         default=",".join(PEFT_TARGETS),
-        help="Target modules of the adapters, separated by commas. Default: those of PEFT.",
+        help="Target modules of the adapters, separated by commas. Default: PEFT's default for the base.",
     )
     add(
         "--streams",
@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=PRICE",
-        help="Price of a device for an hour. Repeatable.",
+        help="Price of a device per hour, such as h100=2.5. Repeatable.",
     )
     return parser
 
@@ -180,7 +180,12 @@ def lines(base: str, load: ServingLoad, rows: Sequence[LimitRow]) -> list[str]:
     )
     names = f"{'device':<16}{'weights':<9}{'GB':>6}{'fit':>7}{'streams':>9}  {'binds':<11}"
     names += f"{'first ms':>9}{'step 1':>8}{'step ms':>9}{'decode/s':>10}{'tokens/s':>10}{'per 1M':>9}"
-    return [title, "floors of times and ceilings of rates: no server reaches them", names, *map(_line, rows)]
+    return [
+        title,
+        "theoretical limits (shortest times, highest rates), which no server reaches",
+        names,
+        *map(_line, rows),
+    ]
 
 
 def _line(row: LimitRow) -> str:

@@ -32,7 +32,7 @@ def measure_cpu() -> GpuSpec:
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory().total / 1e9
     source = f"measured: best of {REPEATS}, {threads} threads, load {psutil.getloadavg()[0]:.1f}"
-    return GpuSpec("CPU at hand", "", read_bandwidth(threads) / 1e9, multiply() / 1e12, memory, source)
+    return GpuSpec("local CPU", "", read_bandwidth(threads) / 1e9, multiply() / 1e12, memory, source)
 
 
 def read_bandwidth(threads: int, size: int = READ_BYTES) -> float:

@@ -101,7 +101,9 @@ def medians(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 def main() -> int:
     """Measure the costs in rounds, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--before", type=Path, help="a checkout of another commit, which takes turns")
+    parser.add_argument(
+        "--before", type=Path, help="checkout of another commit, measured in turn with this one"
+    )
     parser.add_argument("--work", type=Path, default=Path("build/bench"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=600)

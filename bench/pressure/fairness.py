@@ -154,10 +154,14 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--shares", choices=("keys", "adapters"), default="keys")
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--queue", type=int, default=32)
-    parser.add_argument("--flood", type=int, default=100, help="streams")
+    parser.add_argument(
+        "--flood", type=int, default=100, help="number of long streams that the flood keeps open"
+    )
     parser.add_argument("--tokens", type=int, default=48, help="tokens of each answer for the polite client")
     parser.add_argument("--long", type=int, default=400, help="tokens of each answer for the flooding client")
-    parser.add_argument("--before", type=Path, help="another checkout to alternate with this one")
+    parser.add_argument(
+        "--before", type=Path, help="checkout of another commit, measured in turn with this one"
+    )
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
     arguments = parser.parse_args(given)
     cores = two_cores()

@@ -195,11 +195,15 @@ def main(given: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8, help="duration of each measurement")
-    parser.add_argument("--times", type=float, default=5, help="the sustainable rate")
+    parser.add_argument("--seconds", type=float, default=8, help="seconds of each measurement")
+    parser.add_argument(
+        "--times", type=float, default=5, help="request rate, as a multiple of the measured peak rate"
+    )
     parser.add_argument("--tokens", type=int, default=48, help="tokens of each answer")
     parser.add_argument("--refusals", type=int, default=1000)
-    parser.add_argument("--before", type=Path, help="another checkout to alternate with this one")
+    parser.add_argument(
+        "--before", type=Path, help="checkout of another commit, measured in turn with this one"
+    )
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
     arguments = parser.parse_args(given)
     cores = two_cores()

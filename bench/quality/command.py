@@ -93,9 +93,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--tokens",
         type=int,
         default=plain.tokens,
-        help=f"Maximum tokens of an answer. Default: {plain.tokens}.",
+        help=f"Maximum number of tokens of each answer. Default: {plain.tokens}.",
     )
-    add("--questions", type=int, default=0, help="Questions of each kind in each language. Default: all.")
+    add(
+        "--questions",
+        type=int,
+        default=0,
+        help="Number of questions of each kind and language. Default: all.",
+    )
     add(
         "--at-once",
         type=int,
@@ -112,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SCORE=SHARE",
-        help="lowest acceptable routing, fidelity or identity, 0 to 1",
+        help="Lowest score (0 to 1) of routing, fidelity or identity that passes. Repeatable.",
     )
     add("--out", type=Path, help="Write the result to this file, as JSON.")
     add_target_flags(parser)

@@ -84,8 +84,12 @@ def main(given: Sequence[str] | None = None) -> None:
     """Print the table of headline ratios. With --write, write the two generated sections into a document
     instead.
     """
-    parser = argparse.ArgumentParser(description="The generated parts of BENCHMARKS.md.")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="document with the marks of both parts")
+    parser = argparse.ArgumentParser(
+        description="Print the generated parts of BENCHMARKS.md, or write them into it."
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the parts into this document, between its marks"
+    )
     path: Path | None = parser.parse_args(given).write
     if path is None:
         print(headlines(rows()))

@@ -60,7 +60,7 @@ function bars(place, names, values, label, unit) {
 function byLoad() {
   const place = document.getElementById("load");
   const lines = report.loads.filter((found) => found.points.length > 1);
-  if (!lines.length) return nothing(place, "One load was measured; --ramp measures several.");
+  if (!lines.length) return nothing(place, "Only one load was measured; --ramp measures several.");
   for (const found of lines) {
     const heading = document.createElement("h3");
     heading.textContent = found.name;
@@ -81,7 +81,7 @@ function firstTokens() {
     name: `${scenario.name}, ${scenario.load}`,
     times: scenario.requests.map((request) => request.ttft_ms).filter((time) => time !== null).sort((a, b) => a - b),
   })).filter((entry) => entry.times.length);
-  if (!found.length) return nothing(place, "No streamed answer was measured.");
+  if (!found.length) return nothing(place, "There is no distribution, because no streamed answer was measured.");
   const tables = found.map((entry) => [entry.times, entry.times.map((_, number) => (number + 1) / entry.times.length)]);
   draw(place, uPlot.join(tables), found.map((entry, number) => ({
     label: entry.name, stroke: colour(number), width: 2, spanGaps: true, points: { show: false },
@@ -95,7 +95,7 @@ choose("batch", (scenario) => scenario.batch.length > 1, (place, scenario) => {
   draw(place, [column("at"), column("running"), column("waiting")],
     [{ label: "running", stroke: colour(0), width: 2 }, { label: "waiting", stroke: colour(1), width: 2 }],
     "seconds", "requests");
-}, "The server has no gauges of its batch, or the run was too short to look twice.");
+}, "The server does not report its batch, or the run was too short for two samples.");
 choose("adapters", (scenario) => Object.keys(scenario.adapters).length, (place, scenario) => {
   const names = Object.keys(scenario.adapters).slice(0, 40);
   const column = (name) => names.map((adapter) => scenario.adapters[adapter][name]);
@@ -105,7 +105,7 @@ choose("adapters", (scenario) => Object.keys(scenario.adapters).length, (place, 
 (() => {
   const place = document.getElementById("limit");
   const found = report.scenarios.filter((scenario) => scenario.share_of_limit !== null);
-  if (!found.length) return nothing(place, "No limit was given: --limit-tokens-per-second. oneseek bench limits computes one.");
+  if (!found.length) return nothing(place, "The run was not compared with a limit. Give one with --limit-tokens-per-second; oneseek bench limits computes it.");
   bars(place, found.map((scenario) => scenario.name),
     [{ label: "share of the limit", values: found.map((scenario) => scenario.share_of_limit) }], "scenario", "share");
 })();

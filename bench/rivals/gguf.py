@@ -162,7 +162,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--type", choices=("Q4_0", "F16"), default="Q4_0", help="of every matrix")
+    parser.add_argument(
+        "--type",
+        choices=("Q4_0", "F16"),
+        default="Q4_0",
+        help="number format of every matrix in the GGUF file",
+    )
     given = parser.parse_args()
     write_gguf(given.model, given.out, given.type)
 

@@ -20,9 +20,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", type=Path)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--streams", type=int, default=1, help="requests in a batch")
-    parser.add_argument("--context", type=int, default=4096, help="tokens of all streams together")
-    parser.add_argument("--threads", type=int, default=0, help="default: one for each core")
+    parser.add_argument("--streams", type=int, default=1, help="maximum number of requests in a batch")
+    parser.add_argument(
+        "--context", type=int, default=4096, help="size of the KV cache in tokens, for all streams together"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="number of CPU threads (default: one for each core)"
+    )
     given = parser.parse_args()
     # The server's threads do not stop with the interpreter.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

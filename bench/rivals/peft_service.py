@@ -144,12 +144,16 @@ def main(given: Sequence[str] | None = None) -> None:
     """Load the base, and run the HTTP server of the service."""
     import uvicorn
 
-    parser = argparse.ArgumentParser(description="transformers + PEFT, an adapter loaded for each request")
+    parser = argparse.ArgumentParser(
+        description="Serve a model with transformers and PEFT; each request loads its adapter."
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("adapters", nargs="*", metavar="NAME=PATH")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument(
-        "--dtype", default="float32", help="float32 was the faster one on the CPUs that were tried"
+        "--dtype",
+        default="float32",
+        help="number format of the weights (default: float32)",
     )
     arguments = parser.parse_args(given)
     adapters = {name: Path(path) for name, _, path in (text.partition("=") for text in arguments.adapters)}

@@ -67,18 +67,30 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, limits, work = parser.add_argument, ReplicaLimits(), WorkloadOptions()
-    add("--times", type=Path, metavar="FILE", help="Read step times from this file, which --measure wrote.")
-    add("--measure", type=Path, metavar="FILE", help="Measure step times and write them to this file.")
+    add(
+        "--times",
+        type=Path,
+        metavar="FILE",
+        help="Read the times of engine steps from this file, which --measure wrote.",
+    )
+    add(
+        "--measure",
+        type=Path,
+        metavar="FILE",
+        help="Measure the times of engine steps and write them to this file.",
+    )
     add("--check", action="store_true", help="Compare the simulation with one and two real servers.")
-    add("--check-seconds", type=float, default=30.0, help="Duration of each real run. Default: 30.")
+    add(
+        "--check-seconds", type=float, default=30.0, help="Seconds of each real run for --check. Default: 30."
+    )
     add(
         "--replicas",
         default="",
-        help=f"Fleet sizes, separated by commas. Default: the smallest that suffices, up to {MOST:,}.",
+        help=f"Numbers of replicas, separated by commas. Default: the fewest that suffice, up to {MOST:,}.",
     )
     add(
         "--router", choices=tuple(ROUTERS), default="affinity",
-        help="How a replica is chosen for a request. Default: affinity.",
+        help="How the load balancer chooses the replica for a request. Default: affinity.",
     )  # fmt: skip
     add(
         "--autoscale",
@@ -106,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--seconds",
         type=float,
         default=work.seconds,
-        help=f"Duration of the arrivals. Default: {work.seconds:g}.",
+        help=f"Seconds during which requests arrive. Default: {work.seconds:g}.",
     )
     add(
         "--burstiness",
@@ -114,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1.0,
         help="Burstiness of arrivals. 1 is a Poisson process; more is burstier. Default: 1.",
     )
-    add("--trace", type=Path, help="Take times and lengths from this Azure-style CSV file instead.")
+    add("--trace", type=Path, help="Take arrival times and lengths from this CSV trace in Azure's format.")
     add(
         "--prompt-tokens",
         type=float,
@@ -138,20 +150,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--turns",
         type=int,
         default=work.turns,
-        help=f"Turns of a session; each prompt includes the earlier turns. Default: {work.turns}.",
+        help=f"Turns of a conversation; each prompt includes the earlier ones. Default: {work.turns}.",
     )
     add("--seed", type=int, default=0, help="Random seed of the simulation. Default: 0.")
     add(
         "--max-num-seqs",
         type=int,
         default=limits.max_num_seqs,
-        help=f"Batch size of a replica. Default: {limits.max_num_seqs}.",
+        help=f"Maximum number of requests in a replica's batch. Default: {limits.max_num_seqs}.",
     )
     add(
         "--max-num-batched-tokens",
         type=int,
         default=limits.max_num_batched_tokens,
-        help=f"Maximum tokens in a step. Default: {limits.max_num_batched_tokens}.",
+        help=f"Maximum tokens in an engine step. Default: {limits.max_num_batched_tokens}.",
     )
     add(
         "--adapter-slots",
@@ -159,9 +171,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=limits.slots,
         help=f"Adapter slots of a replica. Default: {limits.slots}.",
     )
-    add("--load-seconds", type=float, help="Seconds to load an adapter. Default: as measured, or 0.")
+    add("--load-seconds", type=float, help="Seconds to load an adapter. Default: the measured time, else 0.")
     add_level_flags(add)
-    add("--price", type=float, default=0.0, help="Price of a replica for an hour. Default: 0.")
+    add("--price", type=float, default=0.0, help="Price of a replica per hour, for the cost. Default: 0.")
     add("--out", type=Path, help="Write the result to this file, as JSON.")
     add_target_flags(parser)
     add_start_flags(parser)

@@ -43,14 +43,24 @@ class TaxState:
 
 
 STATES = (
-    TaxState("off", "plain", 0, "a server without adapters: what the others are divided by"),
-    TaxState("merged", "merged", 0, "one adapter merged into the weights"),
-    TaxState("idle", "lora", 0, "adapters are loaded, and the base is asked"),
-    TaxState("one", "lora", 1, "every request asks for the same adapter"),
-    TaxState("mixed", "lora", 2, "two adapters, half and half"),
-    TaxState("thrash", "thrash", 8, "eight adapters alike, four slots"),
     TaxState(
-        "side-by-side", "pair", 0, "two merged models in two servers on this machine, half of the users each"
+        "off", "plain", 0, "a server without adapters, by whose figures those of the other states are divided"
+    ),
+    TaxState("merged", "merged", 0, "a model with one adapter merged into its weights"),
+    TaxState("idle", "lora", 0, "adapters are loaded, but all requests name the base"),
+    TaxState("one", "lora", 1, "all requests name the same adapter"),
+    TaxState("mixed", "lora", 2, "half of the requests name one adapter, half another"),
+    TaxState(
+        "thrash",
+        "thrash",
+        8,
+        "requests name eight adapters equally often, but the server has four adapter slots",
+    ),
+    TaxState(
+        "side-by-side",
+        "pair",
+        0,
+        "two servers on this machine, each with a merged model and half of the users",
     ),
 )
 BY_NAME = {state.name: state for state in STATES}

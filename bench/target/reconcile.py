@@ -101,17 +101,20 @@ def _judge(
         if difference < 0
     ]
     if short:
-        return "mismatch", f"the server counted {' and '.join(short)} less than the clients saw"
+        return "mismatch", f"the server counted {' and '.join(short)} less than the clients counted"
     if requests > 0:
         return (
             "other traffic",
-            f"{requests} requests came from elsewhere: the figures are not of this load alone",
+            f"{requests} requests came from other clients, so the figures do not describe this load alone",
         )
     if left:
         return (
             "within cancelled",
-            f"exact but for {left} cancelled requests, whose clients saw {reached} tokens",
+            f"equal counts, except for {left} cancelled requests, whose clients got {reached} tokens",
         )
     if tokens or prompts:
-        return "mismatch", f"the server counted {tokens} completion and {prompts} prompt tokens more"
-    return "exact", f"{done} requests, {made} completion and {asked} prompt tokens on both sides"
+        return (
+            "mismatch",
+            f"the server counted {tokens} completion and {prompts} prompt tokens more than the clients",
+        )
+    return "exact", f"server and clients counted {done} requests, {made} completion and {asked} prompt tokens"

@@ -9,24 +9,24 @@ if [ ! -e .env ]; then
   (
     umask 077
     cat >.env <<EOF
-# Keys of clients, with commas between them.
+# API keys of clients, separated by commas.
 API_KEYS=$(key)
-# The key by which Prometheus reads /metrics; metrics-key has it too.
+# Key with which Prometheus reads /metrics. The file metrics-key holds it too.
 METRICS_KEY=$(key)
-# Of Grafana's user admin.
+# Password of Grafana's user admin.
 GRAFANA_PASSWORD=$(key)
 # Folders on this machine with bases (each in Hugging Face layout) and with adapters.
 #MODELS=./models
 #LORA_ADAPTERS=./lora_adapters
-# Ports on 127.0.0.1.
+# Ports on 127.0.0.1 of OneSeek, Prometheus and Grafana.
 #PORT=8000
 #PROMETHEUS_PORT=9090
 #GRAFANA_PORT=3000
 EOF
   )
 fi
-# Prometheus runs as another user, which must be able to read the file.
+# Prometheus runs as another user, which must be able to read the file metrics-key.
 sed -n 's/^METRICS_KEY=//p' .env | tr -d '\n' >metrics-key
 chmod 0644 metrics-key
 mkdir -p models lora_adapters
-echo "Keys are in $(pwd)/.env. Next: docker compose up --build --detach"
+echo "The keys are in $(pwd)/.env. Next, run: docker compose up --build --detach"

@@ -29,7 +29,7 @@ def build() -> DashboardModel:
     board = (
         Dashboard("OneSeek")
         .uid(UID)
-        .description("One base, many LoRA adapters: see docs/operating.md")
+        .description("A OneSeek server and its LoRA adapters. docs/operating.md explains the dashboard.")
         .tags(["oneseek", "llm", "lora"])
         .time("now-1h", "now")
         .refresh("30s")

@@ -14,13 +14,13 @@ def residency() -> BoardRow:
         [
             quarter(
                 "Slots",
-                "Loaded adapters, and how many there is room for.",
+                "Adapters loaded in the engine's slots, and the number of slots.",
                 (state("vllm:num_gpu_loaded_lora_adapters", "model_name"), "{{model_name}} loaded"),
                 (state("vllm:max_gpu_lora_adapters", "model_name"), "{{model_name}} slots"),
             ),
             quarter(
                 "Resident",
-                "1 while a version is in the engine.",
+                "1 while the weights of an adapter version are in one of the engine's slots.",
                 (
                     f'max by (adapter, version) (oneseek_adapter_resident{{{ALL},tier="device"}})',
                     "{{adapter}}@{{version}}",
@@ -29,36 +29,39 @@ def residency() -> BoardRow:
             ),
             quarter(
                 "Versions",
-                "Served, and of them damaged.",
+                "Adapter versions that are served, and those of them that can no longer be loaded (damaged).",
                 (state("oneseek_adapters_served", "base"), "{{base}} served"),
                 (state("oneseek_adapters_damaged", "base"), "{{base}} damaged"),
             ),
             quarter(
                 "Loads",
-                "By outcome.",
+                "Loads of adapters into the engine per second, by outcome.",
                 (total("oneseek_adapter_loads_total", "outcome"), "{{outcome}}"),
                 unit="ops",
             ),
             quarter(
                 "Time of a load",
-                "p95: reading, placing and probing.",
+                "95th percentile of the time to read an adapter, copy it to a slot and probe it.",
                 (quantile(0.95, "oneseek_adapter_load_seconds"), "p95"),
                 unit="s",
             ),
             quarter(
                 "Evictions",
-                "Adapters that made way for others.",
+                "Evictions per second of adapters from their slots, to make room for others.",
                 (total("oneseek_adapter_evictions_total", "adapter"), "{{adapter}}"),
                 unit="ops",
             ),
             quarter(
                 "Requests that waited",
-                "Share that waited for an adapter. Above 20% slots are too few.",
+                "Share of requests that waited for their adapter to load. Above 20%, add adapter slots.",
                 (f"{total(f'{wait}_count')} / {total('oneseek_requests_total')}", "waited"),
                 unit="percentunit",
             ),
             quarter(
-                "Wait for an adapter", "p95 of those that waited.", (quantile(0.95, wait), "p95"), unit="s"
+                "Wait for an adapter",
+                "95th percentile of the wait, among requests that waited for their adapter to load.",
+                (quantile(0.95, wait), "p95"),
+                unit="s",
             ),
         ],
     )
@@ -77,30 +80,35 @@ def canary() -> BoardRow:
         [
             quarter(
                 "Share of the requests",
-                "Of each alias, by version.",
+                "Share of each alias's requests that each of its versions answers.",
                 (
                     f"{asked} / on (adapter) group_left () {of_alias}",
                     legend,
                 ),
                 unit="percentunit",
             ),
-            quarter("Errors", "By version.", (errors(by, NAMED), legend), unit="percentunit"),
+            quarter(
+                "Errors",
+                "Share of answers with a 5xx status, by version.",
+                (errors(by, NAMED), legend),
+                unit="percentunit",
+            ),
             quarter(
                 "First token, p95",
-                "By version.",
+                "95th percentile of the time from a request's arrival to its first token, by version.",
                 (quantile(0.95, "oneseek_time_to_first_token_seconds", by, NAMED), legend),
                 unit="s",
             ),
             quarter(
                 "Between tokens, p95",
-                "By version.",
+                "95th percentile of the time between two tokens of an answer, by version.",
                 (quantile(0.95, "oneseek_inter_token_latency_seconds", by, NAMED), legend),
                 unit="s",
             ),
             lines(
                 shown(
                     "Shadow requests",
-                    "By outcome; `dropped` gave way to real requests.",
+                    "Copies of requests sent to shadow versions. `dropped`: clients' requests came first.",
                     (total("oneseek_shadow_requests_total", f"{by}, outcome"), f"{legend} {{{{outcome}}}}"),
                     unit="reqps",
                 )
@@ -108,15 +116,15 @@ def canary() -> BoardRow:
             lines(
                 shown(
                     "First token of shadows, p95",
-                    "From the engine's call.",
+                    "Time from the call of the engine to the first token of a shadow version's answer.",
                     (quantile(0.95, "oneseek_shadow_time_to_first_token_seconds", by), legend),
                     unit="s",
                 )
             ),
             lines(
                 shown(
-                    "Ended",
-                    "Canaries and shadows that were ended in the last hour.",
+                    "Ended trials",
+                    "Canaries and shadows that the server ended in the last hour, by outcome.",
                     (
                         f"{ended} or vector(0)",
                         f"{legend} {{{{outcome}}}}",
@@ -135,51 +143,51 @@ def engine() -> BoardRow:
         [
             quarter(
                 "KV memory",
-                "What requests hold; above 90% with preemptions it is too small.",
+                "Share of the KV cache in use. Above 90% with preemptions, the cache is too small.",
                 (state("oneseek_kv_cache_usage_ratio", "instance, base"), "{{instance}} {{base}}"),
                 unit="percentunit",
             ),
             quarter(
                 "Prefix cache",
-                "Share of the prompt tokens that were found.",
+                "Share of prompt tokens that were found in the prefix cache.",
                 (f"{hits} / {queries}", "hits"),
                 unit="percentunit",
             ),
             quarter(
                 "Batch",
-                "Requests in one step: mean and p95.",
+                "Requests in one engine step: mean and p95.",
                 (f"{total('oneseek_batch_size_sum')} / {total('oneseek_batch_size_count')}", "mean"),
                 (quantile(0.95, "oneseek_batch_size"), "p95"),
             ),
             quarter(
                 "Step",
-                "Time of one step.",
+                "Duration of one engine step: p50, p99, and of the current step so far.",
                 *quantiles("oneseek_step_seconds", 50, 99),
                 (f"max(oneseek_step_age_seconds{{{ALL}}})", "under way"),
                 unit="s",
             ),
             quarter(
                 "Queue",
-                "From arrival at the engine to the first step.",
+                "Time from arrival at the engine to the first engine step: p50 and p95.",
                 *quantiles("oneseek_queue_seconds", 50, 95),
                 unit="s",
             ),
             quarter(
                 "Prefill",
-                "From the first step to the first token.",
+                "Time from the first engine step to the first token: p50 and p95.",
                 *quantiles("oneseek_prefill_seconds", 50, 95),
                 unit="s",
             ),
             quarter(
-                "Put back",
-                "Running requests put back: for KV memory, or for another key's part.",
+                "Preemptions",
+                "Running requests moved back to the queue: KV cache full, or another API key's fair share.",
                 (total("oneseek_preemptions_total"), "memory"),
                 (total("oneseek_fair_preemptions_total"), "fairness"),
                 unit="ops",
             ),
             quarter(
                 "Process",
-                "Memory of the server's process.",
+                "Resident memory of the server's process.",
                 (state("process_resident_memory_bytes", "instance"), "{{instance}}"),
                 unit="bytes",
             ),

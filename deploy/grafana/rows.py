@@ -13,10 +13,15 @@ def overview() -> BoardRow:
     return BoardRow(
         "Overview",
         [
-            figure("Requests", "Answered requests a second.", total("oneseek_requests_total"), unit="reqps"),
+            figure(
+                "Requests",
+                "Answered HTTP requests per second, whatever their status.",
+                total("oneseek_requests_total"),
+                unit="reqps",
+            ),
             figure(
                 "Errors",
-                "Share of 5xx. The objective is 0.5%.",
+                "Share of answers with a 5xx status. The objective is at most 0.5%.",
                 errors(),
                 (0.005, "orange"),
                 (0.03, "red"),
@@ -24,7 +29,7 @@ def overview() -> BoardRow:
             ),
             figure(
                 "First token, p95",
-                "From arrival to the first token. The objective is 2.5 s for 95%.",
+                "Time from a request's arrival to its first token. 95% should be below 2.5 s.",
                 quantile(0.95, "oneseek_time_to_first_token_seconds"),
                 (2.5, "orange"),
                 (10, "red"),
@@ -32,7 +37,7 @@ def overview() -> BoardRow:
             ),
             figure(
                 "Between tokens, p99",
-                "The objective is 0.2 s for 99%.",
+                "Time between two tokens of an answer. 99% should be below 0.2 s.",
                 quantile(0.99, "oneseek_inter_token_latency_seconds"),
                 (0.2, "orange"),
                 (1, "red"),
@@ -40,19 +45,19 @@ def overview() -> BoardRow:
             ),
             figure(
                 "Alerts",
-                "Firing alerts of deploy/prometheus.",
+                "Number of firing alerts from the rules in deploy/prometheus.",
                 'count(ALERTS{alertname=~"OneSeek.*",alertstate="firing",job="$job"}) or vector(0)',
                 (1, "red"),
             ),
             figure(
                 "Ledger",
-                "As `oneseek ledger verify` judges it.",
+                "State of the signed ledger of adapter changes, as `oneseek ledger verify` reports it.",
                 (f"max by (state) (oneseek_ledger_state{{{ALL}}}) == 1", "{{state}}"),
             ),
             lines(
                 shown(
                     "Requests by status",
-                    "429: no place in the queue. 499: the client went away.",
+                    "Answered requests by HTTP status. 429: the queue is full. 499: the client disconnected.",
                     (total("oneseek_requests_total", "status"), "{{status}}"),
                     unit="reqps",
                 ),
@@ -61,7 +66,7 @@ def overview() -> BoardRow:
             lines(
                 shown(
                     "Tokens",
-                    "`cached` is the part of `prompt` that was found in the prefix cache.",
+                    "Tokens per second. `cached`: the `prompt` tokens found in the prefix cache.",
                     (total("oneseek_tokens_total", "kind"), "{{kind}}"),
                     unit="short",
                 )
@@ -69,7 +74,7 @@ def overview() -> BoardRow:
             lines(
                 shown(
                     "In the engine",
-                    "Waiting requests mean that the batch is full.",
+                    "Requests in the running batch, and requests that wait because it is full.",
                     ("sum(" + f"oneseek_requests_running{{{ALL}}})", "running"),
                     (f"sum(oneseek_requests_waiting{{{ALL}}})", "waiting"),
                 )
@@ -91,7 +96,7 @@ def versions() -> BoardRow:
     )
     table = shown(
         "Adapters and versions",
-        "Of the adapters in the engine and the 200 most used; the rest are `other`.",
+        "Figures of each adapter version in the engine, and of the 200 used most; all others are `other`.",
         *((expr, name) for expr, name, _ in columns),
         width=24,
         height=9,
@@ -107,25 +112,25 @@ def adapter() -> BoardRow:
         [
             quarter(
                 "Requests",
-                "By version and status.",
+                "The adapter's requests per second, by version and HTTP status.",
                 (total("oneseek_requests_total", "version, status", ONE), "{{version}} {{status}}"),
                 unit="reqps",
             ),
             quarter(
                 "First token",
-                "p50 and p95 by version.",
+                "Time from a request's arrival to its first token: p50 and p95 by version.",
                 *quantiles(first, 50, 95, by="version", labels=ONE),
                 unit="s",
             ),
             quarter(
                 "Between tokens",
-                "p50 and p95 by version.",
+                "Time between two tokens of an answer: p50 and p95 by version.",
                 *quantiles(between, 50, 95, by="version", labels=ONE),
                 unit="s",
             ),
             quarter(
                 "Tokens",
-                "By version and kind.",
+                "The adapter's tokens per second, by version and kind (prompt, cached, completion).",
                 (total("oneseek_tokens_total", "version, kind", ONE), "{{version}} {{kind}}"),
             ),
         ],
@@ -142,27 +147,27 @@ def routing() -> BoardRow:
         [
             quarter(
                 "Languages",
-                "Decisions by detected language; `none` if nothing was detected.",
+                "Routed requests per second, by detected language; `none` if no language was detected.",
                 (total("oneseek_route_decisions_total", "language"), "{{language}}"),
                 stacked=True,
             ),
             quarter(
                 "Reasons",
-                "What decided: header, model, detection, a default.",
+                "What decided which adapter answers: a header, the model field, the language, a default.",
                 (total("oneseek_route_decisions_total", "reason"), "{{reason}}"),
                 stacked=True,
             ),
             distribution(
                 shown(
                     "Confidence",
-                    "Of the detected languages. A shift downward means other texts than before.",
+                    "Probability of the detected language. If it falls, requests have changed.",
                     (total("oneseek_route_confidence_bucket", "le"), "{{le}}"),
                     width=6,
                 )
             ),
             quarter(
                 "Time to decide",
-                "Detection and resolution, p50 and p99.",
+                "Time to detect the language and choose the adapter: p50 and p99.",
                 *quantiles("oneseek_route_seconds", 50, 99),
                 unit="s",
             ),

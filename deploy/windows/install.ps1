@@ -1,4 +1,4 @@
-# Makes Windows start OneSeek with the machine, for programs on this machine only. Run in a PowerShell as administrator:
+# Lets Windows start OneSeek at boot, for programs on this machine only. Run it in a PowerShell as administrator:
 #   deploy\windows\install.ps1
 #   deploy\windows\install.ps1 --port 8011 --device directml
 #   deploy\windows\install.ps1 remove
@@ -70,10 +70,10 @@ function Get-BaseFolder {
 # S-1-5-19 is the account LOCAL SERVICE, whose name depends on the language of Windows.
 function Grant-ToService([string] $folder, [string] $rights) {
     Invoke-Program icacls $folder /grant ('*S-1-5-19:(OI)(CI)' + $rights) /q | Out-Null
-    if ($LASTEXITCODE -ne 0) { Stop-With "LOCAL SERVICE could not be given $folder; install Python for all users" }
+    if ($LASTEXITCODE -ne 0) { Stop-With "the account LOCAL SERVICE could not get access to $folder; install Python for all users" }
 }
 
-# Returns the arguments for cmd, which renames the log of the start before and writes a new one.
+# Returns the arguments for cmd, which renames the previous start's log and writes a new one.
 function Get-CommandLine {
     $log = Join-Path $logs 'oneseek.log'
     $quoted = @(foreach ($word in $words) { '"' + $word + '"' }) -join ' '
@@ -89,23 +89,23 @@ function Register-Task {
     Register-ScheduledTask -TaskName $task -Action $action -Trigger $trigger -Principal $account -Settings $settings -Force | Out-Null
 }
 
-if (-not (Test-Administrator)) { Stop-With 'run this in a PowerShell that was started as administrator' }
+if (-not (Test-Administrator)) { Stop-With 'install.ps1 needs administrator rights; run it in a PowerShell that was started as administrator' }
 if ($words.Count -gt 0 -and $words[0] -eq 'remove') {
     Remove-All
-    Say "removed; what it kept is still in $place"
+    Say "removed the task and the firewall rule; the registry, the ledger and the logs are still in $place"
     exit 0
 }
 if (-not (Test-Path -LiteralPath $python)) { Stop-With 'there is no .venv yet; run deploy\windows\serve.ps1 once' }
 foreach ($word in $words) {
-    if ($word -match '"') { Stop-With 'a word holds a quotation mark; put it into oneseek.yaml' }
-    if ($word -match '^--(host|home)') { Stop-With "$word is decided here: the loopback, and $place" }
+    if ($word -match '"') { Stop-With "the argument $word contains a quotation mark; set its value in oneseek.yaml instead" }
+    if ($word -match '^--(host|home)') { Stop-With "$word cannot be set here: the server always uses the host 127.0.0.1 and the home $place" }
 }
 Push-Location -LiteralPath $root
 try {
-    # Find unknown arguments now, not when Windows starts the next time.
+    # Check the arguments now, not at the next start of Windows.
     $port = Get-Port
-    if ($port -eq '') { Stop-With 'the server does not take these words; the lines above say why' }
-    if ($port -eq '0') { Stop-With 'port 0 is another one at every start; name a port' }
+    if ($port -eq '') { Stop-With 'the server refuses these arguments; the lines above give the reason' }
+    if ($port -eq '0') { Stop-With 'with port 0, the port changes at every start; name a fixed port with --port' }
 } finally {
     Pop-Location
 }
@@ -118,5 +118,5 @@ Grant-ToService (Get-BaseFolder) 'RX'
 New-NetFirewallRule -DisplayName $rule -Direction Inbound -Action Block -Protocol TCP -LocalPort $port -Profile Any | Out-Null
 Register-Task
 Start-ScheduledTask -TaskName $task
-Say "started; its log is $logs\oneseek.log, and: deploy\windows\install.ps1 remove"
+Say "OneSeek is starting; its log is $logs\oneseek.log. To remove it, run: deploy\windows\install.ps1 remove"
 exit 0

@@ -82,18 +82,18 @@ try {
             Stop-With 'no 64-bit Python 3.11 or later found; install one from https://www.python.org or with: winget install Python.Python.3.13'
         }
         Say "making .venv with $($found -join ' ')"
-        # Remove what an interrupted run has left.
+        # --clear removes what an interrupted run has left.
         Invoke-Program @found -m venv --clear $venv
-        if ($LASTEXITCODE -ne 0) { Stop-With 'could not make a virtual environment' }
+        if ($LASTEXITCODE -ne 0) { Stop-With 'could not create the virtual environment .venv; the lines above give the reason' }
         Set-Content -LiteralPath $made -Value ''
     }
 
     if (-not (Test-Path -LiteralPath $stamp) -or (Get-Item -LiteralPath $project).LastWriteTimeUtc -gt (Get-Item -LiteralPath $stamp).LastWriteTimeUtc) {
-        Say 'installing the serving set (no torch)'
+        Say 'installing the packages for serving (without torch)'
         # Install ".", because pip would read brackets in a path as extras.
         Invoke-Pip install --quiet --editable .
-        if ($LASTEXITCODE -ne 0) { Stop-With 'could not install the serving set; the lines above say why' }
-        # This installed the flavour for DirectML. If another flavour was there, both are now installed.
+        if ($LASTEXITCODE -ne 0) { Stop-With 'could not install the packages for serving; the lines above give the reason' }
+        # pip has just installed the flavour for DirectML. If another flavour was there, both are now installed.
         $had = if (Test-Path -LiteralPath $flavourFile) { Get-Content -LiteralPath $flavourFile -TotalCount 1 } else { $flavours['directml'] }
         if ($had -eq $flavours['directml']) {
             Set-Content -LiteralPath $flavourFile -Value $had -Encoding Ascii
@@ -112,18 +112,18 @@ try {
         # Record that no flavour is installed, so that the next run repeats an interrupted exchange.
         Set-Content -LiteralPath $flavourFile -Value 'none' -Encoding Ascii
         Invoke-Pip uninstall --quiet --yes @everyFlavour
-        if ($LASTEXITCODE -ne 0) { Stop-With 'could not remove ONNX Runtime; stop what uses it and try again' }
+        if ($LASTEXITCODE -ne 0) { Stop-With 'could not remove ONNX Runtime; stop the programs that use it, such as a running server, and try again' }
         Invoke-Pip install --quiet $flavours[$wanted]
-        if ($LASTEXITCODE -ne 0) { Stop-With 'could not install ONNX Runtime; the lines above say why' }
+        if ($LASTEXITCODE -ne 0) { Stop-With 'could not install ONNX Runtime; the lines above give the reason' }
         Set-Content -LiteralPath $flavourFile -Value $flavours[$wanted] -Encoding Ascii
     }
 
     $listed = if (Test-Path -LiteralPath $catalogueFile) { Get-Content -LiteralPath $catalogueFile -TotalCount 1 } else { '' }
     if ($device -eq 'windowsml' -and $listed -ne $catalogue) {
         Say "installing $catalogue"
-        # Install it without its dependencies: the flavour that it needs is already installed.
+        # Install windowsml without its dependencies, because the ONNX Runtime that it needs is already installed.
         Invoke-Pip install --quiet --no-deps $catalogue
-        if ($LASTEXITCODE -ne 0) { Stop-With 'could not install the catalogue of Windows ML; the lines above say why' }
+        if ($LASTEXITCODE -ne 0) { Stop-With 'could not install the package windowsml; the lines above give the reason' }
         Set-Content -LiteralPath $catalogueFile -Value $catalogue -Encoding Ascii
     }
 

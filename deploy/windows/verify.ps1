@@ -138,7 +138,7 @@ try {
     foreach ($line in @(Get-Content -LiteralPath $log -ErrorAction SilentlyContinue | Select-Object -Last 40)) { Add-Line $line }
     Add-Line '```'
     Set-Content -LiteralPath $report -Value $lines -Encoding UTF8
-    Write-Host "oneseek: the report is in verify-report.md; $($script:failed) checks failed"
+    Write-Host "oneseek: the report is in verify-report.md; number of failed checks: $($script:failed)"
 } finally {
     Pop-Location
 }

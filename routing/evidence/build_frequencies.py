@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m routing.evidence.build_frequencies", description="Make the table of word frequencies."
     )
-    parser.add_argument("folder", type=Path, help="wordfreq's folder of data")
+    parser.add_argument("folder", type=Path, help="folder with the data of the package wordfreq")
     build(parser.parse_args(arguments).folder)
     print(f"{TARGET}: {TARGET.stat().st_size} bytes")
 

@@ -46,8 +46,8 @@ class PackedWords(msgspec.Struct, frozen=True, array_like=True):
     firsts: bytes
     """Array of uint32: for each form in `typed`, the index of its first row number in `accented`."""
     plain: bytes
-    """Array of uint32: for each entry of `typed`, the row number of the same word in `words`, counted from 1; 0
-    if `words` lacks it.
+    """Array of uint32: for each entry of `typed`, the row number of the same word in `words`, counted from 1;
+    0 if `words` lacks it.
     """
     languages: dict[str, PackedList]
     profiles: dict[str, dict[str, float]]

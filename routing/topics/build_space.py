@@ -91,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m routing.topics.build_space", description="Build the file of word vectors."
     )
-    parser.add_argument("vocabulary", type=Path, help="folder vocab of en_core_web_md")
-    parser.add_argument("frequencies", type=Path, help="wordfreq's folder of data")
+    parser.add_argument("vocabulary", type=Path, help="folder vocab of spaCy's model en_core_web_md")
+    parser.add_argument("frequencies", type=Path, help="folder with the data of the package wordfreq")
     options = parser.parse_args(arguments)
     build(options.vocabulary, options.frequencies)
     print(f"{TARGET}: {TARGET.stat().st_size} bytes")

@@ -318,7 +318,7 @@ def open_engine(
     choice = choose_engine(settings.engine.kind, environ)
     if choice.warning is not None:
         narrator(f"warning: {choice.warning}")
-    narrator(f"engine {choice.kind.name}: {choice.reason}")
+    narrator(f"using the engine {choice.kind.name}: {choice.reason}")
     registry = catalogue.served
     setup = EngineSetup(
         base=catalogue.base.path,

@@ -34,7 +34,7 @@ def build_app() -> App:
     """Return the whole command line as an app, to be called with the command's arguments."""
     app = App(
         name="oneseek",
-        help="A multi-adapter model server: one frozen base, an adapter for each request, all in one batch.",
+        help="An LLM server with LoRA adapters: one frozen base, an adapter per request, mixed in one batch.",
         version=version_line,
         result_action="return_value",
         exit_on_error=False,

@@ -26,8 +26,8 @@ from server.config.settings import (
 from server.config.values import Raw, SettingsError
 
 P = ParamSpec("P")
-Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
-"""Type of the parameter that adds the flag `--json` to a verb."""
+Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print the result as JSON.")]
+"""The `--json` flag of a verb."""
 
 _SETTINGS = Group("Settings", sort_key=2)
 _CONFIG_HELP = "Settings file. Default: oneseek.yaml in the working directory, if it exists."
@@ -42,7 +42,7 @@ EPILOGUE = (
     "ONESEEK_MAX_QUEUE and max_queue; --routing-default is ONESEEK_ROUTING_DEFAULT "
     "and default under routing. Flags override the environment, and the environment overrides the file."
 )
-HIDDEN = "Takes the same settings as `oneseek serve`: flags, environment and oneseek.yaml."
+HIDDEN = "Also takes the settings of `oneseek serve`, as flags, environment variables or in oneseek.yaml."
 
 
 def with_settings(verb: Callable[Concatenate[ResolvedSettings, P], int], *, show: bool) -> Callable[..., int]:

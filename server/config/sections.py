@@ -36,11 +36,9 @@ class RoutingOptions:
     unsupported: Literal["base", "default"] | None = None
     """Policy for a text in a language without an adapter. Default: base."""
     default: str | None = None
-    """Alias of an adapter, or `base`, that answers if nothing else decides. Default: see routing.md."""
+    """Alias of an adapter, or `base`, that answers if nothing else decides. Default: see docs/routing.md."""
     languages: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Language code to adapter alias, such as sv=oneseek-7b-zero-sv. Overrides the languages that adapters
-    record.
-    """
+    """Alias for each language code, such as sv=oneseek-7b-zero-sv. Overrides the adapters' own languages."""
     weights: Mapping[str, str] = field(default_factory=dict[str, str])
     """Prior weight of each language code, such as sv=3,en=1. Default: 1 each."""
     sure: float | None = None

@@ -71,17 +71,15 @@ class Settings:
     adapters: tuple[str, ...] = ()
     """Adapters to serve besides the registry's: PATH or NAME=PATH (a PEFT folder or a pinned URL)."""
     served_model_name: tuple[str, ...] = ()
-    """Public names of the base. Answers carry the first one. Default: the name of its folder."""
+    """Public names of the base, for `model`. Answers have the first one. Default: its folder's name."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     """Engine that runs the base, and its options."""
     device: Literal["auto", "cpu", "directml", "webgpu", "windowsml"] = "cpu"
     """Device of the embedded engine. auto picks the best one that passes its self-test, else the CPU."""
     dtype: Literal["auto", "fp16", "fp32"] = "auto"
-    """Number format of the embedded engine. auto: fp16 on a GPU or NPU, fp32 on the CPU, which has no
-    other.
-    """
+    """Number format of the embedded engine. auto: fp16 on a device; the CPU always uses fp32."""
     prefill_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Number format for prefill on the CPU. bf16 is faster on CPUs with AMX; it needs oneseek[openvino]."""
+    """Number format of prefill on the CPU. bf16 is faster on CPUs with AMX; it needs oneseek[openvino]."""
     quantize: Literal["none", "int8", "int4"] = "none"
     """Quantization of the base's weights in the embedded engine. none keeps float32."""
     threads: int | None = None
@@ -105,9 +103,7 @@ class Settings:
     max_cpu_adapters: int | None = None
     """Maximum adapters in host memory, including the slots. Default: max_adapters; with vllm, at least 64."""
     max_lora_rank: int | None = None
-    """Largest LoRA rank that vLLM reserves room for. Default: the largest rank among the adapters at the
-    start.
-    """
+    """Largest LoRA rank that vLLM reserves memory for. Default: the largest rank found at the start."""
     pinned_adapters: tuple[str, ...] = ()
     """Adapters to load first and never evict: an alias or alias@version each."""
     max_queue: int = 256
@@ -117,17 +113,15 @@ class Settings:
     max_body: Size = 4 * 1024 * 1024
     """Maximum size of a request's body."""
     max_bodies_memory: Size | None = None
-    """Memory for the bodies of unanswered requests, beyond 64 KiB each. Default: 16 x max_body."""
+    """Memory for the bodies of all unanswered requests; 64 KiB of each are free. Default: 16 x max_body."""
     max_connections: int = 1000
     """Maximum number of connections. If more arrive, they get 503; health probes are still answered."""
     default_max_tokens: int | None = None
-    """Answer length in tokens if a request sets none. Default: the rest of the context; /v1/completions:
-    16.
-    """
+    """Maximum answer tokens if a request sets none. Default: the rest of the context; completions: 16."""
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] = "auto"
     """Format in which the base writes tool calls. auto reads it from the chat template."""
     strict_fields: bool = False
-    """Refuse requests with unknown fields (400), instead of listing those in X-OneSeek-Ignored."""
+    """Answer 400 to requests with unknown fields, instead of naming the fields in X-OneSeek-Ignored."""
     step_timeout: float | None = 120.0
     """Seconds after which an unfinished engine step means that the engine hangs. `none` sets no limit."""
     restart_engine: int = 0
@@ -143,11 +137,9 @@ class Settings:
     admin_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys with admin access (/admin, loading adapters) and API access. Default: no admin access."""
     metrics_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
-    """Keys that can read only /metrics. If api_keys are set, only metrics_keys and admin_keys can read it."""
+    """Keys that can only read /metrics. If api_keys are set, it needs one of these or of admin_keys."""
     allowed_hosts: tuple[str, ...] = ()
-    """Allowed Host headers, such as *.example.com. Default: any, but only loopback names if host is
-    loopback.
-    """
+    """Allowed Host headers, such as *.example.com. Default: on loopback only loopback names, else any."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose X-Forwarded-For is trusted, such as 127.0.0.1."""
     cors_origins: tuple[str, ...] = ()
@@ -163,7 +155,7 @@ class Settings:
     require_provenance: bool = False
     """Serve only adapters that the ledger records. The server then needs a ledger that verifies."""
     ledger_public_key: Path | None = None
-    """PEM file with a copy of the ledger's public key. Default: the key in the ledger's own folder."""
+    """PEM file of the ledger's public key, if kept elsewhere. Default: public.pem in the ledger's folder."""
     home: Path = field(default_factory=lambda: default_home(process_environment()))
     """Folder for OneSeek's state: registry, ledger, keys and built graphs."""
     follow_registry: float = 2.0
@@ -171,21 +163,19 @@ class Settings:
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
     """Log messages of this level and above."""
     log_format: Literal["auto", "text", "json"] = "auto"
-    """Format of log lines. auto: text, except that requests are JSON unless logged to a terminal."""
+    """Format of log lines. auto: text, but lines for requests are JSON if they do not go to a terminal."""
     log_requests: bool = True
     """Log a line for each request to standard output (at level info), without prompt and answer."""
     log_content: bool = False
-    """Log prompts and answers too. Needs log_requests."""
+    """Log the prompts and answers of requests too."""
     otel: bool = False
-    """Export traces and metrics by OpenTelemetry; set it up by OTEL_* variables. Needs oneseek[otel]."""
+    """Export traces and metrics with OpenTelemetry, set up by OTEL_* variables. Needs oneseek[otel]."""
     routing: RoutingOptions = field(default_factory=RoutingOptions)
     """How to choose an adapter for a request that names none."""
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
     """How to judge a canary or a shadow against the active version."""
     external_models: Tables = field(default_factory=dict[str, str])
-    """OpenAI-compatible services that requests can name as models: NAME: {url, model, api_key_env,
-    timeout}.
-    """
+    """OpenAI-compatible services that requests can name: NAME: {url, model, api_key_env, timeout}."""
 
     def __post_init__(self) -> None:
         if not self.host.strip():

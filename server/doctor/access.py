@@ -39,7 +39,7 @@ def check_port(subject: Subject) -> Iterator[Finding]:
         return
     for opened in sockets:
         opened.close()
-    yield ok("port", f"{host}:{port} is free" if port else "any free one")
+    yield ok("port", f"{host}:{port} is free" if port else "the server will use any free port")
 
 
 def listens(host: str, port: int) -> bool:
@@ -64,14 +64,14 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
         problems.append(
             warning(
                 "keys",
-                f"host {settings.host} is reachable from outside and no api_keys are set: open to all",
+                f"host {settings.host} is reachable from outside, but no api_keys are set: anyone can use it",
                 remedy,
             )
         )
     for name in ("api_keys", "admin_keys", "metrics_keys"):
         keys: tuple[str, ...] = getattr(settings, name)
         if any(len(key) < SHORT_KEY for key in keys):
-            remedy = "Replace it with a long random text, such as: openssl rand -hex 32"
+            remedy = "Replace the short key with a long random text, such as: openssl rand -hex 32"
             problems.append(
                 warning(
                     "keys",
@@ -80,7 +80,7 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
                 )
             )
     counts = [f"{len(getattr(settings, name))} {name}" for name in ("api_keys", "admin_keys", "metrics_keys")]
-    closed = "" if settings.admin_keys else "; changes over HTTP are disabled"
+    closed = "" if settings.admin_keys else "; without admin_keys, adapters cannot be changed over HTTP"
     yield from either(problems, ok("keys", ", ".join(counts) + closed))
 
 
@@ -106,7 +106,7 @@ def _readable(path: Path) -> Iterator[Finding]:
     if mode is not None and mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield warning(
             "files",
-            f"{path} holds a secret and other users can read it",
+            f"{path} holds a secret, but other users of this machine can read the file",
             f"Run: chmod 600 {shlex.quote(str(path))}",
         )
 
@@ -115,7 +115,7 @@ def _writable(home: Path) -> Iterator[Finding]:
     for folder in (home, home / "registry", home / "ledger", home / "graphs"):
         mode = _mode(folder)
         if mode is not None and mode & stat.S_IWOTH:
-            message = f"every user can change files in {folder}, including adapters"
+            message = f"every user of this machine can change files in {folder}, such as adapters"
             yield fault("files", message, f"Run: chmod o-w {shlex.quote(str(folder))}")
 
 

@@ -25,11 +25,13 @@ def check_settings(subject: Subject) -> Iterator[Finding]:
         yield fault(
             "settings",
             f"{subject.error.name}: {subject.error.problem}{where}",
-            "Fix it. Until then, all other checks use the default settings",
+            "Correct this setting. Until then, all other checks use the default settings",
         )
         return
     given = sum(origin != "default" for origin in subject.resolved.origins.values())
-    yield ok("settings", f"{given} are set, the others have their defaults; to list all: oneseek config")
+    yield ok(
+        "settings", f"{given} settings are set, all others have their defaults; to list all: oneseek config"
+    )
     for line in subject.settings.warnings:
         if "api_keys" not in line:  # said by the keys' own check
             yield warning("settings", line, "To list all settings, run: oneseek config")
@@ -61,7 +63,7 @@ def examine(subject: Subject) -> Iterator[Finding]:
         try:
             yield from check(subject)
         except Exception as error:
-            message = f"the check itself failed: {type(error).__name__}: {error}"
+            message = f"this check of oneseek doctor failed: {type(error).__name__}: {error}"
             yield fault(
-                name, message, "Fix the cause if you can tell it; else report this as a bug of OneSeek"
+                name, message, "Fix the cause if the error shows it; else report this as a bug of OneSeek"
             )

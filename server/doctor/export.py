@@ -20,7 +20,7 @@ CONNECT_SECONDS = 1.0
 def check_telemetry(subject: Subject) -> Iterator[Finding]:
     """Check OpenTelemetry's packages, variables and collector, if the setting `otel` is on."""
     if not subject.settings.otel:
-        yield ok("telemetry", "otel is off: nothing is exported")
+        yield ok("telemetry", "otel is off, so no traces and metrics are exported to a collector")
         return
     if not _installed():
         remedy = "Run: pip install 'oneseek[otel]', or set otel to false"
@@ -29,7 +29,9 @@ def check_telemetry(subject: Subject) -> Iterator[Finding]:
     try:
         check_variables(subject.environ)
     except SettingsError as error:
-        yield fault("telemetry", f"{error.name}: {error.problem}", "Fix the variable, or unset it")
+        yield fault(
+            "telemetry", f"{error.name}: {error.problem}", "Correct the environment variable, or unset it"
+        )
         return
     endpoint = subject.environ.get(ENDPOINT_VARIABLE, "") or DEFAULT_ENDPOINT
     parts = urlsplit(endpoint)
@@ -38,10 +40,10 @@ def check_telemetry(subject: Subject) -> Iterator[Finding]:
         host, _, port = place.rpartition(":")
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
-        remedy = f"Start a collector there, or set {ENDPOINT_VARIABLE} to another one"
-        yield warning("telemetry", f"no collector answers at {place} ({error})", remedy)
+        remedy = f"Start a collector there, or set {ENDPOINT_VARIABLE} to another address"
+        yield warning("telemetry", f"no OpenTelemetry collector answers at {place} ({error})", remedy)
         return
-    yield ok("telemetry", f"a collector listens at {place}")
+    yield ok("telemetry", f"a collector for traces and metrics listens at {place}")
 
 
 def _installed() -> bool:

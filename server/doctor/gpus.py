@@ -80,7 +80,7 @@ def check_gpus(subject: Subject) -> Iterator[Finding]:
         yield from _without_driver()
     elif not driver.gpus:
         remedy = "Run nvidia-smi. If it lists no GPU either, reload the driver or check the card"
-        yield warning("gpu", f"driver {driver.version} is loaded, but sees no GPU", remedy)
+        yield warning("gpu", f"NVIDIA's driver {driver.version} is loaded, but finds no GPU", remedy)
     else:
         yield from (ok("gpu", f"driver {driver.version}: {_shown(gpu)}") for gpu in driver.gpus)
         hidden = subject.environ.get("CUDA_VISIBLE_DEVICES")
@@ -88,7 +88,7 @@ def check_gpus(subject: Subject) -> Iterator[Finding]:
             yield warning(
                 "gpu",
                 f"CUDA_VISIBLE_DEVICES is {hidden!r}, so no GPU is used",
-                "Unset it, unless that is what you want",
+                "Unset CUDA_VISIBLE_DEVICES, unless you want to hide the GPUs",
             )
     yield from _engine(subject)
 
@@ -101,7 +101,7 @@ def _without_driver() -> Iterator[Finding]:
     if (DEVICES / "nvidia0").exists() or (DEVICES / "nvidiactl").exists():
         yield warning(
             "gpu",
-            "an NVIDIA device exists, but the driver's library was not found",
+            "an NVIDIA device exists, but the driver's library libnvidia-ml.so.1 was not found",
             "In a container: install the NVIDIA Container Toolkit on the host and start the container with "
             "--gpus all. Elsewhere: install the driver",
         )
@@ -114,7 +114,7 @@ def _engine(subject: Subject) -> Iterator[Finding]:
     kind = subject.settings.engine.kind
     choice = choose_engine(kind, environ)
     if choice.warning is not None:
-        yield warning("engine", choice.warning, "Install it, or set engine to embedded")
+        yield warning("engine", choice.warning, "Install vLLM, or set engine to embedded")
     elif not (judged := choice.kind.judge(environ)).suits:
         yield fault("engine", f"engine is {kind}, but {judged.reason}", "Set engine to auto or embedded")
     else:

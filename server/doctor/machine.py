@@ -45,7 +45,7 @@ def check_packages(_subject: Subject) -> Iterator[Finding]:
     """Check that all packages that serving needs are installed."""
     missing = [name for name in required() if not _installed(name)]
     remedy = f"Run: {Path(sys.executable).name} -m pip install {' '.join(missing)}"
-    problems = [fault("packages", f"not installed: {', '.join(missing)}", remedy)] if missing else []
+    problems = [fault("packages", f"missing packages: {', '.join(missing)}", remedy)] if missing else []
     yield from either(problems, ok("packages", "all packages that serving needs are installed"))
 
 

@@ -32,7 +32,7 @@ def check_home_folder(subject: Subject) -> Iterator[Finding]:
     if not home.exists():
         parent = existing(home)
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            remedy = "Give this user permission, or use another folder with --home PATH (ONESEEK_HOME)"
+            remedy = "Give this user write permission there, or set another --home PATH (ONESEEK_HOME)"
             yield fault("home", f"{home} does not exist and cannot be created in {parent}", remedy)
             return
         yield ok("home", f"{home} does not exist yet; OneSeek creates it when it first needs it")
@@ -73,7 +73,7 @@ def check_registry(subject: Subject) -> Iterator[Finding]:
 def _version(entry: VersionFolder, *, active: bool) -> Iterator[Finding]:
     severity = fault if active else warning
     if not entry.folder.is_dir():
-        remedy = "Restore the folder, or promote another version"
+        remedy = "Restore the folder, or promote another version of the alias"
         yield severity("registry", f"{entry.full_name}: {entry.folder} is missing", remedy)
         return
     try:
@@ -87,7 +87,7 @@ def _version(entry: VersionFolder, *, active: bool) -> Iterator[Finding]:
         if not (entry.folder / name).is_file()
     ]
     if missing:
-        remedy = f"Restore it. {_VERIFY}"
+        remedy = f"Restore the missing files. {_VERIFY}"
         yield severity("registry", f"{entry.full_name}: {', '.join(missing)} is missing", remedy)
 
 
@@ -101,7 +101,7 @@ def check_ledger(subject: Subject) -> Iterator[Finding]:
         yield refused("ledger", error)
         return
     except OSError as error:
-        remedy = "Check the permissions of its files"
+        remedy = "Check the permissions of the ledger's files"
         yield fault("ledger", f"{folder} cannot be read ({error.strerror})", remedy)
         return
     yield _verdict(verdict, required=settings.require_provenance)
@@ -119,9 +119,11 @@ def _verdict(verdict: LedgerVerdict, *, required: bool) -> Finding:
     first = str(verdict.faults[0]) if verdict.faults else ""
     match verdict.state:
         case "intact":
-            return ok("ledger", f"{verdict.count} entries, all valid")
+            return ok("ledger", f"the ledger has {verdict.count} entries, all valid")
         case "absent" if verdict.folder.is_dir() and "was removed" in first:
-            return fault("ledger", first, "Restore it, or start a new one with: oneseek ledger repair --new")
+            return fault(
+                "ledger", first, "Restore the ledger, or start a new one: oneseek ledger repair --new"
+            )
         case "absent" if required:
             remedy = "Add the adapters with oneseek adapters add, or set require_provenance to false"
             return fault("ledger", "the ledger is empty, but require_provenance is on", remedy)

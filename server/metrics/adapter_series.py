@@ -60,31 +60,41 @@ def make_adapter_series(registry: CollectorRegistry, names: SeriesNames) -> Adap
         return HistogramFamily(f"oneseek_{name}_seconds", text, labels, bounds, registry, names)
 
     return AdapterSeries(
-        requests=counter("requests", "Requests answered", "endpoint", *_BOTH, "language", "status"),
-        duration=seconds("request_duration", "From arrival to the last byte", SECONDS, "endpoint", "adapter"),
-        queue=seconds("queue", "From arrival at the engine to the first step", SECONDS, "adapter"),
-        prefill=seconds("prefill", "From the first step to the first token", SECONDS, "adapter"),
-        first_token=seconds("time_to_first_token", "From arrival to the first token", FIRST_TOKEN, *_BOTH),
-        between_tokens=seconds(
-            "inter_token_latency", "Time between two deltas of an answer", BETWEEN_TOKENS, *_BOTH
+        requests=counter("requests", "Answered HTTP requests", "endpoint", *_BOTH, "language", "status"),
+        duration=seconds(
+            "request_duration",
+            "Time from a request's arrival to the last byte",
+            SECONDS,
+            "endpoint",
+            "adapter",
         ),
-        tokens=counter("tokens", "Tokens", *_BOTH, "kind"),
-        loads=counter("adapter_loads", "Adapter loads into the engine", "adapter", "outcome"),
+        queue=seconds(
+            "queue", "Time from arrival at the engine to the first engine step", SECONDS, "adapter"
+        ),
+        prefill=seconds("prefill", "Time from the first engine step to the first token", SECONDS, "adapter"),
+        first_token=seconds(
+            "time_to_first_token", "Time from a request's arrival to its first token", FIRST_TOKEN, *_BOTH
+        ),
+        between_tokens=seconds(
+            "inter_token_latency", "Time between two consecutive deltas of an answer", BETWEEN_TOKENS, *_BOTH
+        ),
+        tokens=counter("tokens", "Tokens, by kind (prompt, cached or completion)", *_BOTH, "kind"),
+        loads=counter("adapter_loads", "Loads of adapters into the engine", "adapter", "outcome"),
         load_seconds=seconds(
             "adapter_load", "Time to load an adapter into the engine", LOAD, "adapter", "outcome"
         ),
-        evictions=counter("adapter_evictions", "Adapters evicted for others", "adapter"),
-        rollouts=counter("rollouts", "Canaries and shadows that have ended", *_BOTH, "outcome"),
-        shadows=counter("shadow_requests", "Requests sent to a shadow too", *_BOTH, "outcome"),
+        evictions=counter("adapter_evictions", "Adapters evicted to make room for others", "adapter"),
+        rollouts=counter("rollouts", "Canaries and shadows that the server ended", *_BOTH, "outcome"),
+        shadows=counter("shadow_requests", "Copies of requests sent to a shadow version", *_BOTH, "outcome"),
         shadow_first_token=seconds(
             "shadow_time_to_first_token",
-            "From the engine's call to a shadow's first token",
+            "Time from the engine's call to the first token of a shadow version",
             FIRST_TOKEN,
             *_BOTH,
         ),
         shadow_between_tokens=seconds(
             "shadow_inter_token_latency",
-            "Mean time between tokens of a shadow's answer",
+            "Mean time between the tokens of an answer by a shadow version",
             BETWEEN_TOKENS,
             *_BOTH,
         ),

@@ -17,22 +17,25 @@ REASONS = ("stop", "length", "abort", "error")
 """Finish reasons in vLLM's terms. `abort`: the client disconnected or the request timed out."""
 _LABELS = ("model_name",)
 _HISTOGRAMS = {
-    "vllm:e2e_request_latency_seconds": ("From a generation's arrival to its last token", SECONDS),
-    "vllm:request_queue_time_seconds": ("From arrival at the engine to the first step", SECONDS),
-    "vllm:request_prefill_time_seconds": ("From the first step to the first token", SECONDS),
-    "vllm:request_decode_time_seconds": ("From the first token to the last", SECONDS),
-    "vllm:request_inference_time_seconds": ("From the first step to the last token", SECONDS),
-    "vllm:time_to_first_token_seconds": ("From the request's arrival to the first token", FIRST_TOKEN),
-    "vllm:inter_token_latency_seconds": ("Time between two deltas of an answer", BETWEEN_TOKENS),
-    "vllm:time_per_output_token_seconds": ("Inter-token latency, under its older name", BETWEEN_TOKENS),
+    "vllm:e2e_request_latency_seconds": ("Time from arrival at the engine to the last token", SECONDS),
+    "vllm:request_queue_time_seconds": ("Time from arrival at the engine to the first engine step", SECONDS),
+    "vllm:request_prefill_time_seconds": ("Time from the first engine step to the first token", SECONDS),
+    "vllm:request_decode_time_seconds": ("Time from the first token to the last", SECONDS),
+    "vllm:request_inference_time_seconds": ("Time from the first engine step to the last token", SECONDS),
+    "vllm:time_to_first_token_seconds": ("Time from a request's arrival to its first token", FIRST_TOKEN),
+    "vllm:inter_token_latency_seconds": ("Time between two consecutive deltas of an answer", BETWEEN_TOKENS),
+    "vllm:time_per_output_token_seconds": (
+        "vllm:inter_token_latency_seconds under its older name",
+        BETWEEN_TOKENS,
+    ),
     "vllm:request_time_per_output_token_seconds": ("Mean time between tokens of an answer", BETWEEN_TOKENS),
-    "vllm:request_prompt_tokens": ("Tokens of a prompt", TOKENS),
-    "vllm:request_generation_tokens": ("Tokens of an answer", TOKENS),
-    "vllm:request_max_num_generation_tokens": ("Tokens of a request's longest answer", TOKENS),
+    "vllm:request_prompt_tokens": ("Number of tokens of a prompt", TOKENS),
+    "vllm:request_generation_tokens": ("Number of tokens of an answer", TOKENS),
+    "vllm:request_max_num_generation_tokens": ("Number of tokens of a request's longest answer", TOKENS),
 }
 _COUNTERS = {
-    "vllm:prompt_tokens": "Tokens of prompts",
-    "vllm:generation_tokens": "Tokens of answers",
+    "vllm:prompt_tokens": "Tokens of all prompts",
+    "vllm:generation_tokens": "Tokens of all answers",
 }
 _SUCCESS = "vllm:request_success"
 OFFERED = frozenset({*_HISTOGRAMS, *_COUNTERS, _SUCCESS})
@@ -58,7 +61,7 @@ class Board:
         )
         self.loads = HistogramFamily(
             "vllm:lora_adapter_load_seconds",
-            "Time to make an adapter resident",
+            "Time of a successful load of an adapter into the engine",
             (*_LABELS, "transition"),
             LOAD,
             written,

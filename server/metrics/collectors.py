@@ -34,8 +34,8 @@ FOR_GATEWAYS = frozenset(
 )
 """Metrics that this server makes from an engine's state in place of vLLM's own, whose labels hold digests."""
 _ABSENT = {
-    "num_requests_swapped": "Requests swapped out to the CPU: always 0, as in current vLLM",
-    "cpu_cache_usage_perc": "KV cache swapped out to the CPU: always 0",
+    "num_requests_swapped": "Always 0; exported for dashboards made for older versions of vLLM",
+    "cpu_cache_usage_perc": "Always 0; exported for dashboards made for older versions of vLLM",
 }
 """Metrics that only dashboards for older versions of vLLM query, with their help texts. Each is always 0."""
 
@@ -202,8 +202,8 @@ class EngineCollector(Collector):
 
     def _queues(self, state: EngineState, aliases: Mapping[str, str]) -> Iterable[Metric]:
         for name, what, counts in (
-            ("running", "being worked on", state.running),
-            ("waiting", "waiting", state.waiting),
+            ("running", "in the engine's running batch", state.running),
+            ("waiting", "waiting in the engine's queue", state.waiting),
         ):
             gauge = GaugeMetricFamily(
                 f"oneseek_requests_{name}", f"Requests {what}", labels=("base", "adapter")
@@ -218,13 +218,13 @@ class EngineCollector(Collector):
 
     def _memory(self, state: EngineState) -> Iterable[Metric]:
         usage = GaugeMetricFamily(
-            "oneseek_kv_cache_usage_ratio", "Share of the KV cache in use", labels=("base",)
+            "oneseek_kv_cache_usage_ratio", "Fraction of the KV cache in use, 0 to 1", labels=("base",)
         )
         usage.add_metric((self._base,), _usage(state))
         yield usage
         age = GaugeMetricFamily(
             "oneseek_step_age_seconds",
-            "Seconds since the engine last completed a step or was idle",
+            "Seconds since the current engine step began; 0 if the engine is idle",
             labels=("base",),
         )
         age.add_metric((self._base,), state.progress)
@@ -234,7 +234,7 @@ class EngineCollector(Collector):
             ("prefix_cache_hits", "Prompt tokens found in the prefix cache", state.prefix_hits),
             ("preemptions", "Running requests preempted because the KV cache was full", state.preemptions),
             ("unread_answers", "Answers cut off because their clients did not read them", state.unread),
-            ("fair_preemptions", "Running requests preempted for another key or adapter", state.made_way),
+            ("fair_preemptions", "Running requests preempted for another API key or adapter", state.made_way),
         ):
             counter = CounterMetricFamily(f"oneseek_{name}", text, labels=("base",))
             counter.add_metric((self._base,), value)
@@ -258,10 +258,10 @@ class EngineCollector(Collector):
                 gauge.add_metric(labels, float(where == tier))
         yield gauge
         for name, text, value in (
-            ("served", "Versions of adapters that are served", len(adapters)),
+            ("served", "Adapter versions that are served", len(adapters)),
             (
                 "damaged",
-                "Versions that cannot be served",
+                "Served adapter versions that can no longer be loaded",
                 sum(one.problem is not None for one in adapters),
             ),
         ):
@@ -271,10 +271,10 @@ class EngineCollector(Collector):
 
     def _for_gateways(self, state: EngineState) -> Iterable[Metric]:
         for name, text, value in (
-            ("num_requests_running", "Requests being worked on", sum(state.running.values())),
-            ("num_requests_waiting", "Requests waiting", sum(state.waiting.values())),
-            ("kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1", _usage(state)),
-            ("gpu_cache_usage_perc", "KV cache usage, 0 to 1, under its older name", _usage(state)),
+            ("num_requests_running", "Requests in the engine's running batch", sum(state.running.values())),
+            ("num_requests_waiting", "Requests waiting in the engine's queue", sum(state.waiting.values())),
+            ("kv_cache_usage_perc", "Fraction of the KV cache in use, 0 to 1", _usage(state)),
+            ("gpu_cache_usage_perc", "vllm:kv_cache_usage_perc under its older name", _usage(state)),
             *((name, text, 0.0) for name, text in _ABSENT.items()),
         ):
             gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=("model_name",))

@@ -52,7 +52,7 @@ class GatewayView:
     def _requests(self) -> Metric:
         lora = GaugeMetricFamily(
             "vllm:lora_requests_info",
-            "Adapters with requests; the value is the time of the scrape",
+            "Labels list adapters with requests; the value is the time of the scrape",
             labels=("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
         )
         public = {
@@ -70,7 +70,7 @@ class GatewayView:
     def _loaded(self) -> Metric:
         loaded = GaugeMetricFamily(
             "vllm:lora_adapter_loaded",
-            "1 for each adapter in memory, by the name that requests use",
+            "1 for each adapter in memory; adapter_name is the name that requests use",
             labels=("model_name", "adapter_name", "level", "pinned", "rank"),
         )
         for adapter in self.names.adapters():
@@ -90,7 +90,7 @@ class GatewayView:
     def _slots(self) -> Iterable[Metric]:
         counted: dict[str, tuple[str, int]] = {
             "num_gpu_loaded_lora_adapters": ("Adapters in the engine's slots", self._count("device")),
-            "max_gpu_lora_adapters": ("Slots for adapters", self.info.device_adapters),
+            "max_gpu_lora_adapters": ("Number of adapter slots in the engine", self.info.device_adapters),
         }
         if "host" in self.info.tiers:
             text = "Adapters that are only in host memory"
@@ -106,7 +106,7 @@ class GatewayView:
     def _cache(self) -> Metric:
         cache = GaugeMetricFamily(
             "vllm:cache_config_info",
-            "Always 1: how KV memory is divided",
+            "Always 1; labels give the KV cache's block size in tokens and its number of blocks",
             labels=("model_name", "block_size", "num_gpu_blocks"),
         )
         block = self.info.kv_block

@@ -92,79 +92,84 @@ class Metrics:
     def _make_request_metrics(self) -> None:
         r = self.plain
         self.cancelled = Counter(
-            "oneseek_cancelled", "Answers cancelled before their end", ("reason",), registry=r
+            "oneseek_cancelled", "Requests cancelled before their end, by reason", ("reason",), registry=r
         )
-        self.rejected = Counter("oneseek_rejected", "Requests refused", ("reason",), registry=r)
+        self.rejected = Counter(
+            "oneseek_rejected", "Refused requests, by the code of the error", ("reason",), registry=r
+        )
         self.gates = Counter(
-            "oneseek_queue_refusals", "Requests refused because the queue was full", ("gate",), registry=r
+            "oneseek_queue_refusals", "Requests refused with 429, by refusing check", ("gate",), registry=r
         )
         self.routes = Counter(
-            "oneseek_route_decisions", "Adapters chosen", ("language", "reason"), registry=r
+            "oneseek_route_decisions", "Adapters chosen by routing", ("language", "reason"), registry=r
         )
         self.confidence = Histogram(
-            "oneseek_route_confidence", "Confidence of detected languages", buckets=CONFIDENCE, registry=r
+            "oneseek_route_confidence", "Probability of the detected language", buckets=CONFIDENCE, registry=r
         )
         self.route_seconds = Histogram(
-            "oneseek_route_seconds", "Time to choose an adapter", buckets=ROUTE, registry=r
+            "oneseek_route_seconds", "Time to choose the adapter of a request", buckets=ROUTE, registry=r
         )
 
     def _make_engine_metrics(self) -> None:
         r = self.plain
         self.batch_size = Histogram(
-            "oneseek_batch_size", "Requests in a step of the engine", ("base",), buckets=BATCH, registry=r
+            "oneseek_batch_size", "Requests in one engine step", ("base",), buckets=BATCH, registry=r
         )
         self.step_seconds = Histogram(
-            "oneseek_step_seconds", "Duration of a step of the engine", ("base",), buckets=STEP, registry=r
+            "oneseek_step_seconds", "Duration of one engine step", ("base",), buckets=STEP, registry=r
         )
         self.engine_failures = Counter(
-            "oneseek_engine_failures", "Failures of engines that died or hung", ("base", "reason"), registry=r
+            "oneseek_engine_failures", "Engines that died or stalled", ("base", "reason"), registry=r
         )
         self.engine_restarts = Counter(
             "oneseek_engine_restarts",
-            "Attempts to restart a dead engine",
+            "Attempts to restart an engine that died or stalled",
             ("base", "outcome"),
             registry=r,
         )
         self.adapter_wait = Histogram(
-            "oneseek_adapter_wait_seconds", "Time that requests waited for their adapters", ("outcome",),
+            "oneseek_adapter_wait_seconds", "Time that requests waited for adapters to load", ("outcome",),
             buckets=LOAD, registry=r,
         )  # fmt: skip
         self.base_loads = Counter(
-            "oneseek_base_loads", "Loads of a base that is loaded on demand", ("base", "outcome"), registry=r
+            "oneseek_base_loads", "Loads of an on-demand base", ("base", "outcome"), registry=r
         )
         self.base_load_seconds = Histogram(
             "oneseek_base_load_seconds", "Time to load a base", ("base", "outcome"), buckets=LOAD, registry=r
         )
         self.base_unloads = Counter(
-            "oneseek_base_unloads", "Bases unloaded, by reason", ("base", "reason"), registry=r
+            "oneseek_base_unloads", "Unloads of an on-demand base, by reason", ("base", "reason"), registry=r
         )
         self.admin_changes = Counter(
             "oneseek_admin_changes",
-            "Changes of adapters requested over HTTP",
+            "Adapter changes requested over HTTP, by action and outcome",
             ("action", "outcome"),
             registry=r,
         )
         self.ledger_state = Gauge(
             "oneseek_ledger_state", "1 for the current state of the ledger", ("state",), registry=r
         )
-        self.ledger_entries = Gauge("oneseek_ledger_entries", "Valid entries in the ledger", registry=r)
+        self.ledger_entries = Gauge("oneseek_ledger_entries", "Complete entries in the ledger", registry=r)
         self.ledger_verified = Gauge(
             "oneseek_ledger_verified_timestamp_seconds",
             "Unix time when the ledger was last verified",
             registry=r,
         )
         self.build_info = Gauge(
-            "oneseek_build_info", "Version, engine and base", ("version", "engine", "base_digest"), registry=r
+            "oneseek_build_info",
+            "Always 1; labels name the version, engine and base",
+            ("version", "engine", "base_digest"),
+            registry=r,
         )
         self.device_info = Gauge(
             "oneseek_device_info",
-            "Device and number format of the embedded engine",
+            "Always 1; labels name the embedded engine's device and number format",
             ("device", "provider", "precision"),
             registry=r,
         )
         self.device_fallbacks = Counter(
             "oneseek_device_fallbacks",
-            "Devices replaced by the CPU, by reason",
+            "Devices that were tried before the CPU was used instead, by reason",
             ("device", "reason"),
             registry=r,
         )

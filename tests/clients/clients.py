@@ -30,7 +30,7 @@ CLIENTS = (
     Client(
         "openai", "OpenAI for Python", "openai",
         "chat, streams, async, completions, responses, structured output, tools, log probabilities, `n`, errors, retries",
-        limits="`embeddings`, unless the base makes vectors",
+        limits="`embeddings` works only if the base computes embeddings",
     ),
     Client(
         "openai_node", "OpenAI for JavaScript", "openai",
@@ -38,27 +38,27 @@ CLIENTS = (
     ),
     Client(
         "ai_sdk", "Vercel AI SDK", "ai",
-        "`generateText`, `streamText`, structured output, tool loops, errors, by `@ai-sdk/openai-compatible`", node=True,
-        limits="set `supportsStructuredOutputs: true`, else it sends no schema",
+        "`generateText`, `streamText`, structured output, tool loops, errors; with the provider `@ai-sdk/openai-compatible`", node=True,
+        limits="set `supportsStructuredOutputs: true`, else the SDK sends no schema",
     ),
     Client(
         "litellm", "LiteLLM", "litellm",
-        "`openai/` and `hosted_vllm/` models, streams, async, structured output, tools, its exceptions, fallbacks",
+        "`openai/` and `hosted_vllm/` models, streams, async, structured output, tools, LiteLLM's exceptions, fallbacks",
     ),
     Client(
         "langchain", "LangChain", "langchain-openai",
         "`invoke`, `stream`, `batch`, async, structured output by schema and by tool, tool round trips, usage, errors",
-        limits="`OpenAIEmbeddings` takes `check_embedding_ctx_length=False`, as for any server but OpenAI's",
+        limits="`OpenAIEmbeddings` needs `check_embedding_ctx_length=False`, as for any server other than OpenAI's",
     ),
     Client(
         "llama_index", "LlamaIndex", "llama-index-llms-openai-like",
         "`complete`, `chat`, streams, async, structured output by tool, errors",
-        limits="set `is_chat_model`, `is_function_calling_model` and `context_window`, which it cannot ask for",
+        limits="set `is_chat_model`, `is_function_calling_model` and `context_window`, which LlamaIndex cannot query",
     ),
     Client(
         "instructor", "Instructor", "instructor",
         "modes TOOLS, TOOLS_STRICT, PARALLEL_TOOLS, JSON, MD_JSON, JSON_SCHEMA; partial and iterable; async; retries",
-        limits="PARALLEL_TOOLS and MD_JSON constrain nothing: the model has to be able to do it by itself",
+        limits="with PARALLEL_TOOLS and MD_JSON, the answer's format is not enforced, so the model must know it",
     ),
     Client(
         "pydantic_ai", "Pydantic AI", "pydantic-ai-slim",
@@ -66,20 +66,20 @@ CLIENTS = (
     ),
     Client(
         "openai_agents", "OpenAI Agents SDK", "openai-agents",
-        "runs and streamed runs, tools, structured output, by `OpenAIChatCompletionsModel`",
-        limits="turn tracing off, or it sends traces to OpenAI",
+        "runs and streamed runs, tools, structured output; with `OpenAIChatCompletionsModel`",
+        limits="turn tracing off, else the SDK sends traces to OpenAI",
     ),
     Client(
         "inspect_ai", "Inspect", "inspect-ai",
-        "an evaluation, log probabilities, tools, by its provider `openai-api`",
+        "an evaluation, log probabilities, tools; with Inspect's provider `openai-api`",
     ),
     Client(
         "open_webui", "Open WebUI", "",
-        "its requests, sent again: list of models, streamed chat, title, tags, follow-ups",
+        "copies of Open WebUI's requests: list of models, streamed chat, title, tags, follow-ups",
     ),
     Client(
         "schemathesis", "Schemathesis", "schemathesis",
-        "every operation of `/openapi.json`, with what fits its schema and what does not",
+        "every operation of `/openapi.json`, with generated requests that follow its schema and requests that do not",
     ),
 )  # fmt: skip
 

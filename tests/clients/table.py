@@ -17,7 +17,7 @@ BEGIN, END = "<!-- make clients-table -->\n", "<!-- end -->\n"
 
 def table() -> str:
     """The lines between the marks."""
-    head = ["| client | version | passes | does not |", "|---|---|---|---|"]
+    head = ["| client | tested version | what was tested and works | limitations |", "|---|---|---|---|"]
     return "\n".join([*head, *(row(client) for client in CLIENTS)]) + "\n"
 
 

@@ -7,141 +7,145 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 GENERATION: Mapping[str, str] = {
-    "adapter_id": "LoRAX's spelling of an adapter in `model`; by name alone",
-    "add_generation_prompt": "chat; default true",
-    "add_special_tokens": "completions; default true; false: no `<s>` is put before a text",
+    "adapter_id": "name of an adapter, as in LoRAX; has the effect of naming it in `model`",
+    "add_generation_prompt": "chat; default true: the prompt ends with the start of an assistant message",
+    "add_special_tokens": "completions; default true; false adds no start token such as `<s>` to a text",
     "chat_template_kwargs": (
-        "chat; values for names that the base's template reads, such as `enable_thinking`"
+        "chat; values for variables of the base's chat template, such as `enable_thinking`"
     ),
-    "continue_final_message": "chat; with `add_generation_prompt` false",
+    "continue_final_message": (
+        "chat; the answer continues the last message; needs `add_generation_prompt` false"
+    ),
     "echo": (
-        "completions: the prompt comes first, with its log probabilities; chat: a continued message "
-        "comes whole"
+        "completions: the answer begins with the prompt and its log probabilities; chat: the answer "
+        "includes the message that `continue_final_message` continues"
     ),
-    "frequency_penalty": "-2 to 2",
-    "guided_choice": "as `structured_outputs.choice`",
-    "guided_grammar": "as `structured_outputs.grammar`",
-    "guided_json": "as `structured_outputs.json`",
-    "guided_regex": "as `structured_outputs.regex`",
-    "ignore_eos": "goes on past the end token",
-    "include_reasoning": "reasoning is not split from the answer",
-    "logit_bias": "token id to -100…100",
-    "logprobs": "chat: true or false; completions: 0 to 20",
-    "lora_path": "SGLang's spelling of the same, a name or a list that names one; no paths",
-    "max_completion_tokens": "chat; goes before `max_tokens`",
+    "frequency_penalty": "from -2 to 2; positive values make tokens less likely the more often they occurred",
+    "guided_choice": "same as `choice` in `structured_outputs`",
+    "guided_grammar": "same as `grammar` in `structured_outputs`",
+    "guided_json": "same as `json` in `structured_outputs`",
+    "guided_regex": "same as `regex` in `structured_outputs`",
+    "ignore_eos": "true: the answer does not stop at the end-of-sequence token",
+    "include_reasoning": "reasoning is always part of the answer's text",
+    "logit_bias": "maps token ids to a bias from -100 to 100, which is added to the token's logit",
+    "logprobs": "log probabilities of the answer's tokens; chat: true or false; completions: 0 to 20",
+    "lora_path": "name of an adapter (not a path), or a list with one name, as in SGLang",
+    "max_completion_tokens": "chat; maximum tokens of the answer; overrides `max_tokens`",
     "max_tokens": (
-        "default: `default_max_tokens`, else what the base asks for, else what is left of the "
-        "context; 16 for completions"
+        "maximum tokens of the answer; default: the setting `default_max_tokens`, else the maximum in the "
+        "base's generation config, else the rest of the context; completions: 16"
     ),
     "messages": (
         "chat; roles system, developer, user, assistant, tool; contents are text or parts of type text"
     ),
-    "min_p": "0 to 1",
-    "min_tokens": "no end before this many",
-    "model": "`oneseek` (the default) chooses by language",
-    "n": "1 to 16",
-    "parallel_tool_calls": "chat; default true; false: at most one call",
-    "presence_penalty": "-2 to 2",
-    "prompt": "completions; a text, texts, token ids, or lists of token ids",
-    "prompt_logprobs": "0 to 20, not streamed",
-    "reasoning_effort": "chat; ignored on a base that does not reason; `none` turns reasoning off; see below",
-    "repetition_penalty": "0.01 to 100; 1 is none",
-    "request_id": "send `X-Request-ID`",
-    "response_format": "`text`, `json_object` or `json_schema`; see below",
-    "return_cached_tokens_details": "`usage` has `cached_tokens`",
-    "return_token_ids": "`prompt_token_ids`, and `token_ids` of each choice or chunk",
-    "return_tokens_as_token_ids": "log probabilities name tokens `token_id:5`",
-    "rid": "send `X-Request-ID`",
-    "seed": "64 bits; the same seed gives the same text",
-    "separate_reasoning": "the same",
-    "stop": "a string or up to 16; never part of the text",
-    "stop_token_ids": "up to 128 tokens that end the text",
-    "stream": "events instead of one answer",
-    "stream_interval": "each chunk is sent as soon as it is there",
+    "min_p": "from 0 to 1; drops tokens with less than this fraction of the top token's probability",
+    "min_tokens": "minimum number of tokens before the answer may end",
+    "model": (
+        "name of the adapter or base that answers; `oneseek` (the default) lets the server choose by language"
+    ),
+    "n": "number of choices, 1 to 16",
+    "parallel_tool_calls": "chat; default true; with false, the answer has at most one tool call",
+    "presence_penalty": "from -2 to 2; positive values make tokens less likely that have occurred",
+    "prompt": "completions; a text or a list of token ids, or a list of several of them",
+    "prompt_logprobs": "number of log probabilities per prompt token, 0 to 20; not with `stream`",
+    "reasoning_effort": "chat; `none` turns reasoning off; ignored if the base does not reason",
+    "repetition_penalty": "from 0.01 to 100; 1 means no penalty",
+    "request_id": "to set the request's ID, send the header `X-Request-ID`",
+    "response_format": "format of the answer: `text`, `json_object` or `json_schema`",
+    "return_cached_tokens_details": "`usage` always has `cached_tokens`",
+    "return_token_ids": "adds `prompt_token_ids`, and `token_ids` to each choice or chunk",
+    "return_tokens_as_token_ids": "log probabilities show a token by its id, as in `token_id:5`",
+    "rid": "to set the request's ID, send the header `X-Request-ID`",
+    "seed": "random seed, 64 bits; the same seed gives the same text",
+    "separate_reasoning": "reasoning is always part of the answer's text",
+    "stop": "a string, or up to 16 strings, at which the answer ends; it does not include them",
+    "stop_token_ids": "up to 128 token ids at which the answer ends",
+    "stream": "true sends the answer as server-sent events, token by token",
+    "stream_interval": "each chunk is sent at once",
     "stream_options": (
-        "`include_usage`; `continuous_usage_stats` puts the usage so far into each chunk; "
+        "`include_usage` sends token counts at the end; `continuous_usage_stats` adds them to each chunk; "
         "`include_obfuscation` has no effect"
     ),
-    "stream_reasoning": "the same",
-    "structured_outputs": "one of `json`, `regex`, `choice`, `grammar`, `json_object`; see below",
-    "temperature": "0 to 2; 0 is greedy",
-    "thinking_token_budget": "chat; ignored on a base that does not reason, else a 400",
+    "stream_reasoning": "reasoning is always part of the answer's text",
+    "structured_outputs": "format of the answer: one of `json`, `regex`, `choice`, `grammar`, `json_object`",
+    "temperature": "sampling temperature, from 0 to 2; 0 is greedy decoding",
+    "thinking_token_budget": "chat; ignored if the base does not reason, else refused with 400",
     "tool_choice": (
         'chat; `none`, `auto` (the default), `required`, or `{"type": "function", "function": {"name"}}`'
     ),
-    "tools": "chat; see [tools](#tools)",
-    "top_k": "0 or -1 for all",
-    "top_logprobs": "chat; 0 to 20, with `logprobs`",
-    "top_p": "0 to 1; 0: the likeliest token alone",
-    "truncation_side": "`truncate_prompt_tokens` is refused",
+    "tools": "chat; the functions that the model may call; see [tools](#tools)",
+    "top_k": "samples from this many of the most likely tokens; 0 or -1 means all tokens",
+    "top_logprobs": "chat; number of most likely tokens to report, 0 to 20; needs `logprobs`",
+    "top_p": "nucleus sampling, from 0 to 1; 0 means only the most likely token",
+    "truncation_side": "prompts are never truncated",
 }
 """Notes on the fields of chat and text completions. If only one of these endpoints honours a field, the note
 begins with the endpoint.
 """
 RESPONSE: Mapping[str, str] = {
-    "adapter_id": "as for chat",
-    "chat_template_kwargs": "as for chat",
-    "frequency_penalty": "as for chat",
-    "ignore_eos": "as for chat",
-    "include": "`message.output_text.logprobs`; names of what no answer here has pass",
+    "adapter_id": "same as in chat completions",
+    "chat_template_kwargs": "same as in chat completions",
+    "frequency_penalty": "same as in chat completions",
+    "ignore_eos": "same as in chat completions",
+    "include": "`message.output_text.logprobs` adds log probabilities; OpenAI's other values have no effect",
     "input": (
         "a text, or up to 1,024 messages: roles user, assistant, system, developer; contents are text "
         "or parts of type input_text, output_text"
     ),
-    "instructions": "the system message; comes before the text of one that begins the input",
-    "logit_bias": "as for chat",
-    "lora_path": "as for chat",
+    "instructions": "the system message; it is put before a system message at the start of `input`",
+    "logit_bias": "same as in chat completions",
+    "lora_path": "same as in chat completions",
     "max_output_tokens": (
-        "at least 1; default: `default_max_tokens`, else what the base asks for, else what is left of "
-        "the context"
+        "maximum tokens of the answer, at least 1; default: the setting `default_max_tokens`, else the "
+        "maximum in the base's generation config, else the rest of the context"
     ),
-    "max_tool_calls": "echoed",
-    "metadata": "up to 16 texts; echoed",
-    "min_p": "as for chat",
-    "min_tokens": "as for chat",
-    "model": "`oneseek` (the default) chooses by language",
-    "parallel_tool_calls": "echoed",
-    "presence_penalty": "as for chat",
-    "prompt_cache_key": "echoed",
-    "reasoning": "`effort` as `reasoning_effort` of chat; a summary is never made",
-    "repetition_penalty": "as for chat",
-    "safety_identifier": "echoed",
-    "seed": "as for chat",
-    "service_tier": "the answer says `default`",
-    "stop": "as for chat",
-    "stop_token_ids": "as for chat",
-    "store": "`true` passes, and nothing is stored; the answer says `false`",
-    "stream": "events instead of one answer",
-    "stream_options": "`include_obfuscation` is accepted",
-    "temperature": "as for chat",
-    "text": '`format` of type text, json_object or json_schema, kept to as in chat; `verbosity` "medium"',
-    "top_k": "as for chat",
-    "top_logprobs": "0 to 20, where `include` asks for log probabilities",
-    "top_p": "as for chat",
-    "user": "echoed",
+    "max_tool_calls": "repeated in the answer",
+    "metadata": "up to 16 texts, which are repeated in the answer",
+    "min_p": "same as in chat completions",
+    "min_tokens": "same as in chat completions",
+    "model": "adapter or base that is used; `oneseek` (the default) lets the server choose by language",
+    "parallel_tool_calls": "repeated in the answer",
+    "presence_penalty": "same as in chat completions",
+    "prompt_cache_key": "repeated in the answer",
+    "reasoning": "`effort` means the same as `reasoning_effort` in chat; summaries are not supported",
+    "repetition_penalty": "same as in chat completions",
+    "safety_identifier": "repeated in the answer",
+    "seed": "same as in chat completions",
+    "service_tier": "the answer always has `default`",
+    "stop": "same as in chat completions",
+    "stop_token_ids": "same as in chat completions",
+    "store": "the server never stores answers, even if it is true; the answer always has `false`",
+    "stream": "true sends the answer as server-sent events, token by token",
+    "stream_options": "`include_obfuscation` is accepted, but has no effect",
+    "temperature": "same as in chat completions",
+    "text": "`format` of type text, json_object or json_schema, as in chat; `verbosity` only as `medium`",
+    "top_k": "same as in chat completions",
+    "top_logprobs": "number of most likely tokens to report, 0 to 20; needs log probabilities in `include`",
+    "top_p": "same as in chat completions",
+    "user": "repeated in the answer",
 }
 """Notes on the fields of `/v1/responses`, for docs/api.md."""
 EMBEDDING: Mapping[str, str] = {
-    "adapter_id": "as for chat",
-    "dimensions": "for bases trained to be cut",
+    "adapter_id": "same as in chat completions",
+    "dimensions": "length of the vectors, for bases that are trained for shorter vectors",
     "encoding_format": "`float` or `base64` (32-bit little-endian floats, the official client's default)",
-    "input": "a text, token ids, or up to 2,048 of either",
-    "lora_path": "as for chat",
-    "model": "`oneseek` (the default) chooses by language",
+    "input": "a text or a list of token ids, or up to 2,048 of them",
+    "lora_path": "same as in chat completions",
+    "model": "adapter or base that is used; `oneseek` (the default) lets the server choose by language",
 }
 """Notes on the fields of `/v1/embeddings`, for docs/api.md."""
 TOKENIZE: Mapping[str, str] = {
-    "adapter_id": "as for chat",
-    "add_generation_prompt": "default true",
-    "add_special_tokens": "with `prompt`; default true",
-    "chat_template_kwargs": "as for chat",
-    "continue_final_message": "with `add_generation_prompt` false",
-    "lora_path": "as for chat",
-    "messages": "a conversation; or `prompt`",
-    "model": "`oneseek` (the default) chooses by language",
-    "prompt": "a text; or `messages`",
-    "reasoning_effort": "as for chat",
-    "return_token_strs": "the text of each token as well",
-    "tools": "with `messages`; as for chat",
+    "adapter_id": "same as in chat completions",
+    "add_generation_prompt": "default true: the prompt ends with the start of an assistant message",
+    "add_special_tokens": "for `prompt`; default true; false leaves out the start token",
+    "chat_template_kwargs": "same as in chat completions",
+    "continue_final_message": "the last message is left open; needs `add_generation_prompt` false",
+    "lora_path": "same as in chat completions",
+    "messages": "a conversation to tokenize; send either this or `prompt`",
+    "model": "adapter or base that is used; `oneseek` (the default) lets the server choose by language",
+    "prompt": "a text to tokenize; send either this or `messages`",
+    "reasoning_effort": "same as in chat completions",
+    "return_token_strs": "true also returns the text of each token",
+    "tools": "for `messages`; same as in chat completions",
 }
 """Notes on the fields of `/tokenize`, for docs/api.md."""

@@ -23,12 +23,12 @@ _DESCRIPTION = (
 _ADAPTER = {
     "name": "X-OneSeek-Adapter",
     "in": "header",
-    "description": "The adapter that answers: an alias, alias@version, base, or auto.",
+    "description": "The adapter that should answer: an alias, alias@version, base or auto.",
     "schema": {"type": "string"},
 }
 _SUCCESS = {
     200: "Success",
-    202: "The change is made; this server has not applied it yet",
+    202: "The change is recorded, but this server has not applied it yet",
     304: "Not modified",
 }
 _SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
@@ -120,7 +120,9 @@ def _content(operation: Operation) -> dict[str, Any]:
     schema = {"$ref": _REF.format(name=operation.answer)} if operation.answer else {"type": "object"}
     content: dict[str, Any] = {"application/json": {"schema": schema}}
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"description": "Server-sent events; `data` is JSON."}}
+        content["text/event-stream"] = {
+            "schema": {"description": "Server-sent events, whose `data` is JSON."}
+        }
     return content
 
 
@@ -145,7 +147,7 @@ def _describe_fields(schema: dict[str, Any], table: FieldTable) -> None:
     for name, field in table.describe().items():
         if field.kind == "ignored" and name not in schema["properties"]:
             schema["properties"][name] = {
-                "description": "Accepted and ignored: it does not change the answer."
+                "description": "This field is accepted, but has no effect on the answer."
             }
         elif field.kind == "honoured" and field.note and name in schema["properties"]:
             schema["properties"][name].setdefault("description", field.note)

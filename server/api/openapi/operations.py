@@ -84,15 +84,15 @@ _GENERATION = (
     ),
     Operation(
         method="post", path="/v1/embeddings", tag="generation",
-        summary="Turn texts into vectors", body=(EmbeddingFields,), answer="Embeddings",
+        summary="Compute embeddings of texts", body=(EmbeddingFields,), answer="Embeddings",
     ),
     Operation(
         method="post", path="/api/oqt/multi-model-query", tag="generation", streams=True,
-        summary="Ask several voices at once, and compare their answers", body=(MultiModelFields,),
+        summary="Send one question to several models, and compare the answers", body=(MultiModelFields,),
     ),
     Operation(
         method="post", path="/invocations", tag="generation", streams=True,
-        summary="Chat, completions or embeddings, as the body says (SageMaker)",
+        summary="SageMaker's endpoint for chat, completions and embeddings",
         body=(ChatFields, CompletionFields, EmbeddingFields),
     ),
 )  # fmt: skip
@@ -101,23 +101,23 @@ _OTHERS = (
     Operation(method="get", path="/v1/models/{id}", tag="models", summary="Show one model", answer="Model"),
     Operation(
         method="get", path="/v1/adapters", tag="models",
-        summary="List aliases with their versions, shares and figures", answer="Adapters",
+        summary="List all aliases with their versions and metrics", answer="Adapters",
     ),
     Operation(
         method="get", path="/v1/adapters/{name}", tag="models",
-        summary="Show one version with its card and its lineage", answer="AdapterVersion",
+        summary="Show one adapter version with its model card and lineage", answer="AdapterVersion",
     ),
     Operation(
         method="post", path="/tokenize", tag="tokens",
-        summary="Turn a prompt or a conversation into tokens", body=(TokenizeFields,), answer="Tokens",
+        summary="Convert a prompt or a conversation to token ids", body=(TokenizeFields,), answer="Tokens",
     ),
     Operation(
         method="post", path="/detokenize", tag="tokens",
-        summary="Turn tokens into text", body=(DetokenizeFields,), answer="Prompt",
+        summary="Convert token ids to text", body=(DetokenizeFields,), answer="Prompt",
     ),
     Operation(
         method="post", path="/inference/oneseek", tag="existing backends",
-        summary="Answer a question by the adapter of its language", body=(LegacyFields,), answer="Inference",
+        summary="Answer with the adapter for the language", body=(LegacyFields,), answer="Inference",
     ),
     *(
         Operation(
@@ -140,14 +140,14 @@ _OTHERS = (
     ),
     Operation(
         method="get", path="/ping", tag="status", access="open", verdict=True,
-        summary="The same for SageMaker", answer="Status",
+        summary="Readiness probe of SageMaker", answer="Status",
     ),
     Operation(
         method="post", path="/ping", tag="status", access="open", verdict=True,
-        summary="The same for SageMaker", answer="Status",
+        summary="Readiness probe of SageMaker", answer="Status",
     ),
     Operation(
-        method="get", path="/version", tag="status", verdict=True, summary="What runs", answer="Version",
+        method="get", path="/version", tag="status", verdict=True, summary="Show versions", answer="Version",
     ),
     Operation(
         method="get", path="/metrics", tag="status", access="metrics", media_type="text/plain",
@@ -155,23 +155,23 @@ _OTHERS = (
     ),
     Operation(
         method="get", path="/metrics/recent", tag="status", access="metrics",
-        summary="The last 15 minutes, in samples of 5 seconds", answer="Samples",
+        summary="Metrics of the last 15 minutes, in samples of 5 seconds", answer="Samples",
     ),
     Operation(
         method="get", path="/", tag="status", access="open", media_type="text/html",
-        summary="The web page; 404 for clients that do not accept HTML", statuses=(200, 304),
+        summary="OneSeek's web page; 404 for clients that do not accept HTML", statuses=(200, 304),
     ),
     Operation(
         method="get", path="/page/{file}", tag="status", access="open", media_type="text/javascript",
         summary="A file of the web page", statuses=(200, 304),
     ),
     Operation(
-        method="get", path="/openapi.json", tag="status", access="open", summary="This document",
+        method="get", path="/openapi.json", tag="status", access="open", summary="This OpenAPI document",
         statuses=(200, 304),
     ),
     Operation(
         method="get", path="/docs", tag="status", access="open", media_type="text/html",
-        summary="This document as a page", statuses=(200, 304),
+        summary="This OpenAPI document as a web page", statuses=(200, 304),
     ),
 )  # fmt: skip
 
@@ -204,24 +204,24 @@ def _lora(path: str, summary: str, body: type[msgspec.Struct]) -> Operation:
 
 
 ADMIN_OPERATIONS: tuple[Operation, ...] = (
-    _lora("/v1/load_lora_adapter", "Load an adapter, as vLLM does", LoadFields),
-    _lora("/v1/unload_lora_adapter", "Unload an adapter, as vLLM does", UnloadFields),
-    _shown("/admin/adapters", "List every version"),
+    _lora("/v1/load_lora_adapter", "Load an adapter (as in vLLM)", LoadFields),
+    _lora("/v1/unload_lora_adapter", "Unload an adapter (as in vLLM)", UnloadFields),
+    _shown("/admin/adapters", "List every adapter version"),
     _admin("/admin/adapters", "Add a version from a folder or a URL", AddFields),
-    _shown("/admin/adapters/{name}", "Show one version"),
-    _admin("/admin/adapters/{name}/promote", "Make a version the active one", NoFields, optional=True),
-    _admin("/admin/adapters/{name}/rollback", "Go back to the version before", NoFields, optional=True),
+    _shown("/admin/adapters/{name}", "Show one adapter version"),
+    _admin("/admin/adapters/{name}/promote", "Make a version active", NoFields, optional=True),
+    _admin("/admin/adapters/{name}/rollback", "Return to the previous version", NoFields, optional=True),
     _admin("/admin/adapters/{name}/retire", "Stop serving a version", NoFields, optional=True),
     _admin(
-        "/admin/adapters/{name}/verify", "Check files against the recorded digests", NoFields, optional=True,
+        "/admin/adapters/{name}/verify", "Check a version's files by their digests", NoFields, optional=True,
         statuses=(200,),
     ),
-    _admin("/admin/adapters/{name}/canary", "Send a share of requests to other versions", CanaryFields),
-    _admin("/admin/adapters/{name}/shadow", "Have a version answer too, unseen by clients", ShadowFields),
+    _admin("/admin/adapters/{name}/canary", "Split an alias's requests among versions", CanaryFields),
+    _admin("/admin/adapters/{name}/shadow", "Send copies of requests to a version", ShadowFields),
     _admin(
-        "/admin/adapters/{name}/settle", "Send all requests to the active version", SettleFields,
+        "/admin/adapters/{name}/settle", "End an alias's canaries and shadow", SettleFields,
         optional=True,
     ),
-    _shown("/admin/adapters/{name}/rollout", "Show how requests are divided"),
+    _shown("/admin/adapters/{name}/rollout", "Show an alias's canaries and shadow"),
 )  # fmt: skip
 """The operations of servers whose adapters can be changed over HTTP."""

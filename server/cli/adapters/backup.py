@@ -24,18 +24,18 @@ def backup(
     keys: Annotated[bool, Parameter(negative="--without-keys", show_default=False)] = True,
     json: Json = False,
 ) -> int:
-    """Write registry, ledger and keys from OneSeek's home to one file, such as oneseek-backup.tar.gz.
+    """Write the home's adapter registry, ledger and keys to one file, such as oneseek-backup.tar.gz.
 
-    Every version is hashed and the ledger is verified first. A running server goes on serving; changes to the
-    registry wait until the backup is done. Graphs and caches are left out, since they can be built again.
+    Every version is hashed and the ledger is verified first. A running server continues to serve, but changes
+    to its registry wait. Built graphs and caches are left out, because a server makes them again.
 
     Parameters
     ----------
     file
         File to write. It must not exist yet.
     keys
-        Include the ledger's signing key and the API keys (default). Keep such a backup as safe as the keys.
-        Without the signing key, a restored home can be read and served, but not changed.
+        Include the ledger's signing key and the API keys (default). Protect such a file as you protect the
+        keys. From a home restored without the signing key, adapters can be served, but not changed.
     """
     from adapters.backup.write import write_backup
 
@@ -61,25 +61,26 @@ def restore(
 ) -> int:
     """Restore a backup into OneSeek's home, which must not have a registry or ledger of its own.
 
-    The whole backup is checked before anything is put in its place: each file's hash, the ledger's entries
-    and signatures, and every version. If a restore is interrupted, run it again.
+    Before any file is written, each file's hash, the ledger's entries and signatures, and every version are
+    checked. If a restore is interrupted, run it again.
 
     Parameters
     ----------
     file
         File that `oneseek backup` wrote.
     public_key
-        PEM file of the ledger's key, kept elsewhere. Default: ledger_public_key, else the key in the backup.
+        PEM file of the ledger's public key. Default: the setting ledger_public_key, else the key in the
+        backup.
     """
     from adapters.backup.restore import restore_backup
 
     key = public_key or resolved.settings.ledger_public_key
     done = restore_backup(file, resolved.settings.home, public_key=key)
     shown = {"home": str(done.home), "changed": done.changed} | _shown(done.manifest, done.contents)
-    what = "holds" if done.changed else "already held all of it:"
+    what = "now holds" if done.changed else "already had the backup's contents:"
     summary = (
         f"{done.home} {what} {done.contents.versions} versions and {done.contents.ledger_entries} ledger "
-        f"entries, as of {done.manifest.created}."
+        f"entries, from the backup of {done.manifest.created}."
     )
     return report(shown, summary, json=json)
 

@@ -279,8 +279,8 @@ def _unrouted(added: AddResult) -> list[str]:
     if adapter.language is not None or not added.new:
         return []
     return [
-        f"{adapter.full_name} has no language, so only requests that name it get it. To route a language to "
-        f"it, serve with --routing-languages CODE={adapter.alias}, or add it with --language CODE"
+        f"{adapter.full_name} has no language, so it answers only requests that name it. To route a language "
+        f"to it, serve with --routing-languages CODE={adapter.alias}, or add it with --language CODE"
     ]
 
 

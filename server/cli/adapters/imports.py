@@ -33,7 +33,7 @@ ProvenanceFlag = Annotated[
     ),
 ]
 DryRunFlag = Annotated[
-    bool, Parameter(negative="", help="Convert and check everything, but do not add it to the registry.")
+    bool, Parameter(negative="", help="Convert and check all adapters, but add none to the registry.")
 ]
 
 
@@ -110,7 +110,7 @@ def _outcome_to_json(outcome: ImportOutcome, dry_run: bool) -> dict[str, Any]:
         warnings.append(UNVERIFIED)
     if adapter.language is None and added.new:
         warnings.append(
-            "it has no language, so only requests that name it get it; set one with --language CODE"
+            "it has no language, so it answers only requests that name it; set one with --language CODE"
         )
     return {
         **row,

@@ -35,8 +35,8 @@ def verify_ledger(
     Parameters
     ----------
     public_key
-        PEM file with a copy of the ledger's public key. Default: the setting ledger_public_key, else the key
-        in the ledger's own folder.
+        PEM file of the ledger's public key. Default: the setting ledger_public_key, else the one beside
+        the ledger.
     anchor
         Hash of an entry that must be in the ledger, as an earlier verify printed it.
     """
@@ -71,7 +71,7 @@ def rotate(resolved: ResolvedSettings, *, json: Json = False) -> int:
     print(
         json_format.dumps({"key": key})
         if json
-        else f"the ledger's key is now {key}; distribute the new public.pem"
+        else f"the ledger's key is now {key}; distribute the new public.pem to everyone who verifies it"
     )
     return 0
 
@@ -150,12 +150,12 @@ def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:
 
 
 def check_signature(resolved: ResolvedSettings, folder: Path, /, *, public_key: Path | None = None) -> int:
-    """Check a folder against its model.sig: no file may be changed, added or missing.
+    """Check an adapter's folder against its signature, model.sig: no file may be changed, added or missing.
 
     Parameters
     ----------
     folder
-        Folder that holds model.sig.
+        Folder of the adapter, which contains model.sig.
     public_key
         PEM file of the public key that belongs to the signature. Default: artifact-public.pem in the ledger's
         folder.
@@ -163,7 +163,7 @@ def check_signature(resolved: ResolvedSettings, folder: Path, /, *, public_key: 
     from adapters.ledger import artifact
 
     artifact.verify_folder(folder, public_key or _ledger(resolved).folder / artifact.PUBLIC_FILE)
-    print(f"{folder} matches its signature")
+    print(f"{folder} matches its signature model.sig")
     return 0
 
 
@@ -220,7 +220,7 @@ def _tell(verdict: LedgerVerdict, json: bool) -> int:
             print(f"{fault}{' (repairable)' if fault.repairable else ''}")
         print(f"{verdict.state}: {verdict.count} entries in {verdict.folder}")
         if verdict.state == "repairable":
-            print("The next entry repairs it, or run: oneseek ledger repair")
+            print("The next entry repairs the ledger; to repair it now, run: oneseek ledger repair")
         elif verdict.last is not None:
             print(f"last entry {verdict.last}")
             print(f"key        {verdict.keys[-1]}")
@@ -233,9 +233,9 @@ def _tree(lineage: Lineage, into: Tree | None = None) -> Tree:
     words = (lineage.role, lineage.subject, lineage.digest and lineage.digest[:_SHORT])
     label = "  ".join(word for word in words if word)
     if lineage.repeated:
-        label += "  (told above)"
+        label += "  (shown above)"
     elif not lineage.makers and lineage.digest is not None:
-        label += "  (from outside)"
+        label += "  (no entry in the ledger)"
     tree = Tree(label) if into is None else into.add(label)
     for entry in lineage.makers:
         tree.add(_line(entry, lineage.subject))

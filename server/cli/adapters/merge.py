@@ -46,8 +46,8 @@ def merge(
     Parameters
     ----------
     output
-        Folder to make. It must not exist, unless an earlier run of the same merge made it. With --combine,
-        the folder's name becomes the adapter's name.
+        Folder to create. It must not exist, unless it has the result of the same merge. With --combine, the
+        folder's name is the adapter's name.
     adapter
         Adapter to merge into the base: alias@version, or an alias for its active version.
     combine
@@ -157,11 +157,11 @@ def _merge(
 
 def _check(merged: MergeResult) -> str:
     tensors, logits = merged.checks["tensors"], merged.checks["logits"]
-    told = f"{tensors['merged']} tensors merged and {tensors['kept']} kept, each compared"
+    told = f"{tensors['merged']} tensors merged and {tensors['kept']} kept, each one checked"
     if "skipped" in logits:
         return f"{told}; logits not compared: {logits['skipped']}"
     apart = (
-        f"{logits['difference']:.2g} of their spread apart (the adapter moves them by {logits['effect']:.2g})"
+        f"differ by {logits['difference']:.2g} of their spread (the adapter's effect: {logits['effect']:.2g})"
     )
     return f"{told}; logits {apart}"
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 UNVERIFIED = (
-    "the adapter records no base digest, so only its shapes were checked; from now on it is bound to this "
-    "base"
+    "the adapter records no base digest, so only its tensor shapes were checked; it now counts as made for "
+    "this base"
 )
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def canary(resolved: ResolvedSettings, alias: str, /, *shares: str, json: Json = False) -> int:
-    """Divide an alias's requests among its versions: v1.1=90 v1.2=10. A conversation keeps its version.
+    """Split an alias's requests among versions, such as v1.1=90 v1.2=10. A conversation keeps its version.
 
-    A running server applies the division without a restart. It ends a canary that fails more often or is
+    A running server applies the split without a restart, and ends it if a canary fails more often or is
     slower than the active version.
 
     Parameters
@@ -28,7 +28,7 @@ def canary(resolved: ResolvedSettings, alias: str, /, *shares: str, json: Json =
     alias
         The alias, or a language such as sv if exactly one alias answers it.
     shares
-        VERSION=PERCENT for each version, including the active version. The percentages must add up to 100.
+        VERSION=PERCENT for each version, including the active one. The percentages must add up to 100.
     """
     from server.live.catalogue import open_registry
 
@@ -42,10 +42,10 @@ def shadow(
     name: str,
     /,
     *,
-    share: Annotated[float, Parameter(help="Percentage of the alias's requests that it answers too.")],
+    share: Annotated[float, Parameter(help="Percentage of the alias's requests that are copied to it.")],
     json: Json = False,
 ) -> int:
-    """Let a version answer requests as well, to measure its speed and errors. Clients never see its answers.
+    """Send copies of requests to a version to measure its latency and errors. Clients never see its answers.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def settle(
     reason: Annotated[str, Parameter(help="Reason to record in the ledger.")] = "",
     json: Json = False,
 ) -> int:
-    """Send all requests for an alias to its active version again, and end its canaries and its shadow.
+    """End an alias's canaries and shadow: its active version answers all of its requests again.
 
     Parameters
     ----------

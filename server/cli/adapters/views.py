@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
-    """Show a version of an adapter: its manifest, its model card, and whether it is active.
+    """Show a version: its manifest, its model card, and whether it is active.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def _plain(value: object) -> str:
 
 
 def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json = False) -> int:
-    """Check that versions in the registry have not changed, by hashing their files. If one has, exit with 1.
+    """Check by their hashes that versions in the registry are unchanged. Exit code 1: one has changed.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, j
 
 
 def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json = False) -> int:
-    """Compare two adapters: their configs, and their updates to the weights of each module.
+    """Compare two adapters: their configs, and in each module the size and direction of their LoRA updates.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json =
         summary = f"{first} and {second} are the same adapter."
     else:
         updates = f"updates with cosine {_cosine(found.whole).strip()}"
-        summary = f"{first} and {second} differ: {updates}, {len(found.config)} fields of their configs."
+        summary = f"{first} and {second} differ: {updates}, and {len(found.config)} fields of their configs."
     shown: dict[str, Any] = {
         "first": adapter_to_json(a),
         "second": adapter_to_json(b),

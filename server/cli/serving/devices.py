@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def devices(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """List the devices of the embedded engine on this machine, their memory, and what each can run."""
+    """List the devices that the embedded engine can use here, their memory, and whether the base fits."""
     import psutil
 
     from adapters.bases import find_base
@@ -39,7 +39,9 @@ def devices(resolved: ResolvedSettings, *, json: Json = False) -> int:
         shown = {"base": base.name, "machine": machine, "devices": rows}
         print(json_format.dumps(shown, indent=2, ensure_ascii=False))
         return 0
-    print(f"machine   {os.cpu_count()} cores, {_gib(memory.total)} of memory, {_gib(memory.available)} free")
+    print(
+        f"machine   {os.cpu_count()} cores, {_gib(memory.total)} memory, {_gib(memory.available)} of it free"
+    )
     print(f"base      {base.name}")
     for item in found:
         print(f"{item.name:<9} {_presence(item)}")

@@ -6,14 +6,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-ProviderName = Annotated[str | None, Parameter(help="Provider to install. Default: all certified ones.")]
+ProviderName = Annotated[
+    str | None,
+    Parameter(help="Execution provider to install. Default: all that are certified for this machine."),
+]
 
 
 def install_provider(name: ProviderName = None, /) -> int:
-    """Let Windows download execution providers of Windows ML, which may take minutes.
+    """Let Windows download execution providers for Windows ML, which may take minutes.
 
-    `oneseek devices` lists the offered providers. A server never downloads providers when it starts: it uses
-    those that this command has installed.
+    `oneseek devices` lists the providers on offer. `oneseek serve` never downloads one; it uses those that
+    this verb has installed.
     """
     from server.engines.embedded.runners.windowsml.catalogue import (
         install,
@@ -29,5 +32,5 @@ def install_provider(name: ProviderName = None, /) -> int:
         offer = install(catalogue, one)
         print(f"{offer.name} {offer.version} is installed; start the server with --device windowsml")
     if not wanted:
-        print("nothing to install: every certified provider for this machine is present")
+        print("nothing to install: every execution provider certified for this machine is installed")
     return 0

@@ -172,7 +172,7 @@ def _draw(stats: Stats) -> None:
 
     for name, found in stats.lengths.items():
         about = (
-            f"median {found.median:g}, 95% up to {found.p95:g}, most {found.largest}, in all {found.total:,}"
+            f"median {found.median:g}, 95% up to {found.p95:g}, max {found.largest}, total {found.total:,}"
         )
         histogram(f"{name}: {about}", ((_span(bin_.low, bin_.high), bin_.count) for bin_ in found.bins))
     if stats.languages:

@@ -32,7 +32,7 @@ def test_the_machine_at_hand_is_its_gpu_or_its_cpu(monkeypatch: pytest.MonkeyPat
     assert (found.device.name, found.model.packed) == ("H100 SXM", 1.0)
     own = machine_at_hand(None, str(BASE), "none")
     assert own is not None
-    assert (own.device.name, own.model.width) == ("CPU at hand", 4)
+    assert (own.device.name, own.model.width) == ("local CPU", 4)
     unknown = Gpu("0", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", 10000, "570", "12.8")
     assert machine_at_hand(unknown, str(BASE), "none") is None
     assert machine_at_hand(gpu, "nowhere", "none") is None

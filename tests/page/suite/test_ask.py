@@ -117,7 +117,7 @@ def test_an_answer_goes_on_while_another_conversation_is_shown(visit: VisitMaker
     page.get_by_role("button", name="Conversations", exact=True).click()
     page.get_by_role("button", name="Vem är du?", exact=True).first.click()
     expect(answers(page)).not_to_contain_text("cut off")
-    expect(whole(page)).to_contain_text("The answer reached its greatest length.")
+    expect(whole(page)).to_contain_text("The answer reached its maximum length.")
 
 
 def test_an_edited_question_is_a_branch(visit: VisitMaker, server: Server) -> None:
@@ -128,7 +128,7 @@ def test_an_edited_question_is_a_branch(visit: VisitMaker, server: Server) -> No
     page.locator("section.question textarea").fill("Who are you?")
     page.get_by_role("button", name="Ask this instead").click()
     expect(whole(page).locator("summary")).to_contain_text("oneseek-mini-en@v1.0")
-    page.get_by_role("button", name="Version before").click()
+    page.get_by_role("button", name="Previous version").click()
     expect(whole(page).locator("summary")).to_contain_text("oneseek-mini-sv@v1.0")
     page.reload()
     expect(page.locator("section.question")).to_contain_text("Vem är du?")
@@ -138,7 +138,7 @@ def test_settings_and_the_voice_go_with_the_request(visit: VisitMaker, server: S
     page = visit().go(server)
     page.get_by_label("Voice").select_option("base")
     page.get_by_text("Settings", exact=True).click()
-    page.get_by_label("Most tokens").fill("3")
+    page.get_by_label("Maximum tokens").fill("3")
     page.get_by_label("Seed").fill("7")
     page.get_by_label("System prompt").fill("Svara kort.")
     with page.expect_request("**/v1/chat/completions") as sent:
@@ -146,7 +146,7 @@ def test_settings_and_the_voice_go_with_the_request(visit: VisitMaker, server: S
     body = json.loads(sent.value.post_data or "")
     assert (body["model"], body["max_tokens"], body["seed"]) == ("base", 3, 7)
     assert body["messages"][0] == {"role": "system", "content": "Svara kort."}
-    expect(whole(page)).to_contain_text("The answer reached its greatest length.")
+    expect(whole(page)).to_contain_text("The answer reached its maximum length.")
 
 
 def copied(page: Page, name: str) -> str:
@@ -190,7 +190,7 @@ def test_conversations_are_kept_and_carried(visit: VisitMaker, server: Server, t
     ask(page, "Vem är du?")
     whole(page)
     page.get_by_role("button", name="New conversation").click()
-    expect(page.get_by_role("heading", name="Ask something")).to_be_visible()
+    expect(page.get_by_role("heading", name="Ask a question")).to_be_visible()
     page.get_by_role("button", name="Conversations", exact=True).click()
     with page.expect_download() as saved:
         page.get_by_role("button", name="Export").click()
@@ -204,7 +204,7 @@ def test_conversations_are_kept_and_carried(visit: VisitMaker, server: Server, t
     broken = tmp_path / "broken.json"
     broken.write_text('{"conversations": [{"format": 1, "id": "a", "nodes": {"__proto__": {}}}]}')
     other.get_by_label("Import").set_input_files(broken)
-    expect(other.get_by_text("broken.json holds no conversations")).to_be_visible()
+    expect(other.get_by_text("broken.json contains no conversations")).to_be_visible()
     other.get_by_role("button", name="Delete: Vem är du?").click()
     other.get_by_role("button", name="Delete for good?").click()
     expect(receipts(other)).to_have_count(0)
@@ -242,14 +242,14 @@ def test_a_refusal_stands_where_the_answer_would(visit: VisitMaker, server: Serv
     failure = answers(page).get_by_role("alert")
     expect(failure).to_contain_text("The server refused the question (400)")
     expect(failure).to_contain_text("maximum context length is 1024 tokens")
-    expect(failure).to_contain_text("Change what the message names")
+    expect(failure).to_contain_text("Correct what the error message names")
 
 
 def test_a_key_is_asked_for_and_kept_in_memory_alone(visit: VisitMaker, make_server: ServerMaker) -> None:
     closed = make_server(api_keys="right-key", metrics_keys="figures-key")
     closed.start()
     page = visit().go(closed)
-    expect(page.get_by_role("dialog")).to_contain_text("This server asks for a key")
+    expect(page.get_by_role("dialog")).to_contain_text("This server requires an API key")
     give_key(page, "wrong-key")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("API key")
     give_key(page, "right-key")
@@ -262,7 +262,7 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(visit: VisitMaker, make_ser
     assert "right-key" not in stored
     page.goto(f"{closed.url}#/live")
     main = page.get_by_role("main")
-    expect(main.get_by_text("These figures need a metrics or admin key")).to_be_visible()
+    expect(main.get_by_text("These figures require a metrics key or an admin key")).to_be_visible()
     main.get_by_role("button", name="Key").click()
     give_key(page, "figures-key")
     expect(page.locator("figure.chart")).to_have_count(6)
@@ -271,5 +271,5 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(visit: VisitMaker, make_ser
     answers(page).get_by_role("button", name="Ask again").click()
     whole(page)
     page.reload()
-    expect(page.get_by_role("dialog")).to_contain_text("This server asks for a key")
+    expect(page.get_by_role("dialog")).to_contain_text("This server requires an API key")
     closed.kill()

@@ -33,9 +33,9 @@ def test_six_charts_are_there_at_once(visit: VisitMaker, server: Server) -> None
     tokens = charts.filter(has=page.get_by_role("heading", name="Tokens per second"))
     expect(tokens).to_contain_text("oneseek-mini-sv")
     expect(tokens.get_by_role("img")).to_have_attribute("aria-label", re.compile("oneseek-mini-sv"))
-    expect(charts.filter(has=page.get_by_role("heading", name="Routes by language"))).to_contain_text(
-        "Swedish"
-    )
+    expect(
+        charts.filter(has=page.get_by_role("heading", name="Routed requests by language"))
+    ).to_contain_text("Swedish")
     plot = charts.nth(1).locator(".u-over")
     box = plot.bounding_box()
     assert box is not None
@@ -49,8 +49,10 @@ def test_nothing_to_show_is_said(visit: VisitMaker, make_server: ServerMaker) ->
     fresh = make_server()
     fresh.start()
     page = visit().go(fresh, "live")
-    expect(page.get_by_text(re.compile("The first sample comes|Nothing in the last")).first).to_be_visible()
-    expect(page.get_by_text("Nothing in the last 15 minutes").first).to_be_visible(timeout=15_000)
+    expect(
+        page.get_by_text(re.compile("The first figures appear|No requests in the last")).first
+    ).to_be_visible()
+    expect(page.get_by_text("No requests in the last 15 minutes").first).to_be_visible(timeout=15_000)
     fresh.kill()
 
 

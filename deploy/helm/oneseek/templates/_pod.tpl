@@ -5,7 +5,7 @@ env:
   - {name: ONESEEK_HOST, value: 0.0.0.0}
   - {name: ONESEEK_PORT, value: {{ .Values.port | quote }}}
   - {name: ONESEEK_HOME, value: /var/lib/oneseek}
-  # vLLM, its compilers and Hugging Face's libraries write beneath these.
+  # Folders into which vLLM, its compilers and Hugging Face's libraries write.
   - {name: HOME, value: /cache}
   - {name: XDG_CACHE_HOME, value: /cache}
   - {name: VLLM_CACHE_ROOT, value: /cache/vllm}
@@ -19,7 +19,7 @@ env:
   {{- end }}
   {{- $cpu := ternary "limits.cpu" "requests.cpu" (hasKey (.Values.resources.limits | default dict) "cpu") }}
   {{- if not (or .Values.gpu.count (hasKey .Values.config "threads")) }}
-  # Without it the server takes a thread for each core of the node.
+  # Without this variable, the server uses a thread for each core of the node.
   - name: ONESEEK_THREADS
     valueFrom: {resourceFieldRef: {resource: {{ $cpu }}, divisor: "1"}}
   {{- end }}

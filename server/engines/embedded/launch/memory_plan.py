@@ -88,12 +88,12 @@ def plan_memory(
     tables = config.context * (config.head_dim if config.rope is not None else config.hidden)
     mapped = 4 * (config.vocabulary * config.hidden + tables)
     kv = limits.kv_tokens * token_bytes(config)
-    step = f"{limits.max_num_batched_tokens} tokens a step"
+    step = f"{limits.max_num_batched_tokens} tokens per engine step"
     parts = (
         MemoryPart("weights", weight_bytes(config, method), "float32" if method == "none" else method),
-        *([MemoryPart("weights for prompts", 2 * _weights(config), "bfloat16")] if bfloat16 else []),
-        MemoryPart("embedding", mapped, "memory-mapped; only the used part counts"),
-        MemoryPart("keys and values", kv, f"{limits.kv_tokens:,} tokens"),
+        *([MemoryPart("weights for prefill", 2 * _weights(config), "bfloat16")] if bfloat16 else []),
+        MemoryPart("embedding", mapped, "memory-mapped; only pages in use count"),
+        MemoryPart("KV cache", kv, f"{limits.kv_tokens:,} tokens"),
         MemoryPart(
             "adapters", sum(adapter_bytes(config, adapter) for adapter in adapters), f"{len(adapters)}"
         ),

@@ -116,7 +116,7 @@ def test_show_is_a_tree_back_to_the_data(ledger: Ledger, capsys: Out) -> None:
     assert main(["ledger", "show", shown["digest"][:20]]) == 0
     tree = capsys.readouterr().out
     assert "oneseek-7b-zero-sv@v1.1" in tree
-    assert "(from outside)" in tree
+    assert "(no entry in the ledger)" in tree
     assert "loss 0.25" in tree
     assert main(["ledger", "show", "nobody@v1"]) == 1
     assert "'nobody@v1'" in capsys.readouterr().err
@@ -136,7 +136,7 @@ def test_show_says_where_the_ledger_is_not_to_be_trusted(ledger: Ledger, capsys:
     (ledger.folder / "head.json").unlink()
     assert main(["ledger", "show", "oneseek-7b-zero-sv@v1.1"]) == 1
     captured = capsys.readouterr()
-    assert "(from outside)" in captured.out
+    assert "(no entry in the ledger)" in captured.out
     assert "oneseek ledger verify" in captured.err
 
 

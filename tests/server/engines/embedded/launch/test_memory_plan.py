@@ -76,7 +76,7 @@ def test_a_process_takes_what_the_plan_says(base: Path, tmp_path: Path, quantize
     taken = json.loads(output)
     # A quarter of the weights and 16 MiB for the session's own; computing takes at most what is planned.
     assert abs(taken["weights"] - planned["weights"]) < planned["weights"] / 4 + 16 * MIB
-    most = planned["activations"] + planned["keys and values"]
+    most = planned["activations"] + planned["KV cache"]
     assert most / 4 < taken["computing"] < most + 16 * MIB
 
 
@@ -185,7 +185,7 @@ def test_a_gpt2s_plan_counts_its_positions_and_packed_products() -> None:
     products = 24 * (2048 * 6144 + 2048 * 2048 + 2 * 2048 * 8192)
     assert parts["weights"] == 4 * (products + 64000 * 2048)
     assert parts["embedding"] == 4 * (64000 * 2048 + 2048 * 2048)
-    assert parts["keys and values"] == 4096 * 24 * 2 * 2048 * 4
+    assert parts["KV cache"] == 4096 * 24 * 2 * 2048 * 4
     graph = plan_graph(config, FUSED, "fp32", "none").size
     assert graph == pytest.approx(parts["weights"] - 4 * 64000 * 2048 + parts["embedding"], rel=0.01)
     assert limits.context == 2048
@@ -210,7 +210,7 @@ def test_the_engine_tells_its_plan_and_refuses_before_it_builds(
     tokenizer = Tokenizer.load(base)
     embedded_engine(base, "sha256:0", tokenizer, given, say=said.append)
     assert said[0].startswith("memory plan: up to ")
-    assert any("keys and values" in line and "1,024 tokens" in line for line in said)
+    assert any("KV cache" in line and "1,024 tokens" in line for line in said)
     monkeypatch.setattr(launch, "available_memory", lambda: 380 * MIB)
     empty = replace(given, graphs=tmp_path / "none")
     with pytest.raises(EngineError, match=r"380 MiB .*quantize int"):
@@ -221,7 +221,7 @@ def test_the_engine_tells_its_plan_and_refuses_before_it_builds(
 def test_prompts_in_bfloat16_hold_the_weights_again_and_are_the_first_to_be_given_up() -> None:
     config, given = mistral_7b(), options(quantize="int4", prefill_dtype="bf16", kv_tokens=4096)
     _, needed = fit(config, given, (), lambda asked: plan(config, asked), 64 * GIB)
-    prompts = next(part.size for part in needed.parts if part.name == "weights for prompts")
+    prompts = next(part.size for part in needed.parts if part.name == "weights for prefill")
     assert prompts == pytest.approx(2 * 7.1e9, rel=0.01)
     with pytest.raises(ValueError, match=r"prefill_dtype fp32 \(\d"):
         fitted(12 * GIB, quantize="int4", prefill_dtype="bf16", kv_tokens=4096)
