@@ -108,16 +108,18 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
     pickle = _pickle(folder)
     if pickle is not None and not any(path.name.startswith("model") for path in folder.glob("*.safetensors")):
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
-        remedy = f"If you trust the file, convert it once with transformers: {convert}."
         raise BaseModelError(
             pickle,
             "the base's weight file is a pickle, which can run code, so OneSeek does not load it",
-            remedy,
+            f"If you trust the file, convert it once with transformers: {convert}.",
         )
     warning = find_checkpoint(folder).warning
     if tokenizer_file(folder) is None:
-        remedy = "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
-        raise BaseModelError(folder / "tokenizer.json", "does not exist", remedy)
+        raise BaseModelError(
+            folder / "tokenizer.json",
+            "does not exist",
+            "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
+        )
     return FoundBase(path=folder, name=name, reason=reason, shipped=shipped, warning=warning)
 
 

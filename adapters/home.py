@@ -36,18 +36,18 @@ def read_format(home: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 1
     except OSError as problem:
-        reason = f"the file cannot be read ({problem.strerror})"
         raise HomeError(
-            path, reason, "Check the permissions of the file, which holds the home's format."
+            path,
+            f"the file cannot be read ({problem.strerror})",
+            "Check the permissions of the file, which holds the home's format.",
         ) from problem
     with suppress(ValueError):
         if (number := parse_integer(text)) >= 1:
             return number
-    remedy = "Restore the file from a backup. If only releases without this file wrote the folder, delete it."
     raise HomeError(
         path,
         "the file does not hold the format number of OneSeek's home, an integer of at least 1",
-        remedy,
+        "Restore the file from a backup. If only releases without this file wrote the folder, delete it.",
         field="format",
         value=text,
     )
@@ -58,9 +58,11 @@ def check_home(home: Path) -> None:
     if (found := read_format(home)) > FORMAT:
         from adapters.version import oneseek_version
 
-        reason = f"the home has format {found}, but OneSeek {oneseek_version()} reads up to format {FORMAT}"
-        remedy = "Install a newer OneSeek, or name another folder with --home PATH (ONESEEK_HOME)."
-        raise HomeError(home, reason, remedy)
+        raise HomeError(
+            home,
+            f"the home has format {found}, but OneSeek {oneseek_version()} reads up to format {FORMAT}",
+            "Install a newer OneSeek, or name another folder with --home PATH (ONESEEK_HOME).",
+        )
 
 
 def mark_home(home: Path) -> None:

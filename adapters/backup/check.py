@@ -44,12 +44,12 @@ def check_contents(home: Path, public_key: PublicKey | Path | None, shown: Path)
         try:
             digest = entry.read().digest
         except AdapterError as problem:
-            reason = f"the adapter version {entry.full_name} is damaged: {problem.reason}"
-            remedy = (
+            raise BackupError(
+                shown,
+                f"the adapter version {entry.full_name} is damaged: {problem.reason}",
                 "For details run: oneseek adapters verify. Retire the version with --delete, "
-                "or restore it from a backup."
-            )
-            raise BackupError(shown, reason, remedy) from problem
+                "or restore it from a backup.",
+            ) from problem
         if verdict is not None and digest not in verdict.known:
             unrecorded.append(entry.full_name)
     if verdict is None:
@@ -66,10 +66,9 @@ def _verify_ledger(folder: Path, public_key: PublicKey | Path | None, shown: Pat
     trusted = PublicKey.read(public_key) if isinstance(public_key, Path) else public_key
     verdict = judge_ledger(folder, trusted)
     if verdict.faults:
-        reason = f"the ledger does not verify: {verdict.faults[0].message}"
         raise BackupError(
             shown,
-            reason,
+            f"the ledger does not verify: {verdict.faults[0].message}",
             "To see all faults of the ledger run: oneseek ledger verify. "
             "To repair the ledger run: oneseek ledger repair.",
         )

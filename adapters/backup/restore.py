@@ -60,8 +60,11 @@ def restore_backup(file: Path, home: Path, *, public_key: PublicKey | Path | Non
             manifest = _unpack(file, scratch)
             contents = check_contents(scratch, public_key, file)
             if contents.ledger_last != manifest.ledger_last:
-                reason = f"the ledger ends in {contents.ledger_last}, but {MANIFEST_FILE} names another entry"
-                raise BackupError(file, reason, _ANOTHER)
+                raise BackupError(
+                    file,
+                    f"the ledger ends in {contents.ledger_last}, but {MANIFEST_FILE} names another entry",
+                    _ANOTHER,
+                )
             missing = [part for part in _parts(manifest) if not _is_there(home, part, manifest)]
             flush_tree(scratch)
             for part in missing:
@@ -91,9 +94,10 @@ def _is_there(home: Path, part: str, manifest: BackupManifest) -> bool:
     wanted = {one.path: one for one in manifest.files if one.part == part}
     for one in wanted.values():
         if not _is_same(home / one.path, one):
-            remedy = "Restore into another folder with --home PATH, or move this folder away first."
             raise BackupError(
-                folder, "this folder of OneSeek's home exists, and differs from the backup", remedy
+                folder,
+                "this folder of OneSeek's home exists, and differs from the backup",
+                "Restore into another folder with --home PATH, or move this folder away first.",
             )
     return True
 
@@ -139,9 +143,10 @@ def _read_manifest(file: Path, tar: tarfile.TarFile, members: Iterator[tarfile.T
         )
     manifest = BackupManifest.from_bytes(_contents(tar, first).read(), file)
     if manifest.home_format > FORMAT:
-        reason = f"the backed-up home has format {manifest.home_format}, but OneSeek reads up to {FORMAT}"
         raise BackupError(
-            file, reason, "The backup is newer than this OneSeek: restore it with a newer OneSeek."
+            file,
+            f"the backed-up home has format {manifest.home_format}, but OneSeek reads up to {FORMAT}",
+            "The backup is newer than this OneSeek: restore it with a newer OneSeek.",
         )
     return manifest
 
@@ -155,8 +160,13 @@ def _write(
 ) -> None:
     one = wanted.get(member.name)
     if one is None or not member.isreg() or member.size != one.size:
-        reason = f"{MANIFEST_FILE} does not list this file, or lists it with another size"
-        raise BackupError(file, reason, _ANOTHER, field="member", value=member.name)
+        raise BackupError(
+            file,
+            f"{MANIFEST_FILE} does not list this file, or lists it with another size",
+            _ANOTHER,
+            field="member",
+            value=member.name,
+        )
     path = folder / one.path
     path.parent.mkdir(parents=True, exist_ok=True)
     digest, source = hashlib.sha256(), _contents(tar, member)

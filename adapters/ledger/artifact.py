@@ -76,8 +76,11 @@ def verify_folder(folder: Path, public_key: Path) -> None:
     from model_signing.verifying import Config
 
     if not (folder / SIGNATURE_FILE).is_file():
-        remedy = f"Sign the folder where it was made: oneseek ledger sign {folder}"
-        raise AdapterError(folder / SIGNATURE_FILE, "does not exist", remedy)
+        raise AdapterError(
+            folder / SIGNATURE_FILE,
+            "does not exist",
+            f"Sign the folder where it was made: oneseek ledger sign {folder}",
+        )
     hashing = Hashing().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
     remedy = "Copy the folder from its source again, or sign it again if its files are right."
     try:

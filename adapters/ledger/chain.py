@@ -45,8 +45,7 @@ def check_hashes(path: Path, count: int, size: int, last: str) -> None:
             read += len(line)
             start = line.rfind(_PREVIOUS) + len(_PREVIOUS)
             if not line.endswith(b"\n") or line[start : start + _HASH_BYTES] != previous.encode():
-                reason = f"line {max(1, number - 1)} was changed, moved or removed"
-                raise LedgerError(path, reason, TAMPERED)
+                raise LedgerError(path, f"line {max(1, number - 1)} was changed, moved or removed", TAMPERED)
             previous = sha256_of(line[:-1])
     if (number, read, previous) != (count, size, last):
         raise LedgerError(

@@ -109,8 +109,11 @@ class LedgerJournal:
     def _mend(self) -> Head:
         head = self._handed_over(self._known_head())
         if not self._key_file.exists():
-            remedy = "Restore it, or move the folder away to begin a new ledger."
-            raise LedgerError(self._key_file, "is missing, so no entry can be added to the ledger", remedy)
+            raise LedgerError(
+                self._key_file,
+                "is missing, so no entry can be added to the ledger",
+                "Restore it, or move the folder away to begin a new ledger.",
+            )
         key = SigningKey.read(self._key_file)
         if key.public != head.key:
             raise LedgerError(self._head_file, f"is not signed by the key in {KEY_FILE}", _LOOK)

@@ -109,8 +109,11 @@ class SigningKey:
         try:
             found = load_pem_private_key(data, password=None)
         except TypeError as problem:
-            remedy = "Decrypt it with openssl pkey; keep it on an encrypted disk if you need to."
-            raise LedgerError(path, "is encrypted with a passphrase", remedy) from problem
+            raise LedgerError(
+                path,
+                "is encrypted with a passphrase",
+                "Decrypt it with openssl pkey; keep it on an encrypted disk if you need to.",
+            ) from problem
         except ValueError as problem:
             raise LedgerError(path, "does not hold a private key in PEM", _MADE_BY) from problem
         if not isinstance(found, Ed25519PrivateKey):
@@ -131,16 +134,20 @@ class SigningKey:
 def refuse_open_key(path: Path) -> None:
     """Raise `LedgerError` if others than its owner can read or write a key's file. Checked on POSIX only."""
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        remedy = f"chmod 600 {path}; if others may have read it, change keys: oneseek ledger rotate"
-        raise LedgerError(path, "can be read or written by users other than its owner", remedy)
+        raise LedgerError(
+            path,
+            "can be read or written by users other than its owner",
+            f"chmod 600 {path}; if others may have read it, change keys: oneseek ledger rotate",
+        )
 
 
 def _pem(path: Path) -> bytes:
     try:
         return read_regular(path, _MAX_PEM_BYTES)
     except OSError as problem:
-        reason = f"cannot be read ({problem.strerror})"
-        raise LedgerError(path, reason, "Check the path and its permissions.") from problem
+        raise LedgerError(
+            path, f"cannot be read ({problem.strerror})", "Check the path and its permissions."
+        ) from problem
 
 
 def _exact(text: str) -> bytes:

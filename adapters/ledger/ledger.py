@@ -66,8 +66,11 @@ class Ledger:
         Raises `LedgerError` if any file of a ledger is left.
         """
         if self.begun:
-            remedy = "If the ledger cannot be restored, move the folder away first."
-            raise LedgerError(self.folder, "already holds a ledger, or parts of one", remedy)
+            raise LedgerError(
+                self.folder,
+                "already holds a ledger, or parts of one",
+                "If the ledger cannot be restored, move the folder away first.",
+            )
         try:
             lost = read_origin(self.folder)
         except LedgerError:
@@ -105,8 +108,9 @@ class Ledger:
             with self._locked(required=False):
                 return judge_ledger(self.folder, trusted, anchor)
         except OSError as problem:
-            reason = f"cannot be read ({problem.strerror})"
-            raise LedgerError(self.folder, reason, "Check the permissions of its files.") from problem
+            raise LedgerError(
+                self.folder, f"cannot be read ({problem.strerror})", "Check the permissions of its files."
+            ) from problem
 
     def entries(self) -> Iterator[Entry]:
         """Yield each entry, oldest first. Its signature is checked, its place is not; use `verify` for that.
@@ -171,14 +175,17 @@ class Ledger:
                 lock.acquire()
                 held = True
         except Timeout as problem:
-            reason = f"has been held by another process for {LOCK_SECONDS} seconds or more"
-            remedy = "Wait for that process, or end it; its lock ends with it."
-            raise LedgerError(self.folder / LOCK_FILE, reason, remedy) from problem
+            raise LedgerError(
+                self.folder / LOCK_FILE,
+                f"has been held by another process for {LOCK_SECONDS} seconds or more",
+                "Wait for that process, or end it; its lock ends with it.",
+            ) from problem
         except OSError as problem:
             if required:
-                reason = f"cannot be locked ({problem.strerror})"
                 raise LedgerError(
-                    self.folder / LOCK_FILE, reason, "Check the folder's permissions."
+                    self.folder / LOCK_FILE,
+                    f"cannot be locked ({problem.strerror})",
+                    "Check the folder's permissions.",
                 ) from problem
         try:
             yield

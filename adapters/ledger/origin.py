@@ -30,12 +30,12 @@ def read_origin(folder: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as problem:
-        reason = f"cannot be read ({problem.strerror})"
-        raise LedgerError(path, reason, "Check its permissions.") from problem
+        raise LedgerError(path, f"cannot be read ({problem.strerror})", "Check its permissions.") from problem
     if not _HASH.fullmatch(text):
-        remedy = "Verify the ledger (oneseek ledger verify), then delete this file; it is written again."
         raise LedgerError(
-            path, "does not hold a hash; it must hold the hash of the ledger's first entry", remedy
+            path,
+            "does not hold a hash; it must hold the hash of the ledger's first entry",
+            "Verify the ledger (oneseek ledger verify), then delete this file; it is written again.",
         )
     return text
 
@@ -62,9 +62,11 @@ def check_origin(folder: Path, ledger: Path) -> None:
     if noted is None or first_hash(ledger) == noted:
         return
     note = origin_file(folder)
-    reason = f"was exchanged: its first entry is not the one that {note.name} records"
-    remedy = f"Restore the original ledger. To continue with this one, delete {note}"
-    raise LedgerError(ledger, reason, remedy)
+    raise LedgerError(
+        ledger,
+        f"was exchanged: its first entry is not the one that {note.name} records",
+        f"Restore the original ledger. To continue with this one, delete {note}",
+    )
 
 
 def note_origin(folder: Path, ledger: Path) -> None:

@@ -28,14 +28,17 @@ class Provenance:
         if verdict.state in ("intact", "repairable"):
             return cls(verdict.known, folder)
         if verdict.state == "absent":
-            reason = "holds no ledger, but require_provenance is on"
-            remedy = "Record each adapter with: oneseek adapters add FOLDER"
-            raise LedgerError(folder, reason, remedy)
+            raise LedgerError(
+                folder,
+                "holds no ledger, but require_provenance is on",
+                "Record each adapter with: oneseek adapters add FOLDER",
+            )
         first, others = verdict.faults[0], len(verdict.faults) - 1
         more = f"; and {others} more" if others else ""
-        reason = f"does not verify, but require_provenance is on ({first}{more})"
         remedy = "Run oneseek ledger verify to see every fault. Restore the ledger from a copy that verifies"
-        raise LedgerError(folder, reason, remedy + ".")
+        raise LedgerError(
+            folder, f"does not verify, but require_provenance is on ({first}{more})", remedy + "."
+        )
 
     def require(self, adapter: Adapter) -> None:
         """Raise `AdapterRejectedError` if the ledger does not know the adapter's digest."""

@@ -53,8 +53,11 @@ def adapter_digest(folder: Path, hashes: HashCache | None = None) -> str:
     config = LoraConfig.read(folder)
     weights = weights_path(folder)
     if weights.stat().st_size > MAX_ADAPTER_BYTES:
-        reason = f"is larger than {MAX_ADAPTER_BYTES} bytes"
-        raise AdapterError(weights, reason, "Check that it is an adapter and not a whole model.")
+        raise AdapterError(
+            weights,
+            f"is larger than {MAX_ADAPTER_BYTES} bytes",
+            "Check that it is an adapter and not a whole model.",
+        )
     return digest_of(config, _weights_hash(weights, hashes))
 
 
@@ -92,8 +95,11 @@ def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
     kept = {key: value for key, value in config.items() if key not in _WHO_SAVED_IT}
     tokenizer_path = tokenizer_file(folder)
     if tokenizer_path is None:
-        remedy = "Save it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) with transformers."
-        raise BaseModelError(folder / TOKENIZER_FILE, "does not exist", remedy)
+        raise BaseModelError(
+            folder / TOKENIZER_FILE,
+            "does not exist",
+            "Save it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) with transformers.",
+        )
     files = (tokenizer_path, *weight_files(folder))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         tokenizer, *weights = pool.map(partial(_cached_hash, cache_dir), files)
@@ -128,8 +134,9 @@ def _hash(path: Path, error: type[FileRefusedError]) -> str:
             found = hashlib.file_digest(file, "sha256").hexdigest()
             after = os.fstat(file.fileno())
     except OSError as problem:
-        reason = f"cannot be read ({problem.strerror})"
-        raise error(path, reason, "Check that the file exists and is readable.") from problem
+        raise error(
+            path, f"cannot be read ({problem.strerror})", "Check that the file exists and is readable."
+        ) from problem
     if _stamp(before) != _stamp(after):
         raise error(path, "changed while it was read", "Wait until its writer has finished, then try again.")
     return found

@@ -156,9 +156,13 @@ def read_manifest(
     else:
         digest = known_digest(folder, config, hashes) or recorded or adapter_digest(folder, hashes)
     if recorded is not None and recorded != digest:
-        reason = f"the files beside it have {digest}: they were changed after it was written"
-        remedy = "Restore the files, or import them as a new version."
-        raise AdapterError(path, reason, remedy, field="digest", value=recorded)
+        raise AdapterError(
+            path,
+            f"the files beside it have {digest}: they were changed after it was written",
+            "Restore the files, or import them as a new version.",
+            field="digest",
+            value=recorded,
+        )
     named = _names(folder, fields, alias, version, language)
     return Adapter(
         alias=named.alias,
@@ -203,8 +207,13 @@ def read_fields(folder: Path) -> dict[str, Any]:
     known = (*READ_FIELDS, *NOTED_FIELDS)
     for name, value in fields.items():
         if name not in known:
-            remedy = f"Use {', '.join(known)}; put your own notes under about."
-            raise AdapterError(path, "the field is unknown", remedy, field=name[:64], value=value)
+            raise AdapterError(
+                path,
+                "the field is unknown",
+                f"Use {', '.join(known)}; put your own notes under about.",
+                field=name[:64],
+                value=value,
+            )
     return fields
 
 
@@ -242,8 +251,9 @@ def _names(
     except ValueError as problem:
         if alias:
             return names.FolderName(alias, version or "v1", language)
-        remedy = "Give it a name as NAME=PATH, or in oneseek.json."
-        raise AdapterError(folder, f"its name gives no alias ({problem})", remedy) from problem
+        raise AdapterError(
+            folder, f"its name gives no alias ({problem})", "Give it a name as NAME=PATH, or in oneseek.json."
+        ) from problem
     return names.FolderName(alias or told.alias, version or told.version, language or told.language)
 
 

@@ -38,19 +38,22 @@ class ModelShape:
         kind: Any = config.get("model_type")
         family = FAMILIES.get(kind) if isinstance(kind, str) else None
         if family is None:
-            remedy = f"Use a base of one of these: {', '.join(sorted(FAMILIES))}."
-            reason = "adapters for this architecture are not supported"
-            raise BaseModelError(path, reason, remedy, field="model_type", value=kind)
+            raise BaseModelError(
+                path,
+                "adapters for this architecture are not supported",
+                f"Use a base of one of these: {', '.join(sorted(FAMILIES))}.",
+                field="model_type",
+                value=kind,
+            )
 
         def size(field: str, default: int | None = None) -> int:
             value: Any = config.get(field)
             value = default if value is None else value
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 24:
-                remedy = "Use a checkpoint in Hugging Face layout, with the config.json it was saved with."
                 raise BaseModelError(
                     path,
                     "is not a size, which must be a whole number of at least 1",
-                    remedy,
+                    "Use a checkpoint in Hugging Face layout, with the config.json it was saved with.",
                     field=field,
                     value=value,
                 )
@@ -110,21 +113,35 @@ def _check_ranks(config: LoraConfig, max_rank: int) -> None:
     named = [("r", config.rank), *((f"rank_pattern[{key}]", rank) for key, rank in config.ranks)]
     for name, rank in named:
         if rank > max_rank:
-            remedy = f"Train it with a rank of at most {max_rank}, or raise the server's limit."
-            raise AdapterError(config.path, f"the limit is {max_rank}", remedy, field=name, value=rank)
+            raise AdapterError(
+                config.path,
+                f"the limit is {max_rank}",
+                f"Train it with a rank of at most {max_rank}, or raise the server's limit.",
+                field=name,
+                value=rank,
+            )
 
 
 def check_layout(config: LoraConfig, family: LoraFamily, found: Collection[Key]) -> None:
     """Raise `AdapterError` if `fan_in_fan_out` or `layers_pattern` contradicts the bases of `family`."""
     layers = family.layers.rpartition(".")[2]
     if any(name != layers for name in config.lists):
-        reason, remedy = f"the layers of a {family.title} base are called {layers}", "Remove the field."
-        raise AdapterError(config.path, reason, remedy, field="layers_pattern", value=config.lists)
+        raise AdapterError(
+            config.path,
+            f"the layers of a {family.title} base are called {layers}",
+            "Remove the field.",
+            field="layers_pattern",
+            value=config.lists,
+        )
     plain = [name for _, name in found if not family.target(name).transposed]
     if config.transposed and plain:
-        reason = f"the base does not store {plain[0]} as [in, out]"
-        remedy = "Save it from a model with Linear layers."
-        raise AdapterError(config.path, reason, remedy, field="fan_in_fan_out", value=True)
+        raise AdapterError(
+            config.path,
+            f"the base does not store {plain[0]} as [in, out]",
+            "Save it from a model with Linear layers.",
+            field="fan_in_fan_out",
+            value=True,
+        )
 
 
 def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Collection[Key]) -> None:
@@ -141,27 +158,47 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     unused = [name for name in config.target_names if name not in matched]
     if unused and (not matched or not all(map(family.has_none, unused))):
         kinds = ", ".join(family.names)
-        reason = f"{format_value(unused[0])} does not name any of {kinds} in the base's {shape.layers} layers"
-        raise AdapterError(config.path, reason, _RETRAIN, field="target_modules", value=config.targets)
+        raise AdapterError(
+            config.path,
+            f"{format_value(unused[0])} does not name any of {kinds} in the base's {shape.layers} layers",
+            _RETRAIN,
+            field="target_modules",
+            value=config.targets,
+        )
     if config.layers is not None and config.layers[-1] >= shape.layers:
-        reason = f"the base has {shape.layers} layers, counted from 0"
-        raise AdapterError(config.path, reason, _MATCH, field="layers_to_transform", value=config.layers)
+        raise AdapterError(
+            config.path,
+            f"the base has {shape.layers} layers, counted from 0",
+            _MATCH,
+            field="layers_to_transform",
+            value=config.layers,
+        )
     if not wanted:
-        reason = "leaves nothing of target_modules"
-        raise AdapterError(config.path, reason, _RETRAIN, field="exclude_modules", value=config.excluded)
+        raise AdapterError(
+            config.path,
+            "leaves nothing of target_modules",
+            _RETRAIN,
+            field="exclude_modules",
+            value=config.excluded,
+        )
     missing = sorted(wanted.difference(found))
     deepest = max(layer for layer, _ in found)
     if missing and missing[0][0] > deepest:
-        reason = (
-            f"ends at layer {deepest}, but the base has {shape.layers} layers: it was made for another base"
+        raise AdapterError(
+            path,
+            f"ends at layer {deepest}, but the base has {shape.layers} layers: it was made for another base",
+            _MATCH,
         )
-        raise AdapterError(path, reason, _MATCH)
     for key in missing:
-        reason = f"holds only part of what target_modules names: {family.module_name(*key)} is missing"
-        raise AdapterError(path, reason, "Save the adapter again.")
+        raise AdapterError(
+            path,
+            f"holds only part of what target_modules names: {family.module_name(*key)} is missing",
+            "Save the adapter again.",
+        )
     for key in sorted(set(found).difference(wanted)):
-        reason = f"holds {family.module_name(*key)}, but {CONFIG_FILE} does not name for this base"
-        raise AdapterError(path, reason, _MATCH)
+        raise AdapterError(
+            path, f"holds {family.module_name(*key)}, but {CONFIG_FILE} does not name for this base", _MATCH
+        )
 
 
 @lru_cache(maxsize=64)

@@ -65,14 +65,16 @@ class TensorFile:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
                 if size > limit + MAX_HEADER_BYTES:
-                    reason = f"has {size} bytes, but adapters may have at most {limit} here"
                     raise AdapterError(
-                        path, reason, "Check that it is an adapter, with a rank within the limit."
+                        path,
+                        f"has {size} bytes, but adapters may have at most {limit} here",
+                        "Check that it is an adapter, with a rank within the limit.",
                     )
                 yield cls(path, _header(path, file, size), file)
         except OSError as problem:
-            reason = f"cannot be read ({problem.strerror})"
-            raise AdapterError(path, reason, "Check its permissions.") from problem
+            raise AdapterError(
+                path, f"cannot be read ({problem.strerror})", "Check its permissions."
+            ) from problem
 
     def read(self, tensor: Tensor) -> bytes:
         """Return the bytes of one tensor, little-endian, row by row. Raises `AdapterError` if the file was
@@ -91,8 +93,11 @@ def weights_path(folder: Path) -> Path:
     if path.is_file():
         return path
     refuse_pickle(folder)
-    reason = "is not a regular file" if os.path.lexists(path) else "does not exist"
-    raise AdapterError(path, reason, "Save the adapter with PEFT's save_pretrained.")
+    raise AdapterError(
+        path,
+        "is not a regular file" if os.path.lexists(path) else "does not exist",
+        "Save the adapter with PEFT's save_pretrained.",
+    )
 
 
 def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tensor]]:
@@ -105,16 +110,22 @@ def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tens
         if half is None:
             raise unknown_tensor(file.path, tensor.name, family)
         if half in found:
-            reason = f"{tensor.name} and {found[half].name} are the same factor"
-            raise AdapterError(file.path, reason, "Save one adapter in each folder.")
+            raise AdapterError(
+                file.path,
+                f"{tensor.name} and {found[half].name} are the same factor",
+                "Save one adapter in each folder.",
+            )
         found[half] = tensor
     if not found:
         raise AdapterError(file.path, "does not hold any tensor", "Save the adapter again.")
     for key, letter in found:
         other: Half = "B" if letter == "A" else "A"
         if (key, other) not in found:
-            reason = f"layer {key[0]}'s {key[1]} has lora_{letter} but no lora_{other}"
-            raise AdapterError(file.path, reason, "Save the adapter again.")
+            raise AdapterError(
+                file.path,
+                f"layer {key[0]}'s {key[1]} has lora_{letter} but no lora_{other}",
+                "Save the adapter again.",
+            )
     return {key: (found[key, "A"], found[key, "B"]) for key, _ in found}
 
 
@@ -144,6 +155,7 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
         with safe_open(path, framework="np"):
             pass
     except SafetensorError as problem:
-        reason = f"is damaged ({format_value(str(problem))})"
-        raise AdapterError(path, reason, "Save or download it again.") from problem
+        raise AdapterError(
+            path, f"is damaged ({format_value(str(problem))})", "Save or download it again."
+        ) from problem
     return tuple(tensors(header, length))

@@ -89,8 +89,9 @@ def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
     refuse_known_variants(path, {"peft_type": None, **fields})
     for field, value in fields.items():
         if value and field not in _READ | _NO_EFFECT:
-            reason = "the field is unknown and may change the result"
-            raise AdapterError(path, reason, _REMOVE, field=field[:64], value=value)
+            raise AdapterError(
+                path, "the field is unknown and may change the result", _REMOVE, field=field[:64], value=value
+            )
 
 
 def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:

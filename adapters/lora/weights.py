@@ -97,20 +97,25 @@ def read_adapter(
         }
     _check_effect(folder / WEIGHTS_FILE, shape, modules)
     if digest is not None and (found_digest := adapter_digest(folder, hashes)) != digest:
-        reason = f"has changed: its digest was {digest} when it was recorded and is {found_digest}"
-        raise AdapterError(folder, reason, "Restore the files, or add the changed adapter as a new version.")
+        raise AdapterError(
+            folder,
+            f"has changed: its digest was {digest} when it was recorded and is {found_digest}",
+            "Restore the files, or add the changed adapter as a new version.",
+        )
     return AdapterWeights(shape.family, MappingProxyType(modules))
 
 
 def _numbers(file: TensorFile, tensor: Tensor) -> NDArray[np.float32]:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
-        reason = f"{tensor.name} is of type {tensor.dtype}"
-        raise AdapterError(file.path, reason, "Save the adapter as float32, float16 or bfloat16.")
+        raise AdapterError(
+            file.path,
+            f"{tensor.name} is of type {tensor.dtype}",
+            "Save the adapter as float32, float16 or bfloat16.",
+        )
     values = np.frombuffer(file.read(tensor), dtype).astype(np.float32).reshape(tensor.shape)
     if not np.isfinite(values).all():
-        reason = f"{tensor.name} holds NaN or Infinity"
-        raise AdapterError(file.path, reason, _DIVERGED)
+        raise AdapterError(file.path, f"{tensor.name} holds NaN or Infinity", _DIVERGED)
     return values
 
 
@@ -123,8 +128,11 @@ def _check_effect(path: Path, shape: ModelShape, modules: Mapping[Key, LowRank])
         name = shape.family.module_name(*key)
         largest = max(float(np.abs(low.a).max()), float(np.abs(low.b).max()))
         if largest > LARGEST_NUMBER:
-            reason = f"{name} holds {largest:.3g}, more than float16 can hold ({LARGEST_NUMBER:g})"
-            raise AdapterError(path, reason, _DIVERGED)
+            raise AdapterError(
+                path,
+                f"{name} holds {largest:.3g}, more than float16 can hold ({LARGEST_NUMBER:g})",
+                _DIVERGED,
+            )
         if ratios[key] > LARGEST:
             reason = f"the update of {name} is up to {ratios[key]:.3g} times the base's weights"
             raise AdapterError(path, f"{reason}; the limit is {LARGEST:g} times", _DIVERGED)
@@ -135,5 +143,6 @@ def _check_effect(path: Path, shape: ModelShape, modules: Mapping[Key, LowRank])
     else:
         size = f"the largest update is {max(ratios.values()):.3g} of the base's weights"
         reason = f"{size}, which float32 rounds away: the adapter would answer like the base"
-    remedy = "Check that the trained weights were saved, and that lora_alpha is not 0."
-    raise AdapterError(path, reason, remedy)
+    raise AdapterError(
+        path, reason, "Check that the trained weights were saved, and that lora_alpha is not 0."
+    )

@@ -127,8 +127,11 @@ class Combination:
         try:
             run_in_child("adapters.merging.combine_child", given=json.dumps(plan))
         except ChildError as problem:
-            remedy = "To install PEFT and torch: pip install 'oneseek[train]'."
-            raise CombineError(folder, f"PEFT could not combine the adapters ({problem})", remedy) from None
+            raise CombineError(
+                folder,
+                f"PEFT could not combine the adapters ({problem})",
+                "To install PEFT and torch: pip install 'oneseek[train]'.",
+            ) from None
 
     def _manifest(self, folder: Path, apart: float) -> dict[str, Any]:
         made = {

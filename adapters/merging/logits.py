@@ -87,10 +87,9 @@ def _run(base: Path, adapter: Path, merged: Path, dtype: str) -> Mapping[str, fl
     try:
         return json.loads(run_in_child("adapters.merging.logits_child", [*folders, dtype]))
     except ChildError as problem:
-        reason = f"the merged model's logits could not be computed ({problem})"
         raise MergeError(
             merged,
-            reason,
+            f"the merged model's logits could not be computed ({problem})",
             "Solve what transformers reports, or merge without comparing logits: --check tensors.",
         ) from None
 

@@ -121,8 +121,11 @@ class Merge:
                 tensors = self._shards(partial, inputs, sources, updates, done, reporter)
                 return self._finish(partial, inputs, tensors, check_model, record)
         except Timeout:
-            remedy = "Wait until that process has finished."
-            raise MergeError(partial, "another process is merging into this folder", remedy) from None
+            raise MergeError(
+                partial,
+                "another process is merging into this folder",
+                "Wait until that process has finished.",
+            ) from None
 
     def _lock(self) -> Path:
         """Return the path of the merge's lock file, in the cache or the temporary folder. Inside the output
@@ -136,9 +139,10 @@ class Merge:
     def _updates(self, sources: list[Shard]) -> Updates:
         config = read_object(self.base / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
         if config.get("quantization_config"):
-            reason = "the base's weights are quantized, so an update cannot be added to them"
             raise BaseModelError(
-                self.base / "config.json", reason, "Merge the adapter into the unquantized base instead."
+                self.base / "config.json",
+                "the base's weights are quantized, so an update cannot be added to them",
+                "Merge the adapter into the unquantized base instead.",
             )
         weights = read_adapter(self.adapter.path, ModelShape.read(self.base), digest=self.adapter.digest)
         entries = {entry.name: entry for shard in sources for entry in shard.entries}
@@ -246,10 +250,9 @@ class Merge:
         needed = sum(shard.size for shard in sources if shard.path.name not in done) + _SPARE
         free = shutil.disk_usage(partial).free
         if free < needed:
-            reason = f"the disk has {free >> 20} MiB free, but the merge needs {needed >> 20} MiB"
             raise MergeError(
                 partial.parent,
-                reason,
+                f"the disk has {free >> 20} MiB free, but the merge needs {needed >> 20} MiB",
                 "Free disk space for the merged model, or choose another path with --output.",
             )
 

@@ -107,22 +107,23 @@ def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) ->
     for name, update in updates.items():
         entry = shards.get(name)
         if entry is None:
-            reason = f"the base lacks the tensor {name}, which the adapter updates"
-            raise BaseModelError(
-                path, reason, "The adapter does not fit: merge it into the base that it was made for."
-            )
-        if entry.dtype not in _FLOATS:
-            reason = f"{name} is of type {entry.dtype}; only {', '.join(_FLOATS)} can be merged into"
             raise BaseModelError(
                 path,
-                reason,
+                f"the base lacks the tensor {name}, which the adapter updates",
+                "The adapter does not fit: merge it into the base that it was made for.",
+            )
+        if entry.dtype not in _FLOATS:
+            raise BaseModelError(
+                path,
+                f"{name} is of type {entry.dtype}; only {', '.join(_FLOATS)} can be merged into",
                 "These weights cannot be merged into: use the base as it was before it was quantized.",
             )
         wanted = (update.b.shape[0], update.a.shape[1])
         if entry.shape != wanted:
-            reason = f"{name} has shape {list(entry.shape)}, but the adapter fits {list(wanted)}"
             raise BaseModelError(
-                path, reason, "The adapter does not fit: merge it into the base that it was made for."
+                path,
+                f"{name} has shape {list(entry.shape)}, but the adapter fits {list(wanted)}",
+                "The adapter does not fit: merge it into the base that it was made for.",
             )
 
 
@@ -146,10 +147,9 @@ def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardP
                 with np.errstate(over="ignore"):
                     rounded = sums.astype(values.dtype)
                 if not np.isfinite(rounded.astype(np.float32)).all():
-                    reason = f"{entry.name} plus the update is more than {entry.dtype} can hold"
                     raise BaseModelError(
                         source.path,
-                        reason,
+                        f"{entry.name} plus the update is more than {entry.dtype} can hold",
                         "The sum does not fit: serve the base with the adapter instead of a merged model.",
                     )
                 write.write(rounded.tobytes())

@@ -152,8 +152,11 @@ def _refuse_left(file: Path, left: Sequence[str], beside: Beside, family: LoraFa
 
 def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
-        remedy = f"Name the .pth file in it. To add a folder in PEFT format: oneseek adapters add {file}"
-        raise AdapterError(file, "the path is a folder, but must be a file", remedy)
+        raise AdapterError(
+            file,
+            "the path is a folder, but must be a file",
+            f"Name the .pth file in it. To add a folder in PEFT format: oneseek adapters add {file}",
+        )
     if file.name == WEIGHTS_FILE and (file.parent / CONFIG_FILE).is_file():
         raise AdapterError(
             file,
@@ -168,8 +171,11 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
         with open_regular(file) as opened:
             return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     except OSError as problem:
-        reason = f"the file cannot be read ({problem.strerror})"
-        raise AdapterError(file, reason, "Check that the file exists and that you may read it.") from problem
+        raise AdapterError(
+            file,
+            f"the file cannot be read ({problem.strerror})",
+            "Check that the file exists and that you may read it.",
+        ) from problem
 
 
 WHOLE_MODEL = (
@@ -220,8 +226,11 @@ def _unpickled(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, 
     except (IndexError, ValueError):
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         said = format_value(" ".join(last))
-        reason = f"the file could not be converted: the process ended with code {done.returncode}: {said}"
-        raise AdapterError(file, reason, _SAVE_AGAIN) from None
+        raise AdapterError(
+            file,
+            f"the file could not be converted: the process ended with code {done.returncode}: {said}",
+            _SAVE_AGAIN,
+        ) from None
     if "refused" in answer:
         raise AdapterError(file, answer["refused"]["reason"], answer["refused"]["remedy"])
     return answer

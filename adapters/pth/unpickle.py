@@ -69,9 +69,8 @@ def check_archive(file: Path, limits: ConversionLimits) -> None:
     Raises `RefusedError`.
     """
     if not zipfile.is_zipfile(file):
-        reason = "the file is not in the zip format that torch.save writes since torch 1.6"
         raise RefusedError(
-            reason,
+            "the file is not in the zip format that torch.save writes since torch 1.6",
             "If you trust the file's author, load it with torch.load and save it again with torch.save.",
         )
     with zipfile.ZipFile(file) as archive:
@@ -97,10 +96,9 @@ def check_archive(file: Path, limits: ConversionLimits) -> None:
     foreign = sorted(name for name in asked if not _ALLOWED.fullmatch(name))
     if foreign:
         what = ", ".join(format_value(name.replace(" ", ".")) for name in foreign[:4])
-        remedy = f"Do not open it with other programs unless you trust its author. {_SAVE_AGAIN}"
         raise RefusedError(
             f"the file is a pickle that asks for {what}, which could run code, so it was not loaded",
-            remedy,
+            f"Do not open it with other programs unless you trust its author. {_SAVE_AGAIN}",
         )
 
 
@@ -314,8 +312,10 @@ def _load(file: Path, limits: ConversionLimits) -> object:
 
     release = tuple(int(part) for part in re.findall(r"[0-9]+", torch.__version__)[:2])
     if release < (2, 10):
-        reason = f"the file was not loaded, because weights_only can be bypassed in torch {torch.__version__}"
-        raise RefusedError(reason, "Install torch 2.10 or later: pip install 'oneseek[train]'.")
+        raise RefusedError(
+            f"the file was not loaded, because weights_only can be bypassed in torch {torch.__version__}",
+            "Install torch 2.10 or later: pip install 'oneseek[train]'.",
+        )
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except MemoryError:

@@ -153,9 +153,13 @@ def _check_base(folder: Path, base: Base, recorded: str | None) -> None:
     if recorded is None:
         check_base_name(folder, base.names or (base.name,))
     elif recorded != base.digest:
-        reason = f"it was made for another base; this one is {base.name}, {base.digest}"
-        remedy = "Name its own base with --base-model, or train it again for this one."
-        raise AdapterError(folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
+        raise AdapterError(
+            folder / MANIFEST_FILE,
+            f"it was made for another base; this one is {base.name}, {base.digest}",
+            "Name its own base with --base-model, or train it again for this one.",
+            field="base_digest",
+            value=recorded,
+        )
 
 
 def _check_readable(folder: Path, wanted: Adapter) -> None:
@@ -163,8 +167,11 @@ def _check_readable(folder: Path, wanted: Adapter) -> None:
     try:
         found = read_manifest(folder)
     except AdapterError as problem:
-        reason = f"would become a version that cannot be read: {problem.path.name} {problem.reason}"
-        raise AdapterError(wanted.path, reason, "Shorten or correct its oneseek.json.") from problem
+        raise AdapterError(
+            wanted.path,
+            f"would become a version that cannot be read: {problem.path.name} {problem.reason}",
+            "Shorten or correct its oneseek.json.",
+        ) from problem
     if (found.full_name, found.digest, found.language) != (wanted.full_name, wanted.digest, wanted.language):
         raise AdapterError(wanted.path, "changed while it was read", _WAIT)
 

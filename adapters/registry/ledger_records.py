@@ -67,8 +67,9 @@ def addition(
     except ValueError as problem:
         raise AdapterError(adapter.path, f"cannot be recorded in the ledger ({problem})", _SHORTEN) from None
     if size > MAX_RECORD_BYTES:
-        reason = f"has notes of {size} bytes; the ledger holds at most {MAX_RECORD_BYTES}"
-        raise AdapterError(adapter.path, reason, _SHORTEN)
+        raise AdapterError(
+            adapter.path, f"has notes of {size} bytes; the ledger holds at most {MAX_RECORD_BYTES}", _SHORTEN
+        )
     return record
 
 

@@ -140,9 +140,12 @@ class VersionFolder:
         for field, own in (("alias", self.alias), ("version", self.version)):
             told = fields.get(field)
             if isinstance(told, str) and told.lower() != own.lower():
-                reason = f"differs from {own}, the name that it was registered with"
                 raise AdapterError(
-                    self.folder / MANIFEST_FILE, reason, "Restore it.", field=field, value=told
+                    self.folder / MANIFEST_FILE,
+                    f"differs from {own}, the name that it was registered with",
+                    "Restore it.",
+                    field=field,
+                    value=told,
                 )
 
 

@@ -91,10 +91,9 @@ class AliasPointers:
         except PointersError as problem:
             raise PointersError(path, problem.reason, REMEDY) from problem
         if fields.get("format") not in (_FORMAT, _DIVIDED, _FOLDERS):
-            reason = f"this OneSeek knows the formats {_FORMAT} to {_FOLDERS}"
             raise PointersError(
                 path,
-                reason,
+                f"this OneSeek knows the formats {_FORMAT} to {_FOLDERS}",
                 "Use the newer OneSeek that wrote it.",
                 field="format",
                 value=fields.get("format"),
@@ -249,8 +248,13 @@ def _state(path: Path, alias: str, value: Any) -> AliasState:
         folders = read_folders(value.get("folders"))
         return AliasState(history, retired, _split(value.get("split")), _shadow(value.get("shadow")), folders)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
-        reason = "is not a history of versions, a list of retired ones, and shares of versions"
-        raise PointersError(path, reason, REMEDY, field=f"aliases.{alias}"[:64], value=value) from problem
+        raise PointersError(
+            path,
+            "is not a history of versions, a list of retired ones, and shares of versions",
+            REMEDY,
+            field=f"aliases.{alias}"[:64],
+            value=value,
+        ) from problem
 
 
 def _split(value: Any) -> TrafficSplit | None:

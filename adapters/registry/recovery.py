@@ -75,8 +75,11 @@ def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
     """
     verdict = ledger.verify()
     if verdict.state not in ("intact", "repairable"):
-        reason = f"cannot be trusted for the active versions: {verdict.faults[0]}"
-        raise LedgerError(ledger.folder, reason, "Restore the ledger, or promote each version by hand.")
+        raise LedgerError(
+            ledger.folder,
+            f"cannot be trusted for the active versions: {verdict.faults[0]}",
+            "Restore the ledger, or promote each version by hand.",
+        )
     there = {entry.alias.lower() for entry in listing.entries}
     told = replay(ledger.entries())
     states = told.states.items()

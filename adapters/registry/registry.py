@@ -312,8 +312,9 @@ class Registry:
         if self._ledger is None:
             return
         if not self._ledger.begun and os.path.lexists(self.folder / ACTIVE_FILE):
-            reason = "is missing, but changes to the registry were recorded in it"
-            raise LedgerError(self._ledger.folder, reason, RESTORE)
+            raise LedgerError(
+                self._ledger.folder, "is missing, but changes to the registry were recorded in it", RESTORE
+            )
         self._ledger.append(record)
 
     @contextmanager

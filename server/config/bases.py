@@ -109,8 +109,9 @@ def check_bases(settings: DeclaredBases) -> None:
     if settings.base_model is not None:
         raise SettingsError("base_model", "cannot be combined with bases; remove one of the two settings")
     if settings.served_model_name:
-        problem = "needs a server with one base; each of bases is served under its own name"
-        raise SettingsError("served_model_name", problem)
+        raise SettingsError(
+            "served_model_name", "needs a server with one base; each of bases is served under its own name"
+        )
     seen: dict[str, str] = {}
     for name, options in bases.items():
         _check_name(name)
@@ -148,8 +149,10 @@ def check_bases(settings: DeclaredBases) -> None:
 def check_batch(seqs: int | None, tokens: int | None, section: str = "") -> None:
     """Raise `SettingsError` if a step has fewer tokens than sequences."""
     if seqs is not None and tokens is not None and tokens < seqs:
-        problem = f"{tokens} is below max_num_seqs ({seqs}); give at least a token for each sequence"
-        raise SettingsError(f"{section}max_num_batched_tokens", problem)
+        raise SettingsError(
+            f"{section}max_num_batched_tokens",
+            f"{tokens} is below max_num_seqs ({seqs}); give at least a token for each sequence",
+        )
 
 
 def _check_name(name: str) -> None:

@@ -173,14 +173,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.host.strip():
-            problem = "is empty; use 127.0.0.1 for this machine only, or 0.0.0.0 for every interface"
-            raise SettingsError("host", problem)
+            raise SettingsError(
+                "host", "is empty; use 127.0.0.1 for this machine only, or 0.0.0.0 for every interface"
+            )
         for name, (least, most) in LIMITS.items():
             within(name, getattr(self, name), least, most)
         within("max_bodies_memory", self.max_bodies_memory, self.max_body, None)
         if self.request_timeout is not None and self.request_timeout <= 0:
-            problem = f"{self.request_timeout} is not above 0; give seconds, or none for no timeout"
-            raise SettingsError("request_timeout", problem)
+            raise SettingsError(
+                "request_timeout",
+                f"{self.request_timeout} is not above 0; give seconds, or none for no timeout",
+            )
         check_batch(self.max_num_seqs, self.max_num_batched_tokens)
         check_bases(self)
         most, held = self.max_adapters, self.max_cpu_adapters
@@ -191,8 +194,9 @@ class Settings:
             raise SettingsError("pinned_adapters", "an entry is empty; give an alias, or remove the entry")
         for name in self.served_model_name:
             if not BASE_NAME.fullmatch(name):
-                problem = f"{name!r} is not a name; use letters, digits, '.', '_', '-' and '/'"
-                raise SettingsError("served_model_name", problem)
+                raise SettingsError(
+                    "served_model_name", f"{name!r} is not a name; use letters, digits, '.', '_', '-' and '/'"
+                )
         self._check_keys()
         parse_external_models(self.external_models)
         for name, parse in (("allowed_hosts", AllowedHosts.parse), ("cors_origins", CorsOrigins.parse)):
@@ -202,8 +206,9 @@ class Settings:
                 raise SettingsError(name, str(error)) from None
         parse_proxies(self.trusted_proxies)
         if self.log_content and not self.log_requests:
-            problem = "true needs log_requests to be true as well; set both, or neither"
-            raise SettingsError("log_content", problem)
+            raise SettingsError(
+                "log_content", "true needs log_requests to be true as well; set both, or neither"
+            )
         if any(not root.strip() for root in self.adapter_roots):
             raise SettingsError("adapter_roots", "a folder's name is empty; give a path, or remove the entry")
         check_urls(self.adapters, self.adapter_urls)
@@ -213,13 +218,15 @@ class Settings:
         for name in ("api_keys", "admin_keys", "metrics_keys"):
             for key in getattr(self, name):
                 if not key or not key.isascii() or any(character.isspace() for character in key):
-                    problem = "a key is empty, or holds a space or a non-ASCII character; replace it"
-                    raise SettingsError(name, problem)
+                    raise SettingsError(
+                        name, "a key is empty, or holds a space or a non-ASCII character; replace it"
+                    )
                 if key.lower() == "none":
                     raise SettingsError(name, "'none' is not a key; for no keys, leave the setting out")
                 if seen.setdefault(key, name) != name:
-                    problem = f"a key is also in {seen[key]}; use a different key for each of the two"
-                    raise SettingsError(name, problem)
+                    raise SettingsError(
+                        name, f"a key is also in {seen[key]}; use a different key for each of the two"
+                    )
 
     @property
     def external(self) -> Mapping[str, ExternalModelOptions]:

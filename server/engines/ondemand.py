@@ -151,8 +151,9 @@ class OnDemandEngine:
         failed, `EngineBusyError` if too many requests wait, `EngineDeadError` if the server is shutting down.
         """
         if self._waiting >= self._limits.most_waiting:
-            message = f"Too many requests are waiting for the base {self.name} to load. Retry shortly."
-            raise EngineBusyError(message, BUSY_RETRY)
+            raise EngineBusyError(
+                f"Too many requests are waiting for the base {self.name} to load. Retry shortly.", BUSY_RETRY
+            )
         end = self._clock() + self._limits.wait_seconds
         self._waiting += 1
         try:

@@ -115,8 +115,10 @@ def check_targets(options: TrainOptions, family: LoraFamily) -> None:
     """Raise `SettingsError` for a target module that does not exist in the base's architecture."""
     for target in options.targets:
         if not any(f".{known.path}".endswith(f".{target}") for known in family.targets):
-            problem = f"{target!r} is not a module of the base; use some of {', '.join(family.names)}"
-            raise SettingsError("target_modules", problem)
+            raise SettingsError(
+                "target_modules",
+                f"{target!r} is not a module of the base; use some of {', '.join(family.names)}",
+            )
 
 
 def default_alias(shipped: bool, language: str) -> str:

@@ -108,8 +108,9 @@ def _look(
     except FileRefusedError:
         raise
     except ValueError as error:
-        name = "adapters" if own.name is None else f"bases.{own.name}.adapters"
-        raise SettingsError(name, str(error)) from None
+        raise SettingsError(
+            "adapters" if own.name is None else f"bases.{own.name}.adapters", str(error)
+        ) from None
 
 
 def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:

@@ -106,8 +106,11 @@ class LoraLoading:
 
     def _names(self, name: str) -> tuple[str, str | None]:
         if self._served.is_base(name):
-            message = f"The lora adapter '{name[:128]}' conflicts with a served base model."
-            raise bad_field(NAME, message, code="adapter_exists")
+            raise bad_field(
+                NAME,
+                f"The lora adapter '{name[:128]}' conflicts with a served base model.",
+                code="adapter_exists",
+            )
         try:
             return names.split_name(name)
         except ValueError as error:
@@ -136,11 +139,12 @@ class LoraLoading:
         if found is None:
             return None
         if not in_place:
-            message = (
+            raise bad_field(
+                NAME,
                 f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in "
-                "place, set 'load_inplace' to True."
+                "place, set 'load_inplace' to True.",
+                code="adapter_exists",
             )
-            raise bad_field(NAME, message, code="adapter_exists")
         return self._find_loaded(name)
 
     def _find_loaded(self, name: str) -> Adapter:
@@ -160,8 +164,12 @@ class LoraLoading:
             )
         other = _find(self._served, name)
         if other is None:
-            message = f"The lora adapter '{name[:128]}' cannot be found."
-            raise bad_field(NAME, message, code="adapter_not_found", status=404)
+            raise bad_field(
+                NAME,
+                f"The lora adapter '{name[:128]}' cannot be found.",
+                code="adapter_not_found",
+                status=404,
+            )
         kept = other.path.is_relative_to(self._options.home / "registry")
         remedy = (
             f"is a version of the registry; retire it with POST /admin/adapters/{other.full_name}/retire, or "
@@ -261,11 +269,12 @@ async def require_known(provenance: Callable[[], Provenance | None], adapter: Ad
     try:
         recorded.require(adapter)
     except AdapterRejectedError:
-        message = (
+        raise bad_field(
+            field,
             f"{field}: {adapter.digest} is not in the ledger, and require_provenance is on. Add it to the "
-            "registry first, with POST /admin/adapters."
-        )
-        raise bad_field(field, message, code="adapter_unrecorded") from None
+            "registry first, with POST /admin/adapters.",
+            code="adapter_unrecorded",
+        ) from None
 
 
 def describe_refusal(error: FileRefusedError, field: str | None) -> ApiError:

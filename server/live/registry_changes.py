@@ -122,8 +122,11 @@ class RegistryChanges:
                     found.folder,
                 )
         if digest is not None:
-            message = "digest is for a URL only; remove the digest, or give a URL as path."
-            raise bad_field("digest", message, code="invalid_value")
+            raise bad_field(
+                "digest",
+                "digest is for a URL only; remove the digest, or give a URL as path.",
+                code="invalid_value",
+            )
         folder = await open_folder(self._roots, path, field)
         return await self._add(
             alias,
@@ -233,11 +236,10 @@ class RegistryChanges:
         except UnknownAdapterError as error:
             if self._served.is_adapter(name):
                 served = self._served.resolve(name).full_name
-                message = (
+                raise conflict(
                     f"{served} is not a version of the registry. Add its folder to the registry first, with "
                     "POST /admin/adapters."
-                )
-                raise conflict(message) from None
+                ) from None
             raise not_found(error) from None
 
     @asynccontextmanager

@@ -181,8 +181,11 @@ class AdapterFolder:
             if _lies_below(file, self.root):
                 continue
             if file.exists() and not any(is_inside(file, root) for root in roots):
-                remedy = "Copy the files there, or name their folder in the setting adapters."
-                raise AdapterError(file, "is a link that leads outside the folder it was found in", remedy)
+                raise AdapterError(
+                    file,
+                    "is a link that leads outside the folder it was found in",
+                    "Copy the files there, or name their folder in the setting adapters.",
+                )
 
     def _taken_in(self, adapter: Adapter) -> bool:
         """True if the registry recorded digests of the adapter and its base, so its numbers were checked
@@ -216,10 +219,16 @@ def _lies_below(path: Path, root: Path) -> bool:
 def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path, *, digest_recorded: bool) -> None:
     """Raise `AdapterError` if the files are valid but differ from those that the server accepted."""
     if adapter.full_name.lower() != entry.full_name.lower():
-        reason = f"names {adapter.full_name}, but it was accepted as {entry.full_name}"
-        raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore it.")
+        raise AdapterError(
+            entry.folder / MANIFEST_FILE,
+            f"names {adapter.full_name}, but it was accepted as {entry.full_name}",
+            "Restore it.",
+        )
     if not digest_recorded and entry.outside is None:
         told = accepted_contents(ledger, adapter.full_name).digest
         if told not in (None, adapter.digest):
-            reason = f"records no digest, and the files have {adapter.digest}; the ledger knows {told}"
-            raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore the files.")
+            raise AdapterError(
+                entry.folder / MANIFEST_FILE,
+                f"records no digest, and the files have {adapter.digest}; the ledger knows {told}",
+                "Restore the files.",
+            )

@@ -252,10 +252,11 @@ def _paths(value: Any) -> list[str]:
             if key in ("path", "type") or piece in _EMPTY or piece in _PIECES.get(key, ()):
                 continue
             if key in _PIECES:
-                problem = (
-                    f"the value {_format_value(piece)} is not supported; use {_format_value(_PIECES[key][0])}"
+                raise OptionError(
+                    f"datasets.{key}",
+                    f"the value {_format_value(piece)} is not supported; "
+                    f"use {_format_value(_PIECES[key][0])}",
                 )
-                raise OptionError(f"datasets.{key}", problem)
             raise OptionError(f"datasets.{key}", "data sets have no such option; give only path and type")
         if about.get("type") not in _TYPES:
             raise OptionError(

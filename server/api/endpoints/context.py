@@ -180,8 +180,12 @@ class Context:
             return self.service_named(name)
         index = self.bases.names().named_base(base)
         if index is None:
-            message = f"base {format_value(base)} is not served here; GET /v1/models lists the bases."
-            raise bad_field("name", message, code="base_not_found", status=404)
+            raise bad_field(
+                "name",
+                f"base {format_value(base)} is not served here; GET /v1/models lists the bases.",
+                code="base_not_found",
+                status=404,
+            )
         return self.services[index]
 
     def default_length(self, service: BaseService) -> int | None:

@@ -46,8 +46,11 @@ class Invocations:
         named = [name for name in self._endpoints if name in fields]
         if len(named) != 1:
             found = f"has {' and '.join(named)}" if named else "has none"
-            message = f"Send exactly one of messages, prompt and input; the body {found}."
-            raise bad_field(named[0] if named else "messages", message, code="invalid_value")
+            raise bad_field(
+                named[0] if named else "messages",
+                f"Send exactly one of messages, prompt and input; the body {found}.",
+                code="invalid_value",
+            )
         return await self._endpoints[named[0]](Request(request.scope, _replay(body, request.receive)))
 
 

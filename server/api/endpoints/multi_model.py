@@ -254,10 +254,11 @@ class MultiModel:
 def _check_headers(exchange: Exchange) -> None:
     asks_receipt(exchange)  # every voice has one anyway
     if HEADER.lower().encode() in exchange.headers:
-        message = (
-            f"the header {HEADER} is not used by this endpoint; remove it, and list the names in models."
+        raise bad_field(
+            HEADER,
+            f"the header {HEADER} is not used by this endpoint; remove it, and list the names in models.",
+            code="invalid_value",
         )
-        raise bad_field(HEADER, message, code="invalid_value")
 
 
 def _twice(path: str, name: str, first: str) -> ApiError:

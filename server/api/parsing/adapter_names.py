@@ -75,8 +75,9 @@ def _name(item: object, field: str) -> str | None:
     if isinstance(item, msgspec.Raw):  # more than its bound, and not decoded
         SMALL.check(field, item)
     if not isinstance(item, str | list):
-        message = f"{field} must be an adapter's name, or a list with one name."
-        raise bad_field(field, message, code="invalid_type")
+        raise bad_field(
+            field, f"{field} must be an adapter's name, or a list with one name.", code="invalid_type"
+        )
     if isinstance(item, str):
         return _checked(item, field)
     names = cast("list[object]", item)
@@ -88,19 +89,24 @@ def _name(item: object, field: str) -> str | None:
         found.append(None if name is None else _checked(name, path))
     chosen = {None if name is None else name.lower() for name in found}
     if len(chosen) > 1:
-        message = f"{field} names several adapters; send a request for each."
-        raise bad_field(field, message, code="unsupported_value")
+        raise bad_field(
+            field, f"{field} names several adapters; send a request for each.", code="unsupported_value"
+        )
     return found[0] if found else None
 
 
 def _checked(name: str, field: str) -> str:
     text = name.strip()
     if not 0 < len(text) <= MAX_LENGTH:
-        message = f"{field} must be a name of 1 to {MAX_LENGTH} characters."
-        raise bad_field(field, message, code="invalid_value")
+        raise bad_field(
+            field, f"{field} must be a name of 1 to {MAX_LENGTH} characters.", code="invalid_value"
+        )
     if _PATH.match(text):
-        message = f"{field} is {text[:60]!r}, a path; use the name of an adapter that GET /v1/models lists."
-        raise bad_field(field, message, code="invalid_value")
+        raise bad_field(
+            field,
+            f"{field} is {text[:60]!r}, a path; use the name of an adapter that GET /v1/models lists.",
+            code="invalid_value",
+        )
     return text
 
 

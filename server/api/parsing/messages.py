@@ -122,8 +122,11 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
         raise bad_field(f"{path}.role", f"{path}.role: {reason}.", code="invalid_value")
     for name in ("tool_calls", "tool_call_id"):
         if message.get(name) not in _EMPTY and role not in _TAKEN[name]:
-            text = f"{path}.{name} is for the role {_TAKEN[name][0]}, not for {role}; remove it."
-            raise bad_field(f"{path}.{name}", text, code="invalid_value")
+            raise bad_field(
+                f"{path}.{name}",
+                f"{path}.{name} is for the role {_TAKEN[name][0]}, not for {role}; remove it.",
+                code="invalid_value",
+            )
     return _with_tools(message, role, path, unknown)
 
 

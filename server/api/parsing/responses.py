@@ -56,7 +56,8 @@ def _message(item: Mapping[str, Any], path: str, unknown: UnknownFields) -> Mess
             unknown.meet(name, _ITEM_FIELDS, path)
     role = item.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        message = f"{path}.role: it must be one of {', '.join(_ROLES)}."
-        raise bad_field(f"{path}.role", message, code="invalid_value")
+        raise bad_field(
+            f"{path}.role", f"{path}.role: it must be one of {', '.join(_ROLES)}.", code="invalid_value"
+        )
     text = _PARTS.read(item.get("content"), f"{path}.content", unknown)
     return {"role": _ROLES[role], "content": text}

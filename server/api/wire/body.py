@@ -49,9 +49,15 @@ async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset
     exchange: Exchange = scope[EXCHANGE]
     coding = exchange.headers.get(b"content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
-        message = f"Content-Encoding is {coding[:100]!r}; send the body uncompressed."
         headers = {"Accept-Encoding": "identity"}
-        raise ApiError(ErrorReply(415, message, code="unsupported_content_encoding", headers=headers))
+        raise ApiError(
+            ErrorReply(
+                415,
+                f"Content-Encoding is {coding[:100]!r}; send the body uncompressed.",
+                code="unsupported_content_encoding",
+                headers=headers,
+            )
+        )
     media_type = exchange.headers.get(b"content-type", "").split(";", 1)[0].strip().lower()
     if media_type not in types:
         reply = ErrorReply(

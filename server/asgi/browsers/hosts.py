@@ -56,20 +56,32 @@ class OwnPages:
         if not named and scope["http_version"] == "1.0":
             return None
         if len(named) != 1:
-            message = f"The request has {len(named)} Host headers; send exactly one."
-            raise ApiError(ErrorReply(400, message, code="bad_host"))
+            raise ApiError(
+                ErrorReply(
+                    400, f"The request has {len(named)} Host headers; send exactly one.", code="bad_host"
+                )
+            )
         known = self._seen.get(named[0])
         if known is not None:
             return known
         found = split_authority(named[0])
         if found is None:
-            message = f"Host {named[0][:100]!r} is invalid; send a name or an address, with an optional port."
-            raise ApiError(ErrorReply(400, message, code="bad_host"))
-        if not self.hosts.allows(found[0]):
-            message = (
-                f"Host {found[0][:100]!r} is not allowed. To allow it, add it to the server's allowed_hosts."
+            raise ApiError(
+                ErrorReply(
+                    400,
+                    f"Host {named[0][:100]!r} is invalid; send a name or an address, with an optional port.",
+                    code="bad_host",
+                )
             )
-            raise ApiError(ErrorReply(421, message, code="host_not_allowed"))
+        if not self.hosts.allows(found[0]):
+            raise ApiError(
+                ErrorReply(
+                    421,
+                    f"Host {found[0][:100]!r} is not allowed. "
+                    "To allow it, add it to the server's setting allowed_hosts.",
+                    code="host_not_allowed",
+                )
+            )
         if len(self._seen) < REMEMBERED:
             self._seen[named[0]] = found
         return found

@@ -103,8 +103,10 @@ def _check_place(adapter: str | None, output: Path | None, alias: str | None, ve
         given = "alias" if alias else "version"
         raise SettingsError(given, "works with --combine only; a merged model is named by its folder")
     if adapter is None and (output is None) == (alias is None):
-        remedy = "is missing; give --alias NAME for a version in the registry, or --output FOLDER"
-        raise SettingsError("alias" if alias else "output", remedy)
+        raise SettingsError(
+            "alias" if alias else "output",
+            "is missing; give --alias NAME for a version in the registry, or --output FOLDER",
+        )
     if version is not None and alias is None:
         raise SettingsError("version", "works with --alias only; remove it, since --output names the folder")
 

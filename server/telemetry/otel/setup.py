@@ -97,10 +97,11 @@ def check_variables(environ: Mapping[str, str]) -> None:
     for name in _PROTOCOL_VARIABLES:
         value = environ.get(name, "").strip()
         if value and value != PROTOCOL:
-            problem = (
-                f"{value!r} is not supported; use {PROTOCOL}, which collectors usually have on port 4318"
+            raise SettingsError(
+                name,
+                f"{value!r} is not supported; use {PROTOCOL}, which collectors usually have on port 4318",
+                "environment",
             )
-            raise SettingsError(name, problem, "environment")
 
 
 def _exports(environ: Mapping[str, str], name: str) -> bool:
