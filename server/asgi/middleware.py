@@ -279,9 +279,9 @@ class ApiKeys:
         raise ApiError(
             ErrorReply(
                 403,
-                "This key does not have admin access; use one of the server's admin_keys."
+                "This API key does not have admin access; send one of the server's admin_keys."
                 if self.admin_digests
-                else "Admin endpoints are disabled; set admin_keys on the server, and use one of them.",
+                else "The /admin endpoints are disabled; set admin_keys on the server, and send one of them.",
                 type="permission_error",
                 code="admin_key_needed",
             )
@@ -292,11 +292,12 @@ class ApiKeys:
         wait = self.wrong.record(exchange.address) if found.given and not found.ours else 0
         if not wait:
             return _unauthorized(
-                f"The {needed} is missing or invalid; send the header Authorization: Bearer KEY."
+                f"The {needed} of the request is missing or invalid; send the header Authorization: Bearer "
+                "KEY."
             )
         reply = ErrorReply(
             429,
-            f"Too many wrong keys. Retry in {wait} seconds; a valid key works at any time.",
+            f"This address sent too many wrong keys. Retry in {wait} seconds; a valid key works at any time.",
             type="rate_limit_error",
             code="too_many_wrong_keys",
             headers={"Retry-After": str(wait)},

@@ -108,9 +108,8 @@ def _look(
     except FileRefusedError:
         raise
     except ValueError as error:
-        raise SettingsError(
-            "adapters" if own.name is None else f"bases.{own.name}.adapters", str(error)
-        ) from None
+        name = "adapters" if own.name is None else f"bases.{own.name}.adapters"
+        raise SettingsError(name, str(error)) from None
 
 
 def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:

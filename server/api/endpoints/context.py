@@ -154,7 +154,9 @@ class Context:
         service = self.base_of(name)
         request.scope[EXCHANGE].base = service.runtime.name
         changes = service.changes
-        assert changes is not None, "endpoints that change adapters exist only if there is a registry"
+        assert changes is not None, (
+            "a base without a registry of adapters has no endpoints that change adapters"
+        )
         return changes, split_base(name)[1]
 
     async def changes_for_new(self, request: Request, name: str, path: str) -> tuple[LiveChanges, str]:
@@ -182,7 +184,7 @@ class Context:
         if index is None:
             raise bad_field(
                 "name",
-                f"base {format_value(base)} is not served here; GET /v1/models lists the bases.",
+                f"The base {format_value(base)} is not served here; GET /v1/models lists the bases.",
                 code="base_not_found",
                 status=404,
             )

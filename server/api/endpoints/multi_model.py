@@ -256,13 +256,13 @@ def _check_headers(exchange: Exchange) -> None:
     if HEADER.lower().encode() in exchange.headers:
         raise bad_field(
             HEADER,
-            f"the header {HEADER} is not used by this endpoint; remove it, and list the names in models.",
+            f"This endpoint does not use the header {HEADER}; remove it, and list the adapters in models.",
             code="invalid_value",
         )
 
 
 def _twice(path: str, name: str, first: str) -> ApiError:
-    message = f"{path} is {name[:80]!r}, the same model as {first}; list each model once."
+    message = f"{path} is {name[:80]!r}, which is the same model as {first}; list each model once."
     return bad_field(path, message, code="invalid_value")
 
 

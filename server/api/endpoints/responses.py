@@ -79,6 +79,9 @@ class Responses:
         """Answer every request for a stored response with 404, since the server stores none."""
         raise ApiError(
             ErrorReply(
-                404, "This server does not store responses. Keep the answer that you got.", code="not_found"
+                404,
+                "This server does not store responses, so they cannot be fetched or deleted later. "
+                "Keep the answer to your request.",
+                code="not_found",
             )
         )

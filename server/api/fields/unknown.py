@@ -53,7 +53,7 @@ class UnknownFields:
         if len(self._met) >= MAX_FIELDS or self._compared > MAX_COMPARED:
             raise bad_field(
                 path or None,
-                f"The request has at least {len(self._met) + 1} unknown fields; remove them.",
+                f"The request has at least {len(self._met) + 1} unknown fields, too many; remove them.",
                 code="field_too_large",
             )
         if nearest(name, known, cautious=bool(path)) is not None:

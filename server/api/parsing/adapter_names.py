@@ -76,7 +76,9 @@ def _name(item: object, field: str) -> str | None:
         SMALL.check(field, item)
     if not isinstance(item, str | list):
         raise bad_field(
-            field, f"{field} must be an adapter's name, or a list with one name.", code="invalid_type"
+            field,
+            f"{field} must be the name of an adapter, or a list with one such name.",
+            code="invalid_type",
         )
     if isinstance(item, str):
         return _checked(item, field)
@@ -90,7 +92,9 @@ def _name(item: object, field: str) -> str | None:
     chosen = {None if name is None else name.lower() for name in found}
     if len(chosen) > 1:
         raise bad_field(
-            field, f"{field} names several adapters; send a request for each.", code="unsupported_value"
+            field,
+            f"{field} names several adapters; send a separate request for each adapter.",
+            code="unsupported_value",
         )
     return found[0] if found else None
 
@@ -99,17 +103,20 @@ def _checked(name: str, field: str) -> str:
     text = name.strip()
     if not 0 < len(text) <= MAX_LENGTH:
         raise bad_field(
-            field, f"{field} must be a name of 1 to {MAX_LENGTH} characters.", code="invalid_value"
+            field, f"{field} must be an adapter's name of 1 to {MAX_LENGTH} characters.", code="invalid_value"
         )
     if _PATH.match(text):
         raise bad_field(
             field,
-            f"{field} is {text[:60]!r}, a path; use the name of an adapter that GET /v1/models lists.",
+            f"{field} is the path {text[:60]!r}; send the name of an adapter that GET /v1/models lists.",
             code="invalid_value",
         )
     return text
 
 
 def _contradiction(field: str, name: str, other: str, named: str) -> ApiError:
-    message = f"{field} is {name[:60]!r} and {other} is {named[:60]!r}; send only one of the two."
+    message = (
+        f"{field} is {name[:60]!r}, but {other} is {named[:60]!r}, another adapter; "
+        f"send only one of the two fields."
+    )
     return bad_field(field, message, code="invalid_value")

@@ -97,7 +97,7 @@ def _wishes(body: GenerationFields) -> list[tuple[str, tuple[str, Any]]]:
         if not chosen:
             raise bad_field(
                 "structured_outputs",
-                f"structured_outputs is empty; send one of {', '.join(_STRUCTURED)} in it.",
+                f"structured_outputs is empty; set one of its fields: {', '.join(_STRUCTURED)}.",
                 code="invalid_value",
             )
         wishes += [(f"structured_outputs.{name}", (name, value)) for name, value in chosen]

@@ -49,7 +49,9 @@ def _given(item: object, path: str, info: EngineInfo) -> GivenPrompt:
             return check_ids(cast("list[int]", item), path, info)
         case _:
             raise bad_field(
-                path, f"{path} must be a text or an array of token ids, and not empty.", code="invalid_type"
+                path,
+                f"{path} must be a text or an array of token ids that is not empty.",
+                code="invalid_type",
             )
 
 

@@ -57,7 +57,7 @@ class OpenCalls:
         if self._names:
             raise _wrong(
                 self._path,
-                f"{len(self._names)} tool calls of this message have no answer; "
+                f"{len(self._names)} tool calls of this assistant message have no answer; "
                 "add a tool message for each call right after the message",
             )
 

@@ -174,8 +174,8 @@ def _format(tokenizer: Tokenizer, choice: str | ChosenTool) -> ToolFormat:
     parsers = ", ".join(name for name in FORMATS if name != MISTRAL.name)
     raise bad_field(
         "tools",
-        f'tools: this base\'s chat template {knows}, so tool_choice "auto" is not available; send '
-        f'"required", a named tool or "none". An operator can set tool_parser ({parsers}).',
+        f'tools: the chat template of this base {knows}, so tool_choice "auto" is not available; send '
+        f'"required", a named tool or "none". The operator of the server can set tool_parser ({parsers}).',
         code="unsupported_parameter",
     )
 

@@ -36,7 +36,9 @@ class FieldBound:
         if excess is not None:
             shown = name[:100]
             raise bad_field(
-                shown, f"{shown} holds {excess[0]}; the maximum is {excess[1]}.", code="field_too_large"
+                shown,
+                f"The field {shown} has {excess[0]}; the maximum is {excess[1]}. Shorten the field.",
+                code="field_too_large",
             )
 
     def excess(self, text: bytes) -> tuple[str, int] | None:
@@ -74,6 +76,6 @@ def check_fields(body: bytes) -> None:
     if members > MAX_FIELDS:
         raise bad_field(
             None,
-            f"The body has at least {members} fields; the maximum is {MAX_FIELDS}.",
+            f"The request's body has at least {members} fields; the maximum is {MAX_FIELDS}. Send fewer.",
             code="field_too_large",
         )

@@ -69,7 +69,8 @@ class OwnPages:
             raise ApiError(
                 ErrorReply(
                     400,
-                    f"Host {named[0][:100]!r} is invalid; send a name or an address, with an optional port.",
+                    f"The Host header {named[0][:100]!r} is invalid; send a name or an address, with an "
+                    "optional port.",
                     code="bad_host",
                 )
             )
@@ -77,7 +78,7 @@ class OwnPages:
             raise ApiError(
                 ErrorReply(
                     421,
-                    f"Host {found[0][:100]!r} is not allowed. "
+                    f"The host {found[0][:100]!r} is not allowed. "
                     "To allow it, add it to the server's setting allowed_hosts.",
                     code="host_not_allowed",
                 )
@@ -134,8 +135,8 @@ def _values(scope: Scope, name: bytes) -> list[str]:
 
 def _other_site(what: str) -> ApiError:
     message = (
-        f"{what}: web pages of other sites cannot use this server. Use its own page or a program. "
-        "If the page is the server's own behind a proxy, add its host to allowed_hosts. To allow "
-        "another site's page, add its origin to cors_origins."
+        f"The request comes from another site ({what}), whose web pages cannot use this server. "
+        "Use the server's own page or a program. If this is the server's own page behind a proxy, add the "
+        "page's host to the setting allowed_hosts. To allow another site, add its origin to cors_origins."
     )
     return ApiError(ErrorReply(403, message, type="permission_error", code="cross_site"))

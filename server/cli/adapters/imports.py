@@ -58,7 +58,8 @@ def import_several(
             if getattr(given, name) is not None:
                 raise SettingsError(
                     f"--{name}",
-                    f"is for a single adapter, but {len(candidates)} were found; import that one by itself",
+                    f"is for a single adapter, but the paths hold {len(candidates)}; import each adapter by "
+                    "itself",
                 )
 
     def language_of(candidate: ImportCandidate) -> str | None:

@@ -128,8 +128,8 @@ def _lineage(resolved: ResolvedSettings, ledger: Ledger, name: str) -> Lineage:
         return ledger.lineage(full_name)
     except UnknownInLedgerError:
         folder = found.path if found is not None else "FOLDER"
-        said = f"{name} is {full_name}, which the ledger does not record."
-        raise UnknownInLedgerError(f"{said} To add one: oneseek adapters add {folder}") from None
+        said = f"The adapter {name} is {full_name}, for which the ledger has no entry."
+        raise UnknownInLedgerError(f"{said} To add it, run: oneseek adapters add {folder}") from None
 
 
 def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:

@@ -26,10 +26,10 @@ _RENAMED: Mapping[str, str] = {
 """Maps each flag of vLLM or of KServe's `huggingfaceserver` to our flag. The value, if any, is kept."""
 _ALWAYS: Mapping[str, str] = {
     "--enable-lora": "adapters are always enabled",
-    "--enable-chunked-prefill": "long prompts are always computed in parts",
-    "--enable-auto-tool-choice": "tools are always served",
-    "--disable-log-requests": "prompts and answers are not logged",
-    "--no-enable-log-requests": "prompts and answers are not logged",
+    "--enable-chunked-prefill": "prefill is always chunked",
+    "--enable-auto-tool-choice": "tool calls are always enabled",
+    "--disable-log-requests": "prompts and answers are logged only if log_requests and log_content are set",
+    "--no-enable-log-requests": "prompts and answers are logged only if log_requests and log_content are set",
 }
 """Flags for what OneSeek always does; they are ignored."""
 _ENGINE = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "gpu-memory-utilization")
@@ -40,14 +40,14 @@ _BACKENDS: Mapping[str, list[str]] = {
     "huggingface": ["--engine=embedded"],
 }
 """Maps KServe's names of backends to engines."""
-_PROXY = "TLS is not supported here; put a proxy or gateway in front, and remove the flag"
+_PROXY = "the server does not support TLS; put a proxy or gateway in front of it, and remove the flag"
 _REFUSED: Mapping[str, str] = {
     "--ssl-certfile": _PROXY,
     "--ssl-keyfile": _PROXY,
     "--ssl-ca-certs": _PROXY,
     "--enable-ssl-refresh": _PROXY,
-    "--trust-remote-code": "code in a model's folder is never run; remove the flag",
-    "--model-id": "models are not downloaded; give a local folder with --model-dir",
+    "--trust-remote-code": "the server never runs code in a model's folder; remove the flag",
+    "--model-id": "the server does not download models; give a local folder with --model-dir",
 }
 _LISTS: Mapping[str, str] = {
     "--lora-modules": "--adapters",
@@ -158,7 +158,7 @@ def _module(item: str) -> list[str]:
 
 
 def _bad_module(item: str) -> SettingsError:
-    problem = f'{item[:100]!r} is neither name=path nor {{"name": …, "path": …}}'
+    problem = f'the value {item[:100]!r} must be name=path or {{"name": …, "path": …}}'
     return SettingsError("--lora-modules", problem)
 
 
