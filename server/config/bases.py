@@ -110,7 +110,8 @@ def check_bases(settings: DeclaredBases) -> None:
         raise SettingsError("base_model", "cannot be combined with bases; remove one of the two settings")
     if settings.served_model_name:
         raise SettingsError(
-            "served_model_name", "needs a server with one base; each of bases is served under its own name"
+            "served_model_name",
+            "works with a single base only; remove the setting, since each entry of bases has its own name",
         )
     seen: dict[str, str] = {}
     for name, options in bases.items():
@@ -135,14 +136,16 @@ def check_bases(settings: DeclaredBases) -> None:
     always = [name for name, options in bases.items() if not options.on_demand]
     most = settings.max_loaded_bases
     if most is not None and len(always) >= most and len(always) < len(bases):
-        remedy = f"give at least {len(always) + 1}, or set on_demand for more bases"
         raise SettingsError(
             "max_loaded_bases",
-            f"{most} leaves no room for on_demand bases besides {', '.join(always)}; {remedy}",
+            f"{most} leaves no room for on_demand bases besides {', '.join(always)}; "
+            f"give at least {len(always) + 1}, or set on_demand for more bases",
         )
     if most is not None and len(always) > most:
         raise SettingsError(
-            "max_loaded_bases", f"{most} is below the number of bases without on_demand ({len(always)})"
+            "max_loaded_bases",
+            f"{most} is below the number of bases without on_demand, {len(always)}; "
+            "raise max_loaded_bases, or set on_demand for more bases",
         )
 
 
@@ -151,7 +154,8 @@ def check_batch(seqs: int | None, tokens: int | None, section: str = "") -> None
     if seqs is not None and tokens is not None and tokens < seqs:
         raise SettingsError(
             f"{section}max_num_batched_tokens",
-            f"{tokens} is below max_num_seqs ({seqs}); give at least a token for each sequence",
+            f"{tokens} is below max_num_seqs ({seqs}), but each sequence of a step needs a token; "
+            f"give at least {seqs}",
         )
 
 

@@ -38,9 +38,11 @@ class ExternalModelOptions:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name.lower() in _RESERVED:
-            problem = f"{self.name[:80]!r} is not a valid name: use letters, digits, '.', '_' and '-'"
             raise SettingsError(
-                SETTING, f"{problem}, but none of the reserved names {', '.join(sorted(_RESERVED))}"
+                SETTING,
+                f"{self.name[:80]!r} is not a valid name of a service: use letters, digits, '.', '_' and "
+                "'-', "
+                f"but none of the reserved names {', '.join(sorted(_RESERVED))}",
             )
         self._check_url()
         if not self.model.strip():
@@ -59,16 +61,17 @@ class ExternalModelOptions:
             parts = urlsplit(self.url)
             port_is_valid = parts.port is None or parts.port > 0
         except ValueError:
-            raise self._error("url", f"is not a URL; {remedy}") from None
+            raise self._error("url", f"the value is not a URL; {remedy}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
-            raise self._error("url", f"is not an http or https URL; {remedy}")
+            raise self._error("url", f"the value is not an http or https URL; {remedy}")
         if "@" in parts.netloc or parts.query or parts.fragment:
-            problem = "holds a user, a query or a fragment, and keys in a URL end up in logs"
             raise self._error(
-                "url", f"{problem}; remove it, and name the variable that holds the key in api_key_env"
+                "url",
+                "the URL has a user, a query or a fragment, which may hold a key that ends up in logs; "
+                "remove that part, and name the variable that holds the key in api_key_env",
             )
         if not self.url.isascii() or any(character.isspace() for character in self.url):
-            raise self._error("url", f"holds a space or a non-ASCII character; {remedy}")
+            raise self._error("url", f"the URL has a space or a non-ASCII character; {remedy}")
 
     def _error(self, option: str, problem: str) -> SettingsError:
         return SettingsError(f"{SETTING}.{self.name}.{option}", problem)
@@ -84,8 +87,11 @@ class ExternalModelOptions:
                 f"names the variable {self.api_key_env}, which is unset or empty; set it to the key",
             )
         if not key.isascii() or not key.isprintable() or " " in key:
-            problem = f"names {self.api_key_env}, whose value holds a space or a non-ASCII character"
-            raise self._error("api_key_env", f"{problem}; set it to the key alone")
+            raise self._error(
+                "api_key_env",
+                f"the variable {self.api_key_env} has a space or a non-ASCII character; "
+                "set the variable to the key alone",
+            )
         return key
 
 
@@ -118,10 +124,12 @@ def _parse(name: str, text: str) -> ExternalModelOptions:
     }  # fmt: skip
     for key, value in values.items():
         if key not in kinds:
-            raise SettingsError(f"{path}.{key[:80]}", f"is not a setting{closest(key, kinds)}")
+            raise SettingsError(
+                f"{path}.{key[:80]}", f"is not a setting of an external model{closest(key, kinds)}"
+            )
         if isinstance(value, bool) or not isinstance(value, kinds[key]):
             wanted = "a number of seconds" if key == "timeout" else "a text"
-            raise SettingsError(f"{path}.{key}", f"is not {wanted}")
+            raise SettingsError(f"{path}.{key}", f"the value is not {wanted}; correct the value")
     for key in ("url", "model"):
         if key not in values:
             raise SettingsError(f"{path}.{key}", "is missing; give each service a url and a model")

@@ -131,7 +131,8 @@ class _Reader:
             if f"{key}.options" in values:
                 raise SettingsError(
                     f"{key}.options",
-                    f"cannot be combined with {', '.join(gathered)}; use one of the two forms",
+                    f"options cannot be combined with {', '.join(gathered)} in one section; move all into "
+                    "options",
                     self._line(node),
                 )
             values[f"{key}.options"] = FileValue(gathered, self._line(node))
@@ -150,7 +151,7 @@ class _Reader:
         if path not in self._options:
             known = [*self._options, *self._sections]
             raise SettingsError(
-                self._name + path, f"is not a setting{closest(path, known)}", self._line(node)
+                self._name + path, f"is not a setting of OneSeek{closest(path, known)}", self._line(node)
             )
         return FileValue(self._raw(self._name + path, node), self._line(node))
 

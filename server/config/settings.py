@@ -182,20 +182,24 @@ class Settings:
         if self.request_timeout is not None and self.request_timeout <= 0:
             raise SettingsError(
                 "request_timeout",
-                f"{self.request_timeout} is not above 0; give seconds, or none for no timeout",
+                f"{self.request_timeout} is not above 0; give a number of seconds, or none for no timeout",
             )
         check_batch(self.max_num_seqs, self.max_num_batched_tokens)
         check_bases(self)
         most, held = self.max_adapters, self.max_cpu_adapters
         if held is not None and held < (most or 1):
-            problem = f"{held} is below max_adapters ({most}), and adapters in slots count too"
-            raise SettingsError("max_cpu_adapters", f"{problem}; raise it, or leave it out")
+            raise SettingsError(
+                "max_cpu_adapters",
+                f"{held} is below max_adapters ({most}), but host memory also holds every adapter in a slot; "
+                "raise max_cpu_adapters, or leave it out",
+            )
         if any(not name.strip() for name in self.pinned_adapters):
             raise SettingsError("pinned_adapters", "an entry is empty; give an alias, or remove the entry")
         for name in self.served_model_name:
             if not BASE_NAME.fullmatch(name):
                 raise SettingsError(
-                    "served_model_name", f"{name!r} is not a name; use letters, digits, '.', '_', '-' and '/'"
+                    "served_model_name",
+                    f"{name!r} is not a valid name; use letters, digits, '.', '_', '-' and '/'",
                 )
         self._check_keys()
         parse_external_models(self.external_models)
@@ -207,7 +211,7 @@ class Settings:
         parse_proxies(self.trusted_proxies)
         if self.log_content and not self.log_requests:
             raise SettingsError(
-                "log_content", "true needs log_requests to be true as well; set both, or neither"
+                "log_content", "is true, but log_requests is false; set both to true, or log_content to false"
             )
         if any(not root.strip() for root in self.adapter_roots):
             raise SettingsError("adapter_roots", "a folder's name is empty; give a path, or remove the entry")
@@ -219,13 +223,14 @@ class Settings:
             for key in getattr(self, name):
                 if not key or not key.isascii() or any(character.isspace() for character in key):
                     raise SettingsError(
-                        name, "a key is empty, or holds a space or a non-ASCII character; replace it"
+                        name, "a key is empty, or has a space or a non-ASCII character; replace this key"
                     )
                 if key.lower() == "none":
                     raise SettingsError(name, "'none' is not a key; for no keys, leave the setting out")
                 if seen.setdefault(key, name) != name:
                     raise SettingsError(
-                        name, f"a key is also in {seen[key]}; use a different key for each of the two"
+                        name,
+                        f"one of the keys is also in {seen[key]}; use different keys in the two settings",
                     )
 
     @property
@@ -248,8 +253,9 @@ class Settings:
         ]
         if not self.api_keys and not is_loopback(self.host):
             found.append(
-                f"host {self.host} is reachable from other machines, and without api_keys anyone can use the "
-                "server; set api_keys"
+                f"host {self.host} is reachable from other machines and no api_keys are set, so anyone can "
+                "use "
+                "the server; set api_keys"
             )
         if not self.api_keys and CorsOrigins.parse(self.cors_origins).everything:
             found.append(
@@ -354,13 +360,16 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw | Ent
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
             continue
         if _KUBERNETES_LINK.fullmatch(name) or (name == PREFIX + "PORT" and "://" in text):
-            remedy = "set enableServiceLinks: false in the pod's spec, or rename the Service"
             raise SettingsError(
-                name, f"Kubernetes set this variable for a Service; it is not a setting; {remedy}"
+                name,
+                "Kubernetes set this variable for a Service, and it is not a setting of OneSeek; "
+                "set enableServiceLinks: false in the pod's spec, or rename the Service",
             )
         if name not in variables:
             raise SettingsError(
-                name, f"is not a setting{closest(name, [*variables, CONFIG_VARIABLE])}", "environment"
+                name,
+                f"is not a setting of OneSeek{closest(name, [*variables, CONFIG_VARIABLE])}",
+                "environment",
             )
         if not text and variables[name].secret:  # a script's variable that has no value
             raise SettingsError(variables[name].name, "is set but empty; unset it, or give a key", name)
@@ -373,5 +382,5 @@ def _flag_values(flags: Mapping[str, Raw]) -> dict[str, tuple[Raw | Entries, str
     options = {option.path: option for option in OPTIONS}
     for path in flags:
         if path not in options:
-            raise SettingsError(path, f"is not a setting{closest(path, options)}", "flag")
+            raise SettingsError(path, f"is not a setting of OneSeek{closest(path, options)}", "flag")
     return {path: (raw, f"flag {options[path].flag}") for path, raw in flags.items()}

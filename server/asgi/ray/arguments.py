@@ -182,7 +182,7 @@ def _read(name: str, value: object, kind: str) -> object:
     if kind.startswith("str"):
         if value is None or isinstance(value, str):
             return value
-        raise SettingsError(name, f"{value!r} is not text; use text")
+        raise SettingsError(name, f"the argument {value!r} is not text; give it as text")
     read = float if kind == "float" else int
     try:
         if isinstance(value, str):
@@ -191,4 +191,6 @@ def _read(name: str, value: object, kind: str) -> object:
             return read(value)
     except ValueError:
         pass
-    raise SettingsError(name, f"{value!r} is not a {'number' if kind == 'float' else 'whole number'}")
+    raise SettingsError(
+        name, f"the argument {value!r} is not a {'number' if kind == 'float' else 'whole number'}; correct it"
+    )
