@@ -276,7 +276,7 @@ class OnDemandEngine:
                 continue
             state = engine.state()
             if not (state.alive or state.restarting):
-                self._problem = "its engine has died"
+                self._problem = "its engine has died; the server's log has the reason"
                 self._retry_at = self._clock() + self._retry_seconds
                 self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY)
                 self._begin("unloading", self._unload("died"))
@@ -394,7 +394,7 @@ def _public(error: Exception) -> str:
     if isinstance(error, OSError):
         return (error.strerror or type(error).__name__).lower()
     if isinstance(error, MemoryError):
-        return "there is too little memory"
+        return "the server has too little free memory"
     if isinstance(error, EngineError) and "/" not in str(error) and "\\" not in str(error):
         return str(error)
     return "the server's log has the reason"

@@ -61,7 +61,11 @@ def _in_small_stack(tokenizer: LLTokenizer, text: str) -> str:
     thread = threading.Thread(target=lambda: verdicts.append(attempt(tokenizer, text)))
     thread.start()
     thread.join()
-    return verdicts[0] if verdicts else "compiling the grammar failed; simplify the grammar or schema"
+    return (
+        verdicts[0]
+        if verdicts
+        else "the server failed to compile the grammar; simplify the grammar or schema"
+    )
 
 
 def attempt(tokenizer: LLTokenizer, text: str) -> str:
@@ -86,7 +90,11 @@ def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
         spent = time.thread_time() - began
         if matcher.is_error():
             reason = complaint(matcher.get_error())
-            return "no text can match the grammar" if not step and "NoExtension" in reason else reason
+            return (
+                "no text can match the grammar; correct the grammar or schema"
+                if not step and "NoExtension" in reason
+                else reason
+            )
         if spent > MASK_SECONDS:
             return f"a single token of the grammar takes {spent:.2g} s to compute; simplify the grammar"
         bits = np.unpackbits(mask, bitorder="little", count=vocabulary)

@@ -51,7 +51,7 @@ def _own_fault(sequence: Running, error: Exception) -> EngineError:
         sequence.request.request_id,
         exc_info=error,
     )
-    return EngineError("the engine failed at this request; the server's log has the reason")
+    return EngineError("the engine failed during this request; the server's log has the reason")
 
 
 class StepLoop:
@@ -125,7 +125,7 @@ class StepLoop:
             if not future.set_running_or_notify_cancel():
                 return
             if not self._alive:
-                future.set_exception(EngineDeadError("the engine has stopped"))
+                future.set_exception(EngineDeadError("the engine has stopped and accepts no more requests"))
                 return
             try:
                 result = work(self._runner, self._scheduler)
@@ -138,7 +138,7 @@ class StepLoop:
             if self._alive:
                 self._post(run)
                 return future
-        future.set_exception(EngineDeadError("the engine has stopped"))
+        future.set_exception(EngineDeadError("the engine has stopped and accepts no more requests"))
         return future
 
     def state(self) -> EngineState:
@@ -189,7 +189,9 @@ class StepLoop:
             logger.exception(
                 "the engine stops and its requests fail, because a step raised an unexpected error"
             )
-            fault = EngineDeadError("the engine stopped on an internal error")
+            fault = EngineDeadError(
+                "the engine stopped because of an internal error; the server's log has the details"
+            )
         with self._gate:
             self._alive = False
         self._busy_since = None

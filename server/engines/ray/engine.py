@@ -40,7 +40,7 @@ BEGIN_SECONDS = 30.0
 """Seconds within which a replica must confirm that it has accepted a request. The request may then still wait
 in the replica's queue.
 """
-LOST = "the engine's replica that was working on this request was lost; send the request again"
+LOST = "the replica that was working on this request was lost; send the request again"
 
 log = logging.getLogger("oneseek.ray")
 
@@ -229,7 +229,7 @@ class RemoteEngine:
                 break
             except Exception:
                 log.exception("request %s failed", request.request_id)
-                error = EngineError("the engine failed at this request; the server's log has the reason")
+                error = EngineError("the engine failed during this request; the server's log has the reason")
                 break
         answer.fail(error)
         self._leave(answer)

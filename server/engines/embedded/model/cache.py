@@ -123,7 +123,8 @@ def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: Buil
     if plan.size > free:
         raise OSError(
             errno.ENOSPC,
-            f"the graph needs {plan.size >> 20} MiB on disk, but only {free >> 20} MiB are free",
+            f"the ONNX graph of the base needs {plan.size >> 20} MiB on disk, but only {free >> 20} MiB are "
+            "free",
             str(target.parent),
         )
     try:

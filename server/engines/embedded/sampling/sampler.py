@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # imports llguidance, which most servers never need
     from server.engines.embedded.sampling.guided import Guide
 
 _COLDEST = 1e-5
-_NO_NUMBERS = "the model returned values that are not finite numbers"
+_NO_NUMBERS = "the model computed NaN or infinite logits for this request; the server's log has the details"
 _UNSAMPLED = "sampling failed for this request; the server's log has the reason"
 
 
@@ -48,7 +48,10 @@ class BadLogitsError(BadRowsError):
 
     def __init__(self, rows: Sequence[int]) -> None:
         listed = ", ".join(map(str, rows))
-        message = f"the model's logits hold NaN, +inf or no possible token in row {listed} of the batch"
+        message = (
+            f"the model's logits contain NaN or +inf, or allow no token, for the sequences {listed} of the "
+            "batch"
+        )
         super().__init__(message, {row: EngineError(_NO_NUMBERS) for row in rows})
         self.rows = tuple(rows)
 
@@ -223,7 +226,7 @@ def _blame(logits: NDArray[np.float32], states: Sequence[SamplerState]) -> BadRo
         except Exception:
             faults[row] = EngineError(_UNSAMPLED)
     faults = faults or dict.fromkeys(range(len(states)), EngineError(_UNSAMPLED))
-    return BadRowsError(f"sampling failed at rows {sorted(faults)} of the batch", faults)
+    return BadRowsError(f"sampling failed for the sequences {sorted(faults)} of the batch", faults)
 
 
 class _Batch:

@@ -90,7 +90,7 @@ def device_budget(
     """
     row = row_bytes(config, limits.context, dtype)
     kept = device_bytes(limits.max_num_seqs, limits.rows, row)
-    room = "of its memory, whose size is unknown" if memory is None else f"of {format_bytes(memory)}"
+    room = "of its memory (size unknown)" if memory is None else f"of {format_bytes(memory)}"
     lines = [
         f"memory plan of the device: up to {format_bytes(weights + kept)} {room}, plus the adapters",
         f"  weights          {format_bytes(weights):>9}",
@@ -100,8 +100,9 @@ def device_budget(
     if memory is None or weights + kept <= memory:
         return lines
     fits = weights + device_bytes(1, 1, row) <= memory
-    remedy = f"kv_cache_memory {(memory - weights) >> 20}MiB" if fits else "quantize, a lower max_model_len"
+    remedy = f"kv_cache_memory {(memory - weights) >> 20}MiB" if fits else "quantize or a lower max_model_len"
     return [
         *lines,
-        f"  warning: this is more than the card's own memory, so it will be slow or fail; try {remedy}",
+        f"  warning: the plan needs more than the card's own memory, so the engine will be slow or fail; "
+        f"set {remedy}",
     ]

@@ -102,7 +102,7 @@ class DeviceCheck:
                 self._device,
             )
             raise DeviceError(
-                "failed", f"{self._device} fails at {subject}: {type(error).__name__}"
+                "failed", f"the device {self._device} failed to compute {subject}: {type(error).__name__}"
             ) from error
         dtype, quantize = self._graph.dtype, self._graph.quantize
         result = judge_logits(subject, self._device, dtype, quantize, found, reference)

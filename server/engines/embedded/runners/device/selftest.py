@@ -78,11 +78,11 @@ class SelfTest:
 
     def __str__(self) -> str:
         if not math.isfinite(self.difference):
-            return f"{self.device} computes logits that are not numbers for {self.subject}"
+            return f"the device {self.device} computes NaN or infinite logits for {self.subject}"
         return (
-            f"{self.device} computes {self.subject} {'within' if self.passed else 'off by'} "
-            f"{self.difference:.2g} of the CPU's logits (limit in {self.precision}: {self.threshold:.2g}); "
-            f"{self.agreed} of {self.positions} likeliest tokens agree"
+            f"the logits of {self.subject} on the device {self.device} differ from the CPU's by "
+            f"{'up to' if self.passed else 'too much,'} {self.difference:.2g} (limit in {self.precision}: "
+            f"{self.threshold:.2g}); {self.agreed} of {self.positions} most likely tokens agree"
         )
 
 

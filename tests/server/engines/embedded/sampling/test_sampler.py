@@ -312,7 +312,7 @@ def test_bad_logits_fail_their_own_row_alone(bad: list[float], temperature: floa
     logits = np.array([[0, 1, 2, 3], bad, [3, 2, 1, 0]], np.float32)
     before = logits.copy()
     states = [sampler.state(plain, ()) for _ in range(3)]
-    with pytest.raises(BadLogitsError, match="row 1") as caught:
+    with pytest.raises(BadLogitsError, match="sequences 1") as caught:
         sampler.sample(logits, states)
     assert caught.value.rows == (1,)
     assert np.array_equal(logits, before, equal_nan=True)
