@@ -87,7 +87,8 @@ def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]
             known = " and ".join(languages())
             raise SettingsError(
                 "language",
-                f"has questions in {known} only; give a file of questions in {language!r} with --questions",
+                f"OneSeek has its own questions in {known} only; give a file of questions in {language!r} "
+                "with --questions",
             )
     return {language.lower(): identity_questions(language.lower()) for language in spoken or languages()}
 

@@ -41,7 +41,9 @@ def refuse_server_options(
     """Raise `SettingsError` if an option that needs a server is combined with a folder."""
     for name, value in ((f"{role}_model", model), (f"{role}_key_env", key_env)):
         if value is not None:
-            raise SettingsError(name, f"is for a server, but {folder} is a folder; remove it")
+            raise SettingsError(
+                name, f"works only if the {role} is a server, but {folder} is a folder; remove the option"
+            )
 
 
 def key_of(role: str, variable: str | None) -> str | None:
@@ -66,5 +68,8 @@ def model_folder(option: str, given: str) -> Path:
         if (place / "config.json").is_file():
             return place
     also = f", and neither does {places[1]}" if len(places) > 1 else ""
-    remedy = "use the folder of a model, its name in models/, or http://HOST:PORT/v1"
-    raise SettingsError(option, f"{given} has no config.json{also}; {remedy}")
+    raise SettingsError(
+        option,
+        f"the folder {given} has no config.json{also}; "
+        "use the folder of a model, its name in models/, or http://HOST:PORT/v1",
+    )

@@ -110,8 +110,8 @@ async def _described(work: asyncio.Task[FetchedAdapter], url: AdapterURL, field:
             raise FetchError(
                 url,
                 "timeout",
-                "took too long",
-                "Retry later, use a faster host, or raise the server's fetch_timeout.",
+                "the fetch took too long",
+                "Retry later, use a faster host, or raise the server's setting fetch_timeout.",
             )
         return work.result()
     except FetchError as error:

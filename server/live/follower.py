@@ -108,7 +108,9 @@ class RegistryFollower:
                 try:
                     await self.look()
                 except (OSError, FileRefusedError) as error:
-                    self.log_new({f"the registry cannot be read, so its changes are not applied: {error}"})
+                    self.log_new(
+                        {f"the registry cannot be read, so the server does not apply its changes: {error}"}
+                    )
         finally:
             for task in self._unloading:
                 task.cancel()
@@ -226,12 +228,16 @@ class RegistryFollower:
                 self._served.replace(now)
                 self.unload(before)
                 return
-            problem = f"its files were changed: the digest is {now.digest} instead of {before.digest}"
+            problem = (
+                f"the adapter's files were changed: their digest is {now.digest} instead of {before.digest}"
+            )
             now = damaged_adapter(now.path, before.alias, before.version, problem, place=before.place)
         if now.problem is not None and before.problem is None:
             if before.digest in self._runtime.engine.residents.open:
-                goes_on = "it is served from memory until the server stops; restore its files"
-                self.damaged[name] = f"{before.full_name} is damaged on disk: {now.problem}; {goes_on}"
+                goes_on = "the server serves it from memory until it stops; restore the adapter's files"
+                self.damaged[name] = (
+                    f"adapter {before.full_name} is damaged on disk: {now.problem}; {goes_on}"
+                )
                 in_memory_only.add(before.digest)
                 return
             now = replace(
@@ -318,7 +324,9 @@ class RegistryFollower:
                 continue
             if after.problem is not None and before.problem is None:
                 problems.add(
-                    f"adapter {after.full_name} was promoted but is damaged; {before.full_name} stays active"
+                    f"adapter {after.full_name} was promoted but is damaged, so {before.full_name} stays "
+                    "active; "
+                    "restore its files, or promote another version"
                 )
                 continue
             try:
@@ -328,11 +336,15 @@ class RegistryFollower:
                 continue
             except AdapterRefusedError as error:
                 problems.add(
-                    f"adapter {after.full_name} was promoted, but the engine cannot load it: {error}"
+                    f"adapter {after.full_name} was promoted, but the engine cannot load it, so "
+                    f"{before.full_name} stays active: {error}"
                 )
                 continue
             except (AdapterNotLoadedError, EngineError) as error:
-                problems.add(f"adapter {after.full_name} was promoted, but is not loaded yet: {error}")
+                problems.add(
+                    f"adapter {after.full_name} was promoted, but is not loaded yet; the server tries again: "
+                    f"{error}"
+                )
                 done = False
                 continue
             self._served.activate(alias, version)
@@ -388,7 +400,9 @@ class RegistryFollower:
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)
         except SettingsError as error:
-            problems.add(f"routing is unchanged, because the new routing is invalid: {error}")
+            problems.add(
+                f"the server keeps its previous routing, because the new routing is invalid: {error}"
+            )
         return problems
 
     def log_new(self, problems: set[str]) -> None:

@@ -171,13 +171,16 @@ class LoraLoading:
                 status=404,
             )
         kept = other.path.is_relative_to(self._options.home / "registry")
-        remedy = (
-            f"is a version of the registry; retire it with POST /admin/adapters/{other.full_name}/retire, or "
-            "promote another version"
+        raise bad_field(
+            NAME,
+            f"The adapter {other.full_name} is a version in the registry, so it cannot be unloaded here; "
+            "retire "
+            f"it with POST /admin/adapters/{other.full_name}/retire, or promote another version."
             if kept
-            else "was found when the server started; remove it from the settings or its folder, and restart"
+            else f"The adapter {other.full_name} was found when the server started, so it cannot be unloaded "
+            "here; remove it from the settings or its folder, and restart the server.",
+            code="adapter_not_loaded_here",
         )
-        raise bad_field(NAME, f"{other.full_name} {remedy}.", code="adapter_not_loaded_here")
 
     async def _check(self, folder: Path, alias: str, version: str | None) -> Adapter:
         """Check the adapter in `folder` in full, and against the ledger if `require_provenance` is set."""
@@ -271,8 +274,9 @@ async def require_known(provenance: Callable[[], Provenance | None], adapter: Ad
     except AdapterRejectedError:
         raise bad_field(
             field,
-            f"{field}: {adapter.digest} is not in the ledger, and require_provenance is on. Add it to the "
-            "registry first, with POST /admin/adapters.",
+            f"{field}: the ledger does not record the adapter's digest {adapter.digest}, and "
+            "require_provenance "
+            "is on. Add the adapter to the registry first, with POST /admin/adapters.",
             code="adapter_unrecorded",
         ) from None
 
@@ -310,7 +314,8 @@ def unwritable(error: OSError) -> ApiError:
     else:
         why = (error.strerror or type(error).__name__).lower()
         message = (
-            f"The server's home is not writable ({why}). Nothing has changed. Make it writable and retry."
+            f"The server's home folder is not writable ({why}). Nothing has changed. Make it writable and "
+            "retry."
         )
         reply = ErrorReply(503, message, type="server_error", code="storage_read_only", headers=_FOR_GOOD)
     return ApiError(reply)

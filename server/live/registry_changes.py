@@ -124,7 +124,7 @@ class RegistryChanges:
         if digest is not None:
             raise bad_field(
                 "digest",
-                "digest is for a URL only; remove the digest, or give a URL as path.",
+                "digest works only if path is a URL; remove digest, or give a URL as path.",
                 code="invalid_value",
             )
         folder = await open_folder(self._roots, path, field)
@@ -237,7 +237,8 @@ class RegistryChanges:
             if self._served.is_adapter(name):
                 served = self._served.resolve(name).full_name
                 raise conflict(
-                    f"{served} is not a version of the registry. Add its folder to the registry first, with "
+                    f"The adapter {served} is not in the registry. Add its folder to the registry first, "
+                    "with "
                     "POST /admin/adapters."
                 ) from None
             raise not_found(error) from None
@@ -296,7 +297,9 @@ class RegistryChanges:
         try:
             await self._follower.sync()
         except (OSError, FileRefusedError) as error:
-            self._follower.log_new({f"the registry cannot be read, so its changes are not applied: {error}"})
+            self._follower.log_new(
+                {f"the registry cannot be read, so the server does not apply its changes: {error}"}
+            )
 
     async def _comes_in(self, adapter: Adapter) -> bool:
         try:

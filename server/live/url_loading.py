@@ -50,7 +50,8 @@ class URLLoading:
         if present is not None and self._follower.is_loaded(present):
             raise bad_field(
                 NAME,
-                f"{present.full_name} was loaded from a folder: unload it before loading a URL as {name}.",
+                f"The adapter {present.full_name} was loaded from a folder; unload it before you load a URL "
+                f"as {name}.",
                 code="adapter_exists",
             )
         added = await self._registry.add(url, alias=alias, version=version, field=PATH, gone=gone)

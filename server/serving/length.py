@@ -31,7 +31,8 @@ def of_length(sampling: Sampling, length: int) -> Sampling:
     if sampling.min_tokens > length:
         raise bad_field(
             "min_tokens",
-            f"min_tokens is {sampling.min_tokens}, but the answer can have at most {length} tokens.",
+            f"min_tokens is {sampling.min_tokens}, but the answer can have at most {length} tokens; lower "
+            "min_tokens.",
             code="invalid_value",
         )
     return replace(sampling, max_tokens=length)

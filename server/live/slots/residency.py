@@ -138,7 +138,9 @@ class Residency:
         for adapter in wanted.values():
             if adapter.problem is not None:
                 # First: whatever is resident under a digest, nothing stands in for a damaged version.
-                raise AdapterUnavailableError(f"{adapter.full_name}: {adapter.problem}")
+                raise AdapterUnavailableError(
+                    f"the files of {adapter.full_name} are damaged: {adapter.problem}"
+                )
         if all(map(self._slots.available, wanted)):
             if keeps:
                 for digest in wanted:
@@ -228,7 +230,10 @@ class Residency:
                 "loading an adapter into the engine raised an unexpected error; "
                 "all requests that wait for an adapter fail"
             )
-            self._fail(list(self._line), EngineError("the engine failed to load an adapter"))
+            self._fail(
+                list(self._line),
+                EngineError("the server failed to load an adapter for this request; its log has the reason"),
+            )
         finally:
             self._slots.closing = None
             for ticket in self._line:  # cancelled: nobody serves them any more
@@ -348,7 +353,7 @@ class Residency:
                 outcome = "refused"
                 log.warning(
                     "the engine refused to load an adapter (its name and the reason follow): %s", error
-                )  # its message begins with the name
+                )  # its message names the adapter
                 if await self._has_lost_its_name(adapter, error):
                     raise AdapterUnknownError(str(error)) from error
                 raise

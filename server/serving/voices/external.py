@@ -114,7 +114,9 @@ class ExternalModel:
                     )
                 yield reader.last()
         except (TimeoutError, httpx2.TimeoutException):
-            message = f"{self.name} did not answer within {self._options.timeout:g} seconds."
+            message = (
+                f"The external model {self.name} did not answer within {self._options.timeout:g} seconds."
+            )
             reply = ErrorReply(504, message, type="server_error", code="external_model_timeout")
             raise ApiError(reply) from None
         except httpx2.HTTPError as error:
@@ -187,7 +189,7 @@ class ExternalModel:
             ) from None
 
     def _failed(self, why: str) -> ApiError:
-        message = f"{self.name}: {why}."
+        message = f"The external model {self.name} failed: {why}."
         return ApiError(ErrorReply(502, message, type="server_error", code="external_model_failed"))
 
 

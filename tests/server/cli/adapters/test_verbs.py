@@ -42,7 +42,7 @@ def run(capsys: Out, *arguments: str) -> str:
     """The last line of what a verb prints."""
     assert main(["adapters", *arguments]) == 0
     captured = capsys.readouterr()
-    said = [line for line in captured.err.splitlines() if "no base digest" not in line]
+    said = [line for line in captured.err.splitlines() if "recorded base digest" not in line]
     assert said == []
     return captured.out.splitlines()[-1]
 
