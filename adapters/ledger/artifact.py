@@ -20,7 +20,7 @@ from adapters.ledger.seal import sha256_of
 SIGNATURE_FILE = "model.sig"
 KEY_FILE = "artifact-key.pem"
 PUBLIC_FILE = "artifact-public.pem"
-_INSTALL = "Install it: pip install 'oneseek[sign]'"
+_INSTALL = "Install the package: pip install 'oneseek[sign]'"
 
 
 def is_installed() -> bool:
@@ -57,7 +57,7 @@ def sign_folder(folder: Path, ledger: Ledger, subject: str, adapter_digest: str)
         write_file(signature, data, 0o644)
     except (ValueError, OSError) as problem:
         raise LedgerError(
-            folder, f"cannot be signed ({problem})", "Check its files, and sign again."
+            folder, f"the folder cannot be signed ({problem})", "Check the folder's files, and sign again."
         ) from problem
     finally:
         fresh.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def verify_folder(folder: Path, public_key: Path) -> None:
     if not (folder / SIGNATURE_FILE).is_file():
         raise AdapterError(
             folder / SIGNATURE_FILE,
-            "does not exist",
+            "the signature file does not exist",
             f"Sign the folder where it was made: oneseek ledger sign {folder}",
         )
     hashing = Hashing().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
@@ -87,16 +87,20 @@ def verify_folder(folder: Path, public_key: Path) -> None:
         config = Config().set_hashing_config(hashing).use_elliptic_key_verifier(public_key=public_key)
         config.verify(folder, folder / SIGNATURE_FILE)
     except InvalidSignature as problem:
-        raise AdapterError(folder / SIGNATURE_FILE, "is not signed by the given key", remedy) from problem
+        raise AdapterError(
+            folder / SIGNATURE_FILE, "the folder is not signed by the given key", remedy
+        ) from problem
     except (ValueError, KeyError, OSError) as problem:
         raise AdapterError(
-            folder / SIGNATURE_FILE, f"is not the signature of the files in its folder ({problem})", remedy
+            folder / SIGNATURE_FILE,
+            f"the signature does not match the files in its folder ({problem})",
+            remedy,
         ) from problem
 
 
 def _needed() -> None:
     if not is_installed():
-        raise LedgerError(Path("model_signing"), "is not installed", _INSTALL)
+        raise LedgerError(Path("model_signing"), "the package is not installed", _INSTALL)
 
 
 def _key(ledger: Ledger) -> Path:

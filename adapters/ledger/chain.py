@@ -45,12 +45,15 @@ def check_hashes(path: Path, count: int, size: int, last: str) -> None:
             read += len(line)
             start = line.rfind(_PREVIOUS) + len(_PREVIOUS)
             if not line.endswith(b"\n") or line[start : start + _HASH_BYTES] != previous.encode():
-                raise LedgerError(path, f"line {max(1, number - 1)} was changed, moved or removed", TAMPERED)
+                raise LedgerError(
+                    path, f"line {max(1, number - 1)} of the ledger was changed, moved or removed", TAMPERED
+                )
             previous = sha256_of(line[:-1])
     if (number, read, previous) != (count, size, last):
         raise LedgerError(
             path,
-            "does not end with the entry that head.json names, so entries are missing or were added",
+            "the ledger does not end with the entry that head.json names, so entries are missing or were "
+            "added",
             TAMPERED,
         )
 
@@ -143,19 +146,25 @@ class Walk:
     def _entry(self, number: int, entry: Entry) -> None:
         sequence = entry.sequence
         if sequence in self.at:
-            other = "repeats" if self.hashes.get(sequence) == entry.hash else "is another"
+            other = "the line repeats" if self.hashes.get(sequence) == entry.hash else "the line is another"
             self._fault("repeated", number, f"{other} entry {sequence}, which is on line {self.at[sequence]}")
             return
         self.at[sequence] = number
         self.hashes[sequence] = entry.hash
         if sequence <= self._highest:
-            self._fault("moved", number, f"entry {sequence} comes after entry {self._highest}: it was moved")
+            self._fault(
+                "moved", number, f"entry {sequence} comes after entry {self._highest}: the line was moved"
+            )
             return
         if sequence > self.position + 1:
             self._gaps.append((number, range(self.position + 1, sequence)))
             self._previous = None
         elif self._previous is not None and entry.previous != self._previous:
-            self._fault("forked", number, "does not name the line before it: it is from another history")
+            self._fault(
+                "forked",
+                number,
+                "the entry does not name the hash of the line before: it is from another copy",
+            )
         if entry.key != self.key:
             self._signed_by_another(number, entry)
         if entry.key == self.key:
@@ -165,11 +174,14 @@ class Walk:
 
     def _signed_by_another(self, number: int, entry: Entry) -> None:
         if self._previous is None:
-            message = f"is signed by {entry.key.text}; the entry by which {self.key.text} named it is missing"
+            message = (
+                f"the entry is signed by {entry.key.text}; the entry in which {self.key.text} named that "
+                "key is missing"
+            )
             self.key = entry.key
             self.keys.append(entry.key)
         else:
-            message = f"is signed by {entry.key.text}, not by the ledger's key {self.key.text}"
+            message = f"the entry is signed by {entry.key.text}, not by the ledger's key {self.key.text}"
             if self._foreign == entry.key and self.faults[-1].kind == "foreign-key":
                 return
             self._foreign = entry.key

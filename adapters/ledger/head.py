@@ -45,12 +45,13 @@ class Head:
         fields = SealedObject.open(data).fields
         if fields.get("format") != FORMAT:
             raise BrokenSealError(
-                f"has the format {format_value(fields.get('format'))}; this OneSeek reads ledgers in {FORMAT}"
+                f"the head has the format {format_value(fields.get('format'))}; this OneSeek reads only "
+                f"{FORMAT}"
             )
         if fields.keys() != _KINDS.keys() or any(
             type(fields[name]) is not kind for name, kind in _KINDS.items()
         ):
-            raise BrokenSealError("is signed, but does not have the fields of a ledger's head")
+            raise BrokenSealError("the head is signed, but does not have the fields of a ledger's head")
         return cls(fields["count"], fields["size"], fields["hash"], PublicKey.of(fields["key"]))
 
     @classmethod

@@ -111,22 +111,24 @@ class LedgerJournal:
         if not self._key_file.exists():
             raise LedgerError(
                 self._key_file,
-                "is missing, so no entry can be added to the ledger",
-                "Restore it, or move the folder away to begin a new ledger.",
+                "the private key is missing, so no entry can be added to the ledger",
+                "Restore the key, or move the folder away to begin a new ledger.",
             )
         key = SigningKey.read(self._key_file)
         if key.public != head.key:
-            raise LedgerError(self._head_file, f"is not signed by the key in {KEY_FILE}", _LOOK)
+            raise LedgerError(
+                self._head_file, f"the ledger's head is not signed by the key in {KEY_FILE}", _LOOK
+            )
         if self._verified is None or self._verified != self.stamp:
             check_hashes(self._file, head.count, head.size, head.hash)
             check_origin(self._folder, self._file)
         after = self._size() - head.size
         if after > MAX_LINE_BYTES:
-            raise LedgerError(self._file, "continues after the entry that its head names", _LOOK)
+            raise LedgerError(self._file, "the ledger continues after the entry that its head names", _LOOK)
         tail = self._bytes(head.size, after)
         state = tail_state(tail, head)
         if state == "strange":
-            raise LedgerError(self._file, "continues after the entry that its head names", _LOOK)
+            raise LedgerError(self._file, "the ledger continues after the entry that its head names", _LOOK)
         if state == "torn":
             self._set_aside(tail, head)
         if state == "whole":
@@ -140,7 +142,7 @@ class LedgerJournal:
         except BrokenSealError as problem:
             raise LedgerError(self._head_file, str(problem), _LOOK) from problem
         if head is None:
-            raise LedgerError(self._head_file, "was removed", _LOOK)
+            raise LedgerError(self._head_file, "the ledger's head was removed", _LOOK)
         return head
 
     def _handed_over(self, head: Head) -> Head:
@@ -153,7 +155,7 @@ class LedgerJournal:
         if SigningKey.read(self._key_file).public != last.next_key:
             if SigningKey.read(self._next_file).public != last.next_key:
                 raise LedgerError(
-                    self._next_file, "is not the key that signed the last entry of the ledger", _LOOK
+                    self._next_file, "the key is not the one that signed the last entry of the ledger", _LOOK
                 )
             replace_file(self._next_file, self._key_file)
             flush_folder(self._file.parent)
@@ -172,7 +174,8 @@ class LedgerJournal:
                 return last
         raise LedgerError(
             self._file,
-            "does not end with the entry that head.json names, so entries are missing or were added",
+            "the ledger does not end with the entry that head.json names, so entries are missing or were "
+            "added",
             _LOOK,
         )
 
@@ -183,7 +186,9 @@ class LedgerJournal:
         try:
             return Entry.read(line.removesuffix(b"\n"))
         except BrokenSealError as problem:
-            raise LedgerError(self._file, f"line {number} {problem}", _LOOK) from problem
+            raise LedgerError(
+                self._file, f"line {number} of the ledger is invalid: {problem}", _LOOK
+            ) from problem
 
     def _size(self) -> int:
         return self._file.stat().st_size if self._file.exists() else 0

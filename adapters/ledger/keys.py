@@ -23,7 +23,7 @@ PREFIX = "ed25519:"
 _SIGNATURE_BYTES = 64
 _MAX_PEM_BYTES = 1 << 14
 _MADE_BY = (
-    "OneSeek makes the key at the first entry. To make one yourself: openssl genpkey -algorithm ed25519"
+    "OneSeek makes the key at the first entry. To make a key yourself: openssl genpkey -algorithm ed25519"
 )
 
 
@@ -44,7 +44,9 @@ class PublicKey:
         """Parse a key in this form. Raises `ValueError` if `text` is not one."""
         raw = _exact(text.removeprefix(PREFIX))
         if not text.startswith(PREFIX) or len(raw) != 32:
-            raise ValueError("is not an Ed25519 key: write ed25519: followed by the base64 of its 32 bytes")
+            raise ValueError(
+                "the key is not an Ed25519 key: write ed25519: followed by the base64 of its 32 bytes"
+            )
         return cls(raw)
 
     @classmethod
@@ -57,9 +59,9 @@ class PublicKey:
         try:
             found = load_pem_public_key(data)
         except ValueError as problem:
-            raise LedgerError(path, "does not hold a public key in PEM", _MADE_BY) from problem
+            raise LedgerError(path, "the file does not hold a public key in PEM", _MADE_BY) from problem
         if not isinstance(found, Ed25519PublicKey):
-            raise LedgerError(path, f"holds a {type(found).__name__}, not an Ed25519 key", _MADE_BY)
+            raise LedgerError(path, f"the file holds a {type(found).__name__}, not an Ed25519 key", _MADE_BY)
         return cls(found.public_bytes_raw())
 
     @property
@@ -111,13 +113,13 @@ class SigningKey:
         except TypeError as problem:
             raise LedgerError(
                 path,
-                "is encrypted with a passphrase",
-                "Decrypt it with openssl pkey; keep it on an encrypted disk if you need to.",
+                "the private key is encrypted with a passphrase",
+                "Decrypt the key with openssl pkey; if it must be protected, keep it on an encrypted disk.",
             ) from problem
         except ValueError as problem:
-            raise LedgerError(path, "does not hold a private key in PEM", _MADE_BY) from problem
+            raise LedgerError(path, "the file does not hold a private key in PEM", _MADE_BY) from problem
         if not isinstance(found, Ed25519PrivateKey):
-            raise LedgerError(path, f"holds a {type(found).__name__}, not an Ed25519 key", _MADE_BY)
+            raise LedgerError(path, f"the file holds a {type(found).__name__}, not an Ed25519 key", _MADE_BY)
         return cls(found)
 
     def write(self, path: Path) -> None:
@@ -136,8 +138,8 @@ def refuse_open_key(path: Path) -> None:
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise LedgerError(
             path,
-            "can be read or written by users other than its owner",
-            f"chmod 600 {path}; if others may have read it, change keys: oneseek ledger rotate",
+            "the private key can be read or written by users other than its owner",
+            f"Run chmod 600 {path}. If others may have read the key, change keys: oneseek ledger rotate.",
         )
 
 
@@ -146,7 +148,7 @@ def _pem(path: Path) -> bytes:
         return read_regular(path, _MAX_PEM_BYTES)
     except OSError as problem:
         raise LedgerError(
-            path, f"cannot be read ({problem.strerror})", "Check the path and its permissions."
+            path, f"the key file cannot be read ({problem.strerror})", "Check the path and its permissions."
         ) from problem
 
 
@@ -155,7 +157,7 @@ def _exact(text: str) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as problem:
-        raise ValueError("is not base64") from problem
+        raise ValueError("the key or signature is not base64") from problem
     if base64.b64encode(raw).decode() != text:
-        raise ValueError("is not a key or signature in canonical base64")
+        raise ValueError("the key or signature is not in canonical base64")
     return raw

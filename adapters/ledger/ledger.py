@@ -68,8 +68,8 @@ class Ledger:
         if self.begun:
             raise LedgerError(
                 self.folder,
-                "already holds a ledger, or parts of one",
-                "If the ledger cannot be restored, move the folder away first.",
+                "the folder already holds a ledger, or parts of one",
+                "Restore the ledger. If that is not possible, move the folder away first.",
             )
         try:
             lost = read_origin(self.folder)
@@ -109,7 +109,9 @@ class Ledger:
                 return judge_ledger(self.folder, trusted, anchor)
         except OSError as problem:
             raise LedgerError(
-                self.folder, f"cannot be read ({problem.strerror})", "Check the permissions of its files."
+                self.folder,
+                f"the ledger cannot be read ({problem.strerror})",
+                "Check the permissions of its files.",
             ) from problem
 
     def entries(self) -> Iterator[Entry]:
@@ -127,11 +129,15 @@ class Ledger:
                 try:
                     entry = Entry.read(line[:-1])
                 except BrokenSealError as problem:
-                    raise LedgerError(self._file, f"line {number} {problem}", _LOOK) from problem
+                    raise LedgerError(
+                        self._file, f"line {number} of the ledger is invalid: {problem}", _LOOK
+                    ) from problem
                 yield entry
                 number += 1
             if len(line) > MAX_LINE_BYTES:
-                raise LedgerError(self._file, f"line {number} is too long to be an entry", _LOOK)
+                raise LedgerError(
+                    self._file, f"line {number} of the ledger is too long to be an entry", _LOOK
+                )
 
     def knows(self, digest: str) -> bool:
         """True if an entry made this digest and no later entry revoked it.
@@ -177,15 +183,15 @@ class Ledger:
         except Timeout as problem:
             raise LedgerError(
                 self.folder / LOCK_FILE,
-                f"has been held by another process for {LOCK_SECONDS} seconds or more",
-                "Wait for that process, or end it; its lock ends with it.",
+                f"another process has held the ledger's lock for {LOCK_SECONDS} seconds or more",
+                "Wait for that process, or end it; its end releases the lock.",
             ) from problem
         except OSError as problem:
             if required:
                 raise LedgerError(
                     self.folder / LOCK_FILE,
-                    f"cannot be locked ({problem.strerror})",
-                    "Check the folder's permissions.",
+                    f"the ledger cannot be locked ({problem.strerror})",
+                    "Check the permissions of the ledger's folder.",
                 ) from problem
         try:
             yield

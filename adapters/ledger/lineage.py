@@ -87,7 +87,9 @@ def _whole(entries: Sequence[Entry], wanted: str) -> str:
         raise UnknownInLedgerError(f"The ledger has no entry about {format_value(wanted)}.")
     if len(found) > 1:
         raise UnknownInLedgerError(
-            f"{format_value(wanted)} matches {len(found)} digests: {', '.join(found[:3])}."
+            f"The digest {format_value(wanted)} matches {len(found)} digests in the ledger; give more "
+            "digits: "
+            f"{', '.join(found[:3])}."
         )
     return found[0]
 

@@ -14,7 +14,9 @@ from adapters.ledger.record import MAX_LINE_BYTES
 from adapters.ledger.seal import sha256_of
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
-RESTORE = "Restore it from a copy. If it is lost for good, begin a new one: oneseek ledger repair --new"
+RESTORE = (
+    "Restore the ledger from a copy. If it is lost for good, begin a new one: oneseek ledger repair --new"
+)
 
 
 def origin_file(folder: Path) -> Path:
@@ -30,12 +32,14 @@ def read_origin(folder: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as problem:
-        raise LedgerError(path, f"cannot be read ({problem.strerror})", "Check its permissions.") from problem
+        raise LedgerError(
+            path, f"the file cannot be read ({problem.strerror})", "Check the permissions of the file."
+        ) from problem
     if not _HASH.fullmatch(text):
         raise LedgerError(
             path,
-            "does not hold a hash; it must hold the hash of the ledger's first entry",
-            "Verify the ledger (oneseek ledger verify), then delete this file; it is written again.",
+            "the file must hold the hash of the ledger's first entry, but holds something else",
+            "Verify the ledger (oneseek ledger verify), then delete this file; OneSeek writes it again.",
         )
     return text
 
@@ -53,7 +57,9 @@ def first_hash(ledger: Path) -> str | None:
 def check_present(folder: Path, ledger: Path) -> None:
     """Raise `LedgerError` if a first entry is recorded beside `folder` but the file `ledger` holds none."""
     if read_origin(folder) is not None and first_hash(ledger) is None:
-        raise LedgerError(ledger, f"was removed: {origin_file(folder).name} records its first entry", RESTORE)
+        raise LedgerError(
+            ledger, f"the ledger was removed: {origin_file(folder).name} records its first entry", RESTORE
+        )
 
 
 def check_origin(folder: Path, ledger: Path) -> None:
@@ -64,7 +70,7 @@ def check_origin(folder: Path, ledger: Path) -> None:
     note = origin_file(folder)
     raise LedgerError(
         ledger,
-        f"was exchanged: its first entry is not the one that {note.name} records",
+        f"the ledger was exchanged: {note.name} records another first entry",
         f"Restore the original ledger. To continue with this one, delete {note}",
     )
 

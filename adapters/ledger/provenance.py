@@ -30,14 +30,15 @@ class Provenance:
         if verdict.state == "absent":
             raise LedgerError(
                 folder,
-                "holds no ledger, but require_provenance is on",
+                "the folder holds no ledger, but require_provenance is on",
                 "Record each adapter with: oneseek adapters add FOLDER",
             )
         first, others = verdict.faults[0], len(verdict.faults) - 1
         more = f"; and {others} more" if others else ""
-        remedy = "Run oneseek ledger verify to see every fault. Restore the ledger from a copy that verifies"
         raise LedgerError(
-            folder, f"does not verify, but require_provenance is on ({first}{more})", remedy + "."
+            folder,
+            f"the ledger does not verify, but require_provenance is on ({first}{more})",
+            "Run oneseek ledger verify to see every fault. Restore the ledger from a copy that verifies.",
         )
 
     def require(self, adapter: Adapter) -> None:

@@ -156,21 +156,24 @@ class Entry:
     def read(cls, line: bytes) -> Entry:
         """Read the entry in `line` and check its signature. Raises `BrokenSealError`."""
         if len(line) >= MAX_LINE_BYTES:
-            raise BrokenSealError(f"is longer than an entry of the ledger may be, {MAX_LINE_BYTES} bytes")
+            raise BrokenSealError(
+                f"the line is longer than {MAX_LINE_BYTES} bytes, the limit of a ledger entry"
+            )
         fields = SealedObject.open(line).fields
         if fields.get("format") != FORMAT:
             raise BrokenSealError(
-                f"has the format {format_value(fields.get('format'))}; this OneSeek reads ledgers in {FORMAT}"
+                f"the entry has the format {format_value(fields.get('format'))}; this OneSeek reads only "
+                f"{FORMAT}"
             )
         fit = fields.keys() == _FIELDS.keys() and all(
             type(fields[name]) is kind for name, kind in _FIELDS.items()
         )
         if not fit or not _TIME.fullmatch(fields["time"]) or fields["sequence"] < 1:
-            raise BrokenSealError("is signed, but does not have the fields of a ledger entry")
+            raise BrokenSealError("the entry is signed, but does not have the fields of a ledger entry")
         try:
             return cls._of(fields, line)
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
-            raise BrokenSealError(f"is signed, but is not a valid ledger entry ({problem})") from None
+            raise BrokenSealError(f"the entry is signed, but is not valid ({problem})") from None
 
     @classmethod
     def _of(cls, fields: Mapping[str, Any], line: bytes) -> Entry:

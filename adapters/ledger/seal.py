@@ -45,15 +45,17 @@ class SealedObject:
         signature, key = found.pop("signature", None), found.get("key")
         if not isinstance(signature, str) or not isinstance(key, str):
             raise BrokenSealError(
-                "is not signed: the ledger's JSON must have a signature and the key that made it"
+                "the ledger's JSON is not signed: it must have a signature and the key that made it"
             )
         try:
             fits = PublicKey.of(key).verify_signature(canonical_bytes(found), signature)
         except ValueError as problem:
-            raise BrokenSealError(f"names an invalid key as its signer: the key {problem}") from None
+            raise BrokenSealError(
+                f"the ledger's JSON names an invalid key as its signer: {problem}"
+            ) from None
         if not fits:
             raise BrokenSealError(
-                "was changed after it was signed: the signature does not match the ledger's text"
+                "the ledger's text was changed after it was signed: the signature does not match"
             )
         return cls(found, data)
 
@@ -75,7 +77,7 @@ def canonical_bytes(value: Any) -> bytes:
     try:
         return rfc8785.dumps(value)
     except RecursionError:
-        raise ValueError("is JSON that is nested too deeply to be a ledger's entry") from None
+        raise ValueError("the JSON is nested too deeply for a ledger entry") from None
 
 
 def sha256_of(data: bytes) -> str:
@@ -87,15 +89,15 @@ def _parsed(data: bytes) -> dict[str, Any]:
     try:
         found: object = json.loads(data.decode("utf-8"), parse_int=_number)
     except (ValueError, RecursionError):
-        raise BrokenSealError("was changed: the ledger's text here is not JSON") from None
+        raise BrokenSealError("the ledger's text was changed: it is not JSON") from None
     if not isinstance(found, dict):
-        raise BrokenSealError("was changed: the ledger's text here is not a JSON object")
+        raise BrokenSealError("the ledger's text was changed: it is not a JSON object")
     try:
         exact = canonical_bytes(found) == data
     except ValueError:
         exact = False
     if not exact:
-        raise BrokenSealError("was changed: the ledger's JSON here is not in the canonical form of RFC 8785")
+        raise BrokenSealError("the ledger's JSON was changed: it is not in the canonical form of RFC 8785")
     return found
 
 

@@ -35,7 +35,7 @@ def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = N
     if not data and (head.count == 0 if head else not faults):
         reason = "there is no ledger here: nothing was recorded yet, or it was removed"
         if os.path.lexists(origin_file(folder)):
-            reason = f"was removed: {origin_file(folder).name} records its first entry. {RESTORE}"
+            reason = f"the ledger was removed: {origin_file(folder).name} records its first entry. {RESTORE}"
         absent = Fault(kind="absent", file=str(folder), message=reason)
         return LedgerVerdict(folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=(absent,))
     end, torn = _end(data, head)
@@ -53,7 +53,7 @@ def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = N
     _judge_head(walk, head, len(data), faults)
     _judge_keys(walk, beside, known_key, faults)
     if torn:
-        message = f"ends in {len(data) - end} bytes of an entry that was never finished"
+        message = f"the ledger ends in {len(data) - end} bytes of an entry that was never finished"
         faults.insert(0, Fault(kind="torn", file=LEDGER_FILE, line=len(lines) + 1, message=message))
     if anchor is not None and anchor not in walk.hashes.values():
         message = f"no entry has the hash {anchor}: this is another ledger, or an older copy was restored"
@@ -84,7 +84,7 @@ def _judge_origin(folder: Path, lines: Sequence[LedgerLine], faults: list[Fault]
         faults.append(Fault(kind="removed", file=problem.path.name, message=problem.reason))
         return
     if noted is not None and lines and lines[0].entry is not None and sha256_of(lines[0].data) != noted:
-        message = f"is not the first entry that {origin_file(folder).name} records"
+        message = f"the first entry is not the one that {origin_file(folder).name} records"
         faults.append(Fault(kind="removed", file=LEDGER_FILE, line=1, message=message))
 
 
@@ -95,7 +95,7 @@ def _head(folder: Path, faults: list[Fault]) -> Head | None:
         faults.append(Fault(kind="head", file=HEAD_FILE, message=str(problem)))
         return None
     if head is None and any((folder / name).exists() for name in (LEDGER_FILE, KEY_FILE)):
-        message = "was removed: a cut-off end of the ledger would not be noticed"
+        message = "the ledger's head was removed, so it is unknown whether the last entries were cut off"
         faults.append(Fault(kind="head", file=HEAD_FILE, message=message))
     return head
 
@@ -123,42 +123,47 @@ def _judge_head(walk: Walk, head: Head | None, size: int, faults: list[Fault]) -
     last = walk.last
     signers = {walk.key} | ({last.key} if last is not None and last.record.action == ROTATE else set())
     if head.key not in signers:
-        message = f"is signed by {head.key.text}, but the ledger's key is {walk.key.text}: it was replaced"
+        message = (
+            f"the head is signed by {head.key.text}, but the ledger's key is {walk.key.text}: "
+            "the head was replaced"
+        )
         faults.append(Fault(kind="head", file=HEAD_FILE, message=message))
         return
     if head.count > walk.position:
         first = walk.position + 1
         missing = f"entry {first} is" if first == head.count else f"entries {first} to {head.count} are"
-        message = f"{missing} missing at the end: it was cut off"
+        message = f"{missing} missing at the end: the ledger was cut off"
         line = walk.at.get(walk.position, walk.position) + 1
         faults.append(Fault(kind="cut", file=LEDGER_FILE, line=line, message=message))
         return
     named = walk.hashes.get(head.count)
     if head.count == walk.position - 1 and last is not None and head.hash == last.previous:
-        message = f"entry {walk.position} is whole, but {HEAD_FILE} does not name it yet"
+        message = f"entry {walk.position} is complete, but {HEAD_FILE} does not name it yet"
         line = walk.at[walk.position]
         faults.append(Fault(kind="head-behind", file=LEDGER_FILE, line=line, message=message))
     elif head.count < walk.position:
-        message = f"names {head.count} entries of {walk.position}: an older head was restored"
+        message = f"the head names {head.count} of {walk.position} entries: an older head was restored"
         faults.append(Fault(kind="head", file=HEAD_FILE, message=message))
     elif head.count and named is not None and named != head.hash:
-        message = f"names a last entry that differs from line {walk.at[head.count]}"
+        message = f"the head names a last entry that differs from line {walk.at[head.count]} of the ledger"
         faults.append(Fault(kind="head", file=HEAD_FILE, message=message))
     elif not walk.faults and head.size > size:
-        message = f"names {head.size} bytes, but the ledger has {size}: its last line feed is missing"
+        message = (
+            f"the head names {head.size} bytes, but the ledger has {size}: its last line feed is missing"
+        )
         faults.append(Fault(kind="cut", file=LEDGER_FILE, line=walk.position, message=message))
 
 
 def _judge_keys(walk: Walk, beside: PublicKey | None, trusted: PublicKey, faults: list[Fault]) -> None:
     if trusted not in walk.keys:
-        message = f"its keys are {', '.join(key.text for key in walk.keys)}, not {trusted.text}"
+        message = f"the ledger's keys are {', '.join(key.text for key in walk.keys)}, not {trusted.text}"
         faults.append(Fault(kind="foreign-key", file=LEDGER_FILE, message=message))
     if beside is None or beside == walk.key:
         return
     last = walk.last
     if last is not None and last.record.action == ROTATE and last.key == beside:
-        message = f"entry {last.sequence} changed keys, but {PUBLIC_FILE} still holds the old one"
+        message = f"entry {last.sequence} changed keys, but {PUBLIC_FILE} still holds the old key"
         faults.append(Fault(kind="rotation", file=PUBLIC_FILE, message=message))
         return
-    message = f"holds {beside.text}, but the ledger's key is {walk.key.text}: it was replaced"
+    message = f"the file holds {beside.text}, but the ledger's key is {walk.key.text}: the file was replaced"
     faults.append(Fault(kind="key", file=PUBLIC_FILE, message=message))

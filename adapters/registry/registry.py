@@ -313,7 +313,9 @@ class Registry:
             return
         if not self._ledger.begun and os.path.lexists(self.folder / ACTIVE_FILE):
             raise LedgerError(
-                self._ledger.folder, "is missing, but changes to the registry were recorded in it", RESTORE
+                self._ledger.folder,
+                "the ledger is missing, but changes to the registry were recorded in it",
+                RESTORE,
             )
         self._ledger.append(record)
 

@@ -344,6 +344,6 @@ def test_nothing_is_added_to_a_ledger_that_was_tampered_with(
     folder = copied()
     spoil(folder)
     before = (folder / "ledger.jsonl").read_bytes()
-    with pytest.raises(LedgerError, match=r"oneseek ledger verify|Restore it"):
+    with pytest.raises(LedgerError, match=r"oneseek ledger verify|Restore the key"):
         Ledger.open(folder).append(record(9))
     assert (folder / "ledger.jsonl").read_bytes() == before
