@@ -32,8 +32,8 @@ def refuse_pickle(folder: Path) -> None:
     if pickle is not None:
         raise AdapterError(
             pickle,
-            "is a pickle, which can run code when it is read, so the server never reads it",
-            f"Convert it: {import_command(pickle)}",
+            "the file is a pickle, which can run code when it is read, so the server never reads it",
+            f"Convert the file: {import_command(pickle)}",
         )
 
 

@@ -62,7 +62,8 @@ def restore_backup(file: Path, home: Path, *, public_key: PublicKey | Path | Non
             if contents.ledger_last != manifest.ledger_last:
                 raise BackupError(
                     file,
-                    f"the ledger ends in {contents.ledger_last}, but {MANIFEST_FILE} names another entry",
+                    f"the backup's ledger ends in {contents.ledger_last}, but {MANIFEST_FILE} names another "
+                    "entry",
                     _ANOTHER,
                 )
             missing = [part for part in _parts(manifest) if not _is_there(home, part, manifest)]
@@ -162,7 +163,7 @@ def _write(
     if one is None or not member.isreg() or member.size != one.size:
         raise BackupError(
             file,
-            f"{MANIFEST_FILE} does not list this file, or lists it with another size",
+            f"{MANIFEST_FILE} does not list this file of the archive, or lists another size",
             _ANOTHER,
             field="member",
             value=member.name,

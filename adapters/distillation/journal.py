@@ -124,7 +124,7 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | N
     try:
         head = json.loads(first)
         if head["format"] != FORMAT:
-            raise ValueError(f"has format {head['format']!r}")
+            raise ValueError(f"the file has the format {head['format']!r}")
         before: dict[str, Any] = head["asked"]
         found = dict(map(_answer, rest))
     except (ValueError, KeyError, TypeError) as error:
@@ -135,8 +135,11 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | N
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             then, given = _format_value(before.get(name)), _format_value(now.get(name))
-            problem = f"{path.parent} was begun with {then}, not {given}"
-            raise OptionError(name, f"{problem}; give the first value again, or another output folder")
+            raise OptionError(
+                name,
+                f"the data set in {path.parent} was begun with {then}, not {given}; "
+                "give the first value again, or another output folder",
+            )
     return found
 
 

@@ -153,7 +153,7 @@ def _warning(folder: Path) -> str | None:
     if not others:
         return None
     return (
-        f"{folder} holds {SINGLE_FILE} and {others[0]}: only {SINGLE_FILE} is used as the base. "
+        f"The folder {folder} holds {SINGLE_FILE} and {others[0]}: only {SINGLE_FILE} is used as the base. "
         "Remove the weight files that you do not need"
     )
 

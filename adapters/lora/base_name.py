@@ -54,8 +54,8 @@ def check_base_name(folder: Path, known: Iterable[str]) -> None:
     found, base = " or ".join(sorted(named)), " or ".join(sorted(here))
     raise AdapterError(
         path,
-        f"it names a {found} base, and the base served here is {base}",
-        "Serve it on its own base. If the name is wrong, correct it.",
+        f"the adapter was made for a {found} base, but the base served here is {base}",
+        "Serve the adapter on its own base. If the recorded name is wrong, correct it.",
         field=FIELD,
         value=recorded,
     )

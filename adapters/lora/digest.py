@@ -55,8 +55,8 @@ def adapter_digest(folder: Path, hashes: HashCache | None = None) -> str:
     if weights.stat().st_size > MAX_ADAPTER_BYTES:
         raise AdapterError(
             weights,
-            f"is larger than {MAX_ADAPTER_BYTES} bytes",
-            "Check that it is an adapter and not a whole model.",
+            f"the weight file is larger than {MAX_ADAPTER_BYTES} bytes",
+            "Check that the file is an adapter and not a whole model.",
         )
     return digest_of(config, _weights_hash(weights, hashes))
 
@@ -97,8 +97,8 @@ def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
     if tokenizer_path is None:
         raise BaseModelError(
             folder / TOKENIZER_FILE,
-            "does not exist",
-            "Save it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) with transformers.",
+            "the tokenizer file does not exist",
+            "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
         )
     files = (tokenizer_path, *weight_files(folder))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -135,10 +135,14 @@ def _hash(path: Path, error: type[FileRefusedError]) -> str:
             after = os.fstat(file.fileno())
     except OSError as problem:
         raise error(
-            path, f"cannot be read ({problem.strerror})", "Check that the file exists and is readable."
+            path,
+            f"the file cannot be read ({problem.strerror})",
+            "Check that the file exists and is readable.",
         ) from problem
     if _stamp(before) != _stamp(after):
-        raise error(path, "changed while it was read", "Wait until its writer has finished, then try again.")
+        raise error(
+            path, "the file changed while it was read", "Wait until its writer has finished, then try again."
+        )
     return found
 
 
@@ -148,7 +152,7 @@ def _cached_hash(cache_dir: Path | None, path: Path) -> str:
     try:
         key = {"path": str(path.resolve(strict=True)), **_stamp(path.stat())}
     except OSError as problem:
-        raise BaseModelError(path, f"cannot be read ({problem.strerror})", COMPLETE) from problem
+        raise BaseModelError(path, f"the file cannot be read ({problem.strerror})", COMPLETE) from problem
     entry = cache_dir / f"{hashlib.sha256(str(key['path']).encode()).hexdigest()[:32]}.json"
     known = _entry(entry, key)
     if known is not None:

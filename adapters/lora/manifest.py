@@ -158,7 +158,7 @@ def read_manifest(
     if recorded is not None and recorded != digest:
         raise AdapterError(
             path,
-            f"the files beside it have {digest}: they were changed after it was written",
+            f"the adapter's files have {digest}: they were changed after it was written",
             "Restore the files, or import them as a new version.",
             field="digest",
             value=recorded,
@@ -224,14 +224,25 @@ def _examples(path: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     remedy = f"Give a list of up to {MOST_EXAMPLES} questions of up to {LONGEST_EXAMPLE} characters."
     if not isinstance(given, list) or not given:
-        raise AdapterError(path, "is not a list of questions", remedy, field="examples", value=given)
+        raise AdapterError(
+            path, "the field is not a list of questions", remedy, field="examples", value=given
+        )
     questions = cast("list[object]", given)
     if len(questions) > MOST_EXAMPLES:
-        raise AdapterError(path, f"holds {len(questions)} questions", remedy, field="examples")
+        raise AdapterError(
+            path,
+            f"the field holds {len(questions)} questions, more than the maximum",
+            remedy,
+            field="examples",
+        )
     for question in questions:
         if not isinstance(question, str) or not question.strip() or len(question) > LONGEST_EXAMPLE:
             raise AdapterError(
-                path, "is not a question, which must be text", remedy, field="examples", value=question
+                path,
+                "the entry is not a question, that is a short text",
+                remedy,
+                field="examples",
+                value=question,
             )
     return tuple(cast("list[str]", questions))
 
@@ -252,7 +263,9 @@ def _names(
         if alias:
             return names.FolderName(alias, version or "v1", language)
         raise AdapterError(
-            folder, f"its name gives no alias ({problem})", "Give it a name as NAME=PATH, or in oneseek.json."
+            folder,
+            f"the folder's name gives no alias ({problem})",
+            "Name the adapter as NAME=PATH, or in oneseek.json.",
         ) from problem
     return names.FolderName(alias or told.alias, version or told.version, language or told.language)
 
@@ -262,7 +275,7 @@ def _read(path: Path, fields: Mapping[str, Any], field: str, check: Callable[[st
     if value is None:
         return None
     if not isinstance(value, str):
-        raise AdapterError(path, "is not text", "Correct the field.", field=field, value=value)
+        raise AdapterError(path, "the field is not text", "Correct the field.", field=field, value=value)
     try:
         return check(value)
     except ValueError as problem:

@@ -17,7 +17,7 @@ from adapters.lora.tensorheader import Tensor
 
 MAX_RANK = 256
 _MAX_BASE_CONFIG_BYTES = 4 << 20
-_RETRAIN = "Train it on these modules alone, for a base of this size."
+_RETRAIN = "Train the adapter on modules of a base of this size only."
 _MATCH = "Use the adapter's own base and its original config."
 
 
@@ -52,8 +52,8 @@ class ModelShape:
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 24:
                 raise BaseModelError(
                     path,
-                    "is not a size, which must be a whole number of at least 1",
-                    "Use a checkpoint in Hugging Face layout, with the config.json it was saved with.",
+                    "the size is not a whole number of at least 1",
+                    "Use a checkpoint in Hugging Face layout, with its original config.json.",
                     field=field,
                     value=value,
                 )
@@ -115,8 +115,8 @@ def _check_ranks(config: LoraConfig, max_rank: int) -> None:
         if rank > max_rank:
             raise AdapterError(
                 config.path,
-                f"the limit is {max_rank}",
-                f"Train it with a rank of at most {max_rank}, or raise the server's limit.",
+                f"the rank is above the limit of {max_rank}",
+                f"Train the adapter with a rank of at most {max_rank}, or raise the server's limit.",
                 field=name,
                 value=rank,
             )
@@ -128,7 +128,7 @@ def check_layout(config: LoraConfig, family: LoraFamily, found: Collection[Key])
     if any(name != layers for name in config.lists):
         raise AdapterError(
             config.path,
-            f"the layers of a {family.title} base are called {layers}",
+            f"the layers of a {family.title} base have another name, {layers}",
             "Remove the field.",
             field="layers_pattern",
             value=config.lists,
@@ -137,8 +137,8 @@ def check_layout(config: LoraConfig, family: LoraFamily, found: Collection[Key])
     if config.transposed and plain:
         raise AdapterError(
             config.path,
-            f"the base does not store {plain[0]} as [in, out]",
-            "Save it from a model with Linear layers.",
+            f"the base does not store the weights of {plain[0]} as [in, out]",
+            "Save the adapter from a model with Linear layers.",
             field="fan_in_fan_out",
             value=True,
         )
@@ -160,7 +160,8 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
         kinds = ", ".join(family.names)
         raise AdapterError(
             config.path,
-            f"{format_value(unused[0])} does not name any of {kinds} in the base's {shape.layers} layers",
+            f"the entry {format_value(unused[0])} does not name any of {kinds} in the base's {shape.layers} "
+            "layers",
             _RETRAIN,
             field="target_modules",
             value=config.targets,
@@ -168,7 +169,7 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     if config.layers is not None and config.layers[-1] >= shape.layers:
         raise AdapterError(
             config.path,
-            f"the base has {shape.layers} layers, counted from 0",
+            f"a layer number is too large: the base has {shape.layers} layers, counted from 0",
             _MATCH,
             field="layers_to_transform",
             value=config.layers,
@@ -176,7 +177,7 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     if not wanted:
         raise AdapterError(
             config.path,
-            "leaves nothing of target_modules",
+            "the field excludes every module of target_modules",
             _RETRAIN,
             field="exclude_modules",
             value=config.excluded,
@@ -186,18 +187,23 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     if missing and missing[0][0] > deepest:
         raise AdapterError(
             path,
-            f"ends at layer {deepest}, but the base has {shape.layers} layers: it was made for another base",
+            f"the adapter ends at layer {deepest}, but the base has {shape.layers} layers: it is for another "
+            "base",
             _MATCH,
         )
     for key in missing:
         raise AdapterError(
             path,
-            f"holds only part of what target_modules names: {family.module_name(*key)} is missing",
+            f"the adapter holds only some modules that target_modules names: "
+            f"{family.module_name(*key)} is missing",
             "Save the adapter again.",
         )
     for key in sorted(set(found).difference(wanted)):
         raise AdapterError(
-            path, f"holds {family.module_name(*key)}, but {CONFIG_FILE} does not name for this base", _MATCH
+            path,
+            f"the adapter holds {family.module_name(*key)}, but {CONFIG_FILE} does not target it on this "
+            "base",
+            _MATCH,
         )
 
 
@@ -222,5 +228,10 @@ def _check_shapes(
         inputs, outputs = shape.features(module)
         for tensor, wanted in ((a, (rank, inputs)), (b, (outputs, rank))):
             if tensor.shape != wanted:
-                reason = f"{tensor.name} has shape {list(tensor.shape)}; rank {rank} on this base needs"
-                raise AdapterError(path, f"{reason} {list(wanted)}", _MATCH)
+                raise AdapterError(
+                    path,
+                    f"the tensor {tensor.name} has shape {list(tensor.shape)}; rank {rank} on this base "
+                    "needs "
+                    f"{list(wanted)}",
+                    _MATCH,
+                )

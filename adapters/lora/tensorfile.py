@@ -24,23 +24,31 @@ from adapters.pickles import refuse_pickle
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 << 20
 
-_EMBEDDINGS = "it changes the base's embeddings, which all adapters share"
-_HEAD = "it changes the base's output head, which all adapters share"
-_RESIZED = "it replaces the base's own, which all adapters share; PEFT saves it if the vocabulary was resized"
-_UNRESIZED = "Save it with save_pretrained(..., save_embedding_layers=False), or train it without new tokens."
+_EMBEDDINGS = "the tensor changes the base's embeddings, which all adapters share"
+_HEAD = "the tensor changes the base's output head, which all adapters share"
+_RESIZED = (
+    "the tensor replaces the base's, which all adapters share; PEFT saves it if the vocabulary was resized"
+)
+_UNRESIZED = (
+    "Save the adapter with save_pretrained(..., save_embedding_layers=False), or train without new tokens."
+)
 _TRACES = (
-    ("lora_magnitude_vector", "DoRA is not served", "Train it with use_dora=False."),
-    ("lora_embedding", _EMBEDDINGS, "Train it without embed_tokens."),
-    ("token_adapter", _EMBEDDINGS, "Train it without added tokens."),
-    ("embed_tokens.lora_", _EMBEDDINGS, "Train it without embed_tokens."),
+    ("lora_magnitude_vector", "OneSeek does not serve DoRA", "Train the adapter with use_dora=False."),
+    ("lora_embedding", _EMBEDDINGS, "Train the adapter without embed_tokens."),
+    ("token_adapter", _EMBEDDINGS, "Train the adapter without added tokens."),
+    ("embed_tokens.lora_", _EMBEDDINGS, "Train the adapter without embed_tokens."),
     (
         "lm_head.lora_",
-        "it changes the base's output head, which all adapters share",
-        "Train it without lm_head.",
+        _HEAD,
+        "Train the adapter without lm_head.",
     ),
     *((f"{name}.weight", _RESIZED, _UNRESIZED) for name in ("embed_tokens", "lm_head", "wte")),
-    (".bias", "biases are not served", "Train it with bias='none' and lora_bias=False."),
-    ("modules_to_save", "it replaces whole modules of the base", "Train it without modules_to_save."),
+    (".bias", "OneSeek does not serve biases", "Train the adapter with bias='none' and lora_bias=False."),
+    (
+        "modules_to_save",
+        "the tensor replaces a module of the base",
+        "Train the adapter without modules_to_save.",
+    ),
 )
 
 
@@ -67,13 +75,15 @@ class TensorFile:
                 if size > limit + MAX_HEADER_BYTES:
                     raise AdapterError(
                         path,
-                        f"has {size} bytes, but adapters may have at most {limit} here",
-                        "Check that it is an adapter, with a rank within the limit.",
+                        f"the file has {size} bytes; an adapter may have at most {limit} on this server",
+                        "Check that the file is an adapter, and that its rank is within the limit.",
                     )
                 yield cls(path, _header(path, file, size), file)
         except OSError as problem:
             raise AdapterError(
-                path, f"cannot be read ({problem.strerror})", "Check its permissions."
+                path,
+                f"the weight file cannot be read ({problem.strerror})",
+                "Check the permissions of the file.",
             ) from problem
 
     def read(self, tensor: Tensor) -> bytes:
@@ -83,7 +93,9 @@ class TensorFile:
         self.file.seek(tensor.start)
         data = self.file.read(tensor.size)
         if len(data) != tensor.size:
-            raise AdapterError(self.path, "changed while it was read", "Load the adapter again.")
+            raise AdapterError(
+                self.path, "the weight file changed while it was read", "Load the adapter again."
+            )
         return data
 
 
@@ -95,7 +107,9 @@ def weights_path(folder: Path) -> Path:
     refuse_pickle(folder)
     raise AdapterError(
         path,
-        "is not a regular file" if os.path.lexists(path) else "does not exist",
+        "the weight file is not a regular file"
+        if os.path.lexists(path)
+        else "the weight file does not exist",
         "Save the adapter with PEFT's save_pretrained.",
     )
 
@@ -112,18 +126,18 @@ def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tens
         if half in found:
             raise AdapterError(
                 file.path,
-                f"{tensor.name} and {found[half].name} are the same factor",
-                "Save one adapter in each folder.",
+                f"the tensors {tensor.name} and {found[half].name} are the same LoRA factor",
+                "Save each adapter in a folder of its own.",
             )
         found[half] = tensor
     if not found:
-        raise AdapterError(file.path, "does not hold any tensor", "Save the adapter again.")
+        raise AdapterError(file.path, "the weight file does not hold any tensor", "Save the adapter again.")
     for key, letter in found:
         other: Half = "B" if letter == "A" else "A"
         if (key, other) not in found:
             raise AdapterError(
                 file.path,
-                f"layer {key[0]}'s {key[1]} has lora_{letter} but no lora_{other}",
+                f"the module {key[1]} of layer {key[0]} has lora_{letter} but no lora_{other}",
                 "Save the adapter again.",
             )
     return {key: (found[key, "A"], found[key, "B"]) for key, _ in found}
@@ -135,12 +149,11 @@ def unknown_tensor(path: Path, name: str, family: LoraFamily) -> AdapterError:
     """
     for trace, reason, remedy in _TRACES:
         if trace in name:
-            return AdapterError(path, f"tensor {format_value(name)}: {reason}", remedy)
-    reason = f"is not a LoRA factor of a target module in a base such as {family.title}"
+            return AdapterError(path, f"the tensor {format_value(name)} is not supported: {reason}", remedy)
     return AdapterError(
         path,
-        f"tensor {format_value(name)} {reason}",
-        f"Save it with PEFT's save_pretrained, trained only on {', '.join(family.names)}.",
+        f"the tensor {format_value(name)} is not a LoRA factor of a target module in a {family.title} base",
+        f"Save the adapter with PEFT's save_pretrained, trained only on {', '.join(family.names)}.",
     )
 
 
@@ -148,7 +161,9 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
         raise AdapterError(
-            path, "is damaged: its safetensors header does not match its data", "Save or download it again."
+            path,
+            "the weight file is damaged: its safetensors header does not match its data",
+            "Save or download the file again.",
         )
     header = parse_object(file.read(length), path, AdapterError)
     try:
@@ -156,6 +171,8 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
             pass
     except SafetensorError as problem:
         raise AdapterError(
-            path, f"is damaged ({format_value(str(problem))})", "Save or download it again."
+            path,
+            f"the weight file is damaged ({format_value(str(problem))})",
+            "Save or download the file again.",
         ) from problem
     return tuple(tensors(header, length))

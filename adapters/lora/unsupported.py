@@ -13,29 +13,35 @@ from typing import Any
 from adapters.errors import AdapterError
 from adapters.lora.families import FAMILIES
 
-_SHARED = "it changes weights of the base, which all adapters share"
-_CODE = "it asks to run code that comes with the adapter"
-_UNSERVED = "this variant of LoRA is not served"
-_RETRAIN = "Train it as a plain LoRA on the projections alone."
-_REMOVE = "Remove the field if the adapter works without."
+_SHARED = "the option changes weights of the base, which all adapters share"
+_CODE = "the field asks the server to run code that comes with the adapter"
+_UNSERVED = "OneSeek does not serve this variant of LoRA"
+_RETRAIN = "Train the adapter as a plain LoRA, on the projections only."
+_REMOVE = "Remove the field if the adapter works without it."
 
 _MUST_BE_OFF: Mapping[str, tuple[str, str]] = {
     "use_dora": (
         "DoRA rescales the base's weights, which all adapters share",
-        "Train it with use_dora=False.",
+        "Train the adapter with use_dora=False.",
     ),
-    "lora_bias": ("biases are not served", "Train it with lora_bias=False."),
+    "lora_bias": ("OneSeek does not serve biases", "Train the adapter with lora_bias=False."),
     "modules_to_save": (_SHARED, _RETRAIN),
     "trainable_token_indices": (_SHARED, _RETRAIN),
-    "target_parameters": ("parameters outside Linear layers are not served", _RETRAIN),
-    "layer_replication": ("the base's layers are shared and cannot be replicated", _RETRAIN),
-    "alora_invocation_tokens": ("it would apply to a part of the text only", _RETRAIN),
+    "target_parameters": ("OneSeek serves no adapters of parameters outside Linear layers", _RETRAIN),
+    "layer_replication": (
+        "all adapters share the base's layers, so one adapter cannot replicate them",
+        _RETRAIN,
+    ),
+    "alora_invocation_tokens": (
+        "the adapter would apply to a part of the text only, which OneSeek does not support",
+        _RETRAIN,
+    ),
     "use_qalora": (_UNSERVED, _RETRAIN),
     "use_bdlora": (_UNSERVED, _RETRAIN),
     "arrow_config": (_UNSERVED, _RETRAIN),
     "kasa_config": (_SHARED, _RETRAIN),
     "monteclora_config": (_UNSERVED, _RETRAIN),
-    "megatron_config": ("Megatron's layers are not served", _RETRAIN),
+    "megatron_config": ("OneSeek does not serve Megatron's layers", _RETRAIN),
     "auto_map": (_CODE, _REMOVE),
     "custom_pipelines": (_CODE, _REMOVE),
     "trust_remote_code": (_CODE, _REMOVE),
@@ -106,10 +112,10 @@ def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
         raise refuse(
             "peft_type",
             "OneSeek serves adapters of the type LORA only",
-            "Train a LoRA, or convert it to one with PEFT.",
+            "Train a LoRA, or convert the adapter to a LoRA with PEFT.",
         )
     if fields.get("bias", "none") != "none":
-        raise refuse("bias", _SHARED, "Train it with bias='none'.")
+        raise refuse("bias", _SHARED, "Train the adapter with bias='none'.")
     for field, (reason, remedy) in _MUST_BE_OFF.items():
         if fields.get(field):
             raise refuse(field, reason, remedy)
@@ -117,7 +123,7 @@ def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
         raise refuse(
             "task_type",
             "OneSeek serves adapters of causal language models only",
-            "Train it with task_type='CAUSAL_LM'.",
+            "Train the adapter with task_type='CAUSAL_LM'.",
         )
     pattern: object = fields.get("layers_pattern")
     if pattern not in (None, "", []) and pattern not in (*_LAYERS, *([name] for name in _LAYERS)):
@@ -129,7 +135,9 @@ def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
         raise refuse("auto_mapping", _CODE, _REMOVE)
     if fields.get("init_lora_weights", True) not in _KEEPS_BASE:
         convert = "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
-        raise refuse("init_lora_weights", _SHARED, f"Make it a plain LoRA with PEFT's {convert}.")
+        raise refuse(
+            "init_lora_weights", _SHARED, f"Convert the adapter to a plain LoRA with PEFT's {convert}."
+        )
 
 
 def _known_library(mapping: object) -> bool:

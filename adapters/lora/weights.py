@@ -31,7 +31,7 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 
 
-_DIVERGED = "The training diverged: lower its learning rate."
+_DIVERGED = "The training has diverged: train the adapter again with a lower learning rate."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def read_adapter(
     if digest is not None and (found_digest := adapter_digest(folder, hashes)) != digest:
         raise AdapterError(
             folder,
-            f"has changed: its digest was {digest} when it was recorded and is {found_digest}",
+            f"the adapter has changed: its recorded digest is {digest}, and its files have {found_digest}",
             "Restore the files, or add the changed adapter as a new version.",
         )
     return AdapterWeights(shape.family, MappingProxyType(modules))
@@ -110,12 +110,12 @@ def _numbers(file: TensorFile, tensor: Tensor) -> NDArray[np.float32]:
     if dtype is None:
         raise AdapterError(
             file.path,
-            f"{tensor.name} is of type {tensor.dtype}",
+            f"the tensor {tensor.name} has the type {tensor.dtype}, which OneSeek does not serve",
             "Save the adapter as float32, float16 or bfloat16.",
         )
     values = np.frombuffer(file.read(tensor), dtype).astype(np.float32).reshape(tensor.shape)
     if not np.isfinite(values).all():
-        raise AdapterError(file.path, f"{tensor.name} holds NaN or Infinity", _DIVERGED)
+        raise AdapterError(file.path, f"the tensor {tensor.name} holds NaN or Infinity", _DIVERGED)
     return values
 
 
@@ -130,19 +130,24 @@ def _check_effect(path: Path, shape: ModelShape, modules: Mapping[Key, LowRank])
         if largest > LARGEST_NUMBER:
             raise AdapterError(
                 path,
-                f"{name} holds {largest:.3g}, more than float16 can hold ({LARGEST_NUMBER:g})",
+                f"the factors of {name} hold {largest:.3g}, more than float16 can hold ({LARGEST_NUMBER:g})",
                 _DIVERGED,
             )
         if ratios[key] > LARGEST:
-            reason = f"the update of {name} is up to {ratios[key]:.3g} times the base's weights"
-            raise AdapterError(path, f"{reason}; the limit is {LARGEST:g} times", _DIVERGED)
+            raise AdapterError(
+                path,
+                f"the update of {name} is up to {ratios[key]:.3g} times the base's weights; the limit is "
+                f"{LARGEST:g} times",
+                _DIVERGED,
+            )
     if max(ratios.values()) >= SMALLEST:
         return
+    remedy = "Check that the trained weights were saved, and that lora_alpha is not 0."
     if max(ratios.values()) == 0:
-        reason = "every update is zero, so the adapter would answer like the base"
-    else:
-        size = f"the largest update is {max(ratios.values()):.3g} of the base's weights"
-        reason = f"{size}, which float32 rounds away: the adapter would answer like the base"
+        raise AdapterError(path, "every update is zero, so the adapter would answer like the base", remedy)
     raise AdapterError(
-        path, reason, "Check that the trained weights were saved, and that lora_alpha is not 0."
+        path,
+        f"the largest update is {max(ratios.values()):.3g} of the base's weights, which float32 rounds away: "
+        "the adapter would answer like the base",
+        remedy,
     )

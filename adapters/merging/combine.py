@@ -100,7 +100,7 @@ class Combination:
             raise CombineError(
                 output,
                 "the output folder already exists",
-                "Choose another path with --output, or remove this one first.",
+                "Choose another path with --output, or remove the folder first.",
             )
         shape = ModelShape.read(self.base)
         parts = [read_adapter(part.path, shape, digest=part.digest) for part, _ in self.parts]

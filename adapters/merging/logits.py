@@ -45,16 +45,16 @@ def compare_logits(base: Path, adapter: Path, merged: Path, wanted: CheckMethod)
     kept = counted.most_common(1)[0][0]
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if reason is None and missing:
-        reason = f"{missing[0]} is not installed: pip install 'oneseek[train]'"
+        reason = f"the package {missing[0]} is not installed: pip install 'oneseek[train]'"
     dtype = None if reason else _affordable(merged, kept)
     if reason is None and dtype is None:
-        reason = "there is not enough free memory for the model"
+        reason = "the machine does not have enough free memory for the model"
     if dtype is None:
         if wanted == "logits":
             raise MergeError(
                 merged,
                 f"the logits of the merged model could not be compared: {reason}",
-                "Solve that, or skip this comparison with --check tensors.",
+                "Solve this problem, or skip the comparison with --check tensors.",
             )
         return {"skipped": reason}
     found = _run(base, adapter, merged, dtype)
@@ -90,23 +90,25 @@ def _run(base: Path, adapter: Path, merged: Path, dtype: str) -> Mapping[str, fl
         raise MergeError(
             merged,
             f"the merged model's logits could not be computed ({problem})",
-            "Solve what transformers reports, or merge without comparing logits: --check tensors.",
+            "Solve the problem that transformers reports, or merge without comparing logits: --check "
+            "tensors.",
         ) from None
 
 
 def _judge(merged: Path, found: Mapping[str, float], kept: str) -> None:
     difference, effect = found["difference"], found["effect"]
     if not difference <= _BOUNDS[kept]:
-        reason = f"its logits differ from base + adapter's by {difference:.2%} of their spread"
         raise WrongModelError(
             merged,
-            f"the merged model is too inaccurate: {reason}; the limit is {_BOUNDS[kept]:.1%}",
+            "the merged model is too inaccurate: its logits differ from those of the base with the adapter "
+            "by "
+            f"{difference:.2%} of their spread; the limit is {_BOUNDS[kept]:.1%}",
             "Serve the base with the adapter instead of a merged model.",
         )
     if difference >= effect:
-        reason = f"in {_NAMES[kept]}, the adapter moves the logits by {effect:.2%} of their spread"
         raise WrongModelError(
             merged,
-            f"rounding loses the adapter: {reason}, but rounding moves the logits by {difference:.2%}",
+            f"rounding loses the adapter: in {_NAMES[kept]}, the adapter moves the logits by {effect:.2%} of "
+            f"their spread, but rounding moves the logits by {difference:.2%}",
             "Serve the base with the adapter instead of a merged model.",
         )

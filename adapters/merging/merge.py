@@ -291,7 +291,7 @@ class Merge:
         taken = MergeError(
             self.output,
             "the output folder already exists",
-            "Choose another path with --output, or remove this one first.",
+            "Choose another path with --output, or remove the folder first.",
         )
         if not manifest.is_file():
             raise taken

@@ -115,14 +115,15 @@ def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) ->
         if entry.dtype not in _FLOATS:
             raise BaseModelError(
                 path,
-                f"{name} is of type {entry.dtype}; only {', '.join(_FLOATS)} can be merged into",
-                "These weights cannot be merged into: use the base as it was before it was quantized.",
+                f"the base's tensor {name} has the type {entry.dtype}; a merge needs {', '.join(_FLOATS)}",
+                "Use the base as it was before it was quantized.",
             )
         wanted = (update.b.shape[0], update.a.shape[1])
         if entry.shape != wanted:
             raise BaseModelError(
                 path,
-                f"{name} has shape {list(entry.shape)}, but the adapter fits {list(wanted)}",
+                f"the base's tensor {name} has shape {list(entry.shape)}, but the adapter fits "
+                f"{list(wanted)}",
                 "The adapter does not fit: merge it into the base that it was made for.",
             )
 
@@ -149,8 +150,8 @@ def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardP
                 if not np.isfinite(rounded.astype(np.float32)).all():
                     raise BaseModelError(
                         source.path,
-                        f"{entry.name} plus the update is more than {entry.dtype} can hold",
-                        "The sum does not fit: serve the base with the adapter instead of a merged model.",
+                        f"the tensor {entry.name} plus the update is more than {entry.dtype} can hold",
+                        "Serve the base with the adapter instead of a merged model.",
                     )
                 write.write(rounded.tobytes())
                 progress(values.nbytes)
@@ -209,8 +210,8 @@ def _furthest(
 
 
 def _differs(target: Path, what: str) -> BaseModelError:
-    reason = f"{what} differs from what was written: the disk or the memory is faulty"
-    return BaseModelError(target, reason, "Merge again. If that does not help, use another disk.")
+    reason = f"{what} in the file differs from what was written: the disk or the memory is faulty"
+    return BaseModelError(target, reason, "Merge again. If the error stays, use another disk.")
 
 
 def _chunks(file: BinaryIO, entry: Tensor) -> Iterator[bytes]:

@@ -61,11 +61,11 @@ class BulkImport:
     """Folder of the cache of file hashes."""
     dry_run: bool = False
     _planned: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    """Maps alias and version, in lower case, to the digest of the adapter that a dry run would add."""
     _standing: dict[str, str] = field(default_factory=dict[str, str])
     """Maps each adapter alias to the version that would be active after the import. Only a dry run
     uses it.
     """
-    """`_planned` maps alias and version, in lower case, to the digest of what a dry run would add."""
 
     def run(self, candidates: Iterable[ImportCandidate]) -> Iterator[ImportOutcome]:
         """Yield the outcome of each adapter as soon as it is imported or refused. A refused adapter leaves no
@@ -172,9 +172,9 @@ class BulkImport:
         adapter = intake.with_version(version).source
         present = held.get(version.lower())
         if present not in (None, adapter.digest):
-            reason = f"{adapter.full_name} exists and holds {present}; {folder} holds {adapter.digest}"
             raise RegistryError(
-                f"{reason}. A version in the registry never changes: choose another with --version."
+                f"{adapter.full_name} exists and holds {present}; {folder} holds {adapter.digest}. "
+                "A version in the registry never changes: choose another version with --version."
             )
         self._planned[alias, version.lower()] = adapter.digest
         before = listing.active_on(adapter.alias, self.base.digest)

@@ -132,7 +132,7 @@ def _check_alpha(file: Path, alpha: float) -> None:
     if not math.isfinite(alpha):
         raise AdapterError(
             file,
-            "it must be a finite number",
+            "lora_alpha must be a finite number",
             "Give the right value with --alpha.",
             field="lora_alpha",
             value=alpha,
@@ -155,19 +155,23 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
         raise AdapterError(
             file,
             "the path is a folder, but must be a file",
-            f"Name the .pth file in it. To add a folder in PEFT format: oneseek adapters add {file}",
+            f"Name the .pth file in the folder. To add a folder in PEFT format: oneseek adapters add {file}",
         )
     if file.name == WEIGHTS_FILE and (file.parent / CONFIG_FILE).is_file():
         raise AdapterError(
             file,
             "the file is in PEFT format already and needs no conversion",
-            f"Add its folder: oneseek adapters add {file.parent}",
+            f"Add the file's folder: oneseek adapters add {file.parent}",
         )
     try:
         size = file.stat().st_size
         if size > limits.file_bytes:
-            reason = f"the file has {size} bytes, more than the {limits.file_bytes} that an adapter may have"
-            raise AdapterError(file, f"{reason}, so it looks like a whole model, not an adapter", WHOLE_MODEL)
+            raise AdapterError(
+                file,
+                f"the file has {size} bytes, more than the {limits.file_bytes} that an adapter may have, so "
+                "it looks like a whole model, not an adapter",
+                WHOLE_MODEL,
+            )
         with open_regular(file) as opened:
             return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     except OSError as problem:
@@ -283,7 +287,10 @@ def _check_rank(
     said = _number(settings, "lora_rank", "r", "rank")
     held = sorted(set(ranks.values()))
     if said is not None and held != [said]:
-        warnings.append(f"the files state rank {said:g}, but {file.name} holds rank {held}, which is used")
+        warnings.append(
+            f"the training settings state rank {said:g}, but {file.name} holds rank {held}; OneSeek uses "
+            f"{held}"
+        )
     said_targets = next(
         (value for value in values(settings, "target_modules") if isinstance(value, list)), None
     )

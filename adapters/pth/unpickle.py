@@ -42,9 +42,9 @@ _CALLS = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX")
 them is refused.
 """
 _CHANGED = ("lora_magnitude_vector", "lora_embedding", "modules_to_save", "lora_bias", "lora_B.bias")
-_RETRAIN = "Train the adapter as a plain LoRA on the projections only."
+_RETRAIN = "Train the adapter as a plain LoRA, on the projections only."
 _SAVE_AGAIN = "Where the adapter was trained, save only the adapter, with PEFT's save_pretrained."
-_NO_MEMORY = "the conversion needs more memory than it may use"
+_NO_MEMORY = "the conversion of the file needs more memory than it may use"
 
 
 class RefusedError(ValueError):
@@ -98,7 +98,7 @@ def check_archive(file: Path, limits: ConversionLimits) -> None:
         what = ", ".join(format_value(name.replace(" ", ".")) for name in foreign[:4])
         raise RefusedError(
             f"the file is a pickle that asks for {what}, which could run code, so it was not loaded",
-            f"Do not open it with other programs unless you trust its author. {_SAVE_AGAIN}",
+            f"Open the file with other programs only if you trust its author. {_SAVE_AGAIN}",
         )
 
 
@@ -215,7 +215,10 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
             f"the file holds several adapters ({which})", "Save each adapter in a file of its own."
         )
     warnings = (
-        [f"{len(left)} tensors of the base model in the file are left out ({format_value(left[0])}…)"]
+        [
+            f"the file also holds {len(left)} tensors of the base model ({format_value(left[0])}…), which "
+            "are left out"
+        ]
         if left
         else []
     )

@@ -27,13 +27,13 @@ def write_export(entry: VersionFolder, output: Path) -> Path:
     """
     digest = entry.read().digest
     if output.exists():
-        raise RegistryError(f"{output} exists. Choose another path, or remove it first.")
+        raise RegistryError(f"The path {output} already exists. Choose another path, or remove it first.")
     if output.suffix.lower() != ".zip":
         with staged_folder(output) as folder:
             for file in _present(entry):
                 copy_regular(file, folder / file.name)
             if adapter_digest(folder) != digest:
-                raise AdapterError(entry.folder, "changed while it was read", "Try again.")
+                raise AdapterError(entry.folder, "the adapter changed while it was read", "Try again.")
         return output
     with staged_file(output) as path, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in _present(entry):

@@ -24,7 +24,7 @@ from adapters.lora.weights import read_adapter
 from adapters.pickles import refuse_pickle
 from adapters.registry.listing import VersionFolder
 
-_WAIT = "Wait until its writer has finished, then try again."
+_WAIT = "Wait until the program that writes the adapter has finished, then try again."
 _CARRIED = ("about", "created", "dataset", "dataset_digest", "metrics", "origin", "parents", "rows")
 """Fields of a source's `oneseek.json` that its version keeps."""
 
@@ -78,7 +78,7 @@ class CheckedAdapter:
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             copy_regular(source / name, folder / name)
         if adapter_digest(folder) != self.source.digest:
-            raise AdapterError(source, "changed while it was read", _WAIT)
+            raise AdapterError(source, "the adapter changed while it was read", _WAIT)
         text = json.dumps(self.manifest, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / MANIFEST_FILE).write_text(f"{text}\n", encoding="utf-8", newline="\n")
         write_card(folder, self.source, self.base.name, self.manifest, source)
@@ -155,8 +155,8 @@ def _check_base(folder: Path, base: Base, recorded: str | None) -> None:
     elif recorded != base.digest:
         raise AdapterError(
             folder / MANIFEST_FILE,
-            f"it was made for another base; this one is {base.name}, {base.digest}",
-            "Name its own base with --base-model, or train it again for this one.",
+            f"the adapter was made for another base; this base is {base.name}, {base.digest}",
+            "Name the adapter's own base with --base-model, or train the adapter again for this base.",
             field="base_digest",
             value=recorded,
         )
@@ -169,11 +169,11 @@ def _check_readable(folder: Path, wanted: Adapter) -> None:
     except AdapterError as problem:
         raise AdapterError(
             wanted.path,
-            f"would become a version that cannot be read: {problem.path.name} {problem.reason}",
-            "Shorten or correct its oneseek.json.",
+            f"the new version could not be read back: {problem.path.name}: {problem.reason}",
+            "Shorten or correct the adapter's oneseek.json.",
         ) from problem
     if (found.full_name, found.digest, found.language) != (wanted.full_name, wanted.digest, wanted.language):
-        raise AdapterError(wanted.path, "changed while it was read", _WAIT)
+        raise AdapterError(wanted.path, "the adapter changed while it was read", _WAIT)
 
 
 def version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> str:

@@ -17,7 +17,7 @@ from adapters.registry.listing import VersionFolder
 from adapters.registry.pointers import AliasState
 
 _LARGEST = 2**53
-_SHORTEN = "Shorten the metrics, parents and origin in its oneseek.json."
+_SHORTEN = "Shorten the metrics, parents and origin in the adapter's oneseek.json."
 _LONGEST = 2000
 """Maximum number of characters of a reason that are recorded."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -65,10 +65,14 @@ def addition(
         )
         size = len(canonical_bytes(record.to_json()))
     except ValueError as problem:
-        raise AdapterError(adapter.path, f"cannot be recorded in the ledger ({problem})", _SHORTEN) from None
+        raise AdapterError(
+            adapter.path, f"the adapter cannot be recorded in the ledger ({problem})", _SHORTEN
+        ) from None
     if size > MAX_RECORD_BYTES:
         raise AdapterError(
-            adapter.path, f"has notes of {size} bytes; the ledger holds at most {MAX_RECORD_BYTES}", _SHORTEN
+            adapter.path,
+            f"the adapter's notes have {size} bytes; a ledger entry holds at most {MAX_RECORD_BYTES}",
+            _SHORTEN,
         )
     return record
 

@@ -66,7 +66,11 @@ class VersionFolder:
         if self.outside is None or self.outside.place == "lora_adapters":
             return f"{'registry' if self.outside is None else 'lora_adapters'}/{self.folder.name}"
         shipped = self.outside.place == "shipped"
-        return "what ships with OneSeek" if shipped else f"{self.folder.name}, which the settings name"
+        return (
+            "the adapters that ship with OneSeek"
+            if shipped
+            else f"the folder {self.folder.name} in the settings"
+        )
 
     def may_fit(self, base: str) -> bool:
         """True if the version may be for the base with the digest `base`, by its record."""
@@ -114,12 +118,17 @@ class VersionFolder:
     def read(self) -> Adapter:
         """Read the adapter and hash its files. Raises `AdapterError`."""
         if not self.folder.is_dir():
-            reason = "is missing, but the registry has a version there"
-            remedy = "Restore the folder, promote another version, or forget this one with retire --delete."
             if self.outside is not None:
-                reason = f"is missing, but {self.full_name} was served from it"
-                remedy = f"Restore the folder, or promote another version of {self.alias}."
-            raise AdapterError(self.folder, reason, remedy)
+                raise AdapterError(
+                    self.folder,
+                    f"the folder is missing, but {self.full_name} was served from it",
+                    f"Restore the folder, or promote another version of {self.alias}.",
+                )
+            raise AdapterError(
+                self.folder,
+                f"the folder of {self.full_name} is missing in the registry",
+                "Restore the folder, promote another version, or retire this version with retire --delete.",
+            )
         self._check_names()
         language = self.outside.language if self.outside is not None else None
         try:
@@ -142,8 +151,8 @@ class VersionFolder:
             if isinstance(told, str) and told.lower() != own.lower():
                 raise AdapterError(
                     self.folder / MANIFEST_FILE,
-                    f"differs from {own}, the name that it was registered with",
-                    "Restore it.",
+                    f"the name differs from {own}, under which the adapter was registered",
+                    "Restore the file.",
                     field=field,
                     value=told,
                 )

@@ -40,7 +40,7 @@ missing.
 """
 _MAX_BYTES = 16 << 20
 _MAX_HISTORY = 256
-REMEDY = "Restore it, or rebuild it from the ledger: oneseek adapters repair"
+REMEDY = "Restore the file, or rebuild it from the ledger: oneseek adapters repair"
 
 
 class PointersError(FileRefusedError):
@@ -93,14 +93,14 @@ class AliasPointers:
         if fields.get("format") not in (_FORMAT, _DIVIDED, _FOLDERS):
             raise PointersError(
                 path,
-                f"this OneSeek knows the formats {_FORMAT} to {_FOLDERS}",
-                "Use the newer OneSeek that wrote it.",
+                f"the file has an unknown format; this OneSeek reads the formats {_FORMAT} to {_FOLDERS}",
+                "Use the newer OneSeek that wrote the file.",
                 field="format",
                 value=fields.get("format"),
             )
         aliases: object = fields.get("aliases")
         if not isinstance(aliases, dict):
-            raise PointersError(path, "is not an object", REMEDY, field="aliases", value=aliases)
+            raise PointersError(path, "the field is not an object", REMEDY, field="aliases", value=aliases)
         return cls({alias: _state(path, alias, value) for alias, value in aliases.items()})
 
     def write(self, registry: Path) -> None:
@@ -196,7 +196,9 @@ def active_versions(kept: Iterable[Adapter], pointers: AliasPointers) -> tuple[d
         found[alias] = left[-1] if left else first_version((one.place, one.version) for one in versions)
         if history and left[-1:] != [history[-1]]:
             instead = f"{alias}@{found[alias]}"
-            notes.append(f"{alias}@{history[-1]} was promoted but cannot be served; serving {instead}")
+            notes.append(
+                f"{alias}@{history[-1]} was promoted but cannot be served, so the server serves {instead}"
+            )
     return found, notes
 
 
@@ -250,7 +252,7 @@ def _state(path: Path, alias: str, value: Any) -> AliasState:
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise PointersError(
             path,
-            "is not a history of versions, a list of retired ones, and shares of versions",
+            "the field must hold the alias's history, its retired versions and their shares of requests",
             REMEDY,
             field=f"aliases.{alias}"[:64],
             value=value,

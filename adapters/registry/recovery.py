@@ -52,11 +52,11 @@ def check_pointers(listing: RegistryListing, registry: Path, ledger: Path) -> No
         return
     told = told_pointers(ledger)
     if any(state.folders for state in told.states.values()):
-        raise PointersError(path, "is missing, but the ledger records its contents", REMEDY)
+        raise PointersError(path, "the file is missing, but the ledger records its contents", REMEDY)
     for entry in listing.entries:
         active, retired = told.active(entry.alias), told.is_retired(entry.alias, entry.version)
         if retired or (active is not None and not listing.is_named_active(entry.alias, active)):
-            raise PointersError(path, "is missing, but the ledger records its contents", REMEDY)
+            raise PointersError(path, "the file is missing, but the ledger records its contents", REMEDY)
 
 
 def told_pointers(ledger: Path) -> AliasPointers:
@@ -77,7 +77,7 @@ def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
     if verdict.state not in ("intact", "repairable"):
         raise LedgerError(
             ledger.folder,
-            f"cannot be trusted for the active versions: {verdict.faults[0]}",
+            f"the ledger does not verify, so the active versions cannot be read from it: {verdict.faults[0]}",
             "Restore the ledger, or promote each version by hand.",
         )
     there = {entry.alias.lower() for entry in listing.entries}

@@ -246,8 +246,8 @@ def _divided(state: Snapshot, alias: str, split: TrafficSplit | None, shadow: Sh
         state.resolve(f"{active.alias}@{version}")
     if split is not None and split.active != active.version.lower():
         raise AdapterRejectedError(
-            f"{active.full_name} is active now, but the canary was set beside the active version "
-            f"{split.active}"
+            f"{active.full_name} is active now, but the canary was set while {split.active} was active; "
+            "set the canary again"
         )
     splits = {**found.splits, key: split} if split is not None else found.splits
     shadows = {**found.shadows, key: shadow} if shadow is not None else found.shadows
@@ -278,8 +278,8 @@ def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
     pointing = [n for n, to in {**state.short_names, **state.spoken}.items() if to.lower() == alias]
     if pointing:
         raise AdapterRejectedError(
-            f"{adapter.full_name} is the last version of its alias, and in the settings the name "
-            f"{pointing[0]} points to it"
+            f"{adapter.full_name} is the last version of its alias, but in the settings the name "
+            f"{pointing[0]} points to this alias; change the settings first"
         )
     held = {key: versions for key, versions in state.by_alias.items() if key != alias}
     return replace(state, by_alias=held, active_versions={key: state.active_versions[key] for key in held})

@@ -103,8 +103,10 @@ def check_shares(shares: Mapping[str, float], active: str) -> tuple[tuple[str, f
     if active.lower() not in found:
         raise ValueError(f"shares ({told}) leave out the active version {active}: give it a share as well.")
     if not 2 <= len(found) <= MOST_VERSIONS:
-        problem = f"name {len(found)} versions, not 2 to {MOST_VERSIONS}"
-        raise ValueError(f"shares ({told}) {problem}. To end a split, run settle for the alias.")
+        raise ValueError(
+            f"shares ({told}) name {len(found)} versions, but must name 2 to {MOST_VERSIONS}. "
+            "To send all requests to the active version, run settle for the alias."
+        )
     whole = sum(found.values())
     if abs(whole - 100.0) > ROUNDING or whole - found[active.lower()] >= 100.0:
         raise ValueError(f"shares ({told}) add up to {whole:g}, not to 100: change one of them.")

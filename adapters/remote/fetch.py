@@ -112,7 +112,7 @@ def fetched(fetch: Fetch, home: Path) -> Generator[FetchedAdapter]:
                 raise FetchError(
                     fetch.url,
                     "mismatch",
-                    f"the adapter there has the digest {digest}, not {fetch.digest}",
+                    f"the adapter at the URL has the digest {digest}, not {fetch.digest}",
                     "Use the URL of the version that you want, or pin the new digest if you trust it.",
                 )
         yield found
@@ -134,14 +134,14 @@ def _refuse_file(url: AdapterURL) -> None:
             url,
             "not_adapter",
             "the URL names a pickle, which can run code when it is read, so it is not fetched",
-            f"Download it and convert it: oneseek adapters import {url.name}",
+            f"Download the file and convert it: oneseek adapters import {url.name}",
         )
     if suffix in (".safetensors", ".json"):
         raise FetchError(
             url,
             "not_adapter",
             "the URL names a file, but an adapter is a folder",
-            "Name the folder that holds the file.",
+            "Give the URL of the folder that holds the file.",
         )
 
 
@@ -234,7 +234,7 @@ class _Download:
                 self._fetch.url,
                 "unreachable",
                 f"the fetch was interrupted: {name} has {size} bytes, but {count} arrived",
-                "Try again.",
+                "Fetch the adapter again.",
             )
         return True
 
@@ -282,9 +282,11 @@ class _Download:
             )
 
     def _too_large(self, name: str, most: int) -> FetchError:
-        reason = f"{name} is larger than the {most} bytes that are left of the setting max_fetch_size"
+        reason = (
+            f"the file {name} is larger than the {most} bytes that the setting max_fetch_size still allows"
+        )
         if name != WEIGHTS_FILE:
-            reason = f"{name} is larger than {most} bytes"
+            reason = f"the file {name} is larger than {most} bytes"
         return FetchError(
             self._fetch.url,
             "too_large",
@@ -302,7 +304,9 @@ class _Download:
         if deeper:
             inner = deeper[-1].rpartition("/")[0]
             reason = f"the folder holds no adapter itself, but its subfolder {inner} does"
-            return FetchError(self._fetch.url, "not_adapter", reason, f"Name {self._fetch.url}/{inner}.")
+            return FetchError(
+                self._fetch.url, "not_adapter", reason, f"Use the URL {self._fetch.url}/{inner}."
+            )
         return missing(self._fetch.url)
 
     def _no_weights(self) -> FetchError:

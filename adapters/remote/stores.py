@@ -86,7 +86,7 @@ def open_folder_at(url: AdapterURL, *, follow_redirects: bool) -> Generator[Remo
         raise FetchError(
             url,
             "extra",
-            f"this URL needs {', '.join(absent)}, which is not installed",
+            f"a {scheme} URL needs {', '.join(absent)}, which is not installed",
             f"To install the missing package: pip install 'oneseek[{scheme}]'",
         )
     for name in _TALKATIVE:
@@ -208,7 +208,7 @@ class _Web:
                     self.url,
                     "unreachable",
                     f"the host answers with HTTP status {response.status}",
-                    "Correct the adapter's URL, or fetch it again later.",
+                    "Correct the adapter's URL, or fetch the adapter again later.",
                 )
             address = self._next(address, response.headers.get("Location", ""))
         if self.follow_redirects:

@@ -106,15 +106,16 @@ def _fields(folder: Path) -> dict[str, Any]:
     if kind not in (None, _CLASS):
         raise BaseModelError(
             path,
-            f"spiece.model is supported for a {_CLASS} only",
-            "Save it as a tokenizer.json: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
+            f"OneSeek reads spiece.model only for the tokenizer class {_CLASS}",
+            "Save the tokenizer as a tokenizer.json: "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
             field="tokenizer_class",
             value=kind,
         )
     if found.get("do_lower_case"):
         raise BaseModelError(
             path,
-            "the option is not supported",
+            "OneSeek does not support this option",
             "Use a tokenizer that keeps case.",
             field="do_lower_case",
             value=True,

@@ -75,7 +75,7 @@ class SpieceModel:
             raise BaseModelError(
                 path,
                 str(problem),
-                "Convert it to a tokenizer.json with transformers, and put that file beside it.",
+                "Convert the file to a tokenizer.json with transformers, and put that into the same folder.",
             ) from problem
         except (ValueError, struct.error) as problem:
             raise BaseModelError(

@@ -183,8 +183,8 @@ class AdapterFolder:
             if file.exists() and not any(is_inside(file, root) for root in roots):
                 raise AdapterError(
                     file,
-                    "is a link that leads outside the folder it was found in",
-                    "Copy the files there, or name their folder in the setting adapters.",
+                    "the file is a link that leads outside the folder in which it was found",
+                    "Copy the linked file into the folder, or name its folder in the setting adapters.",
                 )
 
     def _taken_in(self, adapter: Adapter) -> bool:
@@ -200,11 +200,15 @@ class AdapterFolder:
         recorded = read_base_digest(self.folder, fields)
         if base.digest is None or recorded in (None, base.digest):
             return
-        reason = f"was made for another base; this one is {base.found.name}, {base.digest}"
-        remedy = "Name its own base with --base-model, or train it again for this one."
-        if self.accepted is not None:
-            remedy = "Serve the base that it was made for, or promote another version."
-        raise AdapterError(self.folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
+        raise AdapterError(
+            self.folder / MANIFEST_FILE,
+            f"the adapter was made for another base; this base is {base.found.name}, {base.digest}",
+            "Name the adapter's own base with --base-model, or train the adapter again for this base."
+            if self.accepted is None
+            else "Serve the base that the adapter was made for, or promote another version.",
+            field="base_digest",
+            value=recorded,
+        )
 
 
 def _lies_below(path: Path, root: Path) -> bool:
@@ -221,14 +225,15 @@ def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path, *, dig
     if adapter.full_name.lower() != entry.full_name.lower():
         raise AdapterError(
             entry.folder / MANIFEST_FILE,
-            f"names {adapter.full_name}, but it was accepted as {entry.full_name}",
-            "Restore it.",
+            f"the file names {adapter.full_name}, but the adapter was accepted as {entry.full_name}",
+            "Restore the file.",
         )
     if not digest_recorded and entry.outside is None:
         told = accepted_contents(ledger, adapter.full_name).digest
         if told not in (None, adapter.digest):
             raise AdapterError(
                 entry.folder / MANIFEST_FILE,
-                f"records no digest, and the files have {adapter.digest}; the ledger knows {told}",
+                f"the file records no digest; the adapter's files have {adapter.digest}, but the ledger "
+                f"names {told}",
                 "Restore the files.",
             )

@@ -171,7 +171,9 @@ def _explicit(entry: str) -> AdapterFolder:
     folder = Path(path if named else entry)
     alias, version = names.split_name(name) if named else (None, None)
     if not folder.is_dir():
-        raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
+        raise AdapterError(
+            folder, "the adapter's path is not a folder", "Give the folder that holds adapter_config.json."
+        )
     return AdapterFolder(folder, folder, alias, version, place="settings", blobs=_blobs(folder))
 
 

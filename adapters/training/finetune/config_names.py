@@ -92,7 +92,7 @@ def read_training_config(
             if option in said and not _agree(option, one, options[option]):
                 problems.append(
                     OptionError(
-                        name, f"sets the same option as {said[option]} in this file; keep one of the two"
+                        name, f"the option means the same as {said[option]} in this file; keep one of the two"
                     )
                 )
             if options.get(option) != ALL_LINEAR:
@@ -118,7 +118,7 @@ def raise_all(problems: Sequence[OptionError], path: Path) -> None:
         raise problems[0]
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
-        raise OptionError("config", f"{path} has {len(problems)} problems:{lines}")
+        raise OptionError("config", f"the file {path} has {len(problems)} problems:{lines}")
 
 
 def _flat(found: Mapping[object, Any]) -> Iterator[tuple[str, Any]]:

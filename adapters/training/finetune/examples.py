@@ -111,7 +111,7 @@ def _answer(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) 
     if not text.startswith(before):
         raise OptionError(
             "base_model",
-            "the chat template renders a prompt differently once its answer follows; correct the template",
+            "the chat template renders a prompt differently if an answer follows; correct the template",
         )
     prompt, whole = encode_text(tokenizer, before), encode_text(tokenizer, text)
     begins = whole[: len(prompt)] == prompt

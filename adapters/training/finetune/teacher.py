@@ -172,15 +172,18 @@ def load_teacher(
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Load the tokenizer and model of the local teacher in `folder`. Raises `OptionError` if that fails."""
     if not (folder / "config.json").is_file():
-        remedy = "give the folder of a model, or http://HOST:PORT#MODEL"
-        raise OptionError("teacher", f"the folder holds no config.json; {remedy}")
+        raise OptionError(
+            "teacher",
+            f"the folder {folder} holds no config.json; "
+            "give the folder of a model, or http://HOST:PORT#MODEL",
+        )
     try:
         tokenizer = load_tokenizer(folder)
         model = load_base(folder, options, machine)
     except (ImportError, OSError, ValueError, KeyError) as error:
         why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        remedy = "; pip install sentencepiece" if "sentencepiece" in str(error).lower() else ""
-        raise OptionError("teacher", f"the model cannot be loaded: {why}{remedy}") from error
+        remedy = "; run: pip install sentencepiece" if "sentencepiece" in str(error).lower() else ""
+        raise OptionError("teacher", f"the teacher's model cannot be loaded: {why}{remedy}") from error
     if machine.cuda and not options.load_in_4bit:
         model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names
     return tokenizer, model.eval()

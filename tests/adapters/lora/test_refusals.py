@@ -36,8 +36,8 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "replicated layers": ({"layer_replication": [[0, 1]]}, "layer_replication"),
     "activated lora": ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
     "qalora": ({"use_qalora": True}, "use_qalora"),
-    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "it asks to run code"),
-    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "it asks to run code"),
+    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "asks the server to run code"),
+    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "asks the server to run code"),
     "pissa": ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
     "another task": ({"task_type": "SEQ_CLS"}, "task_type"),
     "a new variant": ({"use_brand_new_lora": True}, "use_brand_new_lora = True: the field is unknown"),
@@ -50,7 +50,10 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "layer as text": ({"layers_to_transform": ["0"]}, "layers_to_transform"),
     "negative layer": ({"layers_to_transform": [-1]}, "layers_to_transform"),
     "target as number": ({"target_modules": [3]}, "target_modules"),
-    "part of it": ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "only part of what target_modules"),
+    "part of it": (
+        {"target_modules": ["q_proj", "v_proj", "k_proj"]},
+        "only some modules that target_modules",
+    ),
     "more than it": ({"target_modules": ["q_proj"]}, "adapter_config.json does not name"),
     "rank 0": ({"r": 0}, "r = 0: a rank must"),
     "rank text": ({"r": "8"}, "r = '8'"),
@@ -76,13 +79,16 @@ TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
     "no B": ({B: None}, "layer 0's q_proj has lora_A"),
     "no A": ({A: None}, "layer 0's q_proj has lora_B"),
     "no module": ({A: None, B: None}, "model.layers.0.self_attn.q_proj is missing"),
-    "twice": ({f"{Q}.lora_A.other.weight": ZEROS_A}, "are the same factor"),
+    "twice": ({f"{Q}.lora_A.other.weight": ZEROS_A}, "are the same LoRA factor"),
     "dora": ({f"{Q}.lora_magnitude_vector": np.zeros(32, np.float32)}, "use_dora=False"),
     "bias": ({f"{Q}.lora_B.bias": np.zeros(32, np.float32)}, "lora_bias=False"),
     "embedding": ({"base_model.model.model.embed_tokens.lora_embedding_A": ZEROS_A}, "embed_tokens"),
     "head": ({"base_model.model.lm_head.weight": ZEROS_A}, "save_embedding_layers=False"),
     "resized": ({"base_model.model.model.embed_tokens.weight": ZEROS_A}, "save_embedding_layers=False"),
-    "LoRA on the head": ({"base_model.model.lm_head.lora_A.weight": ZEROS_A}, "Train it without lm_head"),
+    "LoRA on the head": (
+        {"base_model.model.lm_head.lora_A.weight": ZEROS_A},
+        "Train the adapter without lm_head",
+    ),
     "unknown": ({"surprise": ZEROS_A}, "tensor 'surprise' is not a LoRA factor"),
     "padded layer": ({A.replace(".0.", ".00."): ZEROS_A}, "is not a LoRA factor"),
     "attention in mlp": ({A.replace("self_attn", "mlp"): ZEROS_A}, "is not a LoRA factor"),
@@ -183,7 +189,7 @@ def test_targets_that_peft_passes_over_are_passed_over(
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"exclude_modules": ["q_proj", "v_proj"]}, "leaves nothing of target_modules"),
+        ({"exclude_modules": ["q_proj", "v_proj"]}, "excludes every module of target_modules"),
         ({"target_modules": ["c_attn"]}, "'c_attn'"),
         (
             {"target_modules": ["q_proj", "v_proj", "model.embed_tokens"]},
@@ -193,7 +199,10 @@ def test_targets_that_peft_passes_over_are_passed_over(
             {"target_modules": ["q_proj", "v_proj", "model.layers.9.self_attn.q_proj"]},
             "in the base's 2 layers",
         ),
-        ({"target_modules": ["q_proj", "v_proj", *MLP], "exclude_modules": MLP[:2]}, "only part of what"),
+        (
+            {"target_modules": ["q_proj", "v_proj", *MLP], "exclude_modules": MLP[:2]},
+            "only some modules that",
+        ),
     ],
 )
 def test_targets_that_the_base_has_are_not_passed_over(
@@ -215,7 +224,7 @@ def test_another_base_is_said_before_a_missing_part(
     make_adapter: Callable[..., Path], shape: ModelShape
 ) -> None:
     partly = make_adapter(config={"target_modules": ["q_proj", "v_proj", "k_proj"]})
-    refused(partly, shape, "only part of what target_modules names")
+    refused(partly, shape, "only some modules that target_modules names")
     refused(partly, replace(shape, sizes=replace(shape.sizes, hidden=64)), "on this base needs")
     whole = make_adapter("whole")
     deeper = replace(shape, sizes=replace(shape.sizes, layers=5))

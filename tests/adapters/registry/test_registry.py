@@ -142,7 +142,7 @@ def test_adding_again_changes_nothing(zero: Registry, base: Base, make_adapter: 
         ({"version": "v1.1", "language": "sv"}, scaled(2), "exists with the language None, not sv"),
         ({}, {f"{NAME}.lora_B.weight": np.full((32, 4), np.nan, np.float32)}, "holds NaN or Infinity"),
         ({}, {f"{NAME}.lora_A.weight": np.ones((4, 31), np.float32)}, r"has shape \[4, 31\]"),
-        ({}, {f"{NAME}.lora_A.weight": None, f"{NAME}.lora_B.weight": None}, "holds only part of"),
+        ({}, {f"{NAME}.lora_A.weight": None, f"{NAME}.lora_B.weight": None}, "holds only some modules"),
         ({}, {"surprise": np.ones(1, np.float32)}, "surprise"),
         ({"alias": "a/b"}, {}, "'a/b'"),
     ],

@@ -294,7 +294,9 @@ def test_an_export_is_what_peft_loads(
     assert adapter_digest(path) == adapter_digest(voices["sv"])
     assert torch.equal(answer(tiny_base, voices["sv"]), answer(tiny_base, path))
     capsys.readouterr()
-    assert f"{tmp_path / name} exists" in refused(capsys, "export", "zero", "--output", str(tmp_path / name))
+    assert f"{tmp_path / name} already exists" in refused(
+        capsys, "export", "zero", "--output", str(tmp_path / name)
+    )
 
 
 def test_an_export_makes_the_same_bytes(filled: Path, tmp_path: Path, capsys: Out) -> None:
