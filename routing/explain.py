@@ -5,16 +5,16 @@ from __future__ import annotations
 from routing.route import Reason, Route
 
 _BECAUSE = {
-    Reason.HEADER: "the X-OneSeek-Adapter header asks for it",
-    Reason.MODEL: "the model field asks for it",
-    Reason.CONVERSATION: "the earlier turns settled the language; the question alone does not tell",
+    Reason.HEADER: "the header X-OneSeek-Adapter names this adapter",
+    Reason.MODEL: "the field model names this adapter",
+    Reason.CONVERSATION: "the language of the earlier messages is clear; that of the question alone is not",
     Reason.LANGUAGE: "the question is written in this language",
-    Reason.TOPIC: "the question is like the examples of this adapter",
-    Reason.SYSTEM: "the question does not tell; the system prompt asks for it",
-    Reason.ACCEPT_LANGUAGE: "the question does not tell; Accept-Language prefers it",
-    Reason.DEFAULT: "the question does not tell; this is the configured default",
-    Reason.UNDECIDED: "the language is not certain; the policy for undecided questions sends it here",
-    Reason.NO_ADAPTER: "no adapter speaks this language; the policy for such questions sends it here",
+    Reason.TOPIC: "the question resembles the example questions of this adapter",
+    Reason.SYSTEM: "the question's language is not clear; the system prompt asks for this language",
+    Reason.ACCEPT_LANGUAGE: "the question's language is not clear; Accept-Language prefers this language",
+    Reason.DEFAULT: "the question's language is not clear; this is the configured default",
+    Reason.UNDECIDED: "the question's language is not clear; routing.undecided chooses this target",
+    Reason.NO_ADAPTER: "no adapter has the question's language; routing.unsupported chooses this target",
 }
 
 

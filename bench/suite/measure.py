@@ -36,7 +36,7 @@ CLOSING = frozenset({"llama.cpp"})
 """Servers that announce a persistent connection, but close it after a streamed answer. They get a new
 connection for each request.
 """
-FRESH = "each request has a connection of its own, since this server closes those that it offers to keep"
+FRESH = "each request uses a new connection, because this server closes connections that it offers to keep"
 RECEIPT = {"X-OneSeek-Receipt": "body"}
 
 

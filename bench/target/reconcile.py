@@ -69,7 +69,7 @@ def reconcile(
     if before is None or after is None:
         return Reconciliation(
             "no metrics",
-            "the server has no known counters, so its counts were not compared with the clients'",
+            "the server has no known counters, so its token counts were not compared with the clients'",
         )
     server = after.since(before)
     done = [record for record in records if record.outcome == "completed"]
@@ -104,13 +104,16 @@ def _judge(
     if requests > 0:
         return (
             "other traffic",
-            f"{requests} requests came from elsewhere: the figures are not of this load alone",
+            f"the server also served {requests} requests of other clients, so the figures include other load",
         )
     if left:
         return (
             "within cancelled",
-            f"exact but for {left} cancelled requests, whose clients saw {reached} tokens",
+            f"both sides agree except for {left} cancelled requests, whose clients saw {reached} tokens",
         )
     if tokens or prompts:
-        return "mismatch", f"the server counted {tokens} completion and {prompts} prompt tokens more"
-    return "exact", f"{done} requests, {made} completion and {asked} prompt tokens on both sides"
+        return (
+            "mismatch",
+            f"the server counted {tokens} completion and {prompts} prompt tokens more than the clients saw",
+        )
+    return "exact", f"both sides counted {done} requests, {made} completion tokens and {asked} prompt tokens"

@@ -77,7 +77,7 @@ def test_a_recorded_digest_is_checked(make_adapter: Callable[..., Path]) -> None
     [
         ({"alias": "base"}, "alias = 'base':"),
         ({"alias": "a@b"}, "alias = 'a@b':"),
-        ({"alias": 3}, "alias = 3: is not text"),
+        ({"alias": 3}, "alias = 3: the field is not text"),
         ({"version": "latest"}, "version = 'latest':"),
         ({"language": "swedish"}, "language = 'swedish'"),
         ({"digest": "abc"}, "digest = 'abc'"),

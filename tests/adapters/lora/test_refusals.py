@@ -54,13 +54,13 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
         {"target_modules": ["q_proj", "v_proj", "k_proj"]},
         "only some modules that target_modules",
     ),
-    "more than it": ({"target_modules": ["q_proj"]}, "adapter_config.json does not name"),
+    "more than it": ({"target_modules": ["q_proj"]}, "adapter_config.json does not target"),
     "rank 0": ({"r": 0}, "r = 0: a rank must"),
     "rank text": ({"r": "8"}, "r = '8'"),
     "rank fraction": ({"r": 4.0}, "r = 4.0"),
     "rank true": ({"r": True}, "r = True"),
     "another rank": ({"r": 8}, "rank 8 on this base needs [8, 32]"),
-    "rank over the limit": ({"r": 257}, "r = 257: the limit is 256"),
+    "rank over the limit": ({"r": 257}, "r = 257: the rank is above the limit of 256"),
     "patterned rank over it": ({"rank_pattern": {"q_proj": 512}}, "rank_pattern[q_proj] = 512"),
     "patterned rank 0": ({"rank_pattern": {"q_proj": 0}}, "rank_pattern = 0"),
     "patterns as list": ({"rank_pattern": [1]}, "rank_pattern"),
@@ -76,8 +76,8 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
 }
 
 TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
-    "no B": ({B: None}, "layer 0's q_proj has lora_A"),
-    "no A": ({A: None}, "layer 0's q_proj has lora_B"),
+    "no B": ({B: None}, "q_proj of layer 0 has lora_A"),
+    "no A": ({A: None}, "q_proj of layer 0 has lora_B"),
     "no module": ({A: None, B: None}, "model.layers.0.self_attn.q_proj is missing"),
     "twice": ({f"{Q}.lora_A.other.weight": ZEROS_A}, "are the same LoRA factor"),
     "dora": ({f"{Q}.lora_magnitude_vector": np.zeros(32, np.float32)}, "use_dora=False"),
@@ -96,8 +96,8 @@ TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
     "flat": ({A: ZEROS_A.ravel()}, "has shape [128]"),
     "nan": ({A: np.full((4, 32), np.nan, np.float32)}, "holds NaN or Infinity"),
     "infinity": ({B: np.full((32, 4), -np.inf, np.float16)}, "holds NaN or Infinity"),
-    "integers": ({A: ZEROS_A.astype(np.int32)}, "is of type I32"),
-    "doubles": ({A: ZEROS_A.astype(np.float64)}, "is of type F64"),
+    "integers": ({A: ZEROS_A.astype(np.int32)}, "has the type I32"),
+    "doubles": ({A: ZEROS_A.astype(np.float64)}, "has the type F64"),
 }
 
 
@@ -129,7 +129,7 @@ def test_fields_that_are_off_are_accepted(make_adapter: Callable[..., Path], sha
 
 
 def test_the_limit_of_ranks_is_the_callers(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
-    refused(make_adapter(), shape, "r = 4: the limit is 2", max_rank=2)
+    refused(make_adapter(), shape, "r = 4: the rank is above the limit of 2", max_rank=2)
 
 
 @pytest.mark.parametrize("half", ["lora_A", "lora_B"])
@@ -234,9 +234,9 @@ def test_another_base_is_said_before_a_missing_part(
 @pytest.mark.parametrize(
     ("places", "said"),
     [
-        (["checkpoint-500"], "folder: checkpoint-500"),
-        (["checkpoint-90", "checkpoint-500"], "2 folders in it, such as checkpoint-500"),
-        (["out/adapter"], "folder: out/adapter"),
+        (["checkpoint-500"], "folder checkpoint-500"),
+        (["checkpoint-90", "checkpoint-500"], "2 adapter folders in it, such as checkpoint-500"),
+        (["out/adapter"], "folder out/adapter"),
     ],
 )
 def test_an_adapter_below_the_folder_is_pointed_at(
@@ -252,7 +252,7 @@ def test_an_adapter_below_the_folder_is_pointed_at(
 def test_no_weights_and_no_config(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
     folder = make_adapter()
     (folder / "adapter_model.safetensors").unlink()
-    refused(folder, shape, "adapter_model.safetensors: does not exist")
+    refused(folder, shape, "adapter_model.safetensors: the weight file does not exist")
     (folder / "adapter_config.json").unlink()
     refused(folder, shape, "adapter_config.json: the file cannot be read")
 

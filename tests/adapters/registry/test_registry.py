@@ -170,7 +170,7 @@ def test_no_effect_another_base_and_a_high_rank_are_refused(
         registry.add(make_adapter("a-v1", manifest={"base_digest": OTHER}), base=base)
     with pytest.raises(AdapterError, match="every update is zero"):
         registry.add(make_adapter("b-v1", config={"lora_alpha": 0}), base=base)
-    with pytest.raises(AdapterError, match="the limit is 256"):
+    with pytest.raises(AdapterError, match="the limit of 256"):
         registry.add(make_adapter("c-v1", config={"r": 257}), base=base)
     assert registry.listing().entries == ()
 
