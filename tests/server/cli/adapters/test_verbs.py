@@ -361,7 +361,9 @@ def test_a_pickle_is_sent_to_import_and_a_folder_is_taken_by_either(
     pickle.parent.mkdir()
     pickle.write_bytes(b"no pickle at all")
     for given in (pickle.parent, pickle):
-        assert refused(capsys, "add", str(given)).endswith(f"Convert the file: oneseek adapters import {pickle}\n")
+        assert refused(capsys, "add", str(given)).endswith(
+            f"Convert the file: oneseek adapters import {pickle}\n"
+        )
     given = (str(voices["en"]), "--alias", "zero", "--version", "v3", "--language", "sv")
     shown = told(capsys, "import", *given)["adapters"]
     assert [(one["status"], one["name"], one["language"]) for one in shown] == [("imported", "zero@v3", "sv")]
