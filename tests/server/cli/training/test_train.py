@@ -231,7 +231,7 @@ TOO_SOON: list[tuple[list[str], str]] = [
     (["--dataset", "empty.jsonl"], "dataset: empty.jsonl "),
     (["--questions", "empty.txt"], "questions: empty.txt"),
     (["--teacher", "gone"], "teacher: the folder gone "),
-    (["--external-model", "gone"], "external_model: gone "),
+    (["--external-model", "gone"], "external_model: the folder gone "),
     (["--teacher", "a", "--external-model", "b"], "external_model: "),
     (["--teacher", "ftp://h"], "teacher: 'ftp://h'"),
     (["--target-modules", "w_proj"], "target_modules: 'w_proj' "),
