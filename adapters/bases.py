@@ -40,7 +40,7 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 """Files of a base's folder that may hold its tokenizer or chat template."""
-_NAME_IT = "Name another folder with --base-model PATH."
+_NAME_IT = "Name the base's folder with --base-model PATH."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,21 +104,23 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
             folder, "the base's path is not a folder", "Name the folder that holds the base's config.json."
         )
     if not (folder / "config.json").is_file():
-        raise BaseModelError(folder / "config.json", "does not exist", _where(folder))
+        raise BaseModelError(folder / "config.json", "the base's config file does not exist", _where(folder))
     read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
     pickle = _pickle(folder)
     if pickle is not None and not any(path.name.startswith("model") for path in folder.glob("*.safetensors")):
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
-        remedy = f"If you trust the file, convert it once with transformers: {convert}."
         raise BaseModelError(
             pickle,
             "the base's weight file is a pickle, which can run code, so OneSeek does not load it",
-            remedy,
+            f"If you trust the file, convert it once with transformers: {convert}.",
         )
     warning = find_checkpoint(folder).warning
     if tokenizer_file(folder) is None:
-        remedy = "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
-        raise BaseModelError(folder / "tokenizer.json", "does not exist", remedy)
+        raise BaseModelError(
+            folder / "tokenizer.json",
+            "the base's tokenizer file does not exist",
+            "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
+        )
     return FoundBase(path=folder, name=name, reason=reason, shipped=shipped, warning=warning)
 
 
@@ -126,11 +128,11 @@ def _where(folder: Path) -> str:
     """Return the advice for a base's folder that has no config.json: which folder to name instead."""
     if (folder / "adapter_config.json").is_file():
         return (
-            f"The folder holds an adapter: name it with --adapters {folder}, "
+            f"The folder holds an adapter: name the adapter with --adapters {folder}, "
             "and its base with --base-model PATH."
         )
     found = sorted(folder.glob("*/config.json")) or sorted(folder.glob("*/*/config.json"))
-    return f"Name the folder inside: --base-model {found[0].parent}" if found else _NAME_IT
+    return f"Name the subfolder with the base: --base-model {found[0].parent}" if found else _NAME_IT
 
 
 def _pickle(folder: Path) -> Path | None:
@@ -138,4 +140,4 @@ def _pickle(folder: Path) -> Path | None:
 
 
 def _format_passed_over(empty: Sequence[str]) -> str:
-    return f" ({', '.join(empty)} skipped: no weights there)" if empty else ""
+    return f" ({', '.join(empty)} skipped: no weights in it)" if empty else ""

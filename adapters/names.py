@@ -87,7 +87,7 @@ def next_version(versions: Iterable[str]) -> str:
     if not known:
         return "v1.0"
     match = _NUMBERS.match(max(known, key=natural))
-    assert match, "versions have the form of versions"
+    assert match, "every version must begin with v and a number"
     taken = {version.lower() for version in known}
     before, after = match["before"], match.string[match.end() :]
     offered = (f"{before}{number}{after}" for number in itertools.count(int(match["last"]) + 1))

@@ -30,8 +30,11 @@ def refuse_pickle(folder: Path) -> None:
     found = [path for path in (folder, *(folder / name for name in PICKLES)) if path.is_file()]
     pickle = next((path for path in found if path.suffix.lower() in PICKLE_SUFFIXES), None)
     if pickle is not None:
-        reason = "is a pickle, which can run code when it is read, so the server never reads it"
-        raise AdapterError(pickle, reason, f"Convert it: {import_command(pickle)}")
+        raise AdapterError(
+            pickle,
+            "the file is a pickle, which can run code when it is read, so the server never reads it",
+            f"Convert the file: {import_command(pickle)}",
+        )
 
 
 def import_command(file: Path) -> str:

@@ -137,7 +137,7 @@ class ProfileDetector:
         settled = bool(joint.max() >= self._settings.sure > alone.max()) or bool(
             joint.max() >= self._settings.sure and joint.argmax() != alone.argmax()
         )
-        evidence += f"; earlier turns heard: {len(turns[-self._settings.history : -1])}"
+        evidence += f"; earlier messages read: {len(turns[-self._settings.history : -1])}"
         return self._detection(joint, evidence, from_history=settled, told=told)
 
     def _step(self, belief: Scores, prior: Scores) -> Scores:
@@ -216,13 +216,13 @@ def _normalised(scores: Scores) -> Scores:
 
 def _why(scorer: Scorer, found: Evidence) -> str:
     if not found.grams and not found.known:
-        return "nothing that tells a language"
+        return "nothing in the text shows a language"
     words = ", ".join(f"{word} ({'/'.join(scorer.languages_of(word))})" for word in found.known[:8])
     return f"{found.grams} letter groups; known words: {words or 'none'}"
 
 
 def _explain(cleaned: CleanText, why: str, *, instruction: bool = False) -> str:
-    parts = [f"read the instruction, hardly the text that it is about: {why}" if instruction else why]
+    parts = [f"the instruction counts more than the text that it is about: {why}" if instruction else why]
     if cleaned.stripped:
         parts.append(f"left out: {', '.join(cleaned.stripped)}")
     return "; ".join(parts)

@@ -121,7 +121,9 @@ class UnknownNameError(LookupError):
     def __init__(self, name: str, field: str) -> None:
         self.name = name if len(name) <= 80 else f"{name[:77]}…"
         self.field = field
-        super().__init__(f"{field} names {self.name!r}, which is not served here; see GET /v1/models")
+        super().__init__(
+            f"{field} names {self.name!r}, which this server does not serve; GET /v1/models lists all names"
+        )
 
 
 class Router:

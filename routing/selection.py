@@ -96,7 +96,7 @@ def _parse(asked: str) -> Blend | Literal["auto"]:
 
 def stands_alone(name: str) -> str:
     """Return the error message for a name such as `auto` or `base`, which cannot be part of a blend."""
-    return f"{name!r} must be given alone; a blend can combine adapters only"
+    return f"{name!r} must be given alone, because a blend can combine adapters only"
 
 
 def _term(term: str) -> tuple[str, float | None]:

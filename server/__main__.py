@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnusedCliTokensError as error:
         left = " ".join(error.unused_tokens or ())
         return _complain(
-            f"unexpected argument {left!r}; write a switch without a value: --NAME or --no-NAME", 2
+            f"the command does not take the argument {left!r}; if it is a switch's value, write only --NAME "
+            "or --no-NAME",
+            2,
         )
     except (CycloptsError, SettingsError) as error:
         return _complain(error, 2)
@@ -79,10 +81,10 @@ def _exit_code(error: Exception) -> int | None:
 
 _REMEDIES = {
     errno.ENOENT: "Check the path.",
-    errno.ENOTDIR: "A part of the path is a file; use a folder.",
-    errno.EISDIR: "Use the path of a file instead of a folder.",
-    errno.EACCES: "Give this user permission, or use another path.",
-    errno.EPERM: "Give this user permission, or use another path.",
+    errno.ENOTDIR: "A part of the path is a file, not a folder; use a folder.",
+    errno.EISDIR: "The path is a folder; use the path of a file.",
+    errno.EACCES: "Give this user access to the path, or use another path.",
+    errno.EPERM: "Give this user access to the path, or use another path.",
     errno.EROFS: "Use a path on a writable file system.",
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space, or use another path."),
 }
@@ -93,7 +95,7 @@ def _describe(error: Exception) -> str:
     from adapters.errors import UnknownAdapterError
 
     if isinstance(error, UnknownAdapterError) and not error.hints:
-        return f"{error} See: oneseek adapters list"
+        return f"{error} To list the adapters, run: oneseek adapters list"
     if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
         return str(error)
     why = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}."

@@ -93,9 +93,10 @@ class BackupManifest:
         try:
             found = cast("dict[str, Any]", json.loads(data))
             if found["format"] != BACKUP_FORMAT:
-                reason = f"the backup has format {found['format']}, but OneSeek reads format {BACKUP_FORMAT}"
                 raise BackupError(
-                    file, reason, "The backup is newer than this OneSeek: restore it with a newer OneSeek."
+                    file,
+                    f"the backup has format {found['format']}, but OneSeek reads format {BACKUP_FORMAT}",
+                    "The backup is newer than this OneSeek: restore it with a newer OneSeek.",
                 )
             ledger = cast("dict[str, Any]", found["ledger"])
             return cls(
@@ -109,8 +110,11 @@ class BackupManifest:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, BackupError):
                 raise
-            reason = f"the backup's {MANIFEST_FILE} is damaged ({type(error).__name__}: {error})"
-            raise BackupError(file, reason, "Use another backup.") from error
+            raise BackupError(
+                file,
+                f"the backup's {MANIFEST_FILE} is damaged ({type(error).__name__}: {error})",
+                "Use another backup.",
+            ) from error
 
 
 def _file(found: dict[str, Any], file: Path) -> BackedUpFile:
@@ -118,8 +122,13 @@ def _file(found: dict[str, Any], file: Path) -> BackedUpFile:
     path = PurePosixPath(one.path)
     plain = str(path) == one.path and not path.is_absolute() and ".." not in path.parts
     if not plain or "\\" in one.path or ":" in one.path or one.part not in PARTS or len(path.parts) < 2:
-        reason = f"the backup's {MANIFEST_FILE} names a file outside of {', '.join(PARTS)}"
-        raise BackupError(file, reason, "Use another backup.", field="path", value=one.path)
+        raise BackupError(
+            file,
+            f"the backup's {MANIFEST_FILE} names a file outside of {', '.join(PARTS)}",
+            "Use another backup.",
+            field="path",
+            value=one.path,
+        )
     if one.size < 0 or not _DIGEST.fullmatch(one.sha256):
         raise BackupError(
             file,

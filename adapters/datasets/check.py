@@ -118,7 +118,7 @@ class Check:
             yield from self._within(number, path, before, progress)
             before += path.stat().st_size
             if self.summary.examples == met:
-                yield Problem(path, 0, "empty", "the file holds no valid example")
+                yield Problem(path, 0, "empty", "the file does not hold any valid example")
         yield from self._between()
 
     def _within(
@@ -164,7 +164,7 @@ class Check:
         try:
             example = read_example(line_at(opened[number], self._starts[row]), self._paths[number])
         except ExampleError:
-            path, remedy = self._paths[number], "Check it again when nothing writes to it."
+            path, remedy = self._paths[number], "Check the data set again when no program writes to it."
             raise DataChangedError(path, "the data set changed while it was read", remedy) from None
         return whole_text(example.prompt, example.answer)
 
@@ -172,9 +172,12 @@ class Check:
         place = f"{self._paths[self._files[repeat.earlier]]}:{self._numbers[repeat.earlier]}"
         if repeat.similarity == 1.0:
             if repeat.leak:
-                return "leak", f"the prompt is also in the training data, {place}"
-            return "duplicate", f"the example repeats {place}"
+                return "leak", f"the prompt is also in the training data, at {place}"
+            return "duplicate", f"the example is the same as {place}"
         alike = f"{int(repeat.similarity * 100)}% alike"
         if repeat.leak:
-            return "near-leak", f"the example is nearly the same as training data, {place} ({alike})"
-        return "near-duplicate", f"the example nearly repeats {place} ({alike})"
+            return (
+                "near-leak",
+                f"the example is nearly the same as an example in the training data, {place} ({alike})",
+            )
+        return "near-duplicate", f"the example is nearly the same as {place} ({alike})"

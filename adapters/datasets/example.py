@@ -32,7 +32,7 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
 NOTES = ("id", "source", "language")
 """Fields that an example of any format may have. `language` is the language of the answers."""
 KNOWN_FIELDS = "; ".join(" and ".join(fields) for fields in reversed(SHAPES.values())) + (
-    f"; and {', '.join(NOTES)} beside any of them"
+    f"; and {', '.join(NOTES)} in every format"
 )
 """A list of the fields of every example format, for use in error messages."""
 MAX_MESSAGES = 1024
@@ -125,9 +125,9 @@ def _unknown(name: str, shape: str) -> ExampleError:
     others = {field for fields in SHAPES.values() for field in fields}
     if name in others and shape != "instruction":
         return _wrong(
-            format_value(name), f"appears together with {shape}; use the fields of one format in a line"
+            format_value(name), f"cannot be combined with {shape}; use the fields of one format in a line"
         )
-    return _wrong(format_value(name), f"is unknown; the fields are {KNOWN_FIELDS}")
+    return _wrong(format_value(name), f"is an unknown field; the known fields are {KNOWN_FIELDS}")
 
 
 def _text(fields: Mapping[str, Any], name: str, field: str) -> str:

@@ -55,7 +55,9 @@ class Index:
     def add(self, prompt: str, answer: str, *, test: bool = False) -> None:
         """Add one example. All training examples must be added before the first test example."""
         if not test:
-            assert self._training == len(self), "examples for training come first"
+            assert self._training == len(self), (
+                "all training examples must be added before the first test example"
+            )
             self._training += 1
         text = whole_text(prompt, answer)
         self._texts.append(key(text))

@@ -156,8 +156,11 @@ class LocalTeacher:
 
     def __post_init__(self) -> None:
         if not (self.folder / "config.json").is_file():
-            remedy = "give the folder of a model, or http://HOST:PORT/v1"
-            raise OptionError(self.option, f"the folder {self.folder} holds no config.json; {remedy}")
+            raise OptionError(
+                self.option,
+                f"the folder {self.folder} holds no config.json; "
+                "give the folder of a model, or http://HOST:PORT/v1",
+            )
         self.identity = {"model": self.folder.resolve().name, "digest": _files_digest(self.folder)}
 
     def answers(
@@ -190,7 +193,7 @@ class LocalTeacher:
             return [(str(text), bool(ended)) for text, ended in json.loads(process.stdout.readline())]
         except (OSError, ValueError) as error:
             self._end()
-            said = self._complaint() or f"it ended with code {process.returncode}"
+            said = self._complaint() or f"the process ended with code {process.returncode}"
             raise TeacherError(
                 f"{self.option}: the process of the model in {self.folder} does not answer: {said}"
             ) from error

@@ -73,7 +73,9 @@ def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
         if replace:
             _swap(temporary, target)
         elif target.exists():
-            raise FileExistsError(f"{target} exists")
+            raise FileExistsError(
+                f"the path {target} already exists; choose another path, or remove it first"
+            )
         else:
             rename_folder(temporary, target)
     except BaseException:
@@ -192,7 +194,7 @@ def _swap(new: Path, target: Path) -> None:
         try:
             rename_folder(old, target)
         except OSError:
-            problem.add_note(f"The folder that was at {target} is now {old}; rename it back.")
+            problem.add_note(f"The folder {target} was moved to {old}; rename it back.")
         raise
     _discard(old)
 

@@ -97,8 +97,13 @@ def _explicit(folder: Path) -> Path | None:
     if name is None:
         return None
     if not _is_plain(name) or not str(name).endswith((_SUFFIX, _INDEX_SUFFIX)):
-        reason = "the value is not the name of a safetensors file, or of an index, beside config.json"
-        raise BaseModelError(config, reason, COMPLETE, field=_EXPLICIT, value=name)
+        raise BaseModelError(
+            config,
+            "the value is not the name of a safetensors file, or of an index, beside config.json",
+            COMPLETE,
+            field=_EXPLICIT,
+            value=name,
+        )
     found = folder / str(name)
     if not found.is_file():
         raise BaseModelError(
@@ -117,8 +122,13 @@ def _indexed(index: Path) -> tuple[Path, ...]:
     files: list[Path] = []
     for name in sorted(names, key=str):
         if not _is_plain(name) or not str(name).endswith(_SUFFIX):
-            reason = "the value is not the name of a safetensors file beside the index"
-            raise BaseModelError(index, reason, COMPLETE, field="weight_map", value=name)
+            raise BaseModelError(
+                index,
+                "the value is not the name of a safetensors file beside the index",
+                COMPLETE,
+                field="weight_map",
+                value=name,
+            )
         files.append(index.parent / str(name))
     for file in files:
         if not file.is_file():
@@ -143,7 +153,7 @@ def _warning(folder: Path) -> str | None:
     if not others:
         return None
     return (
-        f"{folder} holds {SINGLE_FILE} and {others[0]}: only {SINGLE_FILE} is used as the base. "
+        f"The folder {folder} holds {SINGLE_FILE} and {others[0]}: only {SINGLE_FILE} is used as the base. "
         "Remove the weight files that you do not need"
     )
 

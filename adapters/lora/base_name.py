@@ -55,9 +55,13 @@ def check_base_name(folder: Path, known: Iterable[str]) -> None:
     if not named or not here or named & here:
         return
     found, base = " or ".join(sorted(named)), " or ".join(sorted(here))
-    reason = f"it names a {found} base, and the base served here is {base}"
-    remedy = "Serve it on its own base. If the name is wrong, correct it."
-    raise AdapterError(path, reason, remedy, field=FIELD, value=recorded)
+    raise AdapterError(
+        path,
+        f"the adapter was made for a {found} base, but the base served here is {base}",
+        "Serve the adapter on its own base. If the recorded name is wrong, correct it.",
+        field=FIELD,
+        value=recorded,
+    )
 
 
 def _families(names: Iterable[str]) -> set[str]:

@@ -173,10 +173,10 @@ def misplaced(folder: Path) -> AdapterError | None:
     if not found:
         return None
     last = max(found, key=natural)
-    remedy = f"Use that folder: {last}."
+    remedy = f"Use the folder {last}."
     if len(found) > 1:
-        remedy = f"Use one of {len(found)} folders in it, such as {last}."
-    return AdapterError(path, f"does not exist, but {last} holds an adapter", remedy)
+        remedy = f"Use one of the {len(found)} adapter folders in it, such as {last}."
+    return AdapterError(path, f"the folder holds no adapter itself, but its subfolder {last} does", remedy)
 
 
 def _naming(names: Names, module: str, pattern: ModulePattern | None) -> tuple[str, ...]:

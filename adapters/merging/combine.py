@@ -100,7 +100,7 @@ class Combination:
             raise CombineError(
                 output,
                 "the output folder already exists",
-                "Choose another path with --output, or remove this one first.",
+                "Choose another path with --output, or remove the folder first.",
             )
         shape = ModelShape.read(self.base)
         parts = [read_adapter(part.path, shape, digest=part.digest) for part, _ in self.parts]
@@ -127,8 +127,11 @@ class Combination:
         try:
             run_in_child("adapters.merging.combine_child", given=json.dumps(plan))
         except ChildError as problem:
-            remedy = "To install PEFT and torch: pip install 'oneseek[train]'."
-            raise CombineError(folder, f"PEFT could not combine the adapters ({problem})", remedy) from None
+            raise CombineError(
+                folder,
+                f"PEFT could not combine the adapters ({problem})",
+                "To install PEFT and torch: pip install 'oneseek[train]'.",
+            ) from None
 
     def _manifest(self, folder: Path, apart: float) -> dict[str, Any]:
         made = {

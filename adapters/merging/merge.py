@@ -123,8 +123,11 @@ class Merge:
                 tensors = self._shards(partial, inputs, sources, updates, done, reporter)
                 return self._finish(partial, inputs, tensors, check_model, record)
         except Timeout:
-            remedy = "Wait until that process has finished."
-            raise MergeError(partial, "another process is merging into this folder", remedy) from None
+            raise MergeError(
+                partial,
+                "another process is merging into this folder",
+                "Wait until that process has finished.",
+            ) from None
 
     def _lock(self) -> Path:
         """Return the path of the merge's lock file, in the cache or the temporary folder. Inside the output
@@ -138,9 +141,10 @@ class Merge:
     def _updates(self, sources: list[Shard]) -> Updates:
         config = read_object(self.base / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
         if config.get("quantization_config"):
-            reason = "the base's weights are quantized, so an update cannot be added to them"
             raise BaseModelError(
-                self.base / "config.json", reason, "Merge the adapter into the unquantized base instead."
+                self.base / "config.json",
+                "the base's weights are quantized, so an update cannot be added to them",
+                "Merge the adapter into the unquantized base instead.",
             )
         weights = read_adapter(self.adapter.path, ModelShape.read(self.base), digest=self.adapter.digest)
         entries = {entry.name: entry for shard in sources for entry in shard.entries}
@@ -248,10 +252,9 @@ class Merge:
         needed = sum(shard.size for shard in sources if shard.path.name not in done) + _SPARE
         free = shutil.disk_usage(partial).free
         if free < needed:
-            reason = f"the disk has {free >> 20} MiB free, but the merge needs {needed >> 20} MiB"
             raise MergeError(
                 partial.parent,
-                reason,
+                f"the disk has {free >> 20} MiB free, but the merge needs {needed >> 20} MiB",
                 "Free disk space for the merged model, or choose another path with --output.",
             )
 
@@ -290,7 +293,7 @@ class Merge:
         taken = MergeError(
             self.output,
             "the output folder already exists",
-            "Choose another path with --output, or remove this one first.",
+            "Choose another path with --output, or remove the folder first.",
         )
         if not manifest.is_file():
             raise taken

@@ -107,22 +107,24 @@ def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) ->
     for name, update in updates.items():
         entry = shards.get(name)
         if entry is None:
-            reason = f"the base lacks the tensor {name}, which the adapter updates"
-            raise BaseModelError(
-                path, reason, "The adapter does not fit: merge it into the base that it was made for."
-            )
-        if entry.dtype not in _FLOATS:
-            reason = f"{name} is of type {entry.dtype}; only {', '.join(_FLOATS)} can be merged into"
             raise BaseModelError(
                 path,
-                reason,
-                "These weights cannot be merged into: use the base as it was before it was quantized.",
+                f"the base lacks the tensor {name}, which the adapter updates",
+                "The adapter does not fit: merge it into the base that it was made for.",
+            )
+        if entry.dtype not in _FLOATS:
+            raise BaseModelError(
+                path,
+                f"the base's tensor {name} has the type {entry.dtype}; a merge needs {', '.join(_FLOATS)}",
+                "Use the base as it was before it was quantized.",
             )
         wanted = (update.b.shape[0], update.a.shape[1])
         if entry.shape != wanted:
-            reason = f"{name} has shape {list(entry.shape)}, but the adapter fits {list(wanted)}"
             raise BaseModelError(
-                path, reason, "The adapter does not fit: merge it into the base that it was made for."
+                path,
+                f"the base's tensor {name} has shape {list(entry.shape)}, but the adapter fits "
+                f"{list(wanted)}",
+                "The adapter does not fit: merge it into the base that it was made for.",
             )
 
 
@@ -146,11 +148,10 @@ def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardP
                 with np.errstate(over="ignore"):
                     rounded = sums.astype(values.dtype)
                 if not np.isfinite(rounded.astype(np.float32)).all():
-                    reason = f"{entry.name} plus the update is more than {entry.dtype} can hold"
                     raise BaseModelError(
                         source.path,
-                        reason,
-                        "The sum does not fit: serve the base with the adapter instead of a merged model.",
+                        f"the tensor {entry.name} plus the update is more than {entry.dtype} can hold",
+                        "Serve the base with the adapter instead of a merged model.",
                     )
                 write.write(rounded.tobytes())
                 progress(values.nbytes)
@@ -209,8 +210,8 @@ def _furthest(
 
 
 def _differs(target: Path, what: str) -> BaseModelError:
-    reason = f"{what} differs from what was written: the disk or the memory is faulty"
-    return BaseModelError(target, reason, "Merge again. If that does not help, use another disk.")
+    reason = f"{what} in the file differs from what was written: the disk or the memory is faulty"
+    return BaseModelError(target, reason, "Merge again. If the error stays, use another disk.")
 
 
 def _chunks(file: BinaryIO, entry: Tensor) -> Iterator[bytes]:

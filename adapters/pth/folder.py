@@ -99,8 +99,11 @@ def _below(folder: Path) -> list[Path]:
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [*_weight_files(folder), *(path for place in inner for path in _in_inner(place))]
     if not found:
-        remedy = "Name a folder with .pth, .pt, .bin or .safetensors files, or with folders in PEFT format."
-        raise AdapterError(folder, "the folder does not hold any adapter", remedy)
+        raise AdapterError(
+            folder,
+            "the folder does not hold any adapter",
+            "Name a folder with .pth, .pt, .bin or .safetensors files, or with folders in PEFT format.",
+        )
     return found
 
 

@@ -32,8 +32,11 @@ def provenance_digest(place: Path) -> str:
         lines = (f"{_hash(place / name)}  ./{name}\n" for name in files)
         return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
     except OSError as problem:
-        reason = f"the old training records cannot be read ({problem.strerror})"
-        raise LedgerError(place, reason, "Check that the path exists and that you may read it.") from problem
+        raise LedgerError(
+            place,
+            f"the old training records cannot be read ({problem.strerror})",
+            "Check that the path exists and that you may read it.",
+        ) from problem
 
 
 def _files(folder: Path) -> list[Path]:
@@ -42,8 +45,11 @@ def _files(folder: Path) -> list[Path]:
         if path.is_file() and not path.is_symlink():
             found.append(path)
         if len(found) > MAX_FILES:
-            reason = f"the folder holds more than {MAX_FILES} files"
-            raise LedgerError(folder, reason, "Give only the folder with the old training records.")
+            raise LedgerError(
+                folder,
+                f"the folder holds more than {MAX_FILES} files",
+                "Give only the folder with the old training records.",
+            )
     return found
 
 

@@ -36,7 +36,10 @@ def verify_version(entry: VersionFolder, base: Base) -> VersionVerdict:
         adapter = entry.read()
         if entry.recorded_digest is None and entry.outside is None:
             return VersionVerdict(
-                entry, adapter, f"{entry.folder}: oneseek.json records no digest. Add it again.", False
+                entry,
+                adapter,
+                f"{entry.folder}: oneseek.json records no digest. Add the adapter again.",
+                False,
             )
         fits = adapter.base_digest in (None, base.digest)
         if fits:

@@ -71,7 +71,7 @@ def explain(error: BaseException, url: AdapterURL) -> FetchError:
     kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
     status = next(filter(None, map(_status, chain)), None)
     if kinds & {"OfflineModeIsEnabled"}:
-        reason = "the adapter is not fetched, because HF_HUB_OFFLINE is set; the engine vllm sets it"
+        reason = "the adapter is not fetched, because HF_HUB_OFFLINE is set (the engine vllm sets it)"
         return FetchError(url, "unreachable", reason, "Set HF_HUB_OFFLINE=0.")
     if status in (401, 403) or kinds & _FORBIDDEN:
         return _forbidden(url, status)
@@ -79,10 +79,10 @@ def explain(error: BaseException, url: AdapterURL) -> FetchError:
         return missing(url)
     if any(isinstance(one, ssl.SSLError) for one in chain) or "ClientSSLError" in kinds:
         remedy = "Correct the host's certificate, or set SSL_CERT_FILE to the file of its issuer."
-        return FetchError(url, "unreachable", "the host's certificate is not trusted here", remedy)
+        return FetchError(url, "unreachable", "this machine does not trust the host's certificate", remedy)
     if any(isinstance(one, socket.gaierror) for one in chain) or kinds & _UNRESOLVED:
         remedy = "Correct the host name, or check your DNS."
-        return FetchError(url, "unreachable", "the host's name does not resolve", remedy)
+        return FetchError(url, "unreachable", "DNS has no address for the host's name", remedy)
     if kinds & _TIMEOUTS:
         return FetchError(
             url, "timeout", "the host did not answer in time", "Check the network, and try again."
@@ -98,24 +98,26 @@ def explain(error: BaseException, url: AdapterURL) -> FetchError:
         )
     if kinds & _UNREACHABLE or _is_network(chain):
         remedy = "Check the network, the URL and the library's variables for endpoint and proxy."
-        return FetchError(url, "unreachable", "the host cannot be reached", remedy)
+        return FetchError(url, "unreachable", "the host of the URL cannot be reached", remedy)
     reason = f"the URL cannot be read ({type(error).__name__})"
     return FetchError(url, "unreachable", reason, "Check the URL and its credentials, and try again.")
 
 
 def missing(url: AdapterURL) -> FetchError:
     """Return the error for a URL at which there is no adapter."""
-    remedy = "Name the folder that holds adapter_config.json."
+    remedy = "Give the URL of the folder that holds adapter_config.json."
     if url.scheme == "hf":
         remedy = f"{remedy} If the repository is private, set HF_TOKEN."
     elif url.authority in ("huggingface.co", "hf.co"):
         remedy = "Write hf://OWNER/NAME."
-    return FetchError(url, "missing", "the folder is missing, or holds no adapter_config.json", remedy)
+    return FetchError(
+        url, "missing", "the folder at the URL is missing, or holds no adapter_config.json", remedy
+    )
 
 
 def _forbidden(url: AdapterURL, status: int | None) -> FetchError:
     answered = f" (HTTP status {status})" if status else ""
-    reason = f"the URL may not be read with the credentials that are set here{answered}"
+    reason = f"the host refuses access with the credentials that are set on this machine{answered}"
     return FetchError(url, "forbidden", reason, _CREDENTIALS[url.scheme])
 
 

@@ -109,9 +109,12 @@ def fetched(fetch: Fetch, home: Path) -> Generator[FetchedAdapter]:
             with found.shown_as_url():
                 digest = adapter_digest(folder)
             if digest != fetch.digest:
-                reason = f"the adapter there has the digest {digest}, not {fetch.digest}"
-                remedy = "Use the URL of the version that you want, or pin the new digest if you trust it."
-                raise FetchError(fetch.url, "mismatch", reason, remedy)
+                raise FetchError(
+                    fetch.url,
+                    "mismatch",
+                    f"the adapter at the URL has the digest {digest}, not {fetch.digest}",
+                    "Use the URL of the version that you want, or pin the new digest if you trust it.",
+                )
         yield found
 
 
@@ -127,12 +130,19 @@ def _refuse_file(url: AdapterURL) -> None:
     """Raise `FetchError` if the URL names a file instead of a folder. No request is sent for this check."""
     suffix = PurePosixPath(url.name).suffix.lower()
     if suffix in PICKLE_SUFFIXES:
-        reason = "the URL names a pickle, which can run code when it is read, so it is not fetched"
-        remedy = f"Download it and convert it: oneseek adapters import {url.name}"
-        raise FetchError(url, "not_adapter", reason, remedy)
+        raise FetchError(
+            url,
+            "not_adapter",
+            "the URL names a pickle, which can run code when it is read, so it is not fetched",
+            f"Download the file and convert it: oneseek adapters import {url.name}",
+        )
     if suffix in (".safetensors", ".json"):
-        remedy = "Name the folder that holds the file."
-        raise FetchError(url, "not_adapter", "the URL names a file, but an adapter is a folder", remedy)
+        raise FetchError(
+            url,
+            "not_adapter",
+            "the URL names a file, but an adapter is a folder",
+            "Give the URL of the folder that holds the file.",
+        )
 
 
 def _folder_name(url: AdapterURL) -> str:
@@ -220,8 +230,12 @@ class _Download:
             count = self._copy(first, opened, name, most, size, progress)
         self._left -= count
         if size is not None and count != size:
-            reason = f"the fetch was interrupted: {name} has {size} bytes, but {count} arrived"
-            raise FetchError(self._fetch.url, "unreachable", reason, "Try again.")
+            raise FetchError(
+                self._fetch.url,
+                "unreachable",
+                f"the fetch was interrupted: {name} has {size} bytes, but {count} arrived",
+                "Fetch the adapter again.",
+            )
         return True
 
     def _copy(
@@ -260,15 +274,19 @@ class _Download:
         if self._fetch.stop.is_set():
             raise FetchError(url, "stopped", "the fetch was cancelled", "Fetch the adapter again.")
         if time.monotonic() > self._ends:
-            reason = f"the fetch took longer than {limits.seconds:g} seconds (the setting fetch_timeout)"
             raise FetchError(
-                url, "timeout", reason, "Raise the setting fetch_timeout, or fetch from a faster host."
+                url,
+                "timeout",
+                f"the fetch took longer than {limits.seconds:g} seconds (the setting fetch_timeout)",
+                "Raise the setting fetch_timeout, or fetch from a faster host.",
             )
 
     def _too_large(self, name: str, most: int) -> FetchError:
-        reason = f"{name} is larger than the {most} bytes that are left of the setting max_fetch_size"
+        reason = (
+            f"the file {name} is larger than the {most} bytes that the setting max_fetch_size still allows"
+        )
         if name != WEIGHTS_FILE:
-            reason = f"{name} is larger than {most} bytes"
+            reason = f"the file {name} is larger than {most} bytes"
         return FetchError(
             self._fetch.url,
             "too_large",
@@ -286,7 +304,9 @@ class _Download:
         if deeper:
             inner = deeper[-1].rpartition("/")[0]
             reason = f"the folder holds no adapter itself, but its subfolder {inner} does"
-            return FetchError(self._fetch.url, "not_adapter", reason, f"Name {self._fetch.url}/{inner}.")
+            return FetchError(
+                self._fetch.url, "not_adapter", reason, f"Use the URL {self._fetch.url}/{inner}."
+            )
         return missing(self._fetch.url)
 
     def _no_weights(self) -> FetchError:
@@ -312,9 +332,12 @@ class _Download:
     def _refuse_pickle(self, found: list[str]) -> None:
         pickle = next((name for name in PICKLES if name in found), None)
         if pickle is not None:
-            reason = f"the folder holds {pickle}, a pickle, which can run code, so it is not fetched"
-            remedy = f"Download the folder and convert it: oneseek adapters import FOLDER/{pickle}"
-            raise FetchError(self._fetch.url, "not_adapter", reason, remedy)
+            raise FetchError(
+                self._fetch.url,
+                "not_adapter",
+                f"the folder holds {pickle}, a pickle, which can run code, so it is not fetched",
+                f"Download the folder and convert it: oneseek adapters import FOLDER/{pickle}",
+            )
 
 
 _MAX_NOTES_BYTES = 1 << 20

@@ -83,9 +83,11 @@ def open_folder_at(url: AdapterURL, *, follow_redirects: bool) -> Generator[Remo
     scheme = "https" if url.scheme in WEB else url.scheme
     absent = [name for name in _NEEDED[scheme] if importlib.util.find_spec(name) is None]
     if absent:
-        reason = f"this URL needs {', '.join(absent)}, which is not installed"
         raise FetchError(
-            url, "extra", reason, f"To install the missing package: pip install 'oneseek[{scheme}]'"
+            url,
+            "extra",
+            f"a {scheme} URL needs {', '.join(absent)}, which is not installed",
+            f"To install the missing package: pip install 'oneseek[{scheme}]'",
         )
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
@@ -204,23 +206,26 @@ class _Web:
                 return self._plain(file), response.content_length
             file.close()
             if response.status not in _REDIRECTS:
-                reason = f"the host answers with HTTP status {response.status}"
                 raise FetchError(
-                    self.url, "unreachable", reason, "Correct the adapter's URL, or fetch it again later."
+                    self.url,
+                    "unreachable",
+                    f"the host answers with HTTP status {response.status}",
+                    "Correct the adapter's URL, or fetch the adapter again later.",
                 )
             address = self._next(address, response.headers.get("Location", ""))
         if self.follow_redirects:
-            remedy = "Use the URL to which the last redirect leads."
-            raise FetchError(self.url, "unreachable", "the host redirects too often", remedy)
-        remedy = (
-            "Use the URL to which the redirect leads, "
-            "and add its prefix to the server's setting adapter_urls."
-        )
+            raise FetchError(
+                self.url,
+                "unreachable",
+                "the host redirects too often",
+                "Use the URL to which the last redirect leads.",
+            )
         raise FetchError(
             self.url,
             "unreachable",
             "the host redirects to another URL, which OneSeek does not follow",
-            remedy,
+            "Use the URL to which the redirect leads, "
+            "and add its prefix to the server's setting adapter_urls.",
         )
 
     def names(self) -> list[str]:
@@ -229,12 +234,11 @@ class _Web:
     def _plain(self, file: Any) -> OpenedFile:
         if file.r.headers.get("Content-Encoding", "identity").lower() != "identity":
             file.close()
-            remedy = "Configure the host to send the files uncompressed."
             raise FetchError(
                 self.url,
                 "unreachable",
                 "the host sends the file compressed, although the request forbids compression",
-                remedy,
+                "Configure the host to send the files uncompressed.",
             )
         return file
 

@@ -104,12 +104,22 @@ def _fields(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     kind = found.get("tokenizer_class")
     if kind not in (None, _CLASS):
-        remedy = "Save it as a tokenizer.json: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
-        reason = f"spiece.model is supported for a {_CLASS} only"
-        raise BaseModelError(path, reason, remedy, field="tokenizer_class", value=kind)
+        raise BaseModelError(
+            path,
+            f"OneSeek reads spiece.model only for the tokenizer class {_CLASS}",
+            "Save the tokenizer as a tokenizer.json: "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
+            field="tokenizer_class",
+            value=kind,
+        )
     if found.get("do_lower_case"):
-        reason, remedy = "the option is not supported", "Use a tokenizer that keeps case."
-        raise BaseModelError(path, reason, remedy, field="do_lower_case", value=True)
+        raise BaseModelError(
+            path,
+            "OneSeek does not support this option",
+            "Use a tokenizer that keeps case.",
+            field="do_lower_case",
+            value=True,
+        )
     return found
 
 

@@ -72,8 +72,11 @@ class SpieceModel:
         try:
             return _parse(data)
         except _UnsupportedFieldError as problem:
-            remedy = "Convert it to a tokenizer.json with transformers, and put that file beside it."
-            raise BaseModelError(path, str(problem), remedy) from problem
+            raise BaseModelError(
+                path,
+                str(problem),
+                "Convert the file to a tokenizer.json with transformers, and put that into the same folder.",
+            ) from problem
         except (ValueError, struct.error) as problem:
             raise BaseModelError(
                 path, f"the file is not a SentencePiece model ({problem})", _REMEDY

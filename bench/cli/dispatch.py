@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = (VERBS | COMMANDS).get(name)
     if verb is None:
         near = difflib.get_close_matches(name, VERBS | COMMANDS, 1)
-        hint = f"did you mean {near[0]}?" if near else "see oneseek bench --help"
+        hint = f"did you mean {near[0]}?" if near else "to list the verbs, run: oneseek bench --help"
         print(f"oneseek bench: unknown verb {name!r}; {hint}", file=sys.stderr)
         return 2
     return _call(name, verb, rest)

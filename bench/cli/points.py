@@ -124,4 +124,4 @@ class ComparedPoint:
             line = f"{name:<20}{ratio.ratio:>8.3f}{bounds:>20}  {COMPARED[name][1]:<6}  {verdict}"
             lines.append(line.rstrip())
         missing = [name for name in judged if name not in self.ratios]
-        return lines + [f"{name}: not measured in every round, so the gate FAILED" for name in missing]
+        return lines + [f"{name}: the figure is missing in a round, so the gate FAILED" for name in missing]

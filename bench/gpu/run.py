@@ -58,7 +58,9 @@ class GpuRun:
         notes[:] = [note for note in notes if not note.startswith(OUT_OF_TIME)]
         while self.todo:
             if not self.budget.fits(self.todo[0], fresh=True):
-                self._note(f"{OUT_OF_TIME}: left out {len(self.todo)} points, from {self.todo[0]} on")
+                self._note(
+                    f"{OUT_OF_TIME}: {len(self.todo)} measuring points are left out, from {self.todo[0]} on"
+                )
                 return
             here = [point for point in self.todo if point.start == self.todo[0].start]
             try:
@@ -85,7 +87,7 @@ class GpuRun:
             warm = ""
             for point in here:
                 if not self.budget.fits(point, fresh=False):
-                    self._note(f"{OUT_OF_TIME}: left out {point}")
+                    self._note(f"{OUT_OF_TIME}: the measuring point {point} is left out")
                     continue
                 rounds = self.budget.rounds(self.todo[self.todo.index(point) :], fresh=False)
                 if point.scenario != warm:
@@ -94,7 +96,9 @@ class GpuRun:
                     self._warm(running, max(o.streams for o in here if o.scenario == point.scenario), point)
                     warm = point.scenario
                 if rounds[point] < wanted_rounds(point.streams):
-                    self._note(f"{point}: only {rounds[point]} rounds, because time is short")
+                    self._note(
+                        f"{point}: only {rounds[point]} rounds, because little of the time budget is left"
+                    )
                 self._point(running, point, rounds[point])
 
     def _warm(self, server: Server, streams: int, point: Point) -> None:
@@ -141,7 +145,7 @@ class GpuRun:
     def _fault(self, here: Sequence[Point], error: RuntimeError) -> None:
         server, start = here[0].start
         self.record.starts.append({"server": server, "start": start, "fault": str(error)[-3000:]})
-        self._note(f"{server} ({start}) did not start or did not stay up; see starts in {self.record.path}")
+        self._note(f"{server} ({start}) did not start, or stopped early; see starts in {self.record.path}")
 
     def _note(self, text: str) -> None:
         self.record.notes.append(text)

@@ -99,11 +99,13 @@ class AnswerReader:
             event = _decode(data)
         except msgspec.DecodeError as error:
             self.fault = (
-                self.fault or f"event is not a chunk: {error}: {data[:SHORT].decode(errors='replace')}"
+                self.fault
+                or f"an event of the stream is not a chunk of an answer: {error}: "
+                f"{data[:SHORT].decode(errors='replace')}"
             )
             return False
         if event.error is not None:
-            self.fault = self.fault or f"error in the stream: {event.error}"[:SHORT]
+            self.fault = self.fault or f"the stream holds an error: {event.error}"[:SHORT]
         self.usage = event.usage or self.usage
         self.receipt = event.receipt or self.receipt
         self.model = event.model or self.model
@@ -126,14 +128,14 @@ class AnswerReader:
         if self.fault:
             return self.fault
         if not self.done:
-            return "the stream ended without [DONE]"
+            return "the stream of the answer ended without [DONE]"
         if self.usage is None:
-            return "the stream has no usage, which include_usage asks for"
+            return "the stream has no token counts (usage), although the request set include_usage"
         made = self.usage.completion_tokens
         if asked.tokens and made != asked.tokens:
-            return f"{made} tokens instead of {asked.tokens}; finish_reason {self.finish!r}"
+            return f"the answer has {made} tokens instead of {asked.tokens}; finish_reason {self.finish!r}"
         if not made or not self.finish:
-            return f"{made} tokens and finish_reason {self.finish!r}"
+            return f"the answer is incomplete: {made} tokens and finish_reason {self.finish!r}"
         return _check_json(self.text, asked.keys) if asked.check == "json" else ""
 
 
@@ -148,9 +150,9 @@ def _check_json(text: str, keys: tuple[str, ...]) -> str:
     try:
         value = json.loads(text)
     except ValueError as error:
-        return f"not JSON: {error}: {text[:SHORT]!r}"
+        return f"the answer is not JSON: {error}: {text[:SHORT]!r}"
     missing = [key for key in keys if not isinstance(value, dict) or key not in value]
-    return f"the object lacks {missing[0]!r}: {text[:SHORT]!r}" if missing else ""
+    return f"the answer's JSON object lacks the key {missing[0]!r}: {text[:SHORT]!r}" if missing else ""
 
 
 def read_voices(body: bytes, asked: PlannedRequest) -> tuple[EventUsage, int, str]:
@@ -165,10 +167,18 @@ def read_voices(body: bytes, asked: PlannedRequest) -> tuple[EventUsage, int, st
         )
         words = sum(len((voice["text"] or "").split()) for voice in voices)
     except (ValueError, KeyError, TypeError) as error:
-        return EventUsage(), 0, f"not an answer of several voices: {error!r}"
+        return EventUsage(), 0, f"the response is not a list of several models' answers: {error!r}"
     for voice, count in zip(voices, counts, strict=True):
         if voice["status"] != "answered":
-            return usage, words, f"{voice['model']}: {voice['status']}: {voice['error']}"[:SHORT]
+            return (
+                usage,
+                words,
+                f"the model {voice['model']} gave no answer: {voice['status']}: {voice['error']}"[:SHORT],
+            )
         if asked.tokens and count.get("completion") != asked.tokens:
-            return usage, words, f"{voice['model']}: {count} instead of {asked.tokens} tokens"
+            return (
+                usage,
+                words,
+                f"the answer of {voice['model']} has {count} instead of {asked.tokens} tokens",
+            )
     return usage, words, ""

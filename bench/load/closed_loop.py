@@ -121,7 +121,9 @@ async def _one(session: aiohttp.ClientSession, url: str, job: LoadRequest, outco
     trace.tokens = _usage(tail)
     outcome.traces.append(trace)
     if trace.tokens != job.tokens or not tail.rstrip().endswith(b"[DONE]"):
-        outcome.faults.append(f"{trace.tokens} tokens instead of the requested {job.tokens}: {tail[-120:]!r}")
+        outcome.faults.append(
+            f"the answer has {trace.tokens} tokens instead of {job.tokens}; its end: {tail[-120:]!r}"
+        )
 
 
 def _usage(tail: bytes) -> int:

@@ -228,12 +228,12 @@ def client_warnings(uses: Sequence[ClientUse]) -> tuple[str, ...]:
     busiest, latest = max(use.share for use in uses), max(use.late_p99 for use in uses)
     if busiest > BUSY:
         found.append(
-            f"a client process used {busiest:.0%} of a core: the client may be the limit; "
-            "raise --processes, or send from another machine"
+            f"a client process used {busiest:.0%} of a core, so the client may limit the result; "
+            "raise --processes, or run the client on another machine"
         )
     if latest > LATE:
         found.append(
             f"1% of the requests were sent {latest * 1e3:.0f} ms late or more: the client cannot keep up "
-            "with the rate; raise --processes, or send from another machine"
+            "with the rate; raise --processes, or run the client on another machine"
         )
     return tuple(found)

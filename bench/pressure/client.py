@@ -62,7 +62,9 @@ class PressureConnection(asyncio.Protocol):
         """
         self.open = False
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionError("the connection was closed"))
+            self._answer.set_exception(
+                ConnectionError("the server closed the connection before its answer was complete")
+            )
 
     def data_received(self, data: bytes) -> None:
         """Collect received bytes until the answer is complete, and then return it to the waiting request."""

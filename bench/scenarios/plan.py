@@ -228,7 +228,9 @@ class Planner:
     def _bounded(self, spread: LengthSpread, most: int, what: str, unit: str) -> LengthSpread:
         if most < spread.most:
             context = self._target.context
-            self._notes[f"{what} are at most {most} {unit} long: the context has {context} tokens"] = None
+            self._notes[
+                f"{what} are limited to {most} {unit}, because the server's context has {context} tokens"
+            ] = None
         return spread.at_most(most)
 
 

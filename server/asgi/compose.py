@@ -38,7 +38,7 @@ from server.errors import EngineError
 from server.live.bases.neighbours import Neighbour, Neighbours
 from server.live.catalogue import Catalogue, open_base, open_catalogues, open_registry, provenance
 from server.live.configured import fetch_configured, unfetched
-from server.live.follower import FollowOptions
+from server.live.follow_options import FollowOptions
 from server.live.runtime import Runtime
 from server.live.slots.priorities import Priorities
 from server.metrics.engine_state import EngineInfo

@@ -175,11 +175,14 @@ class HeaderLimits:
             headers = scope["headers"]
             size = sum(len(name) + len(value) for name, value in headers)
             if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
-                message = (
-                    f"The request's headers are too large; send at most {MAX_HEADERS} with "
-                    f"{MAX_HEADER_BYTES} bytes in all."
+                raise ApiError(
+                    ErrorReply(
+                        431,
+                        f"The request's headers are too large; send at most {MAX_HEADERS} with "
+                        f"{MAX_HEADER_BYTES} bytes in all.",
+                        code="headers_too_large",
+                    )
                 )
-                raise ApiError(ErrorReply(431, message, code="headers_too_large"))
         await self.app(scope, receive, send)
 
 
@@ -257,10 +260,15 @@ class ApiKeys:
             return
         if not found.ordinary:
             raise self._refusal(found, exchange, "metrics key")
-        message = (
-            "This key does not have access to /metrics; use one of the server's metrics_keys or admin_keys."
+        raise ApiError(
+            ErrorReply(
+                403,
+                "This API key does not have access to /metrics; "
+                "send one of the server's metrics_keys or admin_keys.",
+                type="permission_error",
+                code="metrics_key_needed",
+            )
         )
-        raise ApiError(ErrorReply(403, message, type="permission_error", code="metrics_key_needed"))
 
     def _require_admin(self, found: Presented, exchange: Exchange) -> None:
         if found.admin:
@@ -268,23 +276,28 @@ class ApiKeys:
         known = found.ordinary or found.metrics
         if not known and (self.digests or self.admin_digests):
             raise self._refusal(found, exchange, "admin key")
-        message = (
-            "This key does not have admin access; use one of the server's admin_keys."
-            if self.admin_digests
-            else "Admin endpoints are disabled; set admin_keys on the server, and use one of them."
+        raise ApiError(
+            ErrorReply(
+                403,
+                "This API key does not have admin access; send one of the server's admin_keys."
+                if self.admin_digests
+                else "The /admin endpoints are disabled; set admin_keys on the server, and send one of them.",
+                type="permission_error",
+                code="admin_key_needed",
+            )
         )
-        raise ApiError(ErrorReply(403, message, type="permission_error", code="admin_key_needed"))
 
     def _refusal(self, found: Presented, exchange: Exchange, needed: str) -> ApiError:
         """Return the error for a missing or wrong key: 401, or 429 for a wrong key after too many others."""
         wait = self.wrong.record(exchange.address) if found.given and not found.ours else 0
         if not wait:
             return _unauthorized(
-                f"The {needed} is missing or invalid; send the header Authorization: Bearer KEY."
+                f"The {needed} of the request is missing or invalid; send the header Authorization: Bearer "
+                "KEY."
             )
         reply = ErrorReply(
             429,
-            f"Too many wrong keys. Retry in {wait} seconds; a valid key works at any time.",
+            f"This address sent too many wrong keys. Retry in {wait} seconds; a valid key works at any time.",
             type="rate_limit_error",
             code="too_many_wrong_keys",
             headers={"Retry-After": str(wait)},

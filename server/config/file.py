@@ -138,8 +138,12 @@ class _Reader:
                 gathered[inner] = self._json(path, item)
         if gathered:
             if f"{key}.options" in values:
-                problem = f"cannot be combined with {', '.join(gathered)}; use one of the two forms"
-                raise SettingsError(f"{key}.options", problem, self._line(node))
+                raise SettingsError(
+                    f"{key}.options",
+                    f"options cannot be combined with {', '.join(gathered)} in one section; move all into "
+                    "options",
+                    self._line(node),
+                )
             values[f"{key}.options"] = FileValue(gathered, self._line(node))
         return values
 
@@ -157,8 +161,9 @@ class _Reader:
     def _value(self, path: str, node: yaml.Node) -> FileValue:
         if path not in self._options:
             known = [*self._options, *self._sections]
-            problem = f"is not a setting{closest(path, known)}"
-            raise SettingsError(self._name + path, problem, self._line(node))
+            raise SettingsError(
+                self._name + path, f"is not a setting of OneSeek{closest(path, known)}", self._line(node)
+            )
         return FileValue(self._raw(self._name + path, node), self._line(node))
 
     def _raw(self, path: str, node: yaml.Node) -> Raw:

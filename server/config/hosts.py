@@ -110,8 +110,11 @@ def parse_proxies(entries: Iterable[str]) -> list[str]:
     found = [entry.strip() for entry in entries]
     for entry in found:
         if _network(entry) is None:
-            remedy = "use the proxy's own, such as 127.0.0.1 or 10.0.0.0/8"
-            raise SettingsError("trusted_proxies", f"{entry!r} is not an address or a network; {remedy}")
+            raise SettingsError(
+                "trusted_proxies",
+                f"{entry!r} is not an address or a network; "
+                "give the address or network of the proxy, such as 127.0.0.1 or 10.0.0.0/8",
+            )
     return found
 
 

@@ -151,8 +151,9 @@ class OnDemandEngine:
         failed, `EngineBusyError` if too many requests wait, `EngineDeadError` if the server is shutting down.
         """
         if self._waiting >= self._limits.most_waiting:
-            message = f"Too many requests are waiting for the base {self.name} to load. Retry shortly."
-            raise EngineBusyError(message, BUSY_RETRY)
+            raise EngineBusyError(
+                f"Too many requests are waiting for the base {self.name} to load. Retry shortly.", BUSY_RETRY
+            )
         end = self._clock() + self._limits.wait_seconds
         self._waiting += 1
         try:
@@ -275,7 +276,7 @@ class OnDemandEngine:
                 continue
             state = engine.state()
             if not (state.alive or state.restarting):
-                self._problem = "its engine has died"
+                self._problem = "its engine has died; the server's log has the reason"
                 self._retry_at = self._clock() + self._retry_seconds
                 self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY)
                 self._begin("unloading", self._unload("died"))
@@ -393,7 +394,7 @@ def _public(error: Exception) -> str:
     if isinstance(error, OSError):
         return (error.strerror or type(error).__name__).lower()
     if isinstance(error, MemoryError):
-        return "there is too little memory"
+        return "the server has too little free memory"
     if isinstance(error, EngineError) and "/" not in str(error) and "\\" not in str(error):
         return str(error)
     return "the server's log has the reason"

@@ -217,7 +217,7 @@ class SupervisedEngine:
             state.progress,
             limit,
         )
-        self._engine.fail("the engine hangs in a step")
+        self._engine.fail("a step of the engine took longer than the setting step_timeout")
         return "stalled"
 
     async def _restart(self) -> bool:

@@ -61,7 +61,11 @@ def _in_small_stack(tokenizer: LLTokenizer, text: str) -> str:
     thread = threading.Thread(target=lambda: verdicts.append(attempt(tokenizer, text)))
     thread.start()
     thread.join()
-    return verdicts[0] if verdicts else "compiling the grammar failed; simplify the grammar or schema"
+    return (
+        verdicts[0]
+        if verdicts
+        else "the server failed to compile the grammar; simplify the grammar or schema"
+    )
 
 
 def attempt(tokenizer: LLTokenizer, text: str) -> str:

@@ -73,7 +73,7 @@ _SCHEMA_LIST = KeywordKind("a list of schemas", _is_schema_list)
 _FULL_LIST = KeywordKind("a list of at least one schema", _is_full_list)
 _ITEMS = KeywordKind("a schema or a list of schemas", lambda v: _is_schema(v) or _is_full_list(v))
 _TEXT = KeywordKind("a string", lambda value: isinstance(value, str))
-_COUNT = KeywordKind("a whole number from 0", _is_count)
+_COUNT = KeywordKind("a whole number of at least 0", _is_count)
 _NUMBER = KeywordKind("a number", _is_number)
 
 KEYWORDS: Mapping[str, KeywordKind] = {

@@ -88,10 +88,11 @@ def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]
     for language in spoken:
         if language.lower() not in languages():
             known = " and ".join(languages())
-            problem = (
-                f"has questions in {known} only; give a file of questions in {language!r} with --questions"
+            raise SettingsError(
+                "language",
+                f"OneSeek has its own questions in {known} only; give a file of questions in {language!r} "
+                "with --questions",
             )
-            raise SettingsError("language", problem)
     return {language.lower(): identity_questions(language.lower()) for language in spoken or languages()}
 
 

@@ -71,8 +71,9 @@ def _check(asked: PretrainRequest) -> None:
         and asked.base_model is not None
         and not (expand_home(asked.base_model) / "config.json").is_file()
     ):
-        problem = f"{asked.base_model} has no config.json; give the folder of a base"
-        raise SettingsError("base_model", problem)
+        raise SettingsError(
+            "base_model", f"the folder {asked.base_model} has no config.json; give the folder of a base model"
+        )
 
 
 def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -> PretrainJob:

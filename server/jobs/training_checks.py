@@ -71,14 +71,15 @@ def check_files(option: str, files: Sequence[Path]) -> None:
             raise SettingsError(option, f"{path} is a folder; give the files in it")
         if not path.exists():
             hub = not path.suffix and len(path.parts) == 2 and not path.is_absolute()
-            remedy = "a data set of the Hugging Face hub must first be downloaded as JSON lines"
+            remedy = "download a data set of the Hugging Face hub as JSON lines first"
             raise SettingsError(
-                option, f"{path} does not exist; {remedy if hub else 'check the path'} (in {Path.cwd()})"
+                option,
+                f"the file {path} does not exist in {Path.cwd()}; {remedy if hub else 'correct the path'}",
             )
         try:
             empty = next(iterate_lines(path), None) is None
         except OSError as error:
-            raise SettingsError(option, f"{path} cannot be read: {error.strerror}") from None
+            raise SettingsError(option, f"the file {path} cannot be read: {error.strerror}") from None
         if empty:
             raise SettingsError(option, f"{path} is empty; give a file with one example per line")
 
@@ -118,8 +119,10 @@ def check_targets(options: TrainOptions, family: LoraFamily) -> None:
     """Raise `SettingsError` for a target module that does not exist in the base's architecture."""
     for target in options.targets:
         if not any(f".{known.path}".endswith(f".{target}") for known in family.targets):
-            problem = f"{target!r} is not a module of the base; use some of {', '.join(family.names)}"
-            raise SettingsError("target_modules", problem)
+            raise SettingsError(
+                "target_modules",
+                f"{target!r} is not a module of the base model; use some of {', '.join(family.names)}",
+            )
 
 
 def default_alias(shipped: bool, language: str) -> str:

@@ -135,7 +135,10 @@ def _lines(made: FinetuneResult, kept: SavedAdapter) -> Iterator[str]:
     yield f"{'kept':>14}  {_kept(made)}"
     yield f"{'curve':>14}  {kept.report / 'loss.png'}"
     if made.active is not None and made.worse_than_active:
-        yield f"worse than the active {made.active.name}; compare the two before you promote it"
+        yield (
+            f"the new adapter scores worse than the active {made.active.name}; "
+            "compare both before you promote the new one"
+        )
 
 
 def _kept(made: FinetuneResult) -> str:
@@ -153,8 +156,8 @@ def _summary(made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter) -> str:
     if kept.place == "aside":
         names = shlex.join(["--alias", job.alias, "--version", job.version])
         return (
-            f"{name} was not made a version: {made.failing}. The adapter is in {kept.path}. To make it a "
-            f"version anyway: oneseek adapters add {path} {names}, or train again with --force"
+            f"{name} was not added to the registry: {made.failing}. The adapter is in {kept.path}. To add it "
+            f"anyway: oneseek adapters add {path} {names}, or train again with --force"
         )
     serve = f"{kept.stands} stays active; to serve it by its alias: oneseek adapters promote {name}"
     if kept.place == "outside":

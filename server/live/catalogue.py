@@ -208,7 +208,8 @@ def _check_provenance(
 def without_provenance(adapter: Adapter) -> Adapter:
     """Return `adapter` marked as damaged, because the ledger does not record it."""
     problem = (
-        "its digest is not in the ledger, and require_provenance is on; add it with oneseek adapters add"
+        "the ledger does not record the adapter's digest, and require_provenance is on; "
+        "add the adapter with oneseek adapters add"
     )
     return damaged_adapter(
         adapter.path,
@@ -253,14 +254,18 @@ def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
     warnings: list[str] = []
     if home is not None and home.exists() and not os.access(home, os.W_OK):
         warnings.append(
-            f"the home folder {home} is not writable: adapters are served, but changes to them fail"
+            f"the home folder {home} is not writable: adapters are served, but every change to adapters "
+            "fails; "
+            "make the folder writable"
         )
     found = [one.full_name for one in kept if one.base_digest is None and one.problem is None]
     if not found:
         return tuple(warnings)
     listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if found[_LISTED:] else "")
     told = (
-        f"unverified base: these adapters record no base digest, so only their shapes were checked: {listed}"
+        "adapters without a recorded base digest may be for another base, since only their shapes were "
+        "checked: "
+        f"{listed}"
     )
     return (*warnings, told)
 
@@ -268,8 +273,8 @@ def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
 def describe_contested(served: ServedAdapters) -> list[str]:
     """Return a note for each language with several adapters, if the settings choose none of them."""
     return [
-        f"several adapters are for the language {code} ({', '.join(aliases)}), so none answers it; choose "
-        f"one, such as --routing-languages {code}={aliases[0]}"
+        f"several adapters are for the language {code} ({', '.join(aliases)}), so none of them answers it; "
+        f"choose an adapter, such as --routing-languages {code}={aliases[0]}"
         for code, aliases in served.contested_languages().items()
     ]
 
@@ -311,7 +316,7 @@ def open_base(settings: Settings, folder: Path | None = None, name: str | None =
     if name is not None:
         found = [own for own in bases if own.name is not None and own.name.lower() == name.lower()]
         if not found:
-            listed = ", ".join(settings.bases) or "none, so use an alias without a base"
+            listed = ", ".join(settings.bases) or "none; give an alias without a base"
             raise SettingsError("alias", f"no base is called {name!r}; bases in the settings: {listed}")
         chosen = found[0]
     elif folder is not None and len(bases) > 1:

@@ -43,7 +43,7 @@ def fetch_configured(
         after = (
             ""
             if added.active
-            else f"; request it as {name}, or make it active: oneseek adapters promote {name}"
+            else f", not active; request it as {name}, or make it active: oneseek adapters promote {name}"
         )
         say(f"fetched {name} ({added.adapter.digest}){after}")
 
@@ -75,10 +75,10 @@ def describe_configured(settings: Settings) -> list[str]:
     retired = _retired(settings) if any(map(names_url, settings.adapters)) else frozenset[str]()
     for pin, held in _held(settings):
         if not held:
-            notes.append(f"{pin} is not in the registry yet; oneseek serve will fetch it")
+            notes.append(f"the adapter {pin} is not in the registry yet; oneseek serve will fetch it")
         elif all(entry.full_name in retired for entry in held):
             name = held[0].full_name
-            notes.append(f"{pin} is retired; to serve it again: oneseek adapters promote {name}")
+            notes.append(f"the adapter {pin} is retired; to serve it again: oneseek adapters promote {name}")
     return notes
 
 

@@ -135,7 +135,10 @@ def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:
 
 
 def _ambiguous(names: Sequence[str]) -> str:
-    return f"fits several bases ({', '.join(names)}); list it under one, such as bases.{names[0]}.adapters"
+    return (
+        f"fits several bases ({', '.join(names)}); list the adapter under one base, such as in "
+        f"bases.{names[0]}.adapters"
+    )
 
 
 def _divide(
@@ -192,7 +195,10 @@ def _retired_once(finds: Sequence[BaseFinds]) -> list[list[Adapter]]:
 def _describe_retired(retired: Iterable[Adapter]) -> Iterator[str]:
     for one in retired:
         again = f"oneseek adapters promote {one.full_name}"
-        yield f"not serving {one.full_name} in {one.path}: it is retired; to serve it again: {again}"
+        yield (
+            f"adapter {one.full_name} in {one.path} is not served, because it is retired; "
+            f"to serve it again: {again}"
+        )
 
 
 def describe_unconverted(found: Iterable[UnconvertedPickle]) -> list[str]:
@@ -203,11 +209,13 @@ def describe_unconverted(found: Iterable[UnconvertedPickle]) -> list[str]:
     for place, group in groupby(found, key=lambda pickle: pickle.place):
         held = list(group)
         if len(held) == 1:
-            notes.append(f"not loading {held[0].path}: it is a pickle; convert it with: {held[0].command}")
+            notes.append(
+                f"{held[0].path} is not loaded, because it is a pickle; convert it with: {held[0].command}"
+            )
             continue
         listed = ", ".join(str(one.path.relative_to(place)) for one in held[:_LISTED])
         more = f" and {len(held) - _LISTED} more" if held[_LISTED:] else ""
-        told = f"not loading pickles in {place}: {listed}{more}"
+        told = f"the pickles in {place} are not loaded: {listed}{more}"
         notes.append(f"{told}; convert them with: {import_command(place)}")
     return notes
 

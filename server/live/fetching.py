@@ -107,8 +107,12 @@ async def _described(work: asyncio.Task[FetchedAdapter], url: AdapterURL, field:
     """Return the fetched adapter when `work` is done. Its errors become an `ApiError` for the client."""
     try:
         if not work.done():
-            remedy = "Retry later, use a faster host, or raise the server's fetch_timeout."
-            raise FetchError(url, "timeout", "took too long", remedy)
+            raise FetchError(
+                url,
+                "timeout",
+                "the fetch took too long",
+                "Retry later, use a faster host, or raise the server's setting fetch_timeout.",
+            )
         return work.result()
     except FetchError as error:
         status, code = _STATUS[error.failure]

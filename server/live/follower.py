@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from adapters.bases import FoundBase
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
 from adapters.ledger.chain import LEDGER_FILE
-from adapters.ledger.provenance import Provenance
 from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.registry.discovery.adapter_folder import ServedBase
 from adapters.registry.discovery.finder import read_versions
 from adapters.registry.listing import RegistryListing, fingerprint, stamp
 from adapters.registry.pointers import AliasPointers, active_versions
-from routing.route import Router
 from server.config.values import SettingsError
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, AdapterUnavailableError, EngineError
-from server.live.bases.neighbours import Neighbours
 from server.live.catalogue import describe_contested, without_provenance
 from server.live.departures import Departures
+from server.live.follow_options import FollowOptions
 from server.live.refusals import EngineRefusals
 from server.live.runtime import Runtime
 
@@ -36,25 +33,6 @@ SWEEP_SECONDS = 10.0
 """Seconds between checks for unused adapters in the engine, if the registry is not followed."""
 
 log = logging.getLogger("oneseek.registry")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FollowOptions:
-    """Which registry a server follows, and how often it looks for changes."""
-
-    home: Path
-    """The home folder, which holds the folder `registry`."""
-    base: FoundBase
-    seconds: float
-    """Seconds between checks of the registry. 0: check it only after a change by this server."""
-    provenance: Callable[[], Provenance | None] | None
-    """Reads which adapters the ledger records; only these are served. None: all are. Raises `LedgerError`."""
-    router: Callable[[], Router]
-    """Makes a router for the registry's current languages. Raises `SettingsError`."""
-    neighbours: Neighbours = field(default_factory=Neighbours)
-    """The other bases of this server."""
-    contested: Callable[[], list[str]] = list
-    """Returns a note for each language with adapters on several bases, if the settings choose none."""
 
 
 class PointersObserver(Protocol):
@@ -110,7 +88,9 @@ class RegistryFollower:
                 try:
                     await self.look()
                 except (OSError, FileRefusedError) as error:
-                    self.log_new({f"the registry cannot be read, so its changes are not applied: {error}"})
+                    self.log_new(
+                        {f"the registry cannot be read, so the server does not apply its changes: {error}"}
+                    )
         finally:
             for task in self._unloading:
                 task.cancel()
@@ -228,12 +208,16 @@ class RegistryFollower:
                 self._served.replace(now)
                 self.unload(before)
                 return
-            problem = f"its files were changed: the digest is {now.digest} instead of {before.digest}"
+            problem = (
+                f"the adapter's files were changed: their digest is {now.digest} instead of {before.digest}"
+            )
             now = damaged_adapter(now.path, before.alias, before.version, problem, place=before.place)
         if now.problem is not None and before.problem is None:
             if before.digest in self._runtime.engine.residents.open:
-                goes_on = "it is served from memory until the server stops; restore its files"
-                self.damaged[name] = f"{before.full_name} is damaged on disk: {now.problem}; {goes_on}"
+                goes_on = "the server serves it from memory until it stops; restore the adapter's files"
+                self.damaged[name] = (
+                    f"adapter {before.full_name} is damaged on disk: {now.problem}; {goes_on}"
+                )
                 in_memory_only.add(before.digest)
                 return
             now = replace(
@@ -320,7 +304,9 @@ class RegistryFollower:
                 continue
             if after.problem is not None and before.problem is None:
                 problems.add(
-                    f"adapter {after.full_name} was promoted but is damaged; {before.full_name} stays active"
+                    f"adapter {after.full_name} was promoted but is damaged, so {before.full_name} stays "
+                    "active; "
+                    "restore its files, or promote another version"
                 )
                 continue
             try:
@@ -330,11 +316,15 @@ class RegistryFollower:
                 continue
             except AdapterRefusedError as error:
                 problems.add(
-                    f"adapter {after.full_name} was promoted, but the engine cannot load it: {error}"
+                    f"adapter {after.full_name} was promoted, but the engine cannot load it, so "
+                    f"{before.full_name} stays active: {error}"
                 )
                 continue
             except (AdapterNotLoadedError, EngineError) as error:
-                problems.add(f"adapter {after.full_name} was promoted, but is not loaded yet: {error}")
+                problems.add(
+                    f"adapter {after.full_name} was promoted, but is not loaded yet; the server tries again: "
+                    f"{error}"
+                )
                 done = False
                 continue
             self._served.activate(alias, version)
@@ -390,7 +380,9 @@ class RegistryFollower:
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)
         except SettingsError as error:
-            problems.add(f"routing is unchanged, because the new routing is invalid: {error}")
+            problems.add(
+                f"the server keeps its previous routing, because the new routing is invalid: {error}"
+            )
         return problems
 
     def log_new(self, problems: set[str]) -> None:

@@ -29,7 +29,8 @@ from adapters.lora.shape_check import ModelShape
 from adapters.registry.intake import Base, check_adapter
 from adapters.registry.served import ServedAdapters
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
-from server.live.follower import FollowOptions, RegistryFollower
+from server.live.follow_options import FollowOptions
+from server.live.follower import RegistryFollower
 from server.live.roots import PathMissingError, PathRefusedError, Roots
 from server.live.runtime import Runtime
 

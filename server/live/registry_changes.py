@@ -123,8 +123,11 @@ class RegistryChanges:
                     found.folder,
                 )
         if digest is not None:
-            message = "digest is for a URL only; remove the digest, or give a URL as path."
-            raise bad_field("digest", message, code="invalid_value")
+            raise bad_field(
+                "digest",
+                "digest works only if path is a URL; remove digest, or give a URL as path.",
+                code="invalid_value",
+            )
         folder = await open_folder(self._roots, path, field)
         return await self._add(
             alias,
@@ -234,11 +237,11 @@ class RegistryChanges:
         except UnknownAdapterError as error:
             if self._served.is_adapter(name):
                 served = self._served.resolve(name).full_name
-                message = (
-                    f"{served} is not a version of the registry. Add its folder to the registry first, with "
+                raise conflict(
+                    f"The adapter {served} is not in the registry. Add its folder to the registry first, "
+                    "with "
                     "POST /admin/adapters."
-                )
-                raise conflict(message) from None
+                ) from None
             raise not_found(error) from None
 
     @asynccontextmanager
@@ -295,7 +298,9 @@ class RegistryChanges:
         try:
             await self._follower.sync()
         except (OSError, FileRefusedError) as error:
-            self._follower.log_new({f"the registry cannot be read, so its changes are not applied: {error}"})
+            self._follower.log_new(
+                {f"the registry cannot be read, so the server does not apply its changes: {error}"}
+            )
 
     async def _comes_in(self, adapter: Adapter) -> bool:
         try:

@@ -30,24 +30,30 @@ class URLLoading:
         nothing has changed.
         """
         if self._served.is_base(name):
-            message = f"The lora adapter '{name[:128]}' conflicts with a served base model."
-            raise bad_field(NAME, message, code="adapter_exists")
+            raise bad_field(
+                NAME,
+                f"The lora adapter '{name[:128]}' conflicts with a served base model.",
+                code="adapter_exists",
+            )
         try:
             alias, version = names.split_name(name)
         except ValueError as error:
             raise bad_field(NAME, f"{NAME}: {error}.", code="invalid_value") from None
         present = self._find(f"{alias}@{version}" if version else alias)
         if present is not None and not in_place:
-            message = (
+            raise bad_field(
+                NAME,
                 f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in "
-                "place, set 'load_inplace' to True."
+                "place, set 'load_inplace' to True.",
+                code="adapter_exists",
             )
-            raise bad_field(NAME, message, code="adapter_exists")
         if present is not None and self._follower.is_loaded(present):
-            message = (
-                f"{present.full_name} was loaded from a folder: unload it before loading a URL as {name}."
+            raise bad_field(
+                NAME,
+                f"The adapter {present.full_name} was loaded from a folder; unload it before you load a URL "
+                f"as {name}.",
+                code="adapter_exists",
             )
-            raise bad_field(NAME, message, code="adapter_exists")
         added = await self._registry.add(url, alias=alias, version=version, field=PATH, gone=gone)
         if version is None and not added.active:
             return await self._registry.promote(added.name)

@@ -81,7 +81,11 @@ class TrialEnds:
         """
         self._latest.append(
             EndedTrial(
-                trial, adapter, "the engine cannot load this version; the log has the reason", {}, None
+                trial,
+                adapter,
+                "the engine cannot load this version; the server's log has the reason",
+                {},
+                None,
             )
         )
 
@@ -151,7 +155,9 @@ class TrialEnds:
             return
         ended.tried = True
         adapter, alias = ended.adapter, ended.trial.alias
-        remedy = f"to keep it from starting again after a restart, run: oneseek adapters settle {alias}"
+        remedy = (
+            f"to keep the trial from starting again after a restart, run: oneseek adapters settle {alias}"
+        )
         log.error(
             "the trial of adapter %s as canary or shadow was ended, "
             "but the end could not be written to the registry (%s); %s",

@@ -119,15 +119,16 @@ def judge_trial(
     apart = difference((failed_active, len(theirs)), (failed, len(ours)), _Z).low
     if len(ours) >= limits.min_requests and apart > limits.error_margin:
         problems.append(
-            f"{failed} of {len(ours)} answers failed, and {failed_active} of {len(theirs)} of the active "
-            f"version's: at least {apart:.1%} more; the limit is {limits.error_margin:.1%} (error_margin)"
+            f"{failed} of {len(ours)} answers of this version failed, against {failed_active} of "
+            f"{len(theirs)} of the active version: a failure rate at least {apart:.1%} higher; the limit is "
+            f"{limits.error_margin:.1%} (error_margin)"
         )
     for name, what in (("first", "to the first token"), ("between", "between tokens")):
         slow = _slower(_values(ours, name), _values(theirs, name), limits, name, figures)
         if slow is not None:
             problems.append(
-                f"the median time {what} is at least {slow:.2f} times the active version's; the limit is "
-                f"{limits.latency_ratio:g} (latency_ratio)"
+                f"the median time {what} of this version is at least {slow:.2f} times the active "
+                f"version's; the limit is {limits.latency_ratio:g} (latency_ratio)"
             )
     return TrialVerdict("; ".join(problems), figures)
 

@@ -99,13 +99,19 @@ class Rollouts:
             try:
                 split, shadow = await self._loaded(alias, split, shadow)
             except (AdapterNotLoadedError, EngineError) as error:
-                problems.add(f"the requests for {alias} are not divided among versions yet: {error}")
+                problems.add(
+                    f"the requests for {alias} are not divided among versions yet; the server tries again: "
+                    f"{error}"
+                )
                 done = False
                 continue
             try:
                 self._divide(alias, split, shadow)
             except (AdapterRejectedError, UnknownAdapterError) as error:
-                problems.add(f"the requests for {alias} are not divided among versions: {error}")
+                problems.add(
+                    f"the requests for {alias} are not divided among versions, so the active version gets "
+                    f"all: {error}"
+                )
         return done
 
     def _wanted(
@@ -117,17 +123,23 @@ class Rollouts:
         held, active = self._served.snapshot.by_alias[alias], self._served.snapshot.active_versions[alias]
         if split is not None and split.active != active:
             problems.add(
-                f"the canary of {alias} is off: it was set while {split.active} was active, now {active} is"
+                f"the canary of {alias} has ended, because the active version is now {active}, and was "
+                f"{split.active} when the canary was set; set the canary again if you still want it"
             )
             split = None
         if split is not None:
             missing = {version for version, _ in split.canaries if version not in held}
             problems |= {
-                f"{alias}@{version} is set as a canary but is not served here" for version in missing
+                f"{alias}@{version} is set as a canary, but this server does not serve it; it gets no "
+                "requests"
+                for version in missing
             }
             split = replace(split, ended=self._refused.get((alias, split.since), frozenset()) | missing)
         if shadow is not None and shadow.version not in held:
-            problems.add(f"{alias}@{shadow.version} is set as a shadow but is not served here")
+            problems.add(
+                f"{alias}@{shadow.version} is set as a shadow, but this server does not serve it; it gets no "
+                "requests"
+            )
             shadow = None
         over = self._over
         return (

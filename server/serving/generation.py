@@ -80,11 +80,14 @@ class Generation:
         """Raise `UnsupportedRequestError` unless the base is served for `task` (generate or embed)."""
         if self._runtime.info.task == task:
             return
-        if task == "embed":
-            message = "This base makes no embeddings. Serve an embedding model on the vllm engine for that."
-        else:
-            message = "This base makes embeddings, not text. Use /v1/embeddings."
-        raise UnsupportedRequestError(message, "model")
+        raise UnsupportedRequestError(
+            "This base generates text, not embeddings. For embeddings, serve an embedding model on the "
+            "engine "
+            "vllm."
+            if task == "embed"
+            else "This base makes embeddings, not text. Use /v1/embeddings.",
+            "model",
+        )
 
     async def choose(
         self,

@@ -31,8 +31,12 @@ class AnswerLength:
 def of_length(sampling: Sampling, length: int) -> Sampling:
     """Return `sampling` limited to `length` tokens. Raises `ApiError` if `min_tokens` is larger."""
     if sampling.min_tokens > length:
-        message = f"min_tokens is {sampling.min_tokens}, but the answer can have at most {length} tokens."
-        raise bad_field("min_tokens", message, code="invalid_value")
+        raise bad_field(
+            "min_tokens",
+            f"min_tokens is {sampling.min_tokens}, but the answer can have at most {length} tokens; lower "
+            "min_tokens.",
+            code="invalid_value",
+        )
     return replace(sampling, max_tokens=length)
 
 

@@ -17,7 +17,8 @@ from server.config.settings import Settings
 from server.live.catalogue import versions_outside
 from server.live.configured import fetch_limits
 from server.live.fetching import AdapterFetching
-from server.live.follower import FollowOptions, RegistryFollower
+from server.live.follow_options import FollowOptions
+from server.live.follower import RegistryFollower
 from server.live.inventory import Inventory
 from server.live.loading import LoraLoading
 from server.live.registry_changes import RegistryChanges

@@ -150,4 +150,4 @@ def _rendered(render: RenderLine) -> bytes:
     try:
         return render()
     except Exception as error:  # one line must not end the log
-        return f"a log line could not be written: {type(error).__name__}: {error}\n".encode()
+        return f"a log line could not be formatted, and is lost: {type(error).__name__}: {error}\n".encode()

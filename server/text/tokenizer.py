@@ -309,11 +309,12 @@ def _missing(model_dir: Path) -> str:
     name = model_dir.name
     if (model_dir / "tokenizer.model").is_file():
         return (
-            f"{name} has a SentencePiece tokenizer.model but no tokenizer.json; convert it once, where "
+            f"the folder {name} has a SentencePiece tokenizer.model but no tokenizer.json; convert it once, "
+            "where "
             "transformers and sentencepiece are installed, with AutoTokenizer.from_pretrained(FOLDER)"
             ".save_pretrained(FOLDER)"
         )
-    return f"{name} has no tokenizer.json; download it from the model's source"
+    return f"the folder {name} has no tokenizer.json; download it from the model's source"
 
 
 def _read(path: Path) -> dict[str, Any]:

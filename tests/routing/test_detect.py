@@ -130,7 +130,7 @@ def test_scores_are_a_sorted_distribution(detector: ProfileDetector) -> None:
 
 
 def test_the_evidence_names_what_was_read(detector: ProfileDetector) -> None:
-    assert "read the instruction" in detector.detect([f"Translate this: {SWEDISH}"]).evidence
+    assert "the instruction counts more" in detector.detect([f"Translate this: {SWEDISH}"]).evidence
     assert "left out: code" in detector.detect(["```\nx = 1\n```\nvarför då?"]).evidence
     assert "vad (sv)" in detector.detect(["vad då"]).evidence
 

@@ -15,7 +15,7 @@ import httpx
 
 from server.config.settings import Settings
 from server.live.catalogue import open_catalogue, provenance
-from server.live.follower import FollowOptions
+from server.live.follow_options import FollowOptions
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import ENGINES, EngineLimits

@@ -24,7 +24,7 @@ from server.asgi.app import create_app, uvicorn_config
 from server.config.settings import Settings
 from server.engines import kinds
 from server.engines.base import Engine
-from server.live.follower import FollowOptions
+from server.live.follow_options import FollowOptions
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
@@ -69,7 +69,11 @@ class Serving:
     def counts(self) -> dict[str, float]:
         """Every sample of /metrics by its name and labels, as scraped."""
         key = {"Authorization": f"Bearer {METRICS_KEY}"} if METRICS_KEY in self.settings.metrics_keys else {}
-        lines = self.http.get("/metrics", headers=key).text.splitlines()
+        for _ in range(20):  # a busy server may take longer than a short `request_timeout`
+            answer = self.http.get("/metrics", headers=key)
+            if answer.status_code != 504:
+                break
+        lines = answer.raise_for_status().text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 

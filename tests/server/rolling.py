@@ -23,7 +23,7 @@ from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.errors import AdapterRefusedError, EngineError
 from server.live.catalogue import open_catalogue
-from server.live.follower import FollowOptions
+from server.live.follow_options import FollowOptions
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest

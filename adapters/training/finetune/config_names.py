@@ -92,7 +92,7 @@ def read_training_config(
             if option in said and not _agree(option, one, options[option]):
                 problems.append(
                     OptionError(
-                        name, f"sets the same option as {said[option]} in this file; keep one of the two"
+                        name, f"the option means the same as {said[option]} in this file; keep one of the two"
                     )
                 )
             if options.get(option) != ALL_LINEAR:
@@ -118,7 +118,7 @@ def raise_all(problems: Sequence[OptionError], path: Path) -> None:
         raise problems[0]
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
-        raise OptionError("config", f"{path} has {len(problems)} problems:{lines}")
+        raise OptionError("config", f"the file {path} has {len(problems)} problems:{lines}")
 
 
 def _flat(found: Mapping[object, Any]) -> Iterator[tuple[str, Any]]:
@@ -252,10 +252,11 @@ def _paths(value: Any) -> list[str]:
             if key in ("path", "type") or piece in _EMPTY or piece in _PIECES.get(key, ()):
                 continue
             if key in _PIECES:
-                problem = (
-                    f"the value {_format_value(piece)} is not supported; use {_format_value(_PIECES[key][0])}"
+                raise OptionError(
+                    f"datasets.{key}",
+                    f"the value {_format_value(piece)} is not supported; "
+                    f"use {_format_value(_PIECES[key][0])}",
                 )
-                raise OptionError(f"datasets.{key}", problem)
             raise OptionError(f"datasets.{key}", "data sets have no such option; give only path and type")
         if about.get("type") not in _TYPES:
             raise OptionError(

@@ -46,44 +46,44 @@ FOREIGN: Mapping[str, str] = {
 }
 """Maps option names of other trainers to the OneSeek options that take the same value."""
 
-_PLAIN = "OneSeek trains plain LoRA adapters"
-_ANSWERS = "the loss is always on the answers only"
-_PADDED = "examples are padded, not packed"
+_PLAIN = "OneSeek trains plain LoRA adapters only"
+_ANSWERS = "the loss is always computed on the answers only"
+_PADDED = "OneSeek pads examples and never packs them"
 _ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw")
-_PRECISION = "precision is bf16 or fp32"
-_OWN_TEMPLATE = "the base's own chat template is used, as when it is served"
+_PRECISION = "OneSeek trains in bf16 or fp32 only"
+_OWN_TEMPLATE = "OneSeek always uses the base's own chat template, as when it serves the base"
 
 FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "use_peft": ((True,), "OneSeek trains LoRA adapters only"),
     "peft_type": (("LORA",), "OneSeek trains LoRA adapters only"),
     "training_type": (("lora", "qlora"), "OneSeek trains LoRA adapters only"),
-    "task_type": (("CAUSAL_LM",), "OneSeek trains causal language models"),
+    "task_type": (("CAUSAL_LM",), "OneSeek trains causal language models only"),
     "rl": ((False,), "OneSeek learns from examples, not from preferences"),
-    "bias": (("none",), "the base stays as it is"),
-    "lora_bias": (("none", False), "the base stays as it is"),
-    "use_rslora": ((False,), "the LoRA's scale is alpha / rank"),
-    "peft_use_rslora": ((False,), "the LoRA's scale is alpha / rank"),
+    "bias": (("none",), "training never changes the base's own weights"),
+    "lora_bias": (("none", False), "training never changes the base's own weights"),
+    "use_rslora": ((False,), "the scale of a LoRA is always alpha / rank"),
+    "peft_use_rslora": ((False,), "the scale of a LoRA is always alpha / rank"),
     "use_dora": ((False,), _PLAIN),
     "peft_use_dora": ((False,), _PLAIN),
     "use_loftq": ((False,), _PLAIN),
     "relora": ((False,), _PLAIN),
     "gptq": ((False,), "use load_in_4bit for a base in 4 bits"),
     "load_in_8bit": ((False,), "use load_in_4bit for a base in 4 bits"),
-    "trust_remote_code": ((False,), "code of a checkpoint is never run"),
+    "trust_remote_code": ((False,), "OneSeek never runs the code of a checkpoint"),
     "completion_only_loss": ((True,), _ANSWERS),
     "assistant_only_loss": ((True,), _ANSWERS),
     "train_on_completions": ((True,), _ANSWERS),
     "train_on_inputs": ((False,), _ANSWERS),
     "packing": ((False,), _PADDED),
     "sample_packing": ((False,), _PADDED),
-    "group_by_length": ((False,), "examples are shuffled"),
-    "optim": (_ADAMW, "the optimizer is AdamW"),
-    "optimizer": (_ADAMW, "the optimizer is AdamW"),
-    "adam_beta1": ((0.9,), "OneSeek uses AdamW's own value"),
-    "adam_beta2": ((0.999,), "OneSeek uses AdamW's own value"),
-    "adam_epsilon": ((1e-8,), "OneSeek uses AdamW's own value"),
-    "max_steps": ((-1, 0), "epochs sets the length of a run"),
-    "strict": ((False,), "the base decides how it is loaded"),
+    "group_by_length": ((False,), "OneSeek always shuffles the examples"),
+    "optim": (_ADAMW, "OneSeek trains with AdamW only"),
+    "optimizer": (_ADAMW, "OneSeek trains with AdamW only"),
+    "adam_beta1": ((0.9,), "OneSeek uses the default of AdamW"),
+    "adam_beta2": ((0.999,), "OneSeek uses the default of AdamW"),
+    "adam_epsilon": ((1e-8,), "OneSeek uses the default of AdamW"),
+    "max_steps": ((-1, 0), "the option epochs sets the length of a run"),
+    "strict": ((False,), "OneSeek loads a base as its config.json says"),
     "fp16": ((False, "auto"), _PRECISION),
     "float16": ((False,), _PRECISION),
     "chat_template": (("tokenizer_default",), _OWN_TEMPLATE),
@@ -92,23 +92,23 @@ FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
         ("auto", "alpaca", "chatml", "sharegpt"),
         "`oneseek data check` lists the supported data formats",
     ),
-    "push_to_hub": ((False,), "results stay on this machine"),
-    "vision_all_linear": ((False,), "OneSeek trains language models"),
-    "finetune_language_layers": ((True,), "target_modules names the modules"),
-    "finetune_attention_modules": ((True,), "target_modules names the modules"),
-    "finetune_mlp_modules": ((True,), "target_modules names the modules"),
+    "push_to_hub": ((False,), "OneSeek does not upload results"),
+    "vision_all_linear": ((False,), "OneSeek trains text models only"),
+    "finetune_language_layers": ((True,), "use target_modules to name the modules"),
+    "finetune_attention_modules": ((True,), "use target_modules to name the modules"),
+    "finetune_mlp_modules": ((True,), "use target_modules to name the modules"),
     "dataset_text_field": (
         (),
-        "the text comes from the fields of an example: `oneseek data check` lists them",
+        "the text comes from fixed fields of an example, which `oneseek data check` lists",
     ),
-    "lora_modules_to_save": ((), "the base stays as it is"),
-    "modules_to_save": ((), "the base stays as it is"),
-    "lora_model_dir": ((), "a run starts from a new LoRA"),
+    "lora_modules_to_save": ((), "training never changes the base's own weights"),
+    "modules_to_save": ((), "training never changes the base's own weights"),
+    "lora_model_dir": ((), "a run always starts from a new LoRA"),
     "resume_from_checkpoint": ((), "continue an interrupted run with --resume"),
     "deepspeed": ((), "use accelerate for several GPUs: docs/training.md"),
     "fsdp": ((), "use accelerate for several GPUs: docs/training.md"),
     "fsdp_config": ((), "use accelerate for several GPUs: docs/training.md"),
-    "hub_model_id": ((), "results stay on this machine"),
+    "hub_model_id": ((), "OneSeek does not upload results"),
 }
 """Maps option names of other trainers to the only values that OneSeek accepts for them, and the reason for an
 error message.

@@ -111,10 +111,10 @@ def _answer(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) 
     before = render_messages(tokenizer, messages[:-1], prompt=True)
     text = render_messages(tokenizer, messages, prompt=False)
     if not text.startswith(before):
-        problem = (
-            "the chat template renders a prompt differently once its answer follows; correct the template"
+        raise OptionError(
+            "base_model",
+            "the chat template renders a prompt differently if an answer follows; correct the template",
         )
-        raise OptionError("base_model", problem)
     prompt, whole = encode_text(tokenizer, before), encode_text(tokenizer, text)
     begins = whole[: len(prompt)] == prompt
     found = whole[len(prompt) :] if begins else encode_text(tokenizer, text[len(before) :])

@@ -181,8 +181,10 @@ def _checked_family(base: PreTrainedModel, options: TrainOptions) -> LoraFamily:
     modules = {name.rpartition(".")[2] for name, _ in base.named_modules()}
     for target in options.targets:
         if target.rpartition(".")[2] not in modules:
-            problem = f"{target!r} is not a module of the base model; use some of {', '.join(family.names)}"
-            raise OptionError("target_modules", problem)
+            raise OptionError(
+                "target_modules",
+                f"{target!r} is not a module of the base model; use some of {', '.join(family.names)}",
+            )
     return family
 
 

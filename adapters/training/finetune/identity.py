@@ -183,8 +183,11 @@ def _work_folder(job: FinetuneJob, taught: TeacherData | None) -> Path:
             "resume", f"{job.folder} holds no unfinished run with these options and data to continue{hint}"
         )
     if job.resume is False and last_checkpoint(work) is not None:
-        remedy = f"continue it with --resume, or start again: rm -r {work}"
-        raise OptionError("resume", f"an interrupted run with the same options and data exists; {remedy}")
+        raise OptionError(
+            "resume",
+            "an interrupted run with the same options and data exists; "
+            f"continue it with --resume, or start again: rm -r {work}",
+        )
     work.mkdir(parents=True, exist_ok=True)
     return work
 

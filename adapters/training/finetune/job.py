@@ -92,13 +92,15 @@ class FinetuneResult:
         or the adapter scores no better than the base model. None if it should be added.
         """
         if self.run.diverged:
-            return "training diverged (the loss rose, or is not a number); lower --learning-rate"
+            return "the training diverged (the loss rose, or is not a number); lower --learning-rate"
         if not self.after.questions or sum(self.after.identity) > sum(self.before.identity):
             return None
-        scored = (
-            f"{sum(self.after.identity)} of {len(self.after.questions)}, the base {sum(self.before.identity)}"
+        return (
+            "the adapter scores no better than the base model: it answers "
+            f"{sum(self.after.identity)} of {len(self.after.questions)} identity questions as OneSeek, and "
+            "the "
+            f"base {sum(self.before.identity)}"
         )
-        return f"the adapter scores no better than the base model ({scored})"
 
     @property
     def worse_than_active(self) -> bool:

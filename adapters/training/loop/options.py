@@ -103,8 +103,10 @@ class TrainOptions:
                 "dropout", f"{self.dropout:g} is out of range; use a probability from 0 to below 1"
             )
         if self.warmup < 0 or (self.warmup > 1 and not self.warmup.is_integer()):
-            problem = f"{self.warmup:g} is out of range; use a fraction below 1, or a whole number of updates"
-            raise OptionError("warmup", problem)
+            raise OptionError(
+                "warmup",
+                f"{self.warmup:g} is out of range; use a fraction below 1, or a whole number of updates",
+            )
         for name in ("weight_decay", "early_stop", "seed"):
             if getattr(self, name) < 0:
                 raise OptionError(

@@ -50,7 +50,7 @@ def check_architecture(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     known = {name for name in fields if name not in _TAKEN and name not in _LEFT_OUT}
     for name in about:
         if name in _TAKEN:
-            raise OptionError(f"model.{name}", f"the value {_TAKEN[name]}; leave this field out")
+            raise OptionError(f"model.{name}", f"the value always {_TAKEN[name]}; leave this field out")
         if name not in known:
             raise OptionError(
                 f"model.{name}", f"a {family} model has no field of this name{near(name, known)}"

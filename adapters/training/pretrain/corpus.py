@@ -91,7 +91,7 @@ class Corpus:
             unknown = next((path for path in paths if not _readable(path)), None)
         else:
             paths, unknown = [root], None if _readable(root) else root
-        kinds = "use .txt, .jsonl (also .gz and .zst) or .parquet"
+        kinds = "give .txt, .jsonl (also as .gz or .zst) or .parquet files"
         if not root.exists():
             raise OptionError("data", f"the path {root} does not exist; {kinds}")
         if unknown is not None:
@@ -141,7 +141,7 @@ class Corpus:
             try:
                 yield Piece(part.decode(), first=not inside, last=ended, held=held), after
             except UnicodeDecodeError as error:
-                yield CorpusRejection(where, f"is not UTF-8 ({error.reason})"), after
+                yield CorpusRejection(where, f"the text is not UTF-8 ({error.reason})"), after
             inside = after.inside
 
     def _lines(
@@ -157,7 +157,7 @@ class Corpus:
                 whole = False
             after = CorpusPosition(place.file, offset)
             if not whole:
-                yield CorpusRejection(where, f"is longer than {MAX_LINE_BYTES} bytes"), after
+                yield CorpusRejection(where, f"the line is longer than {MAX_LINE_BYTES} bytes"), after
             elif line.strip():
                 yield self._line(path, line, where), after
 
@@ -169,10 +169,10 @@ class Corpus:
             if isinstance(fields, dict) and ("messages" in fields or "instruction" in fields):
                 return Piece("", read_example(line.strip(), path).messages, held=self._holds(line.strip()))
         except RecursionError:
-            return CorpusRejection(where, "is nested too deeply")
+            return CorpusRejection(where, "the line's JSON is nested too deeply")
         except ValueError as error:
             return CorpusRejection(where, str(error))
-        return CorpusRejection(where, "has neither text nor messages")
+        return CorpusRejection(where, "the line has neither text nor messages")
 
     def _table(
         self, path: Path, place: CorpusPosition
@@ -180,7 +180,10 @@ class Corpus:
         row = 0
         with pyarrow.parquet.ParquetFile(path) as table:
             if "text" not in table.schema_arrow.names:
-                yield CorpusRejection(str(path), "has no column text"), CorpusPosition(place.file, 1)
+                yield (
+                    CorpusRejection(str(path), "the table has no column named text"),
+                    CorpusPosition(place.file, 1),
+                )
                 return
             for batch in table.iter_batches(_ROWS, columns=["text"]):
                 if row + len(batch) <= place.offset:
@@ -193,11 +196,11 @@ class Corpus:
 
     def _document(self, text: object, where: str) -> Piece | CorpusRejection:
         if not isinstance(text, str) or not text.strip():
-            return CorpusRejection(where, "text is empty")
+            return CorpusRejection(where, "the text is empty")
         try:
             return Piece(text, held=self._holds(text.encode()))
         except UnicodeEncodeError:
-            return CorpusRejection(where, "holds half of a surrogate pair, which is not a character")
+            return CorpusRejection(where, "the text holds half of a surrogate pair, which is not a character")
 
     def _holds(self, data: bytes) -> bool:
         return int.from_bytes(hashlib.sha256(data).digest()[:8]) < self.held_out * 2**64

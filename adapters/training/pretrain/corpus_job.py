@@ -130,9 +130,10 @@ def run_pretraining(
     transformers_logging.disable_progress_bar()
     machine = Machine.here(job.launch)
     if machine.cuda > 1 and not machine.launched:
-        start = f"accelerate launch --num_processes {machine.cuda} -m server train {job.kind} …"
         raise OptionError(
-            "devices", f"{machine.cuda} GPUs are visible to one process; start one for each GPU: {start}"
+            "devices",
+            f"{machine.cuda} GPUs are visible to one process; start a process for each GPU: "
+            f"accelerate launch --num_processes {machine.cuda} -m server train {job.kind} …",
         )
     if machine.rank:
         reporter = Reporter(io.StringIO())

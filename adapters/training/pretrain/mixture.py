@@ -57,7 +57,7 @@ class CorpusFeed:
         chosen = random.Random(f"{self._seed}/{self._drawn}").choices(numbers, self._weights)[0]
         self._drawn += 1
         row = self._rows[chosen].row(length)
-        assert row is not None, "what is trained on has no end"
+        assert row is not None, "a stream of training data must never end"
         return row
 
     def state(self) -> Mapping[str, Any]:

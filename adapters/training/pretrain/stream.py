@@ -186,7 +186,9 @@ class DocumentStream:
         return read
 
     def _why(self) -> str:
-        return f": {self.problem.where} {self.problem.reason}" if self.problem else ""
+        return (
+            f"; the first problem is at {self.problem.where}: {self.problem.reason}" if self.problem else ""
+        )
 
 
 class PackedRows:

@@ -156,7 +156,9 @@ class Context:
         service = self.base_of(name)
         request.scope[EXCHANGE].base = service.runtime.name
         changes = service.changes
-        assert changes is not None, "endpoints that change adapters exist only if there is a registry"
+        assert changes is not None, (
+            "a base without a registry of adapters has no endpoints that change adapters"
+        )
         return changes, split_base(name)[1]
 
     async def changes_for_new(self, request: Request, name: str, path: str) -> tuple[LiveChanges, str]:
@@ -182,8 +184,12 @@ class Context:
             return self.service_named(name)
         index = self.bases.names().named_base(base)
         if index is None:
-            message = f"base {format_value(base)} is not served here; GET /v1/models lists the bases."
-            raise bad_field("name", message, code="base_not_found", status=404)
+            raise bad_field(
+                "name",
+                f"The base {format_value(base)} is not served here; GET /v1/models lists the bases.",
+                code="base_not_found",
+                status=404,
+            )
         return self.services[index]
 
     def default_length(self, service: BaseService) -> int | None:

@@ -45,9 +45,12 @@ class Invocations:
         fields = await self._context.aside(request, lambda: parse_body(body).keys())
         named = [name for name in self._endpoints if name in fields]
         if len(named) != 1:
-            found = f"has {' and '.join(named)}" if named else "has none"
-            message = f"Send exactly one of messages, prompt and input; the body {found}."
-            raise bad_field(named[0] if named else "messages", message, code="invalid_value")
+            found = f"has {' and '.join(named)}" if named else "has none of them"
+            raise bad_field(
+                named[0] if named else "messages",
+                f"The body must have exactly one of messages, prompt and input, and {found}.",
+                code="invalid_value",
+            )
         return await self._endpoints[named[0]](Request(request.scope, _replay(body, request.receive)))
 
 

@@ -254,14 +254,15 @@ class MultiModel:
 def _check_headers(exchange: Exchange) -> None:
     asks_receipt(exchange)  # every voice has one anyway
     if HEADER.lower().encode() in exchange.headers:
-        message = (
-            f"the header {HEADER} is not used by this endpoint; remove it, and list the names in models."
+        raise bad_field(
+            HEADER,
+            f"This endpoint does not use the header {HEADER}; remove it, and list the adapters in models.",
+            code="invalid_value",
         )
-        raise bad_field(HEADER, message, code="invalid_value")
 
 
 def _twice(path: str, name: str, first: str) -> ApiError:
-    message = f"{path} is {name[:80]!r}, the same model as {first}; list each model once."
+    message = f"{path} is {name[:80]!r}, which is the same model as {first}; list each model once."
     return bad_field(path, message, code="invalid_value")
 
 

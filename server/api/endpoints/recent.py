@@ -28,9 +28,10 @@ class Recent:
         """
         since = request.query_params.get("since", "0")
         if not _NUMBER.fullmatch(since):
-            message = (
-                f"since is {since[:40]!r}, which is not a number; use the number of the last sample you have."
+            raise bad_field(
+                "since",
+                f"since is {since[:40]!r}, not a number; send the number of the last sample that you have.",
+                code="invalid_value",
             )
-            raise bad_field("since", message, code="invalid_value")
         samples = self._samples.since(int(since))
         return reply({"object": "list", "seconds": SECONDS, "kept": KEPT, "data": samples})

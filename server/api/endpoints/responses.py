@@ -77,5 +77,11 @@ class Responses:
 
     async def stored(self, _request: Request) -> Response:
         """Answer every request for a stored response with 404, since the server stores none."""
-        message = "This server does not store responses. Keep the answer that you got."
-        raise ApiError(ErrorReply(404, message, code="not_found"))
+        raise ApiError(
+            ErrorReply(
+                404,
+                "This server does not store responses, so they cannot be fetched or deleted later. "
+                "Keep the answer to your request.",
+                code="not_found",
+            )
+        )

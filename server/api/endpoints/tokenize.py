@@ -114,5 +114,9 @@ def _check(body: TokenizeFields) -> None:
             code="invalid_value",
         )
     if body.messages is not None and body.add_special_tokens:
-        message = "add_special_tokens needs prompt; the chat template adds the special tokens."
-        raise bad_field("add_special_tokens", message, code="unsupported_parameter")
+        raise bad_field(
+            "add_special_tokens",
+            "add_special_tokens works with prompt only; with messages, the chat template adds the special "
+            "tokens. Remove add_special_tokens, or send prompt.",
+            code="unsupported_parameter",
+        )

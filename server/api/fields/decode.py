@@ -77,7 +77,11 @@ def to_generation(
         if refusal is None or name in honoured:
             continue
         if item is not None and not _asks_nothing(name, item, value, refusal):
-            raise bad_field(name, f"{name}: {refusal.why}.", code="unsupported_parameter")
+            raise bad_field(
+                name,
+                f"{name} is not supported here: {refusal.why}. Remove the field.",
+                code="unsupported_parameter",
+            )
         del kept[name]
     return to_fields(kept, kind, hints=hints, refused=refused, unknown=unknown)
 

@@ -42,7 +42,7 @@ EMBEDDING_REFUSED: Mapping[str, Refusal] = {
     "adapter_source": REFUSED["adapter_source"],
     "messages": Refusal(_TEXT),
     "prompt": Refusal(_TEXT),
-    "add_special_tokens": Refusal("the base's tokenizer settings always apply", (True,)),
+    "add_special_tokens": Refusal("the tokenizer of the base always adds its own special tokens", (True,)),
     "normalize": Refusal("vectors always have unit length", (True,)),
     "use_activation": Refusal("vectors always have unit length", (True,)),
     "embed_dtype": Refusal("vectors always hold 32-bit floats", ("float32",)),

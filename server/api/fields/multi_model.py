@@ -39,19 +39,19 @@ EXTERNAL_FIELDS = (
 """Sampling fields that OpenAI's API has; they are sent to external services too."""
 
 _ONE_BASE = "token ids are specific to one base, and several bases may answer"
-_TEMPLATES = "several bases may answer, each with its own template"
-_FREE = "this endpoint compares free text"
+_TEMPLATES = "several bases may answer, each with its own chat template"
+_FREE = "this endpoint compares answers in free text, not tool calls or structured output"
 
 MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
     **{name: refusal for name, refusal in REFUSED.items() if name not in known(MultiModelFields)},
-    "model": Refusal("send models, a list, instead"),
-    "lora_path": Refusal("send models, a list, instead"),
-    "adapter_id": Refusal("send models, a list, instead"),
+    "model": Refusal("send models, a list of names, instead"),
+    "lora_path": Refusal("send models, a list of names, instead"),
+    "adapter_id": Refusal("send models, a list of names, instead"),
     "prompt": Refusal("send question instead"),
     "text": Refusal("send question instead"),
     "max_completion_tokens": Refusal("send max_tokens instead"),
-    "n": Refusal("each voice gives exactly one answer", (1,)),
-    "stream_options": Refusal("each voice's token counts are always included", ({},)),
+    "n": Refusal("each model gives exactly one answer", (1,)),
+    "stream_options": Refusal("the token counts of each model are always included", ({},)),
     "logit_bias": Refusal(_ONE_BASE, ({},)),
     "stop_token_ids": Refusal(_ONE_BASE, ([],)),
     "return_token_ids": Refusal(_ONE_BASE, (False,)),
@@ -71,9 +71,9 @@ MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
     "guided_regex": Refusal(_FREE),
     "guided_choice": Refusal(_FREE),
     "guided_grammar": Refusal(_FREE),
-    "echo": Refusal("only the answers are compared", (False,)),
-    "add_generation_prompt": Refusal("each voice begins its own answer", (True,)),
-    "continue_final_message": Refusal("each voice begins its own answer", (False,)),
+    "echo": Refusal("the endpoint never repeats a prompt before an answer", (False,)),
+    "add_generation_prompt": Refusal("each model begins a new answer", (True,)),
+    "continue_final_message": Refusal("each model begins a new answer", (False,)),
 }
 """Maps each refused field, which would change the answers but is not supported, to the reason. Includes the
 fields that chat completions refuse.

@@ -30,19 +30,19 @@ HINTS = frozenset(
 conversations apart.
 """
 
-_FUNCTIONS = "functions is OpenAI's older form of tools"
+_FUNCTIONS = "OpenAI replaced this field with tools"
 _TEMPLATE = "a request cannot change the model's chat template"
 _SPECIAL = "special tokens are never included in the text"
 _BEAMS = "beam search is not supported"
 _TEXT_ONLY = "only text is supported"
-_VALUES_STAY = "this server does not transfer its KV cache"
+_VALUES_STAY = "this server does not transfer its KV cache to or from other servers"
 _BLEND = "name one adapter, or send a blend as model, such as sv=0.7,en=0.3"
-_EXPERTS = "expert routing is not reported"
+_EXPERTS = "the server does not report which experts of a model were used"
 
 REFUSED: Mapping[str, Refusal] = {
     "functions": Refusal(f"{_FUNCTIONS}; send tools", ([],)),
     "function_call": Refusal(f"{_FUNCTIONS}; send tools and tool_choice", ("none", "auto")),
-    "guided_decoding_backend": Refusal("the only backend is llguidance"),
+    "guided_decoding_backend": Refusal("the server compiles every grammar with llguidance"),
     "guided_whitespace_pattern": Refusal(
         "generated JSON always has at most one space after a comma or a colon"
     ),
@@ -55,9 +55,9 @@ REFUSED: Mapping[str, Refusal] = {
     "prediction": Refusal("predicted outputs are not supported"),
     "web_search_options": Refusal("web search is not supported"),
     "moderation": Refusal("moderation is not supported"),
-    "verbosity": Refusal("the model has no such control; describe the style in the prompt", ("medium",)),
+    "verbosity": Refusal("the models have no setting for it; describe the style in the prompt", ("medium",)),
     "best_of": Refusal("best_of is not supported; send n to get several choices", (1,)),
-    "use_beam_search": Refusal("beam search is not supported", (False,)),
+    "use_beam_search": Refusal(_BEAMS, (False,)),
     "length_penalty": Refusal(_BEAMS, (1, 1.0)),
     "early_stopping": Refusal(_BEAMS, (False,)),
     "suffix": Refusal("fill-in-the-middle is not supported", ("",)),
@@ -74,12 +74,12 @@ REFUSED: Mapping[str, Refusal] = {
     "logits_processors": Refusal("the server never runs a client's code", ([],)),
     "custom_logit_processor": Refusal("the server never runs a client's code"),
     "custom_params": Refusal("the server never runs a client's code", ({},)),
-    "bad_words": Refusal("use logit_bias", ([],)),
-    "allowed_token_ids": Refusal("use logit_bias"),
-    "logprob_token_ids": Refusal("use top_logprobs"),
+    "bad_words": Refusal("use logit_bias instead", ([],)),
+    "allowed_token_ids": Refusal("use logit_bias instead"),
+    "logprob_token_ids": Refusal("use top_logprobs instead"),
     "watermarking": Refusal("watermarks are not supported", (False,)),
-    "repetition_detection": Refusal("use repetition_penalty, or end the stream"),
-    "stop_regex": Refusal("send strings as stop instead", ([],)),
+    "repetition_detection": Refusal("the server does not detect repetition; use repetition_penalty instead"),
+    "stop_regex": Refusal("stop takes strings only; send strings in stop instead", ([],)),
     "no_stop_trim": Refusal("stop strings are never included in the text", (False,)),
     "truncate_prompt_tokens": Refusal(
         "the server never truncates prompts; shorten the prompt before sending it"
@@ -88,23 +88,23 @@ REFUSED: Mapping[str, Refusal] = {
     "spaces_between_special_tokens": Refusal(_SPECIAL, (True,)),
     "include_stop_str_in_output": Refusal("stop strings are never included in the text", (False,)),
     "return_prompt_text": Refusal("send return_token_ids, and send the ids to /detokenize", (False,)),
-    "return_prompt_token_ids": Refusal("send return_token_ids", (False,)),
-    "return_meta_info": Refusal("the answer's headers name the adapter and its digest", (False,)),
-    "return_hidden_states": Refusal("hidden states are not reported", (False,)),
+    "return_prompt_token_ids": Refusal("send return_token_ids instead", (False,)),
+    "return_meta_info": Refusal("read the adapter and its digest from the response headers", (False,)),
+    "return_hidden_states": Refusal("the server does not report hidden states", (False,)),
     "return_routed_experts": Refusal(_EXPERTS, (False,)),
     "routed_experts_start_len": Refusal(_EXPERTS, (0,)),
     "routed_experts_prompt_start": Refusal(_EXPERTS, (0,)),
-    "session_params": Refusal("the server stores no conversations; send the whole conversation", ({},)),
-    "adapter_source": Refusal("a request cannot bring an adapter; use one that GET /v1/models lists"),
+    "session_params": Refusal("the server does not store conversations; send the whole conversation", ({},)),
+    "adapter_source": Refusal("a request cannot load an adapter; use an adapter that GET /v1/models lists"),
     "adapter_parameters": Refusal(_BLEND),
     "merged_adapters": Refusal(_BLEND),
-    "cache_salt": Refusal("the server salts the prefix cache by API key"),
+    "cache_salt": Refusal("the server always keeps the prefix caches of different API keys apart"),
     "kv_transfer_params": Refusal(_VALUES_STAY),
     "ec_transfer_params": Refusal(_VALUES_STAY),
     "bootstrap_host": Refusal(_VALUES_STAY),
     "bootstrap_port": Refusal(_VALUES_STAY),
     "bootstrap_room": Refusal(_VALUES_STAY),
-    "vllm_xargs": Refusal("it only works in vLLM's own server", ({},)),
+    "vllm_xargs": Refusal("it has an effect in vLLM's own server only", ({},)),
 }
 """Maps each refused field, which would change the answer but is not supported, to the reason."""
 
@@ -116,7 +116,7 @@ CHAT_REFUSED: Mapping[str, Refusal] = REFUSED | {
 }
 """Maps each field that chat completions refuse to the reason, including fields of other endpoints."""
 
-_CHAT = "it works with /v1/chat/completions only"
+_CHAT = "only /v1/chat/completions has this field"
 COMPLETION_REFUSED: Mapping[str, Refusal] = REFUSED | {
     "messages": Refusal(_CHAT),
     "input": Refusal("send prompt instead"),

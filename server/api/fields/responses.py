@@ -113,7 +113,7 @@ RESPONSE_HINTS = HINTS - ECHOED
 _TOOLS = "this endpoint does not support tools; use /v1/chat/completions"
 _FORMAT = "send text.format instead"
 _STORED = "the server does not store responses; send the whole conversation as input"
-_PLACE = "background responses are not supported; the answer comes on this connection"
+_PLACE = "the server does not answer in the background; read the answer from this connection"
 
 RESPONSE_REFUSED: Mapping[str, Refusal] = {
     name: REFUSED[name]
@@ -128,13 +128,13 @@ RESPONSE_REFUSED: Mapping[str, Refusal] = {
     "previous_response_id": Refusal(_STORED),
     "conversation": Refusal(_STORED),
     "previous_input_messages": Refusal(_STORED, ([],)),
-    "prompt": Refusal("the server stores no prompt templates; send input and instructions"),
+    "prompt": Refusal("the server does not store prompt templates; send input and instructions"),
     "background": Refusal(_PLACE, (False,)),
     "background_options": Refusal(_PLACE, ({},)),
     "truncation": Refusal("the server never truncates prompts; shorten the input", ("disabled",)),
     "context_management": Refusal("the server never compacts conversations; shorten the input", ([],)),
     "image": Refusal("only text is supported", ({},)),
-    "access_programs": Refusal("it only works at OpenAI", ({},)),
+    "access_programs": Refusal("it has an effect at OpenAI only", ({},)),
     "messages": Refusal("send input instead"),
     "max_tokens": Refusal("send max_output_tokens instead"),
     "max_completion_tokens": Refusal("send max_output_tokens instead"),

@@ -51,8 +51,11 @@ class UnknownFields:
             return
         self._compared += may_be_near(name, known)
         if len(self._met) >= MAX_FIELDS or self._compared > MAX_COMPARED:
-            message = f"The request has at least {len(self._met) + 1} unknown fields; remove them."
-            raise bad_field(path or None, message, code="field_too_large")
+            raise bad_field(
+                path or None,
+                f"The request has at least {len(self._met) + 1} unknown fields, too many; remove them.",
+                code="field_too_large",
+            )
         if nearest(name, known, cautious=bool(path)) is not None:
             raise unknown_field(name, known, f"{path}." if path else "")
         self._met.add((place, name))

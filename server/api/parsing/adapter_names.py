@@ -75,8 +75,11 @@ def _name(item: object, field: str) -> str | None:
     if isinstance(item, msgspec.Raw):  # more than its bound, and not decoded
         SMALL.check(field, item)
     if not isinstance(item, str | list):
-        message = f"{field} must be an adapter's name, or a list with one name."
-        raise bad_field(field, message, code="invalid_type")
+        raise bad_field(
+            field,
+            f"{field} must be the name of an adapter, or a list with one such name.",
+            code="invalid_type",
+        )
     if isinstance(item, str):
         return _checked(item, field)
     names = cast("list[object]", item)
@@ -88,22 +91,32 @@ def _name(item: object, field: str) -> str | None:
         found.append(None if name is None else _checked(name, path))
     chosen = {None if name is None else name.lower() for name in found}
     if len(chosen) > 1:
-        message = f"{field} names several adapters; send a request for each."
-        raise bad_field(field, message, code="unsupported_value")
+        raise bad_field(
+            field,
+            f"{field} names several adapters; send a separate request for each adapter.",
+            code="unsupported_value",
+        )
     return found[0] if found else None
 
 
 def _checked(name: str, field: str) -> str:
     text = name.strip()
     if not 0 < len(text) <= MAX_LENGTH:
-        message = f"{field} must be a name of 1 to {MAX_LENGTH} characters."
-        raise bad_field(field, message, code="invalid_value")
+        raise bad_field(
+            field, f"{field} must be an adapter's name of 1 to {MAX_LENGTH} characters.", code="invalid_value"
+        )
     if _PATH.match(text):
-        message = f"{field} is {text[:60]!r}, a path; use the name of an adapter that GET /v1/models lists."
-        raise bad_field(field, message, code="invalid_value")
+        raise bad_field(
+            field,
+            f"{field} is the path {text[:60]!r}; send the name of an adapter that GET /v1/models lists.",
+            code="invalid_value",
+        )
     return text
 
 
 def _contradiction(field: str, name: str, other: str, named: str) -> ApiError:
-    message = f"{field} is {name[:60]!r} and {other} is {named[:60]!r}; send only one of the two."
+    message = (
+        f"{field} is {name[:60]!r}, but {other} is {named[:60]!r}, another adapter; "
+        f"send only one of the two fields."
+    )
     return bad_field(field, message, code="invalid_value")

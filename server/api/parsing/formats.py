@@ -95,8 +95,11 @@ def _wishes(body: GenerationFields) -> list[tuple[str, tuple[str, Any]]]:
         chosen = [(name, getattr(options, name)) for name in _STRUCTURED]
         chosen = [(name, value) for name, value in chosen if value is not None and value is not False]
         if not chosen:
-            message = f"structured_outputs is empty; send one of {', '.join(_STRUCTURED)} in it."
-            raise bad_field("structured_outputs", message, code="invalid_value")
+            raise bad_field(
+                "structured_outputs",
+                f"structured_outputs is empty; set one of its fields: {', '.join(_STRUCTURED)}.",
+                code="invalid_value",
+            )
         wishes += [(f"structured_outputs.{name}", (name, value)) for name, value in chosen]
     for name in _GUIDED:
         value = getattr(body, name)

@@ -117,13 +117,23 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
             )
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        known = ", ".join(ROLES)
-        reason = "send tools instead" if role == "function" else f"it must be one of {known}"
-        raise bad_field(f"{path}.role", f"{path}.role: {reason}.", code="invalid_value")
+        if role == "function":
+            raise bad_field(
+                f"{path}.role",
+                f"{path}.role is 'function', which OpenAI replaced; send the role tool, and tool_calls.",
+                code="invalid_value",
+            )
+        raise bad_field(
+            f"{path}.role", f"{path}.role must be one of {', '.join(ROLES)}.", code="invalid_value"
+        )
     for name in ("tool_calls", "tool_call_id"):
         if message.get(name) not in _EMPTY and role not in _TAKEN[name]:
-            text = f"{path}.{name} is for the role {_TAKEN[name][0]}, not for {role}; remove it."
-            raise bad_field(f"{path}.{name}", text, code="invalid_value")
+            raise bad_field(
+                f"{path}.{name}",
+                f"{path}.{name} is allowed only if the role is {_TAKEN[name][0]}, not {role}; remove the "
+                "field.",
+                code="invalid_value",
+            )
     return _with_tools(message, role, path, unknown)
 
 

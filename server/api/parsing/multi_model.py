@@ -32,11 +32,12 @@ def external_question(body: MultiModelFields, name: str) -> ExternalQuestion:
     """
     for field in LOCAL_FIELDS:
         if getattr(body, field) not in _ASKS_NOTHING:
-            message = (
+            raise bad_field(
+                field,
                 f"{field} is not a field of OpenAI's API, so the service {name} does not support it; remove "
-                f"{field}, or remove {name} from models."
+                f"{field}, or remove {name} from models.",
+                code="unsupported_parameter",
             )
-            raise bad_field(field, message, code="unsupported_parameter")
     fields: dict[str, Any] = {}
     for field in EXTERNAL_FIELDS:
         value = getattr(body, field)

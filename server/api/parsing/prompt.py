@@ -48,8 +48,11 @@ def _given(item: object, path: str, info: EngineInfo) -> GivenPrompt:
         case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
             return check_ids(cast("list[int]", item), path, info)
         case _:
-            message = f"{path} must be a text or an array of token ids, and not empty."
-            raise bad_field(path, message, code="invalid_type")
+            raise bad_field(
+                path,
+                f"{path} must be a text or an array of token ids that is not empty.",
+                code="invalid_type",
+            )
 
 
 def _is_id(item: object) -> bool:

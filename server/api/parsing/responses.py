@@ -44,19 +44,26 @@ def parse_input(
 def _message(item: Mapping[str, Any], path: str, unknown: UnknownFields) -> Message:
     kind = item.get("type")
     if kind not in (None, "message"):
-        shown = f"{kind[:40]!r} items" if isinstance(kind, str) else "that"
-        reason = (
-            "the server stores no items; send the item itself"
-            if kind == "item_reference"
-            else "only messages are supported"
+        if kind == "item_reference":
+            raise bad_field(
+                f"{path}.type",
+                f"{path}.type is 'item_reference', but the server does not store items; send the item "
+                "itself.",
+                code="unsupported_value",
+            )
+        shown = repr(kind[:40]) if isinstance(kind, str) else "not a string"
+        raise bad_field(
+            f"{path}.type",
+            f"{path}.type is {shown}; only items of type message are supported.",
+            code="unsupported_value",
         )
-        raise bad_field(f"{path}.type", f"{path}.type: {shown}: {reason}.", code="unsupported_value")
     for name, value in item.items():
         if name not in _ITEM_FIELDS and value is not None:
             unknown.meet(name, _ITEM_FIELDS, path)
     role = item.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        message = f"{path}.role: it must be one of {', '.join(_ROLES)}."
-        raise bad_field(f"{path}.role", message, code="invalid_value")
+        raise bad_field(
+            f"{path}.role", f"{path}.role must be one of {', '.join(_ROLES)}.", code="invalid_value"
+        )
     text = _PARTS.read(item.get("content"), f"{path}.content", unknown)
     return {"role": _ROLES[role], "content": text}

@@ -69,8 +69,11 @@ def response_sampling(body: ResponseFields, info: EngineInfo, defaults: Sampling
             code="invalid_value",
         )
     if body.top_logprobs and not body.with_logprobs:
-        message = f"top_logprobs needs {LOGPROBS_INCLUDED!r} in include."
-        raise bad_field("top_logprobs", message, code="invalid_value")
+        raise bad_field(
+            "top_logprobs",
+            f"top_logprobs works only if include has {LOGPROBS_INCLUDED!r}; add it to include.",
+            code="invalid_value",
+        )
     logprobs = body.top_logprobs if body.with_logprobs else None
     return _sampling(body, info, defaults, logprobs, None, body.max_output_tokens)
 
@@ -174,8 +177,9 @@ def check_scores(sampling: Sampling, prompts: Sequence[int], n: int) -> None:
         return
     scores = sum(prompts) * n * (sampling.prompt_logprobs + 1)
     if scores > MAX_SCORES:
-        message = (
+        raise bad_field(
+            "prompt_logprobs",
             f"The request asks for {scores} log probabilities of prompt tokens; the maximum is {MAX_SCORES}. "
-            "Send fewer or shorter prompts, or a smaller number of alternatives."
+            "Send fewer or shorter prompts, or lower prompt_logprobs.",
+            code="invalid_value",
         )
-        raise bad_field("prompt_logprobs", message, code="invalid_value")

@@ -55,11 +55,11 @@ class OpenCalls:
     def check_answered(self) -> None:
         """Raise `ApiError` if a tool call has no answer."""
         if self._names:
-            reason = (
-                f"{len(self._names)} tool calls of this message have no answer; "
-                "add a tool message for each call right after the message"
+            raise _wrong(
+                self._path,
+                f"{len(self._names)} tool calls of this assistant message have no answer; "
+                "add a tool message for each call right after the message",
             )
-            raise _wrong(self._path, reason)
 
 
 def read_calls(value: object, path: str, unknown: UnknownFields) -> list[dict[str, Any]]:

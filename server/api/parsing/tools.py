@@ -172,11 +172,12 @@ def _format(tokenizer: Tokenizer, choice: str | ChosenTool) -> ToolFormat:
         else "does not support tools"
     )
     parsers = ", ".join(name for name in FORMATS if name != MISTRAL.name)
-    message = (
-        f'tools: this base\'s chat template {knows}, so tool_choice "auto" is not available; send '
-        f'"required", a named tool or "none". An operator can set tool_parser ({parsers}).'
+    raise bad_field(
+        "tools",
+        f'tools: the chat template of this base {knows}, so tool_choice "auto" is not available; send '
+        f'"required", a named tool or "none". The operator of the server can set tool_parser ({parsers}).',
+        code="unsupported_parameter",
     )
-    raise bad_field("tools", message, code="unsupported_parameter")
 
 
 def _tool_for_template(tool: ToolFields) -> Tool:

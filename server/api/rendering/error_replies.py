@@ -57,7 +57,7 @@ def reply_for(error: Exception) -> ErrorReply:
 
 _INTERNAL = ErrorReply(
     500,
-    "The server failed at this request; its log has the details under this request's ID.",
+    "The server failed while it handled this request; its log has the details under this request's ID.",
     type="server_error",
     code="internal_error",
 )
@@ -86,7 +86,10 @@ def _refused(_error: AdapterRefusedError) -> ErrorReply:
 
 
 def _unknown_to_engine(_error: AdapterUnknownError) -> ErrorReply:
-    message = "There is no such adapter: the engine refuses it, and the server's log says why."
+    message = (
+        "This adapter does not exist for requests: the engine refused to load it. The server's log has the "
+        "reason; GET /v1/models lists the adapters."
+    )
     return ErrorReply(404, message, param="model", code="adapter_not_found")
 
 
@@ -100,7 +103,7 @@ def _unavailable(error: AdapterUnavailableError | str) -> ErrorReply:
 
 
 def _not_loaded(_error: AdapterNotLoadedError) -> ErrorReply:
-    message = "The adapter is being reloaded. Retry shortly."
+    message = "The adapter of this request is being reloaded. Retry shortly."
     headers = {"Retry-After": str(EXCHANGE_RETRY)}
     return ErrorReply(503, message, type="server_error", code="adapter_not_loaded", headers=headers)
 
@@ -146,7 +149,10 @@ def _http(error: HTTPException) -> ErrorReply:
 
 
 def _timeout(_error: TimeoutError) -> ErrorReply:
-    message = "The request took longer than the server's request_timeout. Request fewer tokens."
+    message = (
+        "The request took longer than the server's setting request_timeout allows. Request fewer tokens, or "
+        "ask the operator to raise request_timeout."
+    )
     return ErrorReply(504, message, type="server_error", code="timeout", headers={"x-should-retry": "false"})
 
 

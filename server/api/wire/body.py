@@ -49,9 +49,15 @@ async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset
     exchange: Exchange = scope[EXCHANGE]
     coding = exchange.headers.get(b"content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
-        message = f"Content-Encoding is {coding[:100]!r}; send the body uncompressed."
         headers = {"Accept-Encoding": "identity"}
-        raise ApiError(ErrorReply(415, message, code="unsupported_content_encoding", headers=headers))
+        raise ApiError(
+            ErrorReply(
+                415,
+                f"Content-Encoding is {coding[:100]!r}, which is not supported; send the body uncompressed.",
+                code="unsupported_content_encoding",
+                headers=headers,
+            )
+        )
     media_type = exchange.headers.get(b"content-type", "").split(";", 1)[0].strip().lower()
     if media_type not in types:
         reply = ErrorReply(
@@ -70,7 +76,11 @@ async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset
 def late_body() -> ApiError:
     """Return the error (408) for a body that did not arrive completely in time."""
     return ApiError(
-        ErrorReply(408, "The body did not arrive in time. Send the request again.", code="request_timeout")
+        ErrorReply(
+            408,
+            "The body of the request did not arrive in time. Send the request again.",
+            code="request_timeout",
+        )
     )
 
 
@@ -95,7 +105,10 @@ async def _read(announced: str, receive: Receive, limit: int) -> bytes:
 def _too_large(limit: int) -> ApiError:
     # The rest of the body is never read, so the connection cannot be used again.
     headers = {"Connection": "close"}
-    message = f"The body is larger than {limit} bytes, the server's limit (max_body). Send a smaller one."
+    message = (
+        f"The request's body is larger than {limit} bytes, the server's limit (max_body). "
+        "Send a smaller request."
+    )
     return ApiError(ErrorReply(413, message, code="body_too_large", headers=headers))
 
 
@@ -153,9 +166,15 @@ def _mend(body: bytes) -> bytes:
 
 
 def _too_deep() -> ApiError:
-    return bad_field(None, "The body's JSON is nested too deeply.", code="invalid_json")
+    return bad_field(
+        None,
+        "The JSON of the request's body is nested too deeply; send fewer levels of objects and arrays.",
+        code="invalid_json",
+    )
 
 
 def _malformed(error: Exception) -> ApiError:
-    detail = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)[:200]
-    return bad_field(None, f"The body is not valid JSON: {detail}.", code="invalid_json")
+    detail = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)[:200]
+    return bad_field(
+        None, f"The request's body is not valid JSON: {detail}. Correct the body.", code="invalid_json"
+    )

@@ -35,8 +35,11 @@ class FieldBound:
         excess = self.excess(text)
         if excess is not None:
             shown = name[:100]
-            message = f"{shown} holds {excess[0]}; the maximum is {excess[1]}."
-            raise bad_field(shown, message, code="field_too_large")
+            raise bad_field(
+                shown,
+                f"The field {shown} has {excess[0]}; the maximum is {excess[1]}. Shorten the field.",
+                code="field_too_large",
+            )
 
     def excess(self, text: bytes) -> tuple[str, int] | None:
         """Return what the field's JSON `text` holds too much of (such as "at least 5000 strings"), and the
@@ -71,5 +74,8 @@ def check_fields(body: bytes) -> None:
     anything = len(body)
     members = count_values(body, JsonCounts(anything, anything, anything, MAX_FIELDS)).members
     if members > MAX_FIELDS:
-        message = f"The body has at least {members} fields; the maximum is {MAX_FIELDS}."
-        raise bad_field(None, message, code="field_too_large")
+        raise bad_field(
+            None,
+            f"The request's body has at least {members} fields; the maximum is {MAX_FIELDS}. Send fewer.",
+            code="field_too_large",
+        )

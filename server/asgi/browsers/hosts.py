@@ -56,20 +56,33 @@ class OwnPages:
         if not named and scope["http_version"] == "1.0":
             return None
         if len(named) != 1:
-            message = f"The request has {len(named)} Host headers; send exactly one."
-            raise ApiError(ErrorReply(400, message, code="bad_host"))
+            raise ApiError(
+                ErrorReply(
+                    400, f"The request has {len(named)} Host headers; send exactly one.", code="bad_host"
+                )
+            )
         known = self._seen.get(named[0])
         if known is not None:
             return known
         found = split_authority(named[0])
         if found is None:
-            message = f"Host {named[0][:100]!r} is invalid; send a name or an address, with an optional port."
-            raise ApiError(ErrorReply(400, message, code="bad_host"))
-        if not self.hosts.allows(found[0]):
-            message = (
-                f"Host {found[0][:100]!r} is not allowed. To allow it, add it to the server's allowed_hosts."
+            raise ApiError(
+                ErrorReply(
+                    400,
+                    f"The Host header {named[0][:100]!r} is invalid; send a name or an address, with an "
+                    "optional port.",
+                    code="bad_host",
+                )
             )
-            raise ApiError(ErrorReply(421, message, code="host_not_allowed"))
+        if not self.hosts.allows(found[0]):
+            raise ApiError(
+                ErrorReply(
+                    421,
+                    f"The host {found[0][:100]!r} is not allowed. "
+                    "To allow it, add it to the server's setting allowed_hosts.",
+                    code="host_not_allowed",
+                )
+            )
         if len(self._seen) < REMEMBERED:
             self._seen[named[0]] = found
         return found
@@ -122,8 +135,8 @@ def _values(scope: Scope, name: bytes) -> list[str]:
 
 def _other_site(what: str) -> ApiError:
     message = (
-        f"{what}: web pages of other sites cannot use this server. Use its own page or a program. "
-        "If the page is the server's own behind a proxy, add its host to allowed_hosts. To allow "
-        "another site's page, add its origin to cors_origins."
+        f"The request comes from another site ({what}), whose web pages cannot use this server. "
+        "Use the server's own page or a program. If this is the server's own page behind a proxy, add the "
+        "page's host to the setting allowed_hosts. To allow another site, add its origin to cors_origins."
     )
     return ApiError(ErrorReply(403, message, type="permission_error", code="cross_site"))

@@ -61,6 +61,6 @@ def allow_connections(wanted: int, say: Callable[[str], None]) -> int:
     if allowed < wanted:
         say(
             f"warning: {most} open files allow only {allowed} of {wanted} connections (max_connections); "
-            "raise `ulimit -n`"
+            "to allow more, raise the limit of open files (`ulimit -n`)"
         )
     return allowed

@@ -16,16 +16,27 @@ def _busy(code: str, message: str, seconds: int = BUSY_RETRY) -> ErrorReply:
     return ErrorReply(503, message, type="server_error", code=code, headers=headers)
 
 
-MALFORMED = ErrorReply(400, "The request is not valid HTTP/1.1.", code="malformed_request", headers=_CLOSE)
+MALFORMED = ErrorReply(
+    400,
+    "The request is not valid HTTP/1.1; send a valid request on a new connection.",
+    code="malformed_request",
+    headers=_CLOSE,
+)
 NO_TUNNELS = ErrorReply(
-    405, "CONNECT is not supported: this server is not a proxy.", code="method_not_allowed", headers=_CLOSE
+    405,
+    "The method CONNECT is not supported: this server is not a proxy.",
+    code="method_not_allowed",
+    headers=_CLOSE,
 )
 BODY_TOO_LATE = ErrorReply(
-    408, "The request's body did not arrive in time.", code="request_timeout", headers=_CLOSE
+    408,
+    "The body of the request did not arrive in time. Send the request again.",
+    code="request_timeout",
+    headers=_CLOSE,
 )
 TOO_MANY_AT_ONCE = ErrorReply(
     400,
-    "Too many pipelined requests on this connection. Wait for an answer before sending the next one.",
+    "This connection has too many pipelined requests. Wait for an answer before you send the next request.",
     code="too_many_pipelined",
     headers=_CLOSE,
 )
@@ -48,11 +59,16 @@ def url_too_long(limit: int) -> ErrorReply:
 
 def head_too_large(limit: int) -> ErrorReply:
     """Return the error reply to a request whose head exceeds `limit` bytes."""
-    message = f"The request line and headers are larger than {limit} bytes. Send fewer or shorter headers."
+    message = (
+        f"The request line and headers are larger than {limit} bytes together. Send fewer or shorter headers."
+    )
     return ErrorReply(431, message, code="headers_too_large", headers=_CLOSE)
 
 
 def framing_too_large(limit: int) -> ErrorReply:
     """Return the error reply to a chunked body whose framing or trailers exceed `limit` bytes."""
-    message = f"The body's chunk headers and trailers are larger than {limit} bytes. Send larger chunks."
+    message = (
+        f"The chunk headers and trailers of the request's body are larger than {limit} bytes. "
+        "Send fewer and larger chunks."
+    )
     return ErrorReply(431, message, code="trailers_too_large", headers=_CLOSE)

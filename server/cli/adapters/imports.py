@@ -56,10 +56,11 @@ def import_several(
     if len(candidates) > 1:
         for name in ("alias", "version", "alpha"):
             if getattr(given, name) is not None:
-                problem = (
-                    f"is for a single adapter, but {len(candidates)} were found; import that one by itself"
+                raise SettingsError(
+                    f"--{name}",
+                    f"is for a single adapter, but the paths hold {len(candidates)}; import each adapter by "
+                    "itself",
                 )
-                raise SettingsError(f"--{name}", problem)
 
     def language_of(candidate: ImportCandidate) -> str | None:
         told = candidate.language

@@ -105,8 +105,11 @@ def _check_place(adapter: str | None, output: Path | None, alias: str | None, ve
         given = "alias" if alias else "version"
         raise SettingsError(given, "works with --combine only; remove it, since --output names the model")
     if adapter is None and (output is None) == (alias is None):
-        remedy = "is missing; give --alias NAME for a version in the registry, or --output FOLDER"
-        raise SettingsError("alias" if alias else "output", remedy)
+        raise SettingsError(
+            "alias" if alias else "output",
+            "is missing or doubled; give exactly one of --alias NAME (a new version in the registry) "
+            "and --output FOLDER",
+        )
     if version is not None and alias is None:
         raise SettingsError("version", "works with --alias only; remove it, since --output names the folder")
 

@@ -62,8 +62,9 @@ def route(
     except UnknownNameError as error:
         aliases = [alias for catalogue in catalogues for alias in catalogue.served.aliases()]
         hint = closest(error.name, [*aliases, "base", "auto", "oneseek"])
-        problem = f"{error.name!r} is not served here{hint}; for all names run: oneseek adapters list"
-        raise SettingsError(error.field, problem) from None
+        raise SettingsError(
+            error.field, f"{error.name!r} is not served here{hint}; for all names run: oneseek adapters list"
+        ) from None
     base = catalogues[place].base.name
     if json:
         print(

@@ -334,9 +334,9 @@ class Places(Generic[Stream]):
     def _take_back(self, reservation: Reservation[Stream]) -> None:
         retry = self._retry_after(self._shares[reservation.share].live)
         reservation.lost = EngineBusyError(
-            "The server's queue is full, and this waiting request was removed for a request with "
-            "another API key or adapter. "
-            f"Retry after {retry:.0f} seconds.",
+            "The server's queue is full, so this waiting request was removed for a request of another API "
+            "key "
+            f"or adapter, which has fewer requests waiting. Retry after {retry:.0f} seconds.",
             retry_after=retry,
             gate="queue",
         )

@@ -63,7 +63,12 @@ class ReaderQueue(Generic[Item]):
         answer.
         """
         self.discard()
-        self.fail(UnreadAnswerError("The answer was not read as fast as it was written, and has been ended."))
+        self.fail(
+            UnreadAnswerError(
+                "The client read the answer too slowly, so the server ended the answer. "
+                "Read faster, or request fewer tokens."
+            )
+        )
 
     def discard(self) -> None:
         """Drop all items that are not read yet. Idempotent."""

@@ -81,7 +81,9 @@ class Residents:
                 refusal = _refusal(error)
                 if refusal is None:
                     raise
-                raise _refusal_kind(error)(f"{adapter.full_name}: {refusal}") from error
+                raise _refusal_kind(error)(
+                    f"the adapter {adapter.full_name} is refused: {refusal}"
+                ) from error
             self.open |= {digest}
 
     async def unload(self, digest: str) -> None:

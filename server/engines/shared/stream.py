@@ -134,7 +134,7 @@ class DeltaStream:
 
     def _one(self, event: StepEvent) -> Delta:
         """Return the delta of a single token, which is the common case."""
-        assert event.token_id is not None, "only a last event has no token"
+        assert event.token_id is not None, "an event without a token must be the last event of the answer"
         text, stop = self._text.push(event.token_id)
         self._tokens += 1
         ids, logprobs = (event.token_id,), () if event.logprob is None else (event.logprob,)

@@ -274,7 +274,7 @@ class VllmCore:
             log.exception(
                 "the engine stops, because reading the output of vLLM's core raised an unexpected error"
             )
-            listener.on_death("the engine has failed")
+            listener.on_death("the engine has failed; the server's log has the reason")
 
     async def _watch(self, listener: Listener) -> None:
         while self.alive:
@@ -293,7 +293,7 @@ class VllmCore:
                 self._measure(stats, work, own, output, outputs.timestamp)
             self._note(work, output, now)
             if output.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
-                listener.gave_up(work, EngineError("the engine aborted this request; you can retry it"))
+                listener.gave_up(work, EngineError("the engine aborted this request; send the request again"))
             else:
                 listener.heard(work, _events(work, output), finished=output.finish_reason is not None)
             if output.finish_reason is not None:

@@ -245,7 +245,7 @@ class CoreEngine:
                 "request %s failed, because passing it to vLLM raised an unexpected error",
                 work.request.request_id,
             )
-            stream.fail(EngineError("the engine failed at this request; the server's log has the reason"))
+            stream.fail(EngineError("the engine failed during this request; the server's log has the reason"))
 
     async def _send(self, stream: DeltaStream, work: CoreRequest) -> None:
         if not self._running:

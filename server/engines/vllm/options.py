@@ -27,11 +27,11 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 _OWNED: Mapping[str, str] = {
     "model": "use the setting base_model instead",
-    "tokenizer": "the base's own tokenizer is used",
-    "skip_tokenizer_init": "remove it; grammars need the tokenizer",
-    "served_model_name": "the model's name comes from the base's folder",
+    "tokenizer": "OneSeek always uses the base's own tokenizer; remove the option",
+    "skip_tokenizer_init": "grammars need the tokenizer; remove the option",
+    "served_model_name": "use the setting served_model_name instead",
     "lora_modules": "use the setting adapters instead",
-    "default_mm_loras": "OneSeek supports text only",
+    "default_mm_loras": "OneSeek supports text only; remove the option",
     "api_key": "use the setting api_keys instead",
     "host": "use the setting host instead",
     "port": "use the setting port instead",

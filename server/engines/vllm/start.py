@@ -28,7 +28,7 @@ def judge(environ: Mapping[str, str]) -> Suitability:
     if not gpus:
         return Suitability(False, "no NVIDIA GPU is visible")
     if importlib.util.find_spec("vllm") is None:
-        remedy = "vLLM is not installed, so the GPU stays idle: pip install 'oneseek[vllm]'"
+        remedy = "vLLM is not installed, so the GPU is not used; run: pip install 'oneseek[vllm]'"
         return Suitability(False, f"{gpus} NVIDIA GPU(s), but vLLM is not installed", remedy)
     return Suitability(True, f"{gpus} NVIDIA GPU(s)")
 
@@ -83,12 +83,12 @@ def collectors() -> Sequence[Collector]:
 
 def _refuse_embedded_settings(settings: Settings) -> None:
     remedies = {
-        "quantize": "set quantization under engine instead",
-        "device": "set the variable CUDA_VISIBLE_DEVICES instead",
-        "dtype": "set dtype under engine instead",
-        "prefill_dtype": "set dtype under engine instead",
+        "quantize": "set vLLM's option quantization under engine instead",
+        "device": "set the environment variable CUDA_VISIBLE_DEVICES instead",
+        "dtype": "set vLLM's option dtype under engine instead",
+        "prefill_dtype": "set vLLM's option dtype under engine instead",
         "threads": "set environment variables such as OMP_NUM_THREADS instead",
-        "prefill_chunk": "set long_prefill_token_threshold under engine instead",
+        "prefill_chunk": "set vLLM's option long_prefill_token_threshold under engine instead",
     }
     plain = Settings()
     for name, remedy in remedies.items():

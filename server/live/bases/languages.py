@@ -153,8 +153,9 @@ class LanguageRouting:
         """Return a note for each language with adapters on several bases, if the settings choose none."""
         contested = _contested(self._served, self._configured).items()
         return [
-            f"several bases have adapters for the language {code} ({', '.join(found)}), so none answers it; "
-            f"choose one, such as --routing-languages {code}={found[0]}"
+            f"several bases have adapters for the language {code} ({', '.join(found)}), so none of them "
+            "answers it; "
+            f"choose an adapter, such as --routing-languages {code}={found[0]}"
             for code, found in contested
         ]
 

@@ -70,8 +70,8 @@ class Neighbours:
         if not others:
             return None
         return (
-            f"adapter {adapter.full_name} is not served: it fits several bases, {', '.join(others)} among "
-            f"them; list it under bases.NAME.adapters of one base, and restart"
+            f"adapter {adapter.full_name} is not served, because it fits several bases, also "
+            f"{', '.join(others)}; list the adapter under bases.NAME.adapters of one base, and restart"
         )
 
     def guard(self, alias: str) -> None:

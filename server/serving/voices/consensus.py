@@ -184,17 +184,17 @@ def _rounded(value: float | None) -> float | None:
 
 def _reason(languages: Sequence[LanguageConsensus]) -> str:
     if not languages:
-        return "No voice answered, so there is nothing to compare."
+        return "No model answered, so there are no answers to compare."
     if all(len(group.voices) == 1 for group in languages):
         if len(languages) == 1:
-            return "Only one voice answered, so there is nothing to compare."
+            return "Only one model answered, so there are no other answers to compare with."
         spoken = ", ".join(map(_spoken, languages))
-        return f"Each answer is in a different language ({spoken}), so they cannot be compared."
+        return f"Each answer is in a different language ({spoken}), so the answers cannot be compared."
     compared = "; ".join(_finding(group) for group in languages if len(group.voices) > 1)
     alone = [group for group in languages if len(group.voices) == 1]
     if alone:
-        rest = ", ".join(f"voice {group.voices[0]} ({_spoken(group)})" for group in alone)
-        compared += f"; {rest} is not compared, since no other answer is in its language"
+        rest = ", ".join(f"answer {group.voices[0]} ({_spoken(group)})" for group in alone)
+        compared += f"; {rest} is not compared, because no other answer is in the same language"
     return f"{compared}."
 
 
@@ -202,15 +202,15 @@ def _finding(group: LanguageConsensus) -> str:
     count, largest = len(group.voices), len(group.clusters[0])
     where = f"answers in {_spoken(group)}"
     if largest == count:
-        return f"All {count} {where} agree ({group.agreement:.2f} on average)"
+        return f"All {count} {where} agree (average agreement {group.agreement:.2f})"
     if largest == 1:
-        return f"No two of the {count} {where} agree ({group.agreement:.2f} on average)"
+        return f"No two of the {count} {where} agree (average agreement {group.agreement:.2f})"
     if not group.dissenting:
-        return f"The {count} {where} fall into groups of equal size ({group.agreement:.2f} on average)"
+        return f"The {count} {where} fall into groups of equal size (average agreement {group.agreement:.2f})"
     voices = ", ".join(map(str, group.dissenting))
     many = len(group.dissenting) > 1
-    dissent = f"voices {voices} dissent" if many else f"voice {voices} dissents"
-    return f"{largest} of {count} {where} agree and {dissent} ({group.agreement:.2f} on average)"
+    dissent = f"answers {voices} differ" if many else f"answer {voices} differs"
+    return f"{largest} of {count} {where} agree, and {dissent} (average agreement {group.agreement:.2f})"
 
 
 def _spoken(group: LanguageConsensus) -> str:

@@ -102,7 +102,7 @@ class LocalVoice:
         """Stream the answer of this model. See `Voice.answer`."""
         if self.refusal is not None:
             raise self.refusal
-        assert self.sampling is not None, "the voice has no prompt yet"
+        assert self.sampling is not None, "answer() was called before the prompt was set"
         generation, sampling = self.service.generation, self.sampling
         resolution = await generation.bring_in(self.exchange, self.decision)
         self.decision = Decision(resolution, self.decision.parts)

@@ -92,15 +92,17 @@ def check_variables(environ: Mapping[str, str]) -> None:
         value = environ.get(name, "").strip()
         if value and value not in EXPORTERS:
             raise SettingsError(
-                name, f"{value!r} is not supported; use {' or '.join(EXPORTERS)}", "environment"
+                name, f"the exporter {value!r} is not supported; use {' or '.join(EXPORTERS)}", "environment"
             )
     for name in _PROTOCOL_VARIABLES:
         value = environ.get(name, "").strip()
         if value and value != PROTOCOL:
-            problem = (
-                f"{value!r} is not supported; use {PROTOCOL}, which collectors usually have on port 4318"
+            raise SettingsError(
+                name,
+                f"the protocol {value!r} is not supported; use {PROTOCOL}, usually on a collector's port "
+                "4318",
+                "environment",
             )
-            raise SettingsError(name, problem, "environment")
 
 
 def _exports(environ: Mapping[str, str], name: str) -> bool:

@@ -95,7 +95,7 @@ def test_what_is_said_of_the_likeness_is_the_exact_jaccard_similarity(tmp_path: 
     # 43 words with the question make 41 triples; changing the last word changes one: 40 shared of 42.
     data = write(tmp_path / "a.jsonl", [row("q", " ".join(base)), row("q", " ".join([*base[:-1], "annat"]))])
     assert [problem.reason for problem in Check([data]).problems()] == [
-        f"the example nearly repeats {data}:1 (95% alike)"
+        f"the example is nearly the same as {data}:1 (95% alike)"
     ]
     assert found(Check([data], near=0.96)) == []
 

@@ -81,7 +81,7 @@ def test_prompt_and_answer_of_a_longer_chat() -> None:
         ({"instruction": "a", "output": ""}, "fields", "output is empty"),
         ({"instruction": "a", "output": 3}, "fields", "output is not text: 3"),
         ({"instruction": "a", "input": None, "output": "b"}, "fields", "input is not text"),
-        ({"instruction": "a", "output": "b", "text": "c"}, "fields", "'text' is unknown"),
+        ({"instruction": "a", "output": "b", "text": "c"}, "fields", "'text' is an unknown field"),
         ({"instruction": "a", "output": "\ud83d"}, "json", "half"),
         ({"instruction": "a", "output": "b", "language": "svenska"}, "fields", "language"),
         ({"instruction": "a", "output": "b", "language": 1}, "fields", "language is not text"),

@@ -124,7 +124,7 @@ def test_a_whole_model_is_no_adapter(make_adapter: Callable[..., Path]) -> None:
 
 
 def test_a_base_without_a_part_is_refused(make_base: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"tokenizer\.json: does not exist"):
+    with pytest.raises(BaseModelError, match=r"tokenizer\.json: the tokenizer file does not exist"):
         base_digest(make_base(tmp_path / "a", tokenizer=False))
     with pytest.raises(BaseModelError, match=r"holds no \.safetensors"):
         base_digest(make_base(tmp_path / "b", weights=False))

@@ -220,7 +220,7 @@ def test_bases_that_cannot_be_merged_into_are_refused_and_leave_nothing(
     refused(without, f"the tensor {name}")
     whole_numbers = make_base(shard="1GB")
     edited(whole_numbers, lambda held: held.update({name: held[name].astype(np.int8)}))
-    refused(whole_numbers, "of type I8")
+    refused(whole_numbers, "has the type I8")
     narrow = make_base(shard="1GB")
     edited(narrow, lambda held: held.update({name: held[name][:8].copy()}))
     refused(narrow, "has shape")
@@ -407,7 +407,7 @@ def test_the_logits_are_compared_in_a_process_apart_or_it_is_said_why_not(
         compare_logits(base, make_lora(base, seed=2), tmp_path / "out", "auto")
     assert compare_logits(base, lora, tmp_path / "out", "tensors") == {"skipped": "not asked for"}
     monkeypatch.setattr(logits, "NEEDED", ("torch", "no_such_module"))
-    skipped = {"skipped": "no_such_module is not installed: pip install 'oneseek[train]'"}
+    skipped = {"skipped": "the package no_such_module is not installed: pip install 'oneseek[train]'"}
     assert compare_logits(base, lora, tmp_path / "out", "auto") == skipped
     with pytest.raises(MergeError, match="could not be compared"):
         compare_logits(base, lora, tmp_path / "out", "logits")

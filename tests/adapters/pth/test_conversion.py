@@ -95,7 +95,8 @@ def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
     factors, warnings = map_factors({**lora(), **frozen})
     assert len(factors) == 4
     assert warnings == [
-        f"1 tensors of the base model in the file are left out ({format_value(next(iter(frozen)))}…)"
+        f"the file also holds 1 tensors of the base model ({format_value(next(iter(frozen)))}…), "
+        "which are left out"
     ]
 
 

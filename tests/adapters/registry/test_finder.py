@@ -86,8 +86,10 @@ def test_an_explicit_base_is_checked(root: Path, make_base: Make) -> None:
         return str(caught.value)
 
     assert "is not a folder" in said(root / "nowhere")
-    assert "config.json: does not exist" in said(root)
-    assert "tokenizer.json: does not exist" in said(make_base(root / "a", tokenizer=False))
+    assert "config.json: the base's config file does not exist" in said(root)
+    assert "tokenizer.json: the base's tokenizer file does not exist" in said(
+        make_base(root / "a", tokenizer=False)
+    )
     gpt_sw3 = make_base(root / "gpt-sw3", tokenizer=False)
     (gpt_sw3 / "spiece.model").write_bytes(b"")
     assert find_base(root, gpt_sw3).path == gpt_sw3

@@ -110,7 +110,7 @@ def test_conversations_are_told_apart_by_what_they_share(first: list[str], secon
             r"shares \(v1=90, v2=20\) add up to 110, not to 100: correct the percentages",
         ),
         ({"v2": 50.0, "v3": 50.0}, "the active version v1"),
-        ({"v1": 100.0}, "1 versions, not 2 to 16"),
+        ({"v1": 100.0}, "name 1 versions, but must name 2 to 16"),
         ({"v1": 100.0, "v2": 0.0}, "shares.v2 is 0.0: give a percentage above 0 and at most 100"),
         ({"v1": 50.0, "v2": float("nan")}, "shares.v2 is nan"),
         ({"v1": 0.005, "v2": 100.0}, "add up to"),

@@ -114,8 +114,8 @@ def test_a_file_is_not_a_folder(door: Door, web: WebHost) -> None:
     for name, remedy in (
         ("old.pth", "oneseek adapters import old.pth"),
         ("a/adapter_model.bin", "oneseek adapters import adapter_model.bin"),
-        (f"a/{WEIGHTS}", "Name the folder"),
-        (f"a/{CONFIG}", "Name the folder"),
+        (f"a/{WEIGHTS}", "URL of the folder"),
+        (f"a/{CONFIG}", "URL of the folder"),
     ):
         found = door.refused(f"{web.url}/{name}")
         assert found.failure == "not_adapter"
@@ -224,7 +224,7 @@ def test_what_cannot_be_reached_says_why(door: Door) -> None:
     with web_host() as gone:
         url = f"{gone.url}/a"
     assert "cannot be reached" in str(door.refused(url))
-    assert "does not resolve" in str(door.refused("https://no-such-host.invalid/a"))
+    assert "DNS has no address" in str(door.refused("https://no-such-host.invalid/a"))
 
 
 def test_a_certificate_has_to_be_trusted(

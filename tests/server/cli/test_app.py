@@ -158,7 +158,7 @@ def test_a_misspelt_variable_is_a_mistake_too(
     monkeypatch.setenv("ONESEEK_PROT", "1")
     assert main(["config"]) == 2
     assert capsys.readouterr().err == (
-        "oneseek: ONESEEK_PROT: is not a setting; did you mean 'ONESEEK_PORT'? (environment)\n"
+        "oneseek: ONESEEK_PROT: is not a setting of OneSeek; did you mean 'ONESEEK_PORT'? (environment)\n"
     )
 
 

@@ -18,7 +18,7 @@ from server.config.settings import Settings
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.live.catalogue import open_catalogue, provenance
-from server.live.follower import FollowOptions
+from server.live.follow_options import FollowOptions
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 from tests.server.http_server import Made, Serving, one_base_app, served

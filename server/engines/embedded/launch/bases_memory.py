@@ -40,7 +40,7 @@ class BaseLoad:
         try:
             limits = plan(self.config, options)
         except ValueError as error:
-            raise ValueError(f"base {self.name}: {error}") from None
+            raise ValueError(f"the memory of base {self.name} cannot be planned: {error}") from None
         method = method_of(options.quantize, FUSED)
         bfloat16 = options.prefill_dtype == "bf16"
         return plan_memory(self.config, limits, method, self.adapters, available, bfloat16=bfloat16)
@@ -99,7 +99,7 @@ def plan_bases(
     least = _plan(bases, most, available, {base.name: _least(base) for base in bases})
     shown = "; ".join(f"{name} {_in_parts(part)}" for name, part in least.parts.items())
     remedies = " or ".join(_remedies(bases, most, available))
-    none = "no setting helps; serve fewer or smaller base models"
+    none = "no setting makes them fit; serve fewer or smaller base models"
     remedy = f"they fit with {remedies}" if remedies else none
     needed, free = format_bytes(least.size), format_bytes(available)
     raise ValueError(
@@ -157,7 +157,7 @@ def _remedies(bases: Sequence[BaseLoad], most: int | None, available: int) -> It
     if not waiting:
         demanded = [replace(base, on_demand=True) for base in bases]
         if _attempt(demanded, 1, available) is not None:
-            yield "on_demand for every base and max_loaded_bases 1"
+            yield "on_demand true for every base and max_loaded_bases 1"
 
 
 def _all_smaller(bases: Sequence[BaseLoad]) -> Iterator[dict[str, str]]:

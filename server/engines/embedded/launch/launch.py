@@ -113,7 +113,7 @@ def _unkept(graphs: Path, error: OSError) -> EngineError:
     why = error.strerror or str(error)
     space = "free some space, or " if error.errno in FULL else ""
     return EngineError(
-        f"the graph cannot be saved in {graphs}: {why[:1].lower()}{why[1:]}; "
+        f"the ONNX graph of the base cannot be saved in {graphs}: {why[:1].lower()}{why[1:]}; "
         f"{space}choose a writable folder with --home"
     )
 

@@ -42,7 +42,7 @@ def fit(
         return limits, needed
     parts = ", ".join(f"{part.name} {format_bytes(part.size)}" for part in needed.parts if part.size >= MIB)
     found = " or ".join(_remedies(config, options, adapters, plan, available))
-    remedy = f"it fits with {found}" if found else "no setting helps; use a smaller base model"
+    remedy = f"it fits with {found}" if found else "no setting makes it fit; use a smaller base model"
     raise ValueError(
         f"the base model needs {format_bytes(needed.size)} of memory, but only {format_bytes(available)} are "
         f"free ({parts}); {remedy}"

@@ -45,7 +45,9 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
         setup.tokenizer,
         embedded_options(settings),
         observer=setup.observer,
-        progress=setup.narrate.progress(f"building the graph ({_weights(settings)})"),
+        progress=setup.narrate.progress(
+            f"building the ONNX graph of the base ({_weights(settings)} weights)"
+        ),
         adapters=setup.active,
         say=setup.narrate,
     )
@@ -88,7 +90,9 @@ def _narrate_device(info: EngineInfo, settings: Settings, narrate: Narration) ->
     device = info.device
     assert device is not None
     if device.fallback is not None:
-        narrate(f"warning: using the CPU instead of {device.fallback.device}: {device.fallback.message}")
+        narrate(
+            f"warning: the engine uses the CPU instead of {device.fallback.device}: {device.fallback.message}"
+        )
     where = "the CPU" if device.name == "cpu" else f"{device.name}, which passed its self-test"
     prompts = ", prompts in bf16" if settings.prefill_dtype == "bf16" else ""
     narrate(

@@ -121,8 +121,12 @@ def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: Buil
     check_coverage(plan, graph.config, model_dir)
     free = shutil.disk_usage(target.parent).free
     if plan.size > free:
-        why = f"the graph needs {plan.size >> 20} MiB on disk, but only {free >> 20} MiB are free"
-        raise OSError(errno.ENOSPC, why, str(target.parent))
+        raise OSError(
+            errno.ENOSPC,
+            f"the ONNX graph of the base needs {plan.size >> 20} MiB on disk, but only {free >> 20} MiB are "
+            "free",
+            str(target.parent),
+        )
     try:
         with staged_folder(target) as folder:
             write_graph(plan, model_dir, folder, progress)

@@ -132,7 +132,7 @@ def test_every_name_of_the_table_leads_to_an_option() -> None:
         ("adapter: dora", "adapter: the adapter type 'dora' "),
         ("dataset_text_field: text", "dataset_text_field: the value 'text'"),
         ("bf16: maybe", "bf16: the value 'maybe'"),
-        ("rank: 8\nlora_r: 8", "lora_r: sets the same option as rank in this file; keep one"),
+        ("rank: 8\nlora_r: 8", "lora_r: the option means the same as rank in this file; keep one"),
         ("datasets: [{type: alpaca}]", "datasets: the entry {'type': 'alpaca'} has no path"),
         ("datasets: [{path: a, type: pygmalion}]", "datasets.type: the type 'pygmalion' is unknown"),
         ("datasets: [{path: a, split: 'train[:1%]'}]", "datasets.split: the value 'train[:1%]'"),

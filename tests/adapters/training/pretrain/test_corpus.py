@@ -91,9 +91,9 @@ def test_what_is_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
     refused = [(piece.where, piece.reason) for piece in found if isinstance(piece, CorpusRejection)]
     assert [where for where, _ in refused] == [f"{path}, byte {n}" for n in (14, 22, 35, 48)]
     assert [reason.split(" (")[0] for _, reason in refused[1:]] == [
-        "has neither text nor messages",
-        "text is empty",
-        "is longer than 4194304 bytes",
+        "the line has neither text nor messages",
+        "the text is empty",
+        "the line is longer than 4194304 bytes",
     ]
     odd = ['{"text": "\\ud800"}', "[" * 200_000, '{"text": "c"}']
     (tmp_path / "odd.jsonl").write_text("\n".join(odd), encoding="utf-8")

@@ -56,7 +56,7 @@ def test_leaks_into_a_test_set(tmp_path: Path, capsys: Out) -> None:
     test = write(tmp_path / "test.jsonl", {"instruction": "vem?", "output": "Du."})
     assert main(["data", "check", train, "--test", test]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"{test}:1: leak: the prompt is also in the training data, {train}:1",
+        f"{test}:1: leak: the prompt is also in the training data, at {train}:1",
         "2 examples in 2 files: 1 leak",
     ]
 

@@ -153,7 +153,7 @@ def test_a_students_adapter_and_its_lineage(
             ["--teacher", "http://u:p@h", "--language", "sv"],
             "teacher: ",
         ),
-        (["--teacher", "nowhere", "--language", "sv"], "teacher: nowhere "),
+        (["--teacher", "nowhere", "--language", "sv"], "teacher: the folder nowhere "),
         (
             ["--teacher", "nowhere", "--teacher-model", "m", "--language", "sv"],
             "teacher_model: ",

@@ -74,7 +74,7 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told["adapter"] == "oneseek-7b-zero-sv@v1.0"
-    assert told["summary"].endswith("the base 0); it is active")
+    assert told["summary"].endswith("and the base 0; it is active")
     assert (told["version"], told["kept_epoch"], told["stopped_early"]) == (True, 1, False)
     assert {"loss", "token_accuracy", "held_out_loss", "identity", "language_fidelity"} <= set(
         told["metrics"]
@@ -142,7 +142,7 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
         ([], "language: "),
         (["--language", "da"], "dataset: "),
         (["--language", "svenska"], "language: 'svenska'"),
-        (["--language", "qq", "--dataset", "own.jsonl"], "language: languages names 'qq'"),
+        (["--language", "qq", "--dataset", "own.jsonl"], "language: the routing languages include 'qq'"),
         (["--language", "sv", "--rank", "x"], "rank: 'x' "),
         (["--language", "sv", "--rank", "0"], "rank: 0 "),
         (["--language", "sv", "--schedule", "cosin"], "schedule: 'cosin' "),
@@ -222,16 +222,16 @@ TOO_SOON: list[tuple[list[str], str]] = [
     (["--version", "V1.1"], "version: oneseek-7b-zero-sv@V1.1 "),
     (["--alias", "Folder", "--version", "v3"], "version: Folder@v3 "),
     (["--output", "models"], "output: models "),
-    (["--dataset", "nowhere.jsonl"], "dataset: nowhere.jsonl "),
+    (["--dataset", "nowhere.jsonl"], "dataset: the file nowhere.jsonl "),
     (
         ["--dataset", "tatsu-lab/alpaca"],
-        "dataset: tatsu-lab/alpaca ",
+        "dataset: the file tatsu-lab/alpaca ",
     ),
     (["--dataset", "models"], "dataset: models "),
     (["--dataset", "empty.jsonl"], "dataset: empty.jsonl "),
     (["--questions", "empty.txt"], "questions: empty.txt"),
-    (["--teacher", "gone"], "teacher: gone "),
-    (["--external-model", "gone"], "external_model: gone "),
+    (["--teacher", "gone"], "teacher: the folder gone "),
+    (["--external-model", "gone"], "external_model: the folder gone "),
     (["--teacher", "a", "--external-model", "b"], "external_model: "),
     (["--teacher", "ftp://h"], "teacher: 'ftp://h'"),
     (["--target-modules", "w_proj"], "target_modules: 'w_proj' "),
@@ -281,7 +281,7 @@ def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, c
         ("num_epochs: -1", [], "num_epochs: -1 is too small for this option; use more than 0 (bad.yaml)"),
         ("val_set_size: 0.9", [], "val_set_size: 0.9 is out of range"),
         ("num_epochs: -1", ["--epochs", "-2"], "epochs: -2 is too small for this option; use more than 0\n"),
-        ("datasets: [{path: gone.jsonl}]", [], "datasets: gone.jsonl"),
+        ("datasets: [{path: gone.jsonl}]", [], "datasets: the file gone.jsonl"),
         ("rank: 0", [], "rank: 0 is too small for this option; use at least 1 (bad.yaml)"),
     ],
 )

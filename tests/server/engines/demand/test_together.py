@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_shown_base_by_base_with_what_would(load: BaseLoad)
     with pytest.raises(ValueError, match="quantize int4") as told:
         plan_bases(three(load), None, PROGRAM + 2 * one + one // 2)
     text = str(told.value)
-    assert [name for name in ("a ", "b ", "c ") if f"; {name}" in text or f": {name}" in text] == [
+    assert [name for name in ("a ", "b ", "c ") if f"; {name}" in text or f"({name}" in text] == [
         "a ",
         "b ",
         "c ",

@@ -24,7 +24,8 @@ from routing.route import Router
 from server.config.settings import RolloutOptions, Settings
 from server.engines.base import Engine
 from server.live.catalogue import open_base, open_catalogue
-from server.live.follower import FollowOptions, RegistryFollower
+from server.live.follow_options import FollowOptions
+from server.live.follower import RegistryFollower
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
 from server.rollout.rollouts import Rollouts

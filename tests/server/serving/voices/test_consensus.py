@@ -34,7 +34,7 @@ def test_a_majority_has_a_dissenter() -> None:
     assert found.dissenting == (2,)
     assert (found.medoid, found.answer) == (1, "text 1")
     assert found.agreement == pytest.approx(0.4)
-    assert all(part in found.reason for part in ("2 of 3", "en", "voice 2", "0.40"))
+    assert all(part in found.reason for part in ("2 of 3", "en", "answer 2", "0.40"))
 
 
 def test_all_agree() -> None:

@@ -204,7 +204,7 @@ def test_whatever_goes_wrong_is_one_error_that_tells_no_secret(
         ask(f"{service}/{kind}")
     reply = failed.value.reply
     assert (reply.status, reply.code) == (502, "external_model_failed")
-    assert reply.message.startswith("Far")
+    assert reply.message.startswith("The external model Far ")
     assert len(Service.seen) == 1, "no redirect is followed, nothing is tried again"
     assert KEY not in reply.message + caplog.text
     assert "127.0.0.1" not in reply.message + "".join(

@@ -53,13 +53,13 @@ def _window(raw: ConfigFields) -> int | None:
     used = read_flag(raw, "use_sliding_window", False) and raw.get("sliding_window", _WINDOW) is not None
     found = read_layer_kinds(raw)
     if found is not None:
-        asked = f"layer_types asks for {', '.join(sorted(found))}"
+        asked = f"layer_types names {', '.join(sorted(found))}"
     elif not used:
         return None
     else:
         whole = _full_layers(raw)
         found = ({FULL} if whole > 0 else set[str]()) | ({SLIDING} if whole < layers else set[str]())
-        asked = f"use_sliding_window with max_window_layers {whole} puts sliding windows in some layers only"
+        asked = f"use_sliding_window with max_window_layers {whole} gives only some layers a sliding window"
     if found == {FULL}:
         return None
     if found != {SLIDING} or not used:

@@ -89,15 +89,18 @@ def check_provider(provider: Provider, available: Iterable[str], found: Iterable
     flavours = tuple(found)
     if provider.ort in available:
         return
-    have = " and ".join(map(str, flavours)) or "the ONNX Runtime here"
-    problem = f"--device {provider.name} needs {provider.distribution}, and {have} has no {provider.ort}"
+    have = " and ".join(map(str, flavours)) or "the installed ONNX Runtime"
+    problem = (
+        f"--device {provider.name} needs {provider.distribution}, but {have} does not have {provider.ort}"
+    )
     if not can_install(provider):
         raise FlavourError(
             f"the device cannot be used here: {problem}; it works on Windows only, so use --device webgpu or "
             "--device cpu"
         )
     raise FlavourError(
-        f"{problem}; run: {exchange_commands([flavour.name for flavour in flavours], provider.distribution)}"
+        f"the device cannot be used yet: {problem}; run: "
+        f"{exchange_commands([flavour.name for flavour in flavours], provider.distribution)}"
     )
 
 

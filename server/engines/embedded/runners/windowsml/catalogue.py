@@ -127,10 +127,13 @@ def open_catalogue(platform: str = sys.platform) -> ProviderCatalogue:
         return cast("ProviderCatalogue", package.EpCatalog())
     except ImportError:
         if platform != "win32":
-            problem = f"device {PACKAGE} works on Windows only; use --device webgpu or --device cpu"
-        else:
-            problem = f"device {PACKAGE} needs a missing package; run: pip install {PACKAGE}=={PINNED}"
-        raise CatalogueError(problem) from None
+            raise CatalogueError(
+                f"the device {PACKAGE} works on Windows only; use --device webgpu or --device cpu"
+            ) from None
+        raise CatalogueError(
+            f"the device {PACKAGE} needs a package that is not installed; run: pip install "
+            f"{PACKAGE}=={PINNED}"
+        ) from None
     except OSError as error:
         raise CatalogueError(
             f"device {PACKAGE} needs the Windows ML catalogue of Windows 11 24H2 or later, which cannot be "

@@ -168,7 +168,7 @@ def test_a_device_that_is_off_is_refused(graph: BuiltGraph, device: Device) -> N
     check = check_of(graph)
     check.prepare({BASE: None})
     device.wrong = frozenset({BASE})
-    with pytest.raises(DeviceError, match=r"webgpu .* the base .*0\.5 "):
+    with pytest.raises(DeviceError, match=r"the base .*webgpu .*0\.5 "):
         check.examine(device, (0, 1), BASE)
 
 
@@ -212,7 +212,7 @@ async def test_an_adapter_that_goes_wrong_on_the_device_is_refused_and_nothing_c
     try:
         await engine.load(voices["en"])
         device.wrong = frozenset({voices["sv"].digest})
-        with pytest.raises(AdapterRefusedError, match=r"sv.*webgpu .* the adapter .*0\.5"):
+        with pytest.raises(AdapterRefusedError, match=r"sv.*the adapter .*webgpu .*0\.5"):
             await engine.load(voices["sv"])
         assert set(engine.state().resident) == {voices["en"].digest}
         device.wrong = frozenset()
