@@ -100,8 +100,11 @@ def test_a_removed_ledger_begins_anew_by_its_verb_alone(filled: Ledger) -> None:
     assert not (filled.folder / LEDGER_FILE).exists()
     begun = filled.begin_anew()
     assert begun.record.details["lost"].startswith("sha256:")
-    with pytest.raises(LedgerError, match="holds a ledger"):
+    before = everything(filled.folder)
+    with pytest.raises(LedgerError) as caught:
         filled.begin_anew()
+    assert caught.value.path == filled.folder
+    assert everything(filled.folder) == before
     filled.append(note(9))
     assert filled.verify().state == "intact"
 

@@ -369,5 +369,6 @@ def test_a_pattern_is_refused_or_matched_at_once(text: str) -> None:
     [".*.*.*q_proj", r".*\d+.*", r"\d+\d*\d+", ".+.+[0-9]+", "x" * 513, "(a+)+", "(.*)*", "(q|q_proj)"],
 )
 def test_a_pattern_that_could_run_away_is_refused(text: str) -> None:
-    with pytest.raises(AdapterError, match="at most two of"):
+    with pytest.raises(AdapterError) as caught:
         ModulePattern.read(text, Path("config"), "rank_pattern")
+    assert (caught.value.field, caught.value.value) == ("rank_pattern", text)
