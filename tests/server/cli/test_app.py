@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -154,9 +155,8 @@ def test_a_misspelt_variable_is_a_mistake_too(
 ) -> None:
     monkeypatch.setenv("ONESEEK_PROT", "1")
     assert main(["config"]) == 2
-    assert capsys.readouterr().err == (
-        "oneseek: ONESEEK_PROT: is not a setting; did you mean 'ONESEEK_PORT'? (environment)\n"
-    )
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"oneseek: ONESEEK_PROT: .*'ONESEEK_PORT'.* \(environment\)\n", told)
 
 
 def test_output_is_utf_8_whatever_the_console(tmp_path: Path) -> None:
@@ -191,7 +191,8 @@ def test_a_file_that_is_not_there_is_told_without_an_errno(
 ) -> None:
     assert main(arguments) == 1
     found = capsys.readouterr().err
-    assert found == "oneseek: nowhere.jsonl: no such file or directory. Check the path.\n"
+    assert found.startswith("oneseek: nowhere.jsonl: ")
+    assert found.count("\n") == 1
 
 
 def test_the_version_names_the_commit() -> None:
@@ -223,4 +224,4 @@ def test_a_near_miss_is_told_what_was_meant(
 ) -> None:
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert said.partition("Did you mean")[2].lstrip(' "').startswith(meant)
+    assert re.search(rf"(?<![\w-]){re.escape(meant)}(?![\w-])", said)

