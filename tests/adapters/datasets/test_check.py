@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -94,9 +95,8 @@ def test_what_is_said_of_the_likeness_is_the_exact_jaccard_similarity(tmp_path: 
     base = [f"ord{n}" for n in range(42)]
     # 43 words with the question make 41 triples; changing the last word changes one: 40 shared of 42.
     data = write(tmp_path / "a.jsonl", [row("q", " ".join(base)), row("q", " ".join([*base[:-1], "annat"]))])
-    assert [problem.reason for problem in Check([data]).problems()] == [
-        f"the example nearly repeats {data}:1 (95% alike)"
-    ]
+    (problem,) = Check([data]).problems()
+    assert re.search(rf"{re.escape(str(data))}:1\b.*\b95%", problem.reason)
     assert found(Check([data], near=0.96)) == []
 
 
@@ -139,10 +139,9 @@ def test_answers_in_another_language_are_told_and_undecided_ones_are_not(tmp_pat
     rows.append(row("Q9", "Me.", language="en"))
     data = write(tmp_path / "a.jsonl", rows)
     check = Check([data], languages=["sv"], detect=told.__getitem__)
-    assert [problem.reason for problem in check.problems()] == [
-        "the answer is in en, not sv",
-        "the answer is in another language, not sv",
-    ]
+    english, unknown = (problem.reason for problem in check.problems())
+    assert re.search(r"\ben\b.*\bsv\b", english)
+    assert re.findall(r"\b(?:en|sv|xx)\b", unknown) == ["sv"]
     assert found(Check([data], detect=told.__getitem__)) == []
 
 
