@@ -127,13 +127,13 @@ def test_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config", "--port", "80O0"], "port: '80O0' is not an integer (flag --port)"),
-        (["config", "--port", "-1"], "port: -1 is out of range; use from 0 to 65535 (flag --port)"),
-        (["config", "--engine", "vlm"], "did you mean 'vllm'? (flag --engine)"),
+        (["config", "--port", "80O0"], r"^oneseek: port: '80O0' .*\(flag --port\)$"),
+        (["config", "--port", "-1"], r"^oneseek: port: -1 .*\b0\b.*\b65535\b.* \(flag --port\)$"),
+        (["config", "--engine", "vlm"], r"'vllm'.* \(flag --engine\)$"),
         (["config", "--prot", "1"], "--port"),
-        (["config", "--config", "missing.yaml"], "missing.yaml: cannot be read"),
-        (["config", "--port"], "--port requires an argument"),
-        (["srve"], 'Did you mean "serve"?'),
+        (["config", "--config", "missing.yaml"], r"^oneseek: (.*/)?missing\.yaml: "),
+        (["config", "--port"], r"--port\b"),
+        (["srve"], '"serve"'),
         (["config", "superfluous"], "superfluous"),
         (["config", "--prefix-caching", "false"], "'false'"),
     ],
@@ -147,7 +147,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert captured.out == ""
     assert captured.err.startswith("oneseek: ")
     assert captured.err.count("\n") == 1
-    assert message in captured.err
+    assert re.search(message, captured.err)
 
 
 def test_a_misspelt_variable_is_a_mistake_too(

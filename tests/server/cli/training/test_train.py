@@ -142,7 +142,7 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
         ([], "language: "),
         (["--language", "da"], "dataset: "),
         (["--language", "svenska"], "language: 'svenska'"),
-        (["--language", "qq", "--dataset", "own.jsonl"], "language: languages names 'qq'"),
+        (["--language", "qq", "--dataset", "own.jsonl"], "language: "),
         (["--language", "sv", "--rank", "x"], "rank: 'x' "),
         (["--language", "sv", "--rank", "0"], "rank: 0 "),
         (["--language", "sv", "--schedule", "cosin"], "schedule: 'cosin' "),
@@ -153,7 +153,7 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
         (["--language", "en", "--dataset", "own.jsonl"], "dataset: own.jsonl: "),
         (
             ["--language", "sv", "--dataset", "own.jsonl", "--target-modules", "w"],
-            "target_modules: 'w' is no",
+            "target_modules: 'w' ",
         ),
         (
             ["--language", "sv", "--config", "bad.yaml"],
@@ -275,14 +275,14 @@ def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, c
 @pytest.mark.parametrize(
     ("text", "flags", "message"),
     [
-        ("lora_r: 0", [], "lora_r: 0 is too small for this option; use at least 1 (bad.yaml)"),
-        ("lora_r: x", [], "lora_r: 'x' is not an integer (bad.yaml)"),
-        ("lora: {lora_r: 0}", [], "lora_r: 0 is too small for this option; use at least 1 (bad.yaml)"),
-        ("num_epochs: -1", [], "num_epochs: -1 is too small for this option; use more than 0 (bad.yaml)"),
-        ("val_set_size: 0.9", [], "val_set_size: 0.9 is out of range"),
-        ("num_epochs: -1", ["--epochs", "-2"], "epochs: -2 is too small for this option; use more than 0\n"),
-        ("datasets: [{path: gone.jsonl}]", [], "datasets: gone.jsonl"),
-        ("rank: 0", [], "rank: 0 is too small for this option; use at least 1 (bad.yaml)"),
+        ("lora_r: 0", [], r"lora_r: 0 .*\b1\b.* \(bad\.yaml\)$"),
+        ("lora_r: x", [], r"lora_r: 'x' .*\(bad\.yaml\)$"),
+        ("lora: {lora_r: 0}", [], r"lora_r: 0 .*\b1\b.* \(bad\.yaml\)$"),
+        ("num_epochs: -1", [], r"num_epochs: -1 .*\b0\b.* \(bad\.yaml\)$"),
+        ("val_set_size: 0.9", [], r"val_set_size: 0\.9 "),
+        ("num_epochs: -1", ["--epochs", "-2"], r"epochs: -2 (?!.*bad\.yaml)"),
+        ("datasets: [{path: gone.jsonl}]", [], r"datasets: gone\.jsonl"),
+        ("rank: 0", [], r"rank: 0 .*\b1\b.* \(bad\.yaml\)$"),
     ],
 )
 @pytest.mark.parametrize("verb", [["train", "identity"], ["distill", "--teacher", "http://127.0.0.1:9"]])
@@ -291,7 +291,7 @@ def test_a_wrong_value_of_a_file_is_named_by_the_files_own_word(
 ) -> None:
     Path("bad.yaml").write_text(f"language: sv\n{text}\n", encoding="utf-8")
     assert main([*verb, "--config", "bad.yaml", *flags]) == 2
-    assert f"oneseek: {message}" in capsys.readouterr().err
+    assert re.search(rf"^oneseek: {message}", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_missing_extra_is_named() -> None:
