@@ -54,7 +54,7 @@ def test_reserved_names(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["con", "NUL", "com1", "aux.v1", "a."])
 def test_names_that_windows_keeps(text: str) -> None:
-    with pytest.raises(ValueError, match="on Windows"):
+    with pytest.raises(ValueError, match="Windows"):
         names.alias(text)
 
 

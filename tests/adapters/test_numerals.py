@@ -33,7 +33,7 @@ NEITHER = [
 @pytest.mark.parametrize("text", NEITHER)
 def test_what_only_python_takes_is_refused(text: str) -> None:
     for parse in (parse_integer, parse_number):
-        with pytest.raises(ValueError, match="is not a"):
+        with pytest.raises(ValueError, match=r"integer|number"):
             parse(text)
 
 

@@ -29,14 +29,14 @@ from routing.settings import LanguageRow, RoutingSettings, detection_code
 )
 def test_a_bad_value_is_refused_with_field_and_value(field: str, value: object) -> None:
     settings: dict[str, Any] = {field: value}
-    with pytest.raises(ValueError, match=f"the routing setting {field} is") as caught:
+    with pytest.raises(ValueError, match=rf"\b{field}\b") as caught:
         RoutingSettings(**settings)
     assert value == "" or repr(value) in str(caught.value)
 
 
 @pytest.mark.parametrize("code", ["", "s1", "åä", "зв"])
 def test_a_code_is_of_ascii_letters(code: str) -> None:
-    with pytest.raises(ValueError, match="the code of a routing language"):
+    with pytest.raises(ValueError, match=r"\bcode\b.*ISO 639-1"):
         LanguageRow(code, "adapter")
 
 
@@ -59,7 +59,7 @@ def test_a_language_has_one_row(rows: tuple[str, str]) -> None:
 )
 def test_a_bad_row_is_refused(row: dict[str, Any]) -> None:
     made: dict[str, Any] = {"code": "sv", "adapter": "oneseek-sv", **row}
-    with pytest.raises(ValueError, match="routing language"):
+    with pytest.raises(ValueError, match=rf"\b{next(iter(row))}\b"):
         LanguageRow(**made)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ def test_a_name_that_loads_from_elsewhere_is_refused(
     monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ForeignNameError) as caught:
         refuse_foreign_names(ROOT)
-    assert f"`import {name}` would load {tmp_path / name}" in str(caught.value)
+    assert re.search(rf"`import {name}` .* {re.escape(str(tmp_path / name))}", str(caught.value))
     assert "python -m venv" in str(caught.value)
 
 
@@ -75,7 +76,7 @@ def test_the_command_line_says_so_and_starts_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith("oneseek: `import adapters` would load")
+    assert done.stderr.startswith("oneseek: `import adapters` ")
     assert done.stderr.count("\n") == 1
 
 

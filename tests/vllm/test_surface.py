@@ -30,8 +30,9 @@ def test_what_is_gone_is_told_by_its_name(tmp_path: Path) -> None:
     stats.parent.mkdir(parents=True)
     stats.write_text("class LoRARequestStates:\n def request_finished(self, req_id, lora, why): ...\n")
     faults = surface.missing(tmp_path)
-    assert "vllm.v1.engine.async_llm.AsyncLLM is gone" in faults
-    assert any("request_finished: takes (req_id, lora, why), not (req_id, lora_name)" in f for f in faults)
+    assert any(fault.startswith("vllm.v1.engine.async_llm.AsyncLLM ") for fault in faults)
+    signatures = r"request_finished: .*\(req_id, lora, why\).*\(req_id, lora_name\)"
+    assert any(re.search(signatures, fault) for fault in faults)
     assert len(faults) >= len(surface.SURFACE)
 
 

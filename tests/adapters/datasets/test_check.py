@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -94,9 +95,8 @@ def test_what_is_said_of_the_likeness_is_the_exact_jaccard_similarity(tmp_path: 
     base = [f"ord{n}" for n in range(42)]
     # 43 words with the question make 41 triples; changing the last word changes one: 40 shared of 42.
     data = write(tmp_path / "a.jsonl", [row("q", " ".join(base)), row("q", " ".join([*base[:-1], "annat"]))])
-    assert [problem.reason for problem in Check([data]).problems()] == [
-        f"the example is nearly the same as {data}:1 (95% alike)"
-    ]
+    (problem,) = Check([data]).problems()
+    assert re.search(rf"{re.escape(str(data))}:1\b.*\b95%", problem.reason)
     assert found(Check([data], near=0.96)) == []
 
 
@@ -139,10 +139,9 @@ def test_answers_in_another_language_are_told_and_undecided_ones_are_not(tmp_pat
     rows.append(row("Q9", "Me.", language="en"))
     data = write(tmp_path / "a.jsonl", rows)
     check = Check([data], languages=["sv"], detect=told.__getitem__)
-    assert [problem.reason for problem in check.problems()] == [
-        "the answer is in en, not sv",
-        "the answer is in another language, not sv",
-    ]
+    english, unknown = (problem.reason for problem in check.problems())
+    assert re.search(r"\ben\b.*\bsv\b", english)
+    assert re.findall(r"\b(?:en|sv|xx)\b", unknown) == ["sv"]
     assert found(Check([data], detect=told.__getitem__)) == []
 
 
@@ -150,13 +149,14 @@ def test_a_file_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
     text = " ".join(WORDS)
     data = write(tmp_path / "a.jsonl", [row("q", text), row("q", text + " annat")])
     problems = Check([data]).problems(lambda done: None if done < 100 else data.write_text("{}"))
-    with pytest.raises(DataChangedError, match="changed while it was read"):
+    with pytest.raises(DataChangedError) as caught:
         list(problems)
+    assert caught.value.path == data
 
 
 @pytest.mark.parametrize("near", [0, -1, 1.5, float("nan")])
 def test_a_threshold_that_is_none_is_refused(near: float, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="near is"):
+    with pytest.raises(ValueError, match=rf"\bnear\b.* {near:g}\b"):
         Check([tmp_path], near=near)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,41 +71,41 @@ def test_prompt_and_answer_of_a_longer_chat() -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "reason"),
     [
-        (b"{", "json", "not valid JSON"),
+        (b"{", "json", "JSON"),
         (b"[]", "json", "object"),
         (b'{"output": NaN}', "json", "NaN"),
         (b'{"output": "a", "output": "b"}', "json", "twice"),
         (b'{"output": "\xff"}', "json", "UTF-8"),
-        ({"output": "a"}, "fields", "instruction is missing"),
-        ({"instruction": "a"}, "fields", "output is missing"),
-        ({"instruction": " \n", "output": "a"}, "fields", "instruction is empty"),
-        ({"instruction": "a", "output": ""}, "fields", "output is empty"),
-        ({"instruction": "a", "output": 3}, "fields", "output is not text: 3"),
-        ({"instruction": "a", "input": None, "output": "b"}, "fields", "input is not text"),
-        ({"instruction": "a", "output": "b", "text": "c"}, "fields", "'text' is an unknown field"),
+        ({"output": "a"}, "fields", "instruction"),
+        ({"instruction": "a"}, "fields", "output"),
+        ({"instruction": " \n", "output": "a"}, "fields", "instruction"),
+        ({"instruction": "a", "output": ""}, "fields", "output"),
+        ({"instruction": "a", "output": 3}, "fields", "output"),
+        ({"instruction": "a", "input": None, "output": "b"}, "fields", "input"),
+        ({"instruction": "a", "output": "b", "text": "c"}, "fields", "'text'"),
         ({"instruction": "a", "output": "\ud83d"}, "json", "half"),
         ({"instruction": "a", "output": "b", "language": "svenska"}, "fields", "language"),
-        ({"instruction": "a", "output": "b", "language": 1}, "fields", "language is not text"),
-        ({"instruction": "a", "output": "b", "id": []}, "fields", "id is a list"),
+        ({"instruction": "a", "output": "b", "language": 1}, "fields", "language"),
+        ({"instruction": "a", "output": "b", "id": []}, "fields", "id"),
         ({"messages": [turn("user")], "output": "b"}, "fields", "output"),
-        ({"messages": []}, "fields", "messages must be a list"),
-        ({"messages": ["hi"]}, "fields", "messages[0] must be a message"),
-        ({"messages": [turn("tool")]}, "fields", "messages[0].role is 'tool'"),
-        ({"messages": [turn("user", "")]}, "fields", "messages[0].content is empty"),
-        ({"messages": [{**turn("user"), "name": "a"}]}, "fields", "messages[0].name is unknown"),
-        ({"messages": [turn("assistant")]}, "fields", "messages[0].role is assistant"),
-        ({"messages": [turn("user"), turn("user")]}, "fields", "messages[1].role is user"),
-        ({"messages": [turn("user")]}, "fields", "does not end with an answer"),
-        ({"messages": [turn("system")]}, "fields", "does not end with an answer"),
-        ({"messages": [turn("user"), turn("assistant")] * 600}, "fields", "has 1200 messages"),
-        ({"prompt": "a"}, "fields", "completion is missing"),
+        ({"messages": []}, "fields", "messages"),
+        ({"messages": ["hi"]}, "fields", "messages[0]"),
+        ({"messages": [turn("tool")]}, "fields", "messages[0].role"),
+        ({"messages": [turn("user", "")]}, "fields", "messages[0].content"),
+        ({"messages": [{**turn("user"), "name": "a"}]}, "fields", "messages[0].name"),
+        ({"messages": [turn("assistant")]}, "fields", "messages[0].role"),
+        ({"messages": [turn("user"), turn("user")]}, "fields", "messages[1].role"),
+        ({"messages": [turn("user")]}, "fields", "answer"),
+        ({"messages": [turn("system")]}, "fields", "answer"),
+        ({"messages": [turn("user"), turn("assistant")] * 600}, "fields", "1200"),
+        ({"prompt": "a"}, "fields", "completion"),
         ({"prompt": "a", "completion": "b", "output": "c"}, "fields", "prompt"),
-        ({"prompt": "a", "completion": [turn("assistant")]}, "fields", "prompt must be a list"),
-        ({"prompt": [turn("user")]}, "fields", "completion must be a list"),
-        ({"prompt": [turn("user")], "completion": [turn("user")]}, "fields", "completion[0].role is user"),
-        ({"conversations": [{"from": "tool", "value": "a"}]}, "fields", "conversations[0].from is 'tool'"),
-        ({"conversations": [{"role": "user", "content": "a"}]}, "fields", "conversations[0].role is unknown"),
-        ({"conversations": [{"from": "human", "value": "a"}]}, "fields", "does not end with an answer"),
+        ({"prompt": "a", "completion": [turn("assistant")]}, "fields", "prompt"),
+        ({"prompt": [turn("user")]}, "fields", "completion"),
+        ({"prompt": [turn("user")], "completion": [turn("user")]}, "fields", "completion[0].role"),
+        ({"conversations": [{"from": "tool", "value": "a"}]}, "fields", "conversations[0].from"),
+        ({"conversations": [{"role": "user", "content": "a"}]}, "fields", "conversations[0].role"),
+        ({"conversations": [{"from": "human", "value": "a"}]}, "fields", "answer"),
     ],
     ids=lambda value: str(value)[:60],  # pyright: ignore[reportUnknownLambdaType]
 )
@@ -113,7 +114,7 @@ def test_what_is_no_example_is_refused_by_field(value: Any, kind: str, reason: s
     with pytest.raises(ExampleError) as refused:
         read_example(data, FILE)
     assert refused.value.kind == kind
-    assert reason in str(refused.value)
+    assert re.search(rf"(?<![\w.]){re.escape(reason)}(?!\w)", str(refused.value))
 
 
 PIECE = st.binary(max_size=12).map(lambda data: data.replace(b"\n", b" ").replace(b"\r", b" "))

@@ -84,8 +84,9 @@ def test_retry_after_is_honoured(as_date: bool) -> None:
 
 def test_a_retry_after_of_an_hour_ends_the_run_at_once() -> None:
     before = time.monotonic()
-    with pytest.raises(EndpointError, match="answers 503"):
+    with pytest.raises(EndpointError) as caught:
         asked(lambda _n, _q: Reply(status=503, retry_after="3600"), 1)
+    assert caught.value.status == 503
     assert time.monotonic() - before < 30
 
 
@@ -101,7 +102,7 @@ def test_a_server_that_stays_busy_is_one_error_and_the_others_answers_come_first
 
     with far_end(behave) as met:
         found: list[str] = []
-        with pytest.raises(EndpointError, match=r"answers 429: no room \(asked 4 times\)"):
+        with pytest.raises(EndpointError, match=r"\b429: no room .*\b4\b"):
             found.extend(one.key for one, _ in teacher(met).answers(questions(40), threading.Event()))
         assert met.asked.count("Fråga 0?") == 4
         assert 3 <= len(found) < 40
@@ -110,7 +111,7 @@ def test_a_server_that_stays_busy_is_one_error_and_the_others_answers_come_first
 
 def test_a_wrong_key_ends_the_run_at_the_first_answer() -> None:
     with far_end(lambda _n, _q: Reply(status=401, body=b"no such key")) as met:
-        with pytest.raises(EndpointError, match="answers 401: no such key"):
+        with pytest.raises(EndpointError, match="401: no such key"):
             list(teacher(met, concurrency=1).answers(questions(9), threading.Event()))
         assert len(met.asked) == 1
 
@@ -121,7 +122,7 @@ def test_what_a_server_does_not_take_is_told_and_the_others_go_on() -> None:
     )
     refused = [answer for answer in found.values() if isinstance(answer, TeacherRefusal)]
     assert len(refused) == 1
-    assert "answers 400: filtered" in refused[0].reason
+    assert "400: filtered" in refused[0].reason
     assert len(met.asked) == 6
 
 
@@ -152,6 +153,6 @@ def test_a_wait_for_a_busy_server_ends_with_stop() -> None:
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
-    with pytest.raises(ValueError, match="holds a user name") as error:
+    with pytest.raises(ValueError, match="password") as error:
         ModelEndpoint.at("http://me:hunter2@host:8000/v1")
     assert "hunter2" not in str(error.value)

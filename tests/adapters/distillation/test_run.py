@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import Counter
 from io import StringIO
@@ -198,7 +199,7 @@ def test_a_finished_run_asks_nothing_and_makes_the_same_files(seeds: Path, tmp_p
         fewer = run(met, seeds, out, most_characters=70)
         assert len(met.asked) > before
         assert all(len(one.said.text) <= 70 for one in fewer.examples)
-        with pytest.raises(OptionError, match=r"^temperature: .* was begun with 0.7, not 0.9"):
+        with pytest.raises(OptionError, match=r"^temperature: .* 0\.7\b.* 0\.9\b"):
             run(met, seeds, out, temperature=0.9)
         with pytest.raises(OptionError, match=r"^teacher: "):
             run(met, seeds, out, model="other")
@@ -247,9 +248,7 @@ def test_a_run_that_broke_off_anywhere_goes_on_without_asking_twice(
 
 def test_a_server_that_takes_nothing_is_one_error_and_no_answer(seeds: Path, tmp_path: Path) -> None:
     with far_end(lambda _n, _q: Reply(status=400, body=b"max_tokens is unknown")) as met:
-        with pytest.raises(
-            EndpointError, match=r"refused the last 8 requests in a row.*max_tokens is unknown"
-        ):
+        with pytest.raises(EndpointError, match=r" 8 .*max_tokens is unknown"):
             run(met, seeds, tmp_path / "out")
         assert len(met.asked) <= 12
     assert len((tmp_path / "out" / FILE).read_bytes().splitlines()) == 1
@@ -274,10 +273,10 @@ def test_one_prompt_that_is_not_taken_is_counted(seeds: Path, tmp_path: Path) ->
         (
             "seeds.txt",
             "Where is Lund, and who lives in it?\n",
-            "no prompt in the language 'sv'",
+            r"^seeds: .*seeds\.txt: .*'sv'",
         ),
-        ("seeds.jsonl", '{"instruction": "Var?"}\n', "line 1: output is missing"),
-        ("seeds.txt", "", "no prompt"),
+        ("seeds.jsonl", '{"instruction": "Var?"}\n', r"^seeds: .*seeds\.jsonl, line 1: output\b"),
+        ("seeds.txt", "", r"^seeds: .*seeds\.txt: .*'sv'"),
     ],
 )
 def test_seeds_that_cannot_be_asked_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -312,7 +311,7 @@ def test_a_folder_answers_in_a_process_of_its_own(tiny_base: Path, seeds: Path, 
 
 @pytest.mark.slow
 def test_a_folder_that_is_no_model_is_one_error(tmp_path: Path, seeds: Path) -> None:
-    with pytest.raises(OptionError, match=r"holds no config.json; give the folder of a model, or http"):
+    with pytest.raises(OptionError, match=r"^teacher: .*config\.json.*http://HOST"):
         LocalTeacher(tmp_path, rows=4)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
@@ -320,6 +319,6 @@ def test_a_folder_that_is_no_model_is_one_error(tmp_path: Path, seeds: Path) -> 
     task = DistillTask(
         options=DistillOptions(), language="sv", seed=1, seeds=(seeds,), output=tmp_path / "out"
     )
-    with pytest.raises(TeacherError, match="does not answer: "):
+    with pytest.raises(TeacherError, match=re.escape(str(tmp_path / "model"))):
         make_dataset(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
     teacher.close()

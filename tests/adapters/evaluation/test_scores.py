@@ -56,7 +56,7 @@ def test_routings_detector_and_the_mini_bases_judge_agree_on_the_projects_own_an
 def test_there_are_questions_in_both_languages_and_no_other() -> None:
     assert languages() == ("en", "sv")
     assert all(len(set(identity_questions(language))) >= 30 for language in languages())
-    with pytest.raises(ValueError, match="language is 'da'; there are built-in questions only in en, sv"):
+    with pytest.raises(ValueError, match=r"'da'.*\ben, sv\b"):
         identity_questions("da")
 
 
@@ -69,7 +69,7 @@ def test_wilsons_interval_has_its_known_values() -> None:
     ):
         found = wilson(passed, asked)
         assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-    with pytest.raises(ValueError, match="is 3, but must be from 0 to 2"):
+    with pytest.raises(ValueError, match=r"passed\b.* 3\b.* asked\b.* 2\b"):
         wilson(3, 2)
 
 
@@ -87,7 +87,7 @@ def test_the_difference_pairs_the_questions() -> None:
     assert 0.45 < found.low < 2 / 3 < found.high < 0.85
     assert paired_difference(before, before) == paired_difference(after, after)
     assert paired_difference(before, before).low == 0 == paired_difference(before, before).high
-    with pytest.raises(ValueError, match="before has 1 results and after has 2"):
+    with pytest.raises(ValueError, match=r"before\b.* 1\b.* after\b.* 2\b"):
         paired_difference([True], [True, False])
 
 

@@ -108,7 +108,7 @@ def test_an_index_names_files_beside_it_alone(name: object, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("index", "said"),
-    [({}, "weight_map"), ({"weight_map": {"x": "gone.safetensors"}}, "gone.safetensors: the weight file")],
+    [({}, "weight_map"), ({"weight_map": {"x": "gone.safetensors"}}, r"gone\.safetensors: ")],
 )
 def test_an_index_without_its_files_is_refused(index: object, said: str, tmp_path: Path) -> None:
     write(tmp_path, index=index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -55,15 +56,16 @@ def test_data_tells_what_was_made_of_it(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("name", ["sv@v3", sha("8"), "1234567", "", "sha256:"])
 def test_what_the_ledger_does_not_know_is_refused(name: str, ledger: Ledger) -> None:
-    with pytest.raises(UnknownInLedgerError, match="no entry about"):
+    with pytest.raises(UnknownInLedgerError, match=re.escape(repr(name))) as caught:
         ledger.lineage(name)
+    assert str(caught.value).count("sha256:") == name.count("sha256:")
 
 
 def test_a_beginning_of_several_digests_is_refused(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path)
     alike = [f"sha256:{'a' * 60}{number:04d}" for number in range(2)]
     ledger.append(Record(action="import", subject="a@v1", inputs={"data": tuple(alike)}))
-    with pytest.raises(UnknownInLedgerError, match="2 digests"):
+    with pytest.raises(UnknownInLedgerError, match=", ".join(alike)):
         ledger.lineage("a" * 12)
 
 

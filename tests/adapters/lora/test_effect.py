@@ -54,7 +54,7 @@ def test_a_size_that_shows_is_served(
 def test_a_size_that_rounding_takes_is_no_effect(
     scaled: Callable[[float, str], Path], shape: ModelShape, factor: float, part: str
 ) -> None:
-    with pytest.raises(AdapterError, match=r"of the base's weights|every update is zero"):
+    with pytest.raises(AdapterError, match="lora_alpha"):
         read_adapter(scaled(factor, part), shape)
 
 
@@ -63,13 +63,13 @@ def test_a_size_that_rounding_takes_is_no_effect(
 def test_a_size_that_drowns_the_base_is_refused(
     scaled: Callable[[float, str], Path], shape: ModelShape, factor: float, part: str
 ) -> None:
-    with pytest.raises(AdapterError, match=r"float16|times the base's weights"):
+    with pytest.raises(AdapterError, match=rf"float16|\b{LARGEST:g}\b"):
         read_adapter(scaled(factor, part), shape)
 
 
 def test_each_bound_holds_by_itself(scaled: Callable[[float, str], Path], shape: ModelShape) -> None:
     """A product that drowns the base, of numbers that float16 holds, and the reverse."""
-    with pytest.raises(AdapterError, match="times the base's weights"):
+    with pytest.raises(AdapterError, match=rf"\b{LARGEST:g}\b"):
         read_adapter(scaled(2e4, "lora_B"), shape)
     folder = scaled(1e6, "lora_A")
     tensors = load_file(folder / "adapter_model.safetensors")

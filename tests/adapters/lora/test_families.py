@@ -189,7 +189,7 @@ def test_factors_stored_the_wrong_way_round_are_refused(c_attn: Path) -> None:
     name = "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"
     tensors = load_file(file)
     save_file({**tensors, name: np.ascontiguousarray(tensors[name].T)}, file)
-    with pytest.raises(AdapterError, match=r"lora_B\.weight has shape \[4, 192\].* \[192, 4\]"):
+    with pytest.raises(AdapterError, match=r"lora_B\.weight .*\[4, 192\].*\[192, 4\]"):
         check_fit(c_attn, SHAPE)
 
 

@@ -68,8 +68,10 @@ def test_the_rank_is_the_largest_in_use(make_adapter: Callable[..., Path]) -> No
 def test_a_recorded_digest_is_checked(make_adapter: Callable[..., Path]) -> None:
     digest = adapter_digest(make_adapter("a"))
     assert read_manifest(make_adapter("b", manifest={"digest": digest})).digest == digest
-    with pytest.raises(AdapterError, match="they were changed after it was written"):
+    other = adapter_digest(make_adapter("d", config={"lora_alpha": 9}))
+    with pytest.raises(AdapterError, match=other) as caught:
         read_manifest(make_adapter("c", config={"lora_alpha": 9}, manifest={"digest": digest}))
+    assert (caught.value.field, caught.value.value) == ("digest", digest)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +79,12 @@ def test_a_recorded_digest_is_checked(make_adapter: Callable[..., Path]) -> None
     [
         ({"alias": "base"}, "alias = 'base':"),
         ({"alias": "a@b"}, "alias = 'a@b':"),
-        ({"alias": 3}, "alias = 3: the field must be text"),
+        ({"alias": 3}, "alias = 3:"),
         ({"version": "latest"}, "version = 'latest':"),
         ({"language": "swedish"}, "language = 'swedish'"),
         ({"digest": "abc"}, "digest = 'abc'"),
         ({"base_digest": "sha256:" + "A" * 64}, "base_digest"),
-        ({"langauge": "sv"}, "langauge = 'sv': the field is unknown"),
+        ({"langauge": "sv"}, "langauge = 'sv':"),
     ],
 )
 def test_a_bad_field_is_refused_by_name(

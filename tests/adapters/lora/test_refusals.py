@@ -36,11 +36,11 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "replicated layers": ({"layer_replication": [[0, 1]]}, "layer_replication"),
     "activated lora": ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
     "qalora": ({"use_qalora": True}, "use_qalora"),
-    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "this field asks to run code"),
-    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "this field asks to run code"),
+    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map = "),
+    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "auto_mapping = "),
     "pissa": ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
     "another task": ({"task_type": "SEQ_CLS"}, "task_type"),
-    "a new variant": ({"use_brand_new_lora": True}, "use_brand_new_lora = True: the field is unknown"),
+    "a new variant": ({"use_brand_new_lora": True}, "use_brand_new_lora = True:"),
     "another layer list": ({"layers_pattern": "h"}, "layers_pattern"),
     "no target": ({"target_modules": []}, "target_modules"),
     "null target": ({"target_modules": None}, "target_modules"),
@@ -52,21 +52,21 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "target as number": ({"target_modules": [3]}, "target_modules"),
     "part of it": (
         {"target_modules": ["q_proj", "v_proj", "k_proj"]},
-        "the weights lack a module that target_modules names",
+        "model.layers.0.self_attn.k_proj",
     ),
-    "more than it": ({"target_modules": ["q_proj"]}, "adapter_config.json does not name"),
-    "rank 0": ({"r": 0}, "r = 0: a LoRA rank must"),
+    "more than it": ({"target_modules": ["q_proj"]}, "model.layers.0.self_attn.v_proj"),
+    "rank 0": ({"r": 0}, "r = 0:"),
     "rank text": ({"r": "8"}, "r = '8'"),
     "rank fraction": ({"r": 4.0}, "r = 4.0"),
     "rank true": ({"r": True}, "r = True"),
-    "another rank": ({"r": 8}, "rank 8 on this base needs [8, 32]"),
-    "rank over the limit": ({"r": 257}, "r = 257: the limit is 256"),
+    "another rank": ({"r": 8}, "[8, 32]"),
+    "rank over the limit": ({"r": 257}, "r = 257:"),
     "patterned rank over it": ({"rank_pattern": {"q_proj": 512}}, "rank_pattern[q_proj] = 512"),
     "patterned rank 0": ({"rank_pattern": {"q_proj": 0}}, "rank_pattern = 0"),
     "patterns as list": ({"rank_pattern": [1]}, "rank_pattern"),
     "alpha text": ({"lora_alpha": "8"}, "lora_alpha = '8'"),
     "alpha too large": ({"lora_alpha": 1e7}, "lora_alpha"),
-    "alpha 0": ({"lora_alpha": 0}, "every update is zero"),
+    "alpha 0": ({"lora_alpha": 0}, "lora_alpha"),
     "patterned alpha text": ({"alpha_pattern": {"q_proj": "1"}}, "alpha_pattern"),
     "rslora as text": ({"use_rslora": "yes"}, "use_rslora"),
     "runaway pattern": ({"rank_pattern": {"(a|a)*b": 4}}, "rank_pattern = '(a|a)*b'"),
@@ -76,25 +76,25 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
 }
 
 TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
-    "no B": ({B: None}, "layer 0's q_proj has lora_A"),
-    "no A": ({A: None}, "layer 0's q_proj has lora_B"),
-    "no module": ({A: None, B: None}, "names: model.layers.0.self_attn.q_proj"),
-    "twice": ({f"{Q}.lora_A.other.weight": ZEROS_A}, "are the same factor"),
+    "no B": ({B: None}, "q_proj has lora_A"),
+    "no A": ({A: None}, "q_proj has lora_B"),
+    "no module": ({A: None, B: None}, "model.layers.0.self_attn.q_proj"),
+    "twice": ({f"{Q}.lora_A.other.weight": ZEROS_A}, f"{Q}.lora_A.other.weight"),
     "dora": ({f"{Q}.lora_magnitude_vector": np.zeros(32, np.float32)}, "use_dora=False"),
     "bias": ({f"{Q}.lora_B.bias": np.zeros(32, np.float32)}, "lora_bias=False"),
     "embedding": ({"base_model.model.model.embed_tokens.lora_embedding_A": ZEROS_A}, "embed_tokens"),
     "head": ({"base_model.model.lm_head.weight": ZEROS_A}, "save_embedding_layers=False"),
     "resized": ({"base_model.model.model.embed_tokens.weight": ZEROS_A}, "save_embedding_layers=False"),
-    "LoRA on the head": ({"base_model.model.lm_head.lora_A.weight": ZEROS_A}, "Train it without lm_head"),
-    "unknown": ({"surprise": ZEROS_A}, "tensor 'surprise' is not a LoRA factor"),
-    "padded layer": ({A.replace(".0.", ".00."): ZEROS_A}, "is not a LoRA factor"),
-    "attention in mlp": ({A.replace("self_attn", "mlp"): ZEROS_A}, "is not a LoRA factor"),
-    "transposed": ({A: ZEROS_A.T.copy()}, "has shape [32, 4]"),
-    "flat": ({A: ZEROS_A.ravel()}, "has shape [128]"),
-    "nan": ({A: np.full((4, 32), np.nan, np.float32)}, "holds NaN or Infinity"),
-    "infinity": ({B: np.full((32, 4), -np.inf, np.float16)}, "holds NaN or Infinity"),
-    "integers": ({A: ZEROS_A.astype(np.int32)}, "is of type I32"),
-    "doubles": ({A: ZEROS_A.astype(np.float64)}, "is of type F64"),
+    "LoRA on the head": ({"base_model.model.lm_head.lora_A.weight": ZEROS_A}, "lm_head"),
+    "unknown": ({"surprise": ZEROS_A}, "'surprise'"),
+    "padded layer": ({A.replace(".0.", ".00."): ZEROS_A}, A.replace(".0.", ".00.")),
+    "attention in mlp": ({A.replace("self_attn", "mlp"): ZEROS_A}, A.replace("self_attn", "mlp")),
+    "transposed": ({A: ZEROS_A.T.copy()}, "[32, 4]"),
+    "flat": ({A: ZEROS_A.ravel()}, "[128]"),
+    "nan": ({A: np.full((4, 32), np.nan, np.float32)}, "NaN"),
+    "infinity": ({B: np.full((32, 4), -np.inf, np.float16)}, "NaN"),
+    "integers": ({A: ZEROS_A.astype(np.int32)}, " I32"),
+    "doubles": ({A: ZEROS_A.astype(np.float64)}, " F64"),
 }
 
 
@@ -151,7 +151,7 @@ def test_halves_that_never_meet_have_no_effect(make_adapter: Callable[..., Path]
     a, b = ZEROS_A.copy(), ZEROS_B.copy()
     a[0], b[:, 1] = 1, 1
     save_file({A: a, B: b}, folder / "adapter_model.safetensors")
-    refused(folder, shape, "every update is zero")
+    refused(folder, shape, "lora_alpha")
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter.pth"])
@@ -186,7 +186,7 @@ def test_targets_that_peft_passes_over_are_passed_over(
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"exclude_modules": ["q_proj", "v_proj"]}, "the field excludes every module"),
+        ({"exclude_modules": ["q_proj", "v_proj"]}, "exclude_modules = "),
         ({"target_modules": ["c_attn"]}, "'c_attn'"),
         (
             {"target_modules": ["q_proj", "v_proj", "model.embed_tokens"]},
@@ -194,11 +194,11 @@ def test_targets_that_peft_passes_over_are_passed_over(
         ),
         (
             {"target_modules": ["q_proj", "v_proj", "model.layers.9.self_attn.q_proj"]},
-            "in the base's 2 layers",
+            "2 layers",
         ),
         (
             {"target_modules": ["q_proj", "v_proj", *MLP], "exclude_modules": MLP[:2]},
-            "the weights lack a module",
+            "model.layers.0.mlp.down_proj",
         ),
     ],
 )
@@ -221,8 +221,8 @@ def test_another_base_is_said_before_a_missing_part(
     make_adapter: Callable[..., Path], shape: ModelShape
 ) -> None:
     partly = make_adapter(config={"target_modules": ["q_proj", "v_proj", "k_proj"]})
-    refused(partly, shape, "the weights lack a module that target_modules names")
-    refused(partly, replace(shape, sizes=replace(shape.sizes, hidden=64)), "on this base needs")
+    refused(partly, shape, "model.layers.0.self_attn.k_proj")
+    refused(partly, replace(shape, sizes=replace(shape.sizes, hidden=64)), "64]")
     whole = make_adapter("whole")
     deeper = replace(shape, sizes=replace(shape.sizes, layers=5))
     refused(whole, deeper, "5 layers")
@@ -231,9 +231,9 @@ def test_another_base_is_said_before_a_missing_part(
 @pytest.mark.parametrize(
     ("places", "said"),
     [
-        (["checkpoint-500"], "folder: checkpoint-500"),
-        (["checkpoint-90", "checkpoint-500"], "2 folders in it, such as checkpoint-500"),
-        (["out/adapter"], "folder: out/adapter"),
+        (["checkpoint-500"], ": checkpoint-500"),
+        (["checkpoint-90", "checkpoint-500"], " checkpoint-500"),
+        (["out/adapter"], ": out/adapter"),
     ],
 )
 def test_an_adapter_below_the_folder_is_pointed_at(
@@ -249,22 +249,22 @@ def test_an_adapter_below_the_folder_is_pointed_at(
 def test_no_weights_and_no_config(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
     folder = make_adapter()
     (folder / "adapter_model.safetensors").unlink()
-    refused(folder, shape, "adapter_model.safetensors: does not exist")
+    refused(folder, shape, "adapter_model.safetensors: ")
     (folder / "adapter_config.json").unlink()
-    refused(folder, shape, "adapter_config.json: the file cannot be read")
+    refused(folder, shape, "adapter_config.json: ")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"{", "is not valid JSON"),
-        (b"[1]", "does not hold a JSON object"),
-        (b"\xff\xfe{}", "not UTF-8"),
-        (b'{"r": 4, "r": 8}', "the key 'r'"),
-        (b'{"r": NaN}', "NaN is not a number"),
-        (b'{"r":' + b"[" * 100_000, "nested too deeply"),
-        (b'{"r":' + b"9" * 10_000 + b"}", "is not valid JSON"),
-        (b" " * (1 << 20) + b"{}", "is larger than 1048576 bytes"),
+        (b"{", "JSON"),
+        (b"[1]", "JSON object"),
+        (b"\xff\xfe{}", "UTF-8"),
+        (b'{"r": 4, "r": 8}', "'r'"),
+        (b'{"r": NaN}', "NaN"),
+        (b'{"r":' + b"[" * 100_000, "nested"),
+        (b'{"r":' + b"9" * 10_000 + b"}", "JSON"),
+        (b" " * (1 << 20) + b"{}", "1048576"),
     ],
     ids=["cut", "list", "encoding", "duplicate", "nan", "deep", "digits", "large"],
 )
@@ -291,14 +291,14 @@ F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (b"\0\0", "safetensors header"),
         (struct.pack("<Q", 1 << 62) + b"{}", "safetensors header"),
         (struct.pack("<Q", 100) + b"{}", "safetensors header"),
-        (struct.pack("<Q", 2) + b"[]", "does not hold a JSON object"),
+        (struct.pack("<Q", 2) + b"[]", "JSON object"),
         (header({}), "any tensor"),
         (header({"__metadata__": {"format": "pt"}}), "any tensor"),
-        (header({A: F32}), "is damaged"),
-        (header({A: F32, B: F32}, b"\0" * 8), "is damaged"),
-        (header({A: {**F32, "data_offsets": [4, 8]}}, b"\0" * 8), "is damaged"),
-        (header({A: {**F32, "dtype": "F33"}}, b"\0" * 4), "is damaged"),
-        (header({A: F32})[:-1] + b"," + header({A: F32})[9:], "is not valid JSON"),
+        (header({A: F32}), "damaged"),
+        (header({A: F32, B: F32}, b"\0" * 8), "damaged"),
+        (header({A: {**F32, "data_offsets": [4, 8]}}, b"\0" * 8), "damaged"),
+        (header({A: {**F32, "dtype": "F33"}}, b"\0" * 4), "damaged"),
+        (header({A: F32})[:-1] + b"," + header({A: F32})[9:], "JSON"),
     ],
 )
 def test_a_damaged_file_is_refused(
@@ -369,5 +369,6 @@ def test_a_pattern_is_refused_or_matched_at_once(text: str) -> None:
     [".*.*.*q_proj", r".*\d+.*", r"\d+\d*\d+", ".+.+[0-9]+", "x" * 513, "(a+)+", "(.*)*", "(q|q_proj)"],
 )
 def test_a_pattern_that_could_run_away_is_refused(text: str) -> None:
-    with pytest.raises(AdapterError, match="at most two of"):
+    with pytest.raises(AdapterError) as caught:
         ModulePattern.read(text, Path("config"), "rank_pattern")
+    assert (caught.value.field, caught.value.value) == ("rank_pattern", text)

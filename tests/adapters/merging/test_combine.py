@@ -142,10 +142,10 @@ def test_what_is_dropped_depends_on_the_seed_alone(base: Path, loras: list[Path]
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"method": "cat"}, "method is 'cat'"),
-        ({"density": 0.0}, "density is 0"),
+        ({"method": "cat"}, "--method .*'cat'"),
+        ({"density": 0.0}, r"--density .*\b0\b"),
         ({"method": "ties", "rank": 4}, "--rank"),
-        ({"rank": 1000}, "rank is 1000"),
+        ({"rank": 1000}, r"--rank .*\b1000\b"),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(
@@ -158,10 +158,10 @@ def test_plans_that_make_no_sense_are_refused(
 def test_one_adapter_alone_and_ranks_that_differ_are_refused(
     base: Path, loras: list[Path], make_lora: Callable[..., Path]
 ) -> None:
-    with pytest.raises(ValueError, match="at least two"):
+    with pytest.raises(ValueError, match="--combine"):
         plan(base, loras[:1], (1.0,))
     wide = make_lora(base, seed=5, r=8)
-    with pytest.raises(ValueError, match="needs adapters of one rank"):
+    with pytest.raises(ValueError, match=r"\blinear\b.* 4\b.* 8\b.*\bsvd\b"):
         plan(base, [loras[0], wide], method="linear")
 
 
@@ -176,8 +176,9 @@ def test_a_failure_leaves_nothing_and_a_taken_place_is_refused(
         plan(base, loras).make(tmp_path / "both-v1")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "both-v1").mkdir()
-    with pytest.raises(CombineError, match="exists"):
+    with pytest.raises(CombineError, match="--output") as caught:
         plan(base, loras).make(tmp_path / "both-v1")
+    assert caught.value.path == tmp_path / "both-v1"
 
 
 def test_a_process_apart_tells_its_last_line_or_why_it_failed() -> None:

@@ -182,14 +182,16 @@ def test_a_place_that_is_taken_is_refused(
 ) -> None:
     base = make_base()
     (tmp_path / "taken").mkdir()
-    with pytest.raises(MergeError, match="exists"):
+    with pytest.raises(MergeError, match="--output"):
         merged(base, make_lora(base), tmp_path / "taken")
     merged(base, make_lora(base), tmp_path / "out")
-    with pytest.raises(MergeError, match="exists"):
+    with pytest.raises(MergeError, match="--output"):
         merged(base, make_lora(base, seed=2), tmp_path / "out")
     (tmp_path / "out" / "tokenizer.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(MergeError, match="was changed since it was merged"):
+    with pytest.raises(MergeError) as caught:
         merged(base, make_lora(base), tmp_path / "out")
+    assert caught.value.path == tmp_path / "out"
+    assert "--output" not in str(caught.value)
 
 
 def edited(folder: Path, change: Callable[[dict[str, NDArray[Any]]], object]) -> None:
@@ -214,20 +216,20 @@ def test_bases_that_cannot_be_merged_into_are_refused_and_leave_nothing(
     config = json.loads((quantized / "config.json").read_text(encoding="utf-8"))
     text = json.dumps({**config, "quantization_config": {"bits": 4}})
     (quantized / "config.json").write_text(text, encoding="utf-8")
-    refused(quantized, "quantized")
+    refused(quantized, r"config\.json")
     without = make_base(shard="1GB")
     edited(without, lambda held: held.pop(name))
-    refused(without, f"the tensor {name}")
+    refused(without, name)
     whole_numbers = make_base(shard="1GB")
     edited(whole_numbers, lambda held: held.update({name: held[name].astype(np.int8)}))
-    refused(whole_numbers, "has the type I8")
+    refused(whole_numbers, rf"{name} .*\bI8\b")
     narrow = make_base(shard="1GB")
     edited(narrow, lambda held: held.update({name: held[name][:8].copy()}))
-    refused(narrow, "has shape")
+    refused(narrow, rf"{name} .*\[8, \d+\]")
     full = make_base(dtype=torch.float16, shard="1GB")
     edited(full, lambda held: held.update({name: np.full_like(held[name], 65504)}))
     lora = make_lora(full, seed=3, scale=4.0)
-    refused(full, "more than F16 can hold")
+    refused(full, r"\.weight .*\bF16\b")
 
 
 def test_a_model_that_fails_its_check_is_removed(
@@ -292,7 +294,7 @@ def test_one_unit_in_the_last_place_of_one_number_is_noticed(dtype: str, tmp_pat
             with pytest.raises(BaseModelError, match=name):
                 check_merged(source, target, updates, lambda count: None)
     target.write_bytes(whole.replace(b'"kept"', b'"sept"'))
-    with pytest.raises(BaseModelError, match="the header"):
+    with pytest.raises(BaseModelError, match="header"):
         check_merged(source, target, updates, lambda count: None)
 
 
@@ -367,8 +369,9 @@ def test_two_at_once_do_not_meet(larger: tuple[Path, Path], tmp_path: Path) -> N
     base, lora = larger
 
     def second(folder: Path) -> Mapping[str, Any]:
-        with pytest.raises(MergeError, match="another process"):
+        with pytest.raises(MergeError) as caught:
             merged(base, lora, tmp_path / "out")
+        assert caught.value.path.name == ".out.merging"
         return {}
 
     assert job(base, lora, tmp_path / "out").run(Quiet(), second).new
@@ -387,8 +390,9 @@ def test_a_base_that_changes_meanwhile_is_noticed(
             yield self
             (base / "tokenizer.json").write_text("{}", encoding="utf-8")
 
-    with pytest.raises(MergeError, match="changed while it was merged"):
+    with pytest.raises(MergeError) as caught:
         changed.run(Meddling(), unchecked)
+    assert caught.value.path == base
 
 
 def test_the_logits_are_compared_in_a_process_apart_or_it_is_said_why_not(
@@ -403,13 +407,13 @@ def test_the_logits_are_compared_in_a_process_apart_or_it_is_said_why_not(
     found = compare_logits(base, lora, tmp_path / "out", "logits")
     assert found["computed_in"] == "float32"
     assert found["difference"] < 0.02 < found["effect"]
-    with pytest.raises(MergeError, match="of their spread; the limit"):
+    with pytest.raises(WrongModelError, match=r"\b5\.0%"):
         compare_logits(base, make_lora(base, seed=2), tmp_path / "out", "auto")
     assert compare_logits(base, lora, tmp_path / "out", "tensors") == {"skipped": "not asked for"}
     monkeypatch.setattr(logits, "NEEDED", ("torch", "no_such_module"))
     skipped = {"skipped": "the package no_such_module is not installed: pip install 'oneseek[train]'"}
     assert compare_logits(base, lora, tmp_path / "out", "auto") == skipped
-    with pytest.raises(MergeError, match="could not be compared"):
+    with pytest.raises(MergeError, match=r"no_such_module.*--check tensors"):
         compare_logits(base, lora, tmp_path / "out", "logits")
 
 
@@ -419,7 +423,7 @@ def test_an_adapter_that_rounding_loses_is_refused(
     base = make_base(dtype=torch.bfloat16)
     lora = make_lora(base, scale=1e-3)
     merged(base, lora, tmp_path / "out")
-    with pytest.raises(MergeError, match="rounding loses the adapter: in bfloat16"):
+    with pytest.raises(WrongModelError, match=r"\bbfloat16\b.*%.*%"):
         compare_logits(base, lora, tmp_path / "out", "auto")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapters.errors import AdapterError, format_value
@@ -21,7 +22,13 @@ from adapters.lora.digest import adapter_digest
 from adapters.lora.families import GPT2, Sizes
 from adapters.lora.manifest import read_fields
 from adapters.lora.weights import ModelShape, read_adapter
-from adapters.pth.conversion import DEFAULT_ALPHA, ConversionLimits, ConversionResult, convert_file
+from adapters.pth.conversion import (
+    DEFAULT_ALPHA,
+    WHOLE_MODEL,
+    ConversionLimits,
+    ConversionResult,
+    convert_file,
+)
 from adapters.pth.importer import import_pickle
 from adapters.pth.unpickle import RefusedError, map_factors
 from adapters.pth.unpickle import extract_lora as convert_here
@@ -62,8 +69,9 @@ def test_safetensors_are_read_by_any_name_and_refused_if_damaged(tmp_path: Path)
     found = written(convert_here(file, tmp_path, ConversionLimits()), tmp_path)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(RefusedError, match="is damaged"):
+    with pytest.raises(RefusedError) as caught:
         convert_here(file, tmp_path, ConversionLimits())
+    assert isinstance(caught.value.__cause__, SafetensorError)
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "adapter", "lora_state_dict"])
@@ -94,41 +102,35 @@ def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
     frozen = {"base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight": torch.ones(32, 32)}
     factors, warnings = map_factors({**lora(), **frozen})
     assert len(factors) == 4
-    assert warnings == [
-        f"the file also holds 1 tensors of the base model ({format_value(next(iter(frozen)))}…), "
-        "which are left out"
-    ]
+    (warning,) = warnings
+    assert warning.startswith("1 ")
+    assert format_value(next(iter(frozen))) in warning
 
 
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        (
-            {"model.layers.0.self_attn.q_proj.weight": torch.ones(2, 2)},
-            "whole model's weights",
-        ),
-        ({"state_dict": {"lm_head.weight": torch.ones(2, 2)}}, "whole model's weights"),
-        ({"x": torch.ones(2)}, "LoRA weight .*'x'"),
-        ({"loss": 4.48}, "LoRA weight .*nothing"),
-        ([torch.ones(2)], "holds a list"),
-        ({"a": lora(), "b": lora()}, "several sets of LoRA weights"),
-        ({**lora(), **lora(FULL.replace(".weight", ".other.weight"))}, "twice"),
-        (
-            dict(list(lora().items())[:-1]),
-            "only one of the two LoRA matrices of model.layers.1.self_attn.v_proj",
-        ),
-        ({**lora(), "base_model.model.lm_head.lora_A.weight": torch.ones(4, 4)}, "part of a plain LoRA"),
-        ({**lora(), "x.q_proj.lora_magnitude_vector": torch.ones(4)}, "part of a plain LoRA"),
-        ({**lora(), "x.modules_to_save.weight": torch.ones(4)}, "part of a plain LoRA"),
+        ({"model.layers.0.self_attn.q_proj.weight": torch.ones(2, 2)}, re.escape(WHOLE_MODEL)),
+        ({"state_dict": {"lm_head.weight": torch.ones(2, 2)}}, re.escape(WHOLE_MODEL)),
+        ({"x": torch.ones(2)}, "LoRA .*'x'"),
+        ({"loss": 4.48}, "LoRA .*nothing"),
+        ([torch.ones(2)], r"\blist\b"),
+        ({"a": lora(), "b": lora()}, r"\bseveral\b"),
+        ({**lora(), **lora(FULL.replace(".weight", ".other.weight"))}, r"lora_[AB] .*_proj\b"),
+        (dict(list(lora().items())[:-1]), r"model\.layers\.1\.self_attn\.v_proj\b"),
+        ({**lora(), "base_model.model.lm_head.lora_A.weight": torch.ones(4, 4)}, r"lm_head\.lora_A"),
+        ({**lora(), "x.q_proj.lora_magnitude_vector": torch.ones(4)}, "lora_magnitude_vector"),
+        ({**lora(), "x.modules_to_save.weight": torch.ones(4)}, "modules_to_save"),
         ({key: tensor.to(torch.int8) for key, tensor in lora().items()}, "torch.int8"),
-        ({key: tensor[:, :3] for key, tensor in lora().items()}, "different ranks"),
-        ({key: tensor.flatten() for key, tensor in lora().items()}, "must be matrices"),
+        ({key: tensor[:, :3] for key, tensor in lora().items()}, r"_proj .*\[4, 3\].*\[32, 3\]"),
+        ({key: tensor.flatten() for key, tensor in lora().items()}, r"_proj .*\[128\]"),
     ],
 )
 def test_what_is_no_adapter_is_named(document: object, said: str, tmp_path: Path) -> None:
     file = saved(tmp_path, document)
-    with pytest.raises(RefusedError, match=said):
+    with pytest.raises(RefusedError) as caught:
         convert_here(file, tmp_path, ConversionLimits())
+    assert re.search(said, f"{caught.value.reason}. {caught.value.remedy}")
 
 
 class Hostile:
@@ -159,10 +161,8 @@ def test_a_hostile_pickle_is_refused_and_not_run(form: str, tmp_path: Path) -> N
     with pytest.raises(AdapterError) as caught:
         convert_file(file, tmp_path / "out")
     assert not mark.exists()
-    expected = {"torch": "it was not loaded", "protocol 4": "it was not loaded", "hidden": "one data.pkl"}
-    assert expected.get(form, "not in the zip format") in str(caught.value)
-    if form == "torch":
-        assert re.search(r"asks for '(posix|nt)\.mkdir'", str(caught.value))
+    expected = {"torch": r"'(posix|nt)\.mkdir'", "protocol 4": "'STACK_GLOBAL'", "hidden": r"\bdata\.pkl\b"}
+    assert re.search(expected.get(form, r"\btorch\.load\b"), str(caught.value))
 
 
 def test_limits_hold(tmp_path: Path) -> None:
@@ -170,14 +170,14 @@ def test_limits_hold(tmp_path: Path) -> None:
     for limits, said in (
         (ConversionLimits(file_bytes=1000), "1000 bytes"),
         (ConversionLimits(tensors=7), r"8 tensors.* 7"),
-        (ConversionLimits(tensor_bytes=100), "more than the 100"),
-        (ConversionLimits(pickle_bytes=10), "more than 10 bytes"),
+        (ConversionLimits(tensor_bytes=100), r"\b100\b"),
+        (ConversionLimits(pickle_bytes=10), r"\b10 bytes"),
     ):
         with pytest.raises(RefusedError, match=said):
             convert_here(file, tmp_path, limits)
-    with pytest.raises(AdapterError, match="took more than 0 seconds"):
+    with pytest.raises(AdapterError, match=r"\b0 seconds"):
         convert_file(file, tmp_path / "a", limits=ConversionLimits(seconds=0))
-    with pytest.raises(AdapterError, match="it looks like a whole model"):
+    with pytest.raises(AdapterError, match=rf"\b1000\b.*{re.escape(WHOLE_MODEL)}"):
         convert_file(file, tmp_path / "b", limits=ConversionLimits(file_bytes=1000))
 
 
@@ -186,7 +186,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     name = FULL.format(layer=0, module="q_proj", half="A")
     file = saved(tmp_path, {**lora(), name: torch.ones(1, 1).expand(4, 1 << 28)})
     assert file.stat().st_size < 1 << 20, "it unfolds to 4 GiB"
-    with pytest.raises(AdapterError, match="needs more memory than it may use"):
+    with pytest.raises(AdapterError, match="memory"):
         convert_file(
             file, tmp_path / "out", limits=ConversionLimits(memory_bytes=1 << 30, tensor_bytes=8 << 30)
         )
@@ -200,7 +200,7 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     ):
         for name in archive.namelist():
             bomb.writestr(name, archive.read(name))
-    with pytest.raises(AdapterError, match="compressed zip entries"):
+    with pytest.raises(AdapterError, match="compressed"):
         convert_file(tmp_path / "c.pth", tmp_path / "out")
 
 
@@ -234,7 +234,7 @@ def test_what_the_json_says_is_kept(tmp_path: Path) -> None:
 def test_alpha_is_said_taken_or_passed(tmp_path: Path) -> None:
     silent = converted(tmp_path / "a", lora())
     assert config(silent)["lora_alpha"] == DEFAULT_ALPHA
-    assert "lora_alpha, so 32 is used" in silent.warnings[0]
+    assert re.search(r"\blora_alpha\b.*\b32\b.*--alpha\b", silent.warnings[0])
     inside = converted(tmp_path / "b", {"state_dict": lora(), "config": {"lora_alpha": 12}})
     assert (config(inside)["lora_alpha"], inside.warnings) == (12, ())
     passed = converted(tmp_path / "c", lora(), alpha=7.5, lora_config={"lora_alpha": 16})
@@ -307,7 +307,7 @@ def test_a_part_of_a_gpt2s_adapter_is_refused(tmp_path: Path) -> None:
     tensors = {name: value for name, value in gpt2_lora().items() if "c_attn" not in name}
     with pytest.raises(AdapterError, match="c_attn"):
         converted(tmp_path, tensors, target_modules=["c_attn", "c_proj", "c_fc"])
-    with pytest.raises(AdapterError, match="whole model"):
+    with pytest.raises(AdapterError, match=re.escape(WHOLE_MODEL)):
         convert_file(saved(tmp_path / "whole", {"transformer.wte.weight": torch.ones(4, 4)}), tmp_path / "x")
 
 
@@ -363,5 +363,6 @@ def test_a_folder_for_another_base_is_refused_as_a_pickle_too(tmp_path: Path, ba
     (file.parent / "oneseek.json").write_text(
         json.dumps({"base_digest": "sha256:" + "1" * 64, "version": "v7"})
     )
-    with pytest.raises(AdapterError, match="another base"):
+    with pytest.raises(AdapterError, match=base.digest) as caught:
         import_pickle(Registry(tmp_path / "home"), file, base=base)
+    assert (caught.value.field, caught.value.value) == ("base_digest", "sha256:" + "1" * 64)

@@ -37,7 +37,7 @@ def test_pefts_own_config_is_what_counts(
 
 def test_weights_that_are_not_pefts_config_are_refused(tmp_path: Path, base: Base) -> None:
     file = beside_peft(tmp_path / "mine", lora(), target_modules=["q_proj", "v_proj", "o_proj"])
-    with pytest.raises(AdapterError, match=r"target_modules names: .*o_proj"):
+    with pytest.raises(AdapterError, match=r"\btarget_modules\b.*\bo_proj\b"):
         import_pickle(Registry(tmp_path / "home"), file, base=base)
     assert not list((tmp_path / "home" / "registry").glob("*/*"))
 

@@ -114,31 +114,33 @@ def test_a_version_with_a_share_is_not_retired(registry: Registry) -> None:
     registry.shadow("zero@v1.2", 5)
     for name in ("zero@v1.1", "zero@v1.2"):
         for delete in (False, True):
-            with pytest.raises(RegistryError, match=r"answers a part of the requests .* settle zero"):
+            with pytest.raises(RegistryError, match=rf"^{name} .*\boneseek adapters settle zero\b"):
                 registry.retire(name, delete=delete)
     registry.settle("zero")
     registry.retire("zero@v1.1")
-    with pytest.raises(RegistryError, match=r"zero@v1\.1 is retired"):
+    with pytest.raises(RegistryError, match=r"^zero@v1\.1 .*\bpromote\b"):
         registry.canary("zero", {"v1.0": 90, "v1.1": 10})
-    with pytest.raises(RegistryError, match=r"zero@v1\.1 is retired"):
+    with pytest.raises(RegistryError, match=r"^zero@v1\.1 .*\bpromote\b"):
         registry.shadow("zero@v1.1", 10)
 
 
 def test_what_does_not_fit_changes_nothing(registry: Registry, ledger: Ledger) -> None:
     count = len(list(ledger.entries()))
-    with pytest.raises(RegistryError, match="add up to 110"):
+    with pytest.raises(RegistryError, match=r"\b110\b.*\b100\b"):
         registry.canary("zero", {"v1.0": 90, "v1.1": 20})
-    with pytest.raises(RegistryError, match="name a version twice"):
+    with pytest.raises(RegistryError, match=r"v1\.1, V1\.1"):
         registry.canary("zero", {"v1.0": 90, "v1.1": 5, "V1.1": 5})
     with pytest.raises(RegistryError, match=r"zero@v1\.0"):
         registry.canary("zero@v1.0", {"v1.0": 90, "v1.1": 10})
-    with pytest.raises(UnknownAdapterError, match=r"Did you mean zero@v1\.\d"):
+    with pytest.raises(UnknownAdapterError) as unknown:
         registry.canary("zero", {"v1.0": 90, "v1.9": 10})
+    assert unknown.value.name == "zero@v1.9"
+    assert unknown.value.hints[0].startswith("zero@v1.")
     with pytest.raises(UnknownAdapterError):
         registry.settle("one")
-    with pytest.raises(RegistryError, match="share is 101: give a percentage above 0 and at most 100"):
+    with pytest.raises(RegistryError, match=r"\b101\b.*\b100\b"):
         registry.shadow("zero@v1.1", 101)
-    with pytest.raises(RegistryError, match=r"zero@v1\.0 already answers requests"):
+    with pytest.raises(RegistryError, match=r"^zero@v1\.0 .*\bshadow\b"):
         registry.shadow("zero@v1.0", 10)
     with pytest.raises(RegistryError, match="zero@VERSION"):
         registry.shadow("zero", 10)

@@ -1,6 +1,7 @@
 """Places are looked at in the order of existing installations, and nothing outside them is."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_the_order_of_bases(root: Path, shipped: Path, make_base: Make) -> None:
 def test_the_mini_base_is_last(root: Path, shipped: Path) -> None:
     base = find_base(root, shipped=shipped)
     assert (base.path, base.name, base.shipped) == (shipped / "base", MINI_BASE, True)
-    assert "mini base" in base.reason
+    assert base.reason
 
 
 def test_a_config_without_weights_is_passed_over_and_said(root: Path, shipped: Path, make_base: Make) -> None:
@@ -74,31 +75,31 @@ def test_a_pickled_base_is_never_passed_over(root: Path, shipped: Path, make_bas
 def test_an_explicit_base_goes_first(root: Path, shipped: Path, make_base: Make) -> None:
     make_base(root / BASES[0][0])
     base = find_base(root, make_base(root / "elsewhere" / "Mistral-7B-v0.3"), shipped=shipped)
-    assert (base.name, base.reason) == ("mistral-7b-v0.3", "named in the settings")
+    assert (base.name, base.path) == ("mistral-7b-v0.3", root / "elsewhere" / "Mistral-7B-v0.3")
     named = find_base(root, shipped / "base", shipped=shipped)
     assert (named.name, named.shipped) == (MINI_BASE, True)
 
 
 def test_an_explicit_base_is_checked(root: Path, make_base: Make) -> None:
-    def said(folder: Path) -> str:
+    def said(folder: Path) -> BaseModelError:
         with pytest.raises(BaseModelError) as caught:
             find_base(root, folder)
-        return str(caught.value)
+        return caught.value
 
-    assert "is not a folder" in said(root / "nowhere")
-    assert "config.json: the base's config file does not exist" in said(root)
-    assert "tokenizer.json: the base's tokenizer file does not exist" in said(
-        make_base(root / "a", tokenizer=False)
-    )
+    assert said(root / "nowhere").path == root / "nowhere"
+    assert said(root).path == root / "config.json"
+    assert said(make_base(root / "a", tokenizer=False)).path == root / "a" / "tokenizer.json"
     gpt_sw3 = make_base(root / "gpt-sw3", tokenizer=False)
     (gpt_sw3 / "spiece.model").write_bytes(b"")
     assert find_base(root, gpt_sw3).path == gpt_sw3
-    assert "holds no .safetensors" in said(make_base(root / "b", weights=False))
+    assert ".safetensors" in said(make_base(root / "b", weights=False)).reason
     pickled = make_base(root / "c", weights=False)
     (pickled / "pytorch_model.bin").write_bytes(b"")
-    assert "from_pretrained(folder).save_pretrained(folder)" in said(pickled)
+    assert "from_pretrained(folder).save_pretrained(folder)" in str(said(pickled))
     (root / "a" / "config.json").write_text("{")
-    assert "is not valid JSON" in said(root / "a")
+    broken = said(root / "a")
+    assert broken.path == root / "a" / "config.json"
+    assert isinstance(broken.__cause__, json.JSONDecodeError)
 
 
 @needs_links
@@ -109,8 +110,9 @@ def test_a_base_behind_a_link_must_be_named(
     link = root / BASES[3][0]
     link.parent.mkdir(parents=True)
     link.symlink_to(outside, target_is_directory=True)
-    with pytest.raises(BaseModelError, match="link that leads"):
+    with pytest.raises(BaseModelError, match=f"--base-model {link}") as caught:
         find_base(root, shipped=shipped)
+    assert caught.value.path == link
     assert find_base(root, link, shipped=shipped).path == link
 
 
@@ -187,7 +189,7 @@ def test_an_adapter_of_another_base_is_reported(
     config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_size": 64}))
     result = found(root, shipped)
     assert result.adapters == ()
-    assert "has shape [4, 32]; rank 4 on this base needs [4, 64]" in str(result.refused[0])
+    assert re.search(r"\[4, 32\].*\[4, 64\]", str(result.refused[0]))
     config.write_text("{}")
     assert [adapter.path for adapter in found(root, shipped).adapters] == [folder]
 
@@ -196,8 +198,9 @@ def test_a_bad_adapter_that_is_named_is_raised(root: Path, shipped: Path, make_a
     bad = make_adapter("bad", config={"use_dora": True})
     with pytest.raises(AdapterError, match="use_dora"):
         found(root, shipped, f"mine={bad}")
-    with pytest.raises(AdapterError, match="is not a folder"):
+    with pytest.raises(AdapterError) as caught:
         found(root, shipped, str(root / "nowhere"))
+    assert caught.value.path == root / "nowhere"
     for name in ("base", "a/b", "", "a@latest"):
         with pytest.raises(ValueError, match=repr(name.partition("@")[2] or name)):
             found(root, shipped, f"{name}={bad}")
@@ -227,7 +230,7 @@ def test_no_link_leads_out(
     result = found(root, shipped)
     assert [adapter.alias for adapter in result.adapters] == ["zero-en", "zero-sv"]
     assert len(result.refused) == 1
-    assert "link that leads" in str(result.refused[0])
+    assert result.refused[0].path.name == ("link" if linked == "folder" else linked)
     assert str(tmp_path) not in result.refused[0].public
 
 
@@ -259,8 +262,9 @@ def test_hugging_faces_cache_may_be_named(
     weights.resolve().rename(tmp_path / "elsewhere")
     weights.unlink()
     weights.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(AdapterError, match="link that leads"):
+    with pytest.raises(AdapterError) as caught:
         found(root, shipped, f"mine={snapshot}")
+    assert caught.value.path == weights
 
 
 @needs_links
@@ -291,9 +295,10 @@ def test_what_was_made_for_another_base_is_refused_for_that_first(
     folder = make_adapter("root/lora_adapters/other", manifest=recorded, config=config)
     base = find_base(root, shipped=shipped)
     result = find_adapters(root, root / "home", base, digest="sha256:" + "2" * 64, shipped=shipped)
-    assert "was made for another base" in str(result.refused[0])
-    with pytest.raises(AdapterError, match="was made for another base"):
+    assert (result.refused[0].field, result.refused[0].value) == ("base_digest", "sha256:" + "1" * 64)
+    with pytest.raises(AdapterError, match="sha256:" + "2" * 64) as caught:
         find_adapters(root, root / "home", base, [str(folder)], digest="sha256:" + "2" * 64, shipped=shipped)
+    assert (caught.value.field, caught.value.value) == ("base_digest", "sha256:" + "1" * 64)
 
 
 def test_an_adapter_in_a_subfolder_is_pointed_at(root: Path, shipped: Path, make_adapter: Make) -> None:

@@ -137,16 +137,12 @@ def test_adding_again_changes_nothing(zero: Registry, base: Base, make_adapter: 
 @pytest.mark.parametrize(
     ("passed", "change", "said"),
     [
-        (
-            {"version": "v1.1"},
-            scaled(9),
-            "zero@v1.1 exists and holds .* add the new adapter as --version v1.3",
-        ),
-        ({"version": "V1.1", "alias": "ZERO"}, scaled(9), "zero@v1.1 exists and holds"),
-        ({"version": "v1.1", "language": "sv"}, scaled(2), "exists with the language None, not sv"),
-        ({}, {f"{NAME}.lora_B.weight": np.full((32, 4), np.nan, np.float32)}, "holds NaN or Infinity"),
-        ({}, {f"{NAME}.lora_A.weight": np.ones((4, 31), np.float32)}, r"has shape \[4, 31\]"),
-        ({}, {f"{NAME}.lora_A.weight": None, f"{NAME}.lora_B.weight": None}, "the weights lack a module"),
+        ({"version": "v1.1"}, scaled(9), r"^zero@v1\.1 .*--version v1\.3\b"),
+        ({"version": "V1.1", "alias": "ZERO"}, scaled(9), r"^zero@v1\.1 .*--version v1\.3\b"),
+        ({"version": "v1.1", "language": "sv"}, scaled(2), r"^zero@v1\.1 .*\bNone\b.*\bsv\b"),
+        ({}, {f"{NAME}.lora_B.weight": np.full((32, 4), np.nan, np.float32)}, r"lora_B\.weight .*\bNaN\b"),
+        ({}, {f"{NAME}.lora_A.weight": np.ones((4, 31), np.float32)}, r"\[4, 31\]"),
+        ({}, {f"{NAME}.lora_A.weight": None, f"{NAME}.lora_B.weight": None}, r"\btarget_modules\b.*_proj\b"),
         ({}, {"surprise": np.ones(1, np.float32)}, "surprise"),
         ({"alias": "a/b"}, {}, "'a/b'"),
     ],
@@ -170,11 +166,11 @@ def test_what_is_refused_changes_nothing(
 def test_no_effect_another_base_and_a_high_rank_are_refused(
     registry: Registry, base: Base, make_adapter: Make
 ) -> None:
-    with pytest.raises(AdapterError, match=f"tiny, whose digest is {base.digest}"):
+    with pytest.raises(AdapterError, match=rf"\btiny\b.*{base.digest}"):
         registry.add(make_adapter("a-v1", manifest={"base_digest": OTHER}), base=base)
-    with pytest.raises(AdapterError, match="every update is zero"):
+    with pytest.raises(AdapterError, match="lora_alpha"):
         registry.add(make_adapter("b-v1", config={"lora_alpha": 0}), base=base)
-    with pytest.raises(AdapterError, match="the limit is 256"):
+    with pytest.raises(AdapterError, match=r"\br = 257:.*\b256\b"):
         registry.add(make_adapter("c-v1", config={"r": 257}), base=base)
     assert registry.listing().entries == ()
 
@@ -230,7 +226,7 @@ def test_promote_and_rollback_walk_back(zero: Registry, ledger: Ledger) -> None:
         zero.promote(f"Zero@{version}")
     assert active(zero) == "v1.2"
     assert [zero.rollback("zero").after.version for _ in range(3)] == ["v1.1", "v1.2", "v1.0"]
-    with pytest.raises(RegistryError, match="No version of zero was active"):
+    with pytest.raises(RegistryError, match=r"\bzero\b.*\bv1\.0\b"):
         zero.rollback("zero")
     moves = [(change.action, change.subject, change.details.get("before")) for change in records(ledger)[3:]]
     assert moves[0] == ("promote", "zero@v1.2", "zero@v1.0")
@@ -247,9 +243,7 @@ def test_a_later_version_waits_to_be_promoted_also_in_a_registry_filled_by_hand(
 
 
 def test_retire(zero: Registry, tmp_path: Path) -> None:
-    with pytest.raises(
-        RegistryError, match=r"zero@v1.0 is active: promote another version first \(v1.1, v1.2\)"
-    ):
+    with pytest.raises(RegistryError, match=r"^zero@v1\.0 .*\bv1\.1, v1\.2\b"):
         zero.retire("zero@v1.0")
     zero.promote("zero@v1.1")
     zero.promote("zero@v1.2")
@@ -263,7 +257,7 @@ def test_retire(zero: Registry, tmp_path: Path) -> None:
     zero.retire("zero@v1.0", delete=True)
     zero.retire("zero@v1.1")
     assert zero.listing().active("zero") is None
-    with pytest.raises(RegistryError, match="Every version of zero is retired"):
+    with pytest.raises(RegistryError, match="oneseek adapters promote zero@VERSION"):
         zero.listing().find("zero")
 
 
@@ -294,10 +288,12 @@ def test_a_deleted_version_leaves_its_name_free(zero: Registry, base: Base, make
 
 
 def test_names_that_lead_nowhere(zero: Registry) -> None:
-    with pytest.raises(UnknownAdapterError, match=r"Did you mean zero@v1\.1"):
+    with pytest.raises(UnknownAdapterError, match=r" zero@v1\.1\b") as version:
         zero.promote("zero@v1.11")
-    with pytest.raises(UnknownAdapterError, match=r"Did you mean zero\?"):
+    assert (version.value.name, version.value.hints[0]) == ("zero@v1.11", "zero@v1.1")
+    with pytest.raises(UnknownAdapterError, match=r" zero\b") as alias:
         zero.rollback("zeros")
+    assert (alias.value.name, alias.value.hints) == ("zeros", ("zero",))
     with pytest.raises(RegistryError, match="promote zero@VERSION"):
         zero.promote("zero")
     with pytest.raises(RegistryError, match=r"zero@v1\.0"):
@@ -325,11 +321,12 @@ def test_verify_finds_every_change(zero: Registry, base: Base) -> None:
     (second / "adapter_model.safetensors").write_bytes(weights)
     (third / "oneseek.json").write_text("{", encoding="utf-8")
     problems = [verify_version(entry, base).problem for entry in zero.listing().entries]
-    assert "they were changed after it was written" in str(problems[0])
-    assert "they were changed after it was written" in str(problems[1])
-    assert "is not valid JSON" in str(problems[2])
-    with pytest.raises(AdapterError, match="they were changed"):
+    assert all("oneseek.json: digest = 'sha256:" in str(problem) for problem in problems[:2])
+    assert str(third / "oneseek.json") in str(problems[2])
+    assert "digest" not in str(problems[2])
+    with pytest.raises(AdapterError) as caught:
         zero.promote("zero@v1.1")
+    assert caught.value.field == "digest"
 
 
 def test_the_fingerprint_follows_every_change(zero: Registry, base: Base, make_adapter: Make) -> None:

@@ -79,7 +79,8 @@ def test_close_names_are_a_hint(name: str, hint: str) -> None:
     with pytest.raises(UnknownAdapterError) as caught:
         served(EN, EN2, SV).resolve(name)
     assert hint in caught.value.hints
-    assert f"There is no adapter '{name}'. Did you mean " in str(caught.value)
+    assert caught.value.name == name
+    assert all(one in str(caught.value) for one in (repr(name), *caught.value.hints))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_another_base_is_rejected() -> None:
 
 def test_two_digests_under_one_name_are_rejected() -> None:
     one, other = adapter("zero@v1", digest="sha256:1"), adapter("ZERO@V1", digest="sha256:2")
-    with pytest.raises(AdapterRejectedError, match=r"sha256:1 in .* and sha256:2 in .*"):
+    with pytest.raises(AdapterRejectedError, match=r"\bsha256:1\b.*\bsha256:2\b"):
         served(one, other)
     assert served(one, replace(one, path=Path("copy"))).adapters() == (one,)
 
@@ -197,9 +198,9 @@ def test_a_name_that_is_none_is_rejected(name: str) -> None:
 
 def test_removing() -> None:
     known = served(EN, EN2, SV, sv="zero-sv")
-    with pytest.raises(AdapterRejectedError, match=r"zero@v1\.10 is the active version"):
+    with pytest.raises(AdapterRejectedError, match=r"^zero@v1\.10 .*\bv1\.9\b"):
         known.remove("zero@v1.10")
-    with pytest.raises(AdapterRejectedError, match="not a full name"):
+    with pytest.raises(AdapterRejectedError, match=r"^zero .*\bzero@v1\.10$"):
         known.remove("zero")
     with pytest.raises(UnknownAdapterError):
         known.remove("zero@v7")
@@ -224,8 +225,9 @@ def test_an_empty_registry() -> None:
     known = served()
     assert known.aliases() == ()
     assert known.languages() == {}
-    with pytest.raises(UnknownAdapterError, match=r"There is no adapter 'zero'\.$"):
+    with pytest.raises(UnknownAdapterError, match="'zero'") as caught:
         known.resolve("zero")
+    assert (caught.value.name, caught.value.hints) == ("zero", ())
 
 
 def test_readers_never_see_half_a_change() -> None:

@@ -137,9 +137,9 @@ def test_the_client_leaves_half_of_the_cores(users: int, requests: int, processe
 def test_a_client_that_is_the_limit_is_a_warning() -> None:
     assert client_warnings([ClientUse(0.5, 1.0, 0.0)]) == ()
     (busy,) = client_warnings([ClientUse(0.1, 1.0, 0.0), ClientUse(0.9, 1.0, 0.0)])
-    assert "90% of a core" in busy
+    assert "90%" in busy
     (late,) = client_warnings([ClientUse(0.1, 1.0, 0.1)])
-    assert "100 ms late" in late
+    assert "100 ms" in late
 
 
 def test_a_client_process_ends_with_its_parent(server: tuple[str, AnsweringServer]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -126,16 +127,13 @@ def test_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["config", "--port", "80O0"],
-            "port: '80O0' is not an integer; give one in digits, such as 12 (flag --port)",
-        ),
-        (["config", "--port", "-1"], "port: -1 is out of range; use from 0 to 65535 (flag --port)"),
-        (["config", "--engine", "vlm"], "did you mean 'vllm'? (flag --engine)"),
+        (["config", "--port", "80O0"], r"^oneseek: port: '80O0' .*\(flag --port\)$"),
+        (["config", "--port", "-1"], r"^oneseek: port: -1 .*\b0\b.*\b65535\b.* \(flag --port\)$"),
+        (["config", "--engine", "vlm"], r"'vllm'.* \(flag --engine\)$"),
         (["config", "--prot", "1"], "--port"),
-        (["config", "--config", "missing.yaml"], "missing.yaml: cannot be read"),
-        (["config", "--port"], "--port requires an argument"),
-        (["srve"], 'Did you mean "serve"?'),
+        (["config", "--config", "missing.yaml"], r"^oneseek: (.*/)?missing\.yaml: "),
+        (["config", "--port"], r"--port\b"),
+        (["srve"], '"serve"'),
         (["config", "superfluous"], "superfluous"),
         (["config", "--prefix-caching", "false"], "'false'"),
     ],
@@ -149,7 +147,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert captured.out == ""
     assert captured.err.startswith("oneseek: ")
     assert captured.err.count("\n") == 1
-    assert message in captured.err
+    assert re.search(message, captured.err)
 
 
 def test_a_misspelt_variable_is_a_mistake_too(
@@ -157,9 +155,8 @@ def test_a_misspelt_variable_is_a_mistake_too(
 ) -> None:
     monkeypatch.setenv("ONESEEK_PROT", "1")
     assert main(["config"]) == 2
-    assert capsys.readouterr().err == (
-        "oneseek: ONESEEK_PROT: is not a setting of OneSeek; did you mean 'ONESEEK_PORT'? (environment)\n"
-    )
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"oneseek: ONESEEK_PROT: .*'ONESEEK_PORT'.* \(environment\)\n", told)
 
 
 def test_output_is_utf_8_whatever_the_console(tmp_path: Path) -> None:
@@ -194,7 +191,8 @@ def test_a_file_that_is_not_there_is_told_without_an_errno(
 ) -> None:
     assert main(arguments) == 1
     found = capsys.readouterr().err
-    assert found == "oneseek: nowhere.jsonl: no such file or directory. Check the path.\n"
+    assert found.startswith("oneseek: nowhere.jsonl: ")
+    assert found.count("\n") == 1
 
 
 def test_the_version_names_the_commit() -> None:
@@ -226,4 +224,4 @@ def test_a_near_miss_is_told_what_was_meant(
 ) -> None:
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert said.partition("Did you mean")[2].lstrip(' "').startswith(meant)
+    assert re.search(rf"(?<![\w-]){re.escape(meant)}(?![\w-])", said)

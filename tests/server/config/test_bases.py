@@ -65,8 +65,8 @@ def test_the_environment_and_flags(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "name", "problem"),
     [
-        ("bases: {a: {path: /x, quantise: int4}}", "bases.a.quantise", "did you mean 'quantize'"),
-        ("bases: {a: {path: /x, port: 1}}", "bases.a.port", "is not a setting"),
+        ("bases: {a: {path: /x, quantise: int4}}", "bases.a.quantise", "'quantize'"),
+        ("bases: {a: {path: /x, port: 1}}", "bases.a.port", "setting"),
         ("bases: {a: {path: /x, quantize: int5}}", "bases.a.quantize", "int4"),
         ("bases: {a: {path: /x, threads: 0}}", "bases.a.threads", "0"),
         ("bases: {a: {path: /x, engine: {kind: embeded}}}", "bases.a.engine", "embedded"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -114,10 +115,10 @@ def test_nothing_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("port: 80O0\n", "port: '80O0' is not an integer; give one in digits, such as 12 (oneseek.yaml:1)"),
-        ("prot: 8000\n", "did you mean 'port'?"),
-        ("a: [\n", "is not valid YAML"),
-        ("\x00\xff", "oneseek.yaml"),
+        ("port: 80O0\n", r"^port: '80O0' .*\(oneseek\.yaml:1\)$"),
+        ("prot: 8000\n", r"^prot: .*'port'"),
+        ("a: [\n", r"oneseek\.yaml\b.*\bYAML\b"),
+        ("\x00\xff", r"oneseek\.yaml"),
     ],
 )
 def test_settings_that_do_not_fit_are_a_finding_among_others(
@@ -126,7 +127,7 @@ def test_settings_that_do_not_fit_are_a_finding_among_others(
     (tmp_path / "oneseek.yaml").write_bytes(text.encode("latin-1"))
     assert main(["doctor", "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
-    assert named in findings[0]["message"]
+    assert re.search(named, findings[0]["message"])
     assert (findings[0]["check"], findings[0]["severity"]) == ("settings", "fault")
     assert {row["check"] for row in findings} >= {name for name, _ in CHECKS}
     assert str(tmp_path / "home") in next(row["message"] for row in findings if row["check"] == "home")
@@ -197,7 +198,7 @@ def test_a_port_that_another_program_has(check: Examine, serving: Serving) -> No
         assert str(port) in only(check("port", port=str(port)), "fault").message
     ours = serving.url.rpartition(":")[2]
     (found,) = check("port", port=ours)
-    assert (found.severity, "a OneSeek server" in found.message) == ("ok", True)
+    assert (found.severity, "OneSeek" in found.message) == ("ok", True)
 
 
 def test_a_home_of_a_newer_release_and_one_that_is_a_file(check: Examine, home: Path) -> None:
@@ -224,7 +225,8 @@ def test_a_registry_whose_pointers_or_versions_are_damaged(check: Examine, home:
     assert [len(of(found, severity)) for severity in ("fault", "warning")] == [1, 1]
     for folder in versions:
         shutil.rmtree(folder)
-    assert "is missing" in only(check("registry"), "fault").message
+    gone = only(check("registry"), "fault").message
+    assert any(f"tiny@{folder.name}" in gone or str(folder) in gone for folder in versions)
 
 
 def test_a_ledger_that_does_not_verify(check: Examine, home: Path) -> None:
@@ -268,7 +270,7 @@ def test_limits_that_are_too_low(check: Examine, monkeypatch: pytest.MonkeyPatch
     def limited(which: int) -> tuple[int, int]:
         return (1024, 1024) if which == resource.RLIMIT_NOFILE else (40, 40)
 
-    assert "threads is 1024" in of(check("limits", threads="1024"), "warning")[-1].message
+    assert re.search(r"\bthreads\b.*\b1024\b", of(check("limits", threads="1024"), "warning")[-1].message)
     monkeypatch.setattr(resource, "getrlimit", limited)
     files, processes = of(check("limits", threads="1"), "warning")
     assert "LimitNOFILE=1200" in (files.remedy or "")

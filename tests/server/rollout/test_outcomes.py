@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from time import monotonic
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_median_of_few_values_says_nothing() -> None:
     found = median([float(value) for value in range(20)], 0.001)
     assert found is not None
     assert (found.low, found.high) == (2.0, 17.0), "P(at most 2 heads of 20) is 0.0002, of 3 it is 0.0013"
-    with pytest.raises(ValueError, match=r"error is 0\.6"):
+    with pytest.raises(ValueError, match=r"error\b.* 0\.6\b"):
         median([1.0], 0.6)
 
 
@@ -103,8 +104,7 @@ def test_a_slow_version_is_found_and_one_that_is_a_little_slower_is_not() -> Non
     slower = [3.5 * rng.lognormvariate(-3, 0.3) for _ in range(60)]
     little = [1.5 * rng.lognormvariate(-3, 0.3) for _ in range(60)]
     found = judge_trial(paced(slower), paced(active), OPTIONS, 1.0)
-    assert "first token" in found.problem
-    assert "between tokens" in found.problem
+    assert re.search(r"\bfirst\b.*\bbetween\b", found.problem)
     assert found.figures["first_ms"] > 3 * found.figures["active_first_ms"]
     assert judge_trial(paced(little), paced(active), OPTIONS, 1.0).problem == ""
     assert judge_trial(paced(slower[:19]), paced(active), OPTIONS, 1.0).problem == "", "too few"

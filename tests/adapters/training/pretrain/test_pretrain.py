@@ -227,10 +227,10 @@ def test_tokens_in_place_of_steps_count_every_phase() -> None:
     ("changes", "message"),
     [
         ({"hidden_sizes": 1}, "model.hidden_sizes: .*hidden_size"),
-        ({"vocab_size": 9}, "model.vocab_size: the value comes from the tokenizer"),
-        ({"model_type": "gpt2"}, "model.model_type: .*'gpt2' is not supported; use one of llama, mistral"),
+        ({"vocab_size": 9}, "model.vocab_size: .*tokenizer"),
+        ({"model_type": "gpt2"}, "model.model_type: .*'gpt2'.*llama, mistral"),
         ({"hidden_size": "big"}, "model.hidden_size: 'big'"),
-        ({"num_key_value_heads": 3}, "model.num_key_value_heads: 3 does not divide"),
+        ({"num_key_value_heads": 3}, "model.num_key_value_heads: 3 "),
         ({"rms_norm_eps": "x"}, "model: .*rms_norm_eps"),
         ({"attention_bias": True, "model_type": "llama"}, "model.attention_bias: .*llama"),
     ],
@@ -268,16 +268,13 @@ def test_an_option_that_is_not_finite_is_refused_by_name(name: str, value: float
     [
         ("modell: {}", "modell: .*model"),
         ("training: {stepps: 3}", "training.stepps: .*steps"),
-        (
-            "training: {phases: [{until: 1}]}",
-            r"training.phases\[0\]: the phase has the fields until; it needs batch_size",
-        ),
+        ("training: {phases: [{until: 1}]}", r"training.phases\[0\]: .*until.*batch_size"),
         (
             "training: {phases: [{until: 0.5, batch_size: 1, sequence_length: 9}]}",
-            "training.phases: the last phase must last until 1",
+            r"training\.phases: .*\b1\b",
         ),
-        ("data: [{path: a, share: 2}]", r"data\[0\].share: the field is unknown"),
-        ("data: [a=0]", "data: the weight 0 of a corpus is out of range"),
+        ("data: [{path: a, share: 2}]", r"data\[0\].share: "),
+        ("data: [a=0]", r"data: .*\bweight 0\b"),
     ],
 )
 def test_a_plan_that_does_not_fit_is_refused_by_name(tmp_path: Path, line: str, message: str) -> None:
@@ -296,7 +293,7 @@ def test_a_plan_to_continue_has_no_model(tmp_path: Path) -> None:
         ("c", 0.5),
     ]
     path.write_text("model: {}\n", encoding="utf-8")
-    with pytest.raises(OptionError, match="only train scratch has it"):
+    with pytest.raises(OptionError, match=r"^model: .*\btrain scratch\b"):
         read_plan(path, scratch=False)
 
 
@@ -320,7 +317,7 @@ def test_rows_longer_than_the_context_and_other_mistakes_are_refused(text: Path,
         run_pretraining(
             job(text, tmp_path, options=replace(OPTIONS, sequence_length=128)), Reporter(StringIO())
         )
-    with pytest.raises(OptionError, match="tokenizer: give either vocabulary"):
+    with pytest.raises(OptionError, match=r"^tokenizer: .*\bvocabulary\b"):
         run_pretraining(job(text, tmp_path, tokenizer={"size": 3}), Reporter(StringIO()))
     with pytest.raises(OptionError, match="resume: "):
         run_pretraining(job(text, tmp_path / "new", resume=True), Reporter(StringIO()))

