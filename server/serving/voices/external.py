@@ -189,7 +189,7 @@ class ExternalModel:
             ) from None
 
     def _failed(self, why: str) -> ApiError:
-        message = f"{self.name}: {why}."
+        message = f"The external model {self.name} failed: {why}."
         return ApiError(ErrorReply(502, message, type="server_error", code="external_model_failed"))
 
 

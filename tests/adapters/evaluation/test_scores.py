@@ -69,7 +69,7 @@ def test_wilsons_interval_has_its_known_values() -> None:
     ):
         found = wilson(passed, asked)
         assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-    with pytest.raises(ValueError, match=r"passed\b.* 3\b.* asked\b.* 2\b"):
+    with pytest.raises(ValueError, match=r"\b3\b.*\b2\b"):
         wilson(3, 2)
 
 

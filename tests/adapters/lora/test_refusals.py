@@ -231,9 +231,9 @@ def test_another_base_is_said_before_a_missing_part(
 @pytest.mark.parametrize(
     ("places", "said"),
     [
-        (["checkpoint-500"], ": checkpoint-500"),
+        (["checkpoint-500"], " checkpoint-500"),
         (["checkpoint-90", "checkpoint-500"], " checkpoint-500"),
-        (["out/adapter"], ": out/adapter"),
+        (["out/adapter"], " out/adapter"),
     ],
 )
 def test_an_adapter_below_the_folder_is_pointed_at(

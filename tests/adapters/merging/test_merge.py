@@ -411,7 +411,7 @@ def test_the_logits_are_compared_in_a_process_apart_or_it_is_said_why_not(
         compare_logits(base, make_lora(base, seed=2), tmp_path / "out", "auto")
     assert compare_logits(base, lora, tmp_path / "out", "tensors") == {"skipped": "not asked for"}
     monkeypatch.setattr(logits, "NEEDED", ("torch", "no_such_module"))
-    skipped = {"skipped": "the package no_such_module is not installed: pip install 'oneseek[train]'"}
+    skipped = {"skipped": "no_such_module is not installed: pip install 'oneseek[train]'"}
     assert compare_logits(base, lora, tmp_path / "out", "auto") == skipped
     with pytest.raises(MergeError, match=r"no_such_module.*--check tensors"):
         compare_logits(base, lora, tmp_path / "out", "logits")

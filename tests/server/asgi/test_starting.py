@@ -28,7 +28,7 @@ Serve = Callable[..., ServerProcess]
     ("moment", "number"),
     [
         (r"(base) ", signal.SIGTERM),
-        (r"(building) the graph", signal.SIGINT),
+        (r"(building) ", signal.SIGINT),
         (r"(adapters): ", signal.SIGTERM),
     ],
 )

@@ -78,7 +78,7 @@ def test_the_environment_and_flags(tmp_path: Path, text: str) -> None:
         ("bases: {'a:b': /x}", "bases", "a:b"),
         ("bases: [a, b]", "bases", "key: value"),
         ("bases: {a: /x}\nbase_model: /y", "base_model", "bases"),
-        ("bases: {a: /x}\nserved_model_name: [b]", "served_model_name", "single base"),
+        ("bases: {a: /x}\nserved_model_name: [b]", "served_model_name", "bases"),
         ("bases: {a: /x}\ndefault_base: b", "default_base", "'b'"),
         ("default_base: b", "default_base", "bases"),
         ("max_loaded_bases: 2", "max_loaded_bases", "bases"),

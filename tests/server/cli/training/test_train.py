@@ -74,7 +74,7 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told["adapter"] == "oneseek-7b-zero-sv@v1.0"
-    assert re.search(r"\boneseek-7b-zero-sv@v1\.0 .* 0\)", told["summary"])
+    assert re.search(r"\boneseek-7b-zero-sv@v1\.0 .* 0\b", told["summary"])
     assert (told["version"], told["kept_epoch"], told["stopped_early"]) == (True, 1, False)
     assert {"loss", "token_accuracy", "held_out_loss", "identity", "language_fidelity"} <= set(
         told["metrics"]
@@ -230,8 +230,8 @@ TOO_SOON: list[tuple[list[str], str]] = [
     (["--dataset", "models"], "dataset: models "),
     (["--dataset", "empty.jsonl"], "dataset: empty.jsonl "),
     (["--questions", "empty.txt"], "questions: empty.txt"),
-    (["--teacher", "gone"], "teacher: the folder gone "),
-    (["--external-model", "gone"], "external_model: the folder gone "),
+    (["--teacher", "gone"], "teacher: gone "),
+    (["--external-model", "gone"], "external_model: gone "),
     (["--teacher", "a", "--external-model", "b"], "external_model: "),
     (["--teacher", "ftp://h"], "teacher: 'ftp://h'"),
     (["--target-modules", "w_proj"], "target_modules: 'w_proj' "),
@@ -281,7 +281,7 @@ def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, c
         ("num_epochs: -1", [], r"num_epochs: -1 .*\b0\b.* \(bad\.yaml\)$"),
         ("val_set_size: 0.9", [], r"val_set_size: 0\.9 "),
         ("num_epochs: -1", ["--epochs", "-2"], r"epochs: -2 (?!.*bad\.yaml)"),
-        ("datasets: [{path: gone.jsonl}]", [], r"datasets: gone\.jsonl"),
+        ("datasets: [{path: gone.jsonl}]", [], r"datasets: .*gone\.jsonl"),
         ("rank: 0", [], r"rank: 0 .*\b1\b.* \(bad\.yaml\)$"),
     ],
 )
