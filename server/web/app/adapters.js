@@ -1,5 +1,5 @@
 // The view Adapters: every alias, its versions, how canaries do, and where a version is from.
-import { Act, copy, html, number, short, Skeleton, useEffect, useState } from "./ui.js";
+import { Act, copy, html, number, percentage, short, Skeleton, useEffect, useState } from "./ui.js";
 import { askForKey, get, key, ownersKey } from "./api.js";
 import { Changes } from "./changes.js";
 import { colour } from "./colours.js";
@@ -57,7 +57,7 @@ function Canary({ alias }) {
     <${Beside} ours=${one.figures} theirs=${activeOf(alias).figures} /></div>`);
 }
 
-const rate = ({ answers, errors }) => (answers ? `${number((errors / answers) * 100, 1, language.value)} %` : "–");
+const rate = ({ answers, errors }) => (answers ? percentage(errors / answers, 1, language.value) : "–");
 const time = (value) => (value === null || value === undefined ? "–" : `${number(value, value < 10 ? 1 : 0, language.value)} ms`);
 
 // A canary's figures beside the active version's.
@@ -77,7 +77,7 @@ function Detail({ alias, rest }) {
       <button key=${one.name} type="button" aria-pressed=${one.name === version.name} onClick=${() => choose(one.name)}>
         <i class="swatch" style=${{ background: colour(one.name) }}></i>${one.version}
         ${one.version === alias.active && html`<span class="tag calm">${t("isActive")}</span>`}
-        ${one.share !== null && one.version !== alias.active && html`<span class="tag calm">${number(one.share, 0, language.value)} %</span>`}</button>`)}</div>
+        ${one.share !== null && one.version !== alias.active && html`<span class="tag calm">${percentage(one.share / 100, 0, language.value)}</span>`}</button>`)}</div>
     <${Version} alias=${alias} version=${version} /><${Changes} key=${alias.alias} alias=${alias} />`;
 }
 

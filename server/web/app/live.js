@@ -1,5 +1,5 @@
 // The view Live: six charts over the last 15 minutes.
-import { computed, html, milliseconds, number, Skeleton, useEffect } from "./ui.js";
+import { computed, html, milliseconds, number, percentage, Skeleton, useEffect } from "./ui.js";
 import { key, ownersKey } from "./api.js";
 import { Chart } from "./charts.js";
 import { colour } from "./colours.js";
@@ -80,7 +80,7 @@ function Charts() {
     <${Chart} title=${t("chartFirst")} times=${at} series=${quantiles((sample) => sample.first_token)} format=${ms} />
     <${Chart} title=${t("chartBetween")} times=${at} series=${quantiles((sample) => sample.between_tokens)} format=${ms} />
     <${Chart} title=${t("chartQueue")} times=${at} series=${queue} format=${whole} />
-    <${Chart} title=${t("chartMemory")} times=${at} series=${memory} format=${(value) => `${number(value * 100, value && value < 0.01 ? 2 : 0, lang)} %`} />
+    <${Chart} title=${t("chartMemory")} times=${at} series=${memory} format=${(value) => percentage(value, value && value < 0.01 ? 2 : 0, lang)} />
     <${Chart} title=${t("chartRoutes")} unit=${t("perMinute")} times=${at} series=${series((sample) => sample.routes, spoken, hue, minute)} format=${whole} stack />
   </div>`;
 }

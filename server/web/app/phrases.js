@@ -224,8 +224,8 @@ export const PHRASES = {
   versions: ["Versions", "Versioner"],
   version: ["Version", "Version"],
   isActive: ["active", "aktiv"],
-  share: ["{share} % of requests", "{share} % av frågorna"],
-  shadowShare: ["shadow of {share} % of requests", "skuggar {share} %"],
+  share: ["{share}% of requests", "{share} % av frågorna"],
+  shadowShare: ["shadow of {share}% of requests", "skuggar {share} %"],
   errorRate: ["Failed answers", "Fel"],
   firstToken: ["Time to first token, median", "Första token, median"],
   betweenTokens: ["Time between tokens, median", "Mellan token, median"],
@@ -278,7 +278,7 @@ export const PHRASES = {
     "{alias} kommer att stå för det som det stod för före {active}.",
   ],
   willCanary: [
-    "{share} % of the requests for {alias} go to {version}, all others to {active}. The server ends the canary if {version} does worse.",
+    "{share}% of the requests for {alias} go to {version}, all others to {active}. The server ends the canary if {version} does worse.",
     "{share} % av frågorna till {alias} går till {version}, resten till {active}. Det slutar av sig självt om {version} gör sämre ifrån sig.",
   ],
   willSettle: [

@@ -80,6 +80,11 @@ export function number(value, decimals, locale) {
   return value.toLocaleString(locale, { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
 }
 
+// A fraction as a percentage, written as the locale does: 2.5% in English, 2,5 % in Swedish.
+export function percentage(fraction, decimals, locale) {
+  return fraction.toLocaleString(locale, { style: "percent", minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+}
+
 // A time in seconds as milliseconds, with more digits where it is short, or as seconds where it is long.
 export function milliseconds(seconds, locale) {
   const value = seconds * 1000;
