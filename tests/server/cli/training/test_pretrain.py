@@ -184,7 +184,7 @@ def test_a_base_from_nothing_is_recorded_continued_and_served(
         (["continue", "--base-model", "b", "--steps", "1", "--output", "x"], "data: "),
         (
             ["continue", "--base-model", "b", "--steps", "1", "--data", "text", "--output", "x"],
-            "base_model: b ",
+            "base_model: ",
         ),
     ],
 )
