@@ -70,4 +70,6 @@ def choose_engine(name: str, environ: Mapping[str, str]) -> Choice:
         warning = warning or found.warning
         if found.suits:
             return Choice(kind, "; ".join(reasons), warning)
-    raise AssertionError("no engine suits this machine, but the last one in ENGINES must suit every machine")
+    raise AssertionError(
+        "no engine suits this machine, but the last engine in ENGINES must suit every machine"
+    )

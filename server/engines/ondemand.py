@@ -246,7 +246,7 @@ class OnDemandEngine:
             except AdapterRefusedError as error:
                 log.error(
                     "a base model was loaded without one of its adapters, because the engine refused "
-                    "this adapter: %s",
+                    "this adapter; requests for it fail until it can be loaded: %s",
                     error,
                 )
                 self._adapters.pop(adapter.digest, None)

@@ -249,7 +249,7 @@ class SupervisedEngine:
         if self._restarts:
             log.critical(
                 "the engine is not restarted again: it was restarted %d times within an hour, "
-                "the most that the setting restart_engine allows",
+                "the most that the setting restart_engine allows; look in the log above for the reason",
                 self._restarts,
             )
         return False
@@ -277,7 +277,7 @@ class SupervisedEngine:
             except (AdapterRefusedError, AdapterNotLoadedError) as error:
                 log.error(
                     "the engine was restarted without adapter %s, which was loaded before but cannot be "
-                    "loaded again: %s",
+                    "loaded again; requests for this adapter try to load it once more: %s",
                     adapter.full_name,
                     error,
                 )

@@ -94,7 +94,7 @@ def _check_gpu(bases: Sequence[PlannedBase], most: int | None, always: int) -> N
         raise SettingsError(
             f"bases.{last}.{UTILIZATION}",
             f"the bases on vLLM may together take {total:g} times the GPU's memory ({listed}); "
-            "lower gpu_memory_utilization of some, so that the sum is at most 1",
+            "lower gpu_memory_utilization of some bases, so that the sum is at most 1",
         )
 
 

@@ -93,8 +93,8 @@ class EngineRefusals:
             return True  # somebody else was faster
         except AdapterRejectedError as error:
             log.error(
-                "the engine cannot load adapter %s, but the adapter's name cannot be removed either; "
-                "requests for this adapter get 503: %s",
+                "the engine cannot load adapter %s, and its name stays in the list of served models; "
+                "requests for this adapter get 503. The name cannot be removed: %s",
                 adapter.full_name,
                 error,
             )

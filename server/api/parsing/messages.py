@@ -120,7 +120,8 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
         if role == "function":
             raise bad_field(
                 f"{path}.role",
-                f"{path}.role is 'function', which OpenAI replaced; send the role tool, and tool_calls.",
+                f"{path}.role is 'function', a role that OpenAI replaced; send a message with the role "
+                "'tool' instead, and the call itself in tool_calls of the assistant message.",
                 code="invalid_value",
             )
         raise bad_field(

@@ -102,7 +102,8 @@ class LingeringTransport(asyncio.Transport):
         unsent = self._inner.get_write_buffer_size()
         if unsent and self._written - unsent == sent:
             log.info(
-                "a connection is closed, because its client has read nothing of the answer for %g seconds",
+                "a connection is closed and the rest of its answer is lost, because its client has read "
+                "nothing for %g seconds",
                 self.write_seconds,
             )
             self.abort()

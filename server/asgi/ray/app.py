@@ -97,7 +97,8 @@ class EngineReplica:
     def _check_meant(self, call: ReplicaCall) -> None:
         if call.replica != self._name:
             raise ReplicaLostError(
-                f"the call is for replica {call.replica}, which no longer exists, so {self._name} refuses it"
+                f"replica {self._name} refuses a call that Ray passed on to it, because the call is meant "
+                f"for replica {call.replica}, which no longer exists"
             )
 
 

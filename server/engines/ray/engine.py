@@ -270,7 +270,7 @@ class RemoteEngine:
         finally:
             self.fleet.ended(placed or choice.first)
         if not answer.finished:
-            raise ReplicaLostError("the replica closed its stream before it had sent the whole answer")
+            raise ReplicaLostError("the engine replica closed its stream before it had sent the whole answer")
 
     def _choose(self, keys: tuple[int, ...], mix: AdapterMix) -> ReplicaChoice:
         return self.placement.choose(keys, [digest for digest, _ in mix], self.fleet.places())
@@ -287,7 +287,9 @@ class RemoteEngine:
 
     def _drop_unread(self, answer: RemoteAnswer) -> None:
         log.warning(
-            "ending request %s: its client has stopped reading the answer", answer.work.request.request_id
+            "request %s is ended with the error answer_not_read, because its client has stopped reading the "
+            "answer",
+            answer.work.request.request_id,
         )
         answer.drop()
         self._release(answer)

@@ -98,7 +98,9 @@ def as_lost_replica() -> Generator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise ReplicaLostError("Ray cancelled the server's call to a replica, which counts as lost") from None
+        raise ReplicaLostError(
+            "Ray cancelled the server's call to a replica, so the server treats this replica as lost"
+        ) from None
     except RayTaskError:  # raised by the replica's own code
         raise
     except (RayError, RayServeException) as error:

@@ -110,7 +110,9 @@ class Admission:
 
     def _drop(self, stream: DeltaStream) -> None:
         log.warning(
-            "ending request %s: its client has stopped reading the answer", stream.work.request.request_id
+            "request %s is ended with the error answer_not_read, because its client has stopped reading the "
+            "answer",
+            stream.work.request.request_id,
         )
         stream.drop()
         self._end(stream)

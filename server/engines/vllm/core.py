@@ -272,7 +272,7 @@ class VllmCore:
             listener.on_death(GONE)
         except Exception:
             log.exception(
-                "the engine stops, because reading the output of vLLM's core raised an unexpected error"
+                "the engine stops and its requests fail, as reading vLLM's output raised an unexpected error"
             )
             listener.on_death("the engine has failed; the server's log has the reason")
 

@@ -349,7 +349,9 @@ class Residency:
             except AdapterRefusedError as error:
                 outcome = "refused"
                 log.warning(
-                    "the engine refused to load an adapter (its name and the reason follow): %s", error
+                    "the engine refused to load an adapter, so requests for it fail (its name and the reason "
+                    "follow): %s",
+                    error,
                 )  # its message begins with the name
                 if await self._has_lost_its_name(adapter, error):
                     raise AdapterUnknownError(str(error)) from error

@@ -121,7 +121,9 @@ class ExternalModel:
             raise ApiError(reply) from None
         except httpx2.HTTPError as error:
             log.warning(
-                "the connection to the external model %s failed, and so did its answer: %s",
+                "the connection to the external model %s failed with %s; the client gets the error "
+                "external_model_failed for this model, and its request fails with a 502 only if no other "
+                "model answers; check the model's url in the setting external_models",
                 self.name,
                 type(error).__name__,
             )
@@ -145,7 +147,10 @@ class ExternalModel:
         ) as response:
             if response.status_code != 200:
                 log.warning(
-                    "the external model %s gave no answer: its service returned HTTP status %d",
+                    "the service of the external model %s returned HTTP status %d instead of an answer; the "
+                    "client gets the error external_model_failed for this model, and its request fails with "
+                    "a 502 only if no other model answers; check the service's url, model and API key in "
+                    "the setting external_models",
                     self.name,
                     response.status_code,
                 )
@@ -154,7 +159,8 @@ class ExternalModel:
                 )
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise self._failed(
-                    "the external service compressed its answer, which the request forbids; it was dropped"
+                    "the external service compressed its answer although the request forbids this, so the "
+                    "server dropped the answer; turn off compression at the service"
                 )
             yield response
 

@@ -76,8 +76,8 @@ class Fused:
         """
         if dtype != "fp32":
             raise ValueError(
-                f"dtype {dtype} needs the portable graph variant; the fused variant for the CPU computes in "
-                "fp32 only"
+                f"dtype {dtype} needs an ONNX graph built as 'portable', for GPUs and NPUs; a graph built as "
+                "'fused', for the CPU, computes in fp32 only"
             )
 
     def choose_method(self, quantize: Quantize) -> Quantize:
@@ -121,8 +121,8 @@ class Portable:
         """
         if quantize == "w8a8":
             raise ValueError(
-                "quantize w8a8 needs the fused graph variant for the CPU; the portable variant supports only "
-                "the values none, int8 and int4"
+                "quantize w8a8 needs an ONNX graph built as 'fused', for the CPU; a graph built as "
+                "'portable' supports only the values none, int8 and int4"
             )
 
     def choose_method(self, quantize: Quantize) -> Quantize:

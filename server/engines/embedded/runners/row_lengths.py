@@ -22,10 +22,12 @@ class RowLengths:
         `most` is the base model's maximum number of positions.
         """
         if rows < 1:
-            raise ValueError(f"the number of KV cache rows is {rows}, but must be at least 1")
+            raise ValueError(
+                f"the number of KV cache rows (one per sequence) is {rows}, but must be at least 1"
+            )
         if not 1 <= context <= most:
             raise ValueError(
-                f"context {context} is not between 1 and {most}, the base model's maximum number of tokens"
+                f"the context length {context} is not between 1 and {most} tokens, the base model's maximum"
             )
         self.context, self._vocabulary = context, vocabulary
         self.lengths = [0] * rows

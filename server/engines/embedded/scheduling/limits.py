@@ -59,8 +59,8 @@ class SchedulerLimits:
             )
         if self.rows < self.max_num_seqs:
             raise ValueError(
-                f"the number of KV cache rows is {self.rows}; it must be at least max_num_seqs, "
-                f"{self.max_num_seqs}"
+                f"the number of KV cache rows (one per sequence) is {self.rows}; it must be at least "
+                f"max_num_seqs, {self.max_num_seqs}"
             )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(

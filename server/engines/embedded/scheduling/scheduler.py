@@ -132,8 +132,8 @@ class Scheduler:
         """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take a token."""
         if sequence.row < 0 or sequence.computed != len(sequence.tokens):
             raise ValueError(
-                f"request {sequence.request.request_id!r} cannot take a token: it is {sequence.state.value}, "
-                f"{sequence.computed} of {len(sequence.tokens)} tokens are computed"
+                f"request {sequence.request.request_id!r} cannot get a token: it is {sequence.state.value}, "
+                f"and {sequence.computed} of its {len(sequence.tokens)} tokens are in the KV cache"
             )
         request = sequence.request
         if sequence.generated >= request.sampling.max_tokens:

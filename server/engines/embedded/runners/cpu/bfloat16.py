@@ -62,8 +62,8 @@ class BfloatPrefill:
         """
         if graph.variant is not PORTABLE or graph.dtype != "fp32":
             raise ValueError(
-                f"the graph for bf16 prompts was built as {graph.variant.name} {graph.dtype}; build it as "
-                "portable fp32"
+                f"the ONNX graph for bf16 prefill has variant and dtype {graph.variant.name} {graph.dtype}; "
+                "build it as portable fp32"
             )
         self._config = graph.config
         self._compiled = _compile(graph.path, threads)

@@ -63,8 +63,8 @@ class CpuRunner:
         """
         if graph.variant is not FUSED:
             raise ValueError(
-                f"the graph was built as {graph.variant.name!r}, which the CPU runner cannot run; build it "
-                "as 'fused'"
+                f"the ONNX graph was built as {graph.variant.name!r}, which the CPU runner cannot run; build "
+                "it as 'fused'"
             )
         config = graph.config
         self._contents = RowLengths(rows, context, config.vocabulary, config.context)

@@ -97,7 +97,7 @@ class DeviceCheck:
             found = exercise(runner, rows[: self._rows], self._context, adapter_mix)
         except Exception as error:  # drivers raise any type; the log has the traceback
             logger.exception(
-                "device %s raised an error in its self-test of %s, which is not served on this device",
+                "device %s raised an error in its self-test with %s, so the device does not serve this model",
                 self._device,
                 f"the adapter {digest}" if digest else "the base model",
             )

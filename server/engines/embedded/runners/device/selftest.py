@@ -169,8 +169,8 @@ def judge_logits(
     """
     if found.shape != reference.shape:
         raise ValueError(
-            f"the device's logits of shape {found.shape} cannot be compared with the CPU's of shape "
-            f"{reference.shape}"
+            f"the device self-test cannot compare the device's logits of shape {found.shape} with the "
+            f"CPU's logits of shape {reference.shape}; the shapes must be the same"
         )
     if not np.isfinite(reference).all():
         raise ValueError(

@@ -245,7 +245,7 @@ def test_copy_and_release_refuse_what_lies_outside(runner: Runner) -> None:
 def test_a_runner_of_impossible_size_is_refused(graph: BuiltGraph) -> None:
     with pytest.raises(ValueError, match=r"\brows\b.* 0\b"):
         CpuRunner(graph, 0, CONTEXT)
-    with pytest.raises(ValueError, match="context 129"):
+    with pytest.raises(ValueError, match="context length 129"):
         CpuRunner(graph, 1, 129)
     with pytest.raises(ValueError, match="spin_us -1"):
         CpuRunner(graph, 1, CONTEXT, spin_us=-1)
