@@ -55,7 +55,7 @@ def paired_difference(
     """
     if len(before) != len(after) or not before:
         raise ValueError(
-            f"there are {len(before)} results from before the change and {len(after)} from after it; "
+            f"before the change there are {len(before)} results, and after it {len(after)}; "
             "give the results of the same questions, at least one"
         )
     changes = [int(new) - int(old) for old, new in zip(before, after, strict=True)]

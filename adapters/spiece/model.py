@@ -164,7 +164,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             size = 8 if wire == 1 else 4
         else:
             raise ValueError(
-                f"spiece.model is damaged and is not loaded: "
+                "spiece.model is damaged and is not loaded: "
                 f"it has the unknown protobuf wire type {wire} at byte {place}"
             )
         if place + size > len(data):
