@@ -174,7 +174,7 @@ def _prompt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
     for name, value in (("prompt", asked), ("completion", said)):
         if not isinstance(value, list):
             raise _wrong(
-                name, "must be a list of messages: prompt and completion are both texts or both lists"
+                name, "must be a list of messages: prompt and completion must both be texts or both be lists"
             )
     pieces: list[Any] = [*asked, *(said or ())]
     places = [f"prompt[{n}]" for n in range(len(asked))]

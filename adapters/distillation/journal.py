@@ -136,7 +136,7 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | N
         if before.get(name) != now.get(name):
             then, given = _format_value(before.get(name)), _format_value(now.get(name))
             problem = f"the run in {path.parent} was begun with {then}, not {given}"
-            raise OptionError(name, f"{problem}; give the first value again, or name another output folder")
+            raise OptionError(name, f"{problem}; give that run's value, or name another output folder")
     return found
 
 

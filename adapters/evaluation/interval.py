@@ -31,7 +31,8 @@ def wilson(passed: int, asked: int, z: float = _Z) -> Interval:
     """
     if not 0 <= passed <= asked:
         raise ValueError(
-            f"the number of correct answers is {passed}, but must be from 0 to {asked}, the number asked"
+            f"the number of correct answers is {passed}, but must be from 0 to {asked}, "
+            "the number of questions"
         )
     if asked == 0:
         return Interval(0.0, 1.0)
@@ -54,8 +55,8 @@ def paired_difference(
     """
     if len(before) != len(after) or not before:
         raise ValueError(
-            f"before has {len(before)} results and after has {len(after)}; both must hold the results of the "
-            "same questions, at least one"
+            f"before the change there are {len(before)} results, and after it {len(after)}; "
+            "give the results of the same questions, at least one"
         )
     changes = [int(new) - int(old) for old, new in zip(before, after, strict=True)]
     rng = random.Random(seed)
@@ -89,7 +90,9 @@ def median(values: Sequence[float], error: float) -> Interval | None:
     unless 0 < `error` < 0.5.
     """
     if not 0 < error < 0.5:
-        raise ValueError(f"the probability of error is {error}; it must be above 0 and below 0.5")
+        raise ValueError(
+            f"the confidence interval's probability of error is {error}; it must be above 0 and below 0.5"
+        )
     rank = _rank(len(values), error)
     if rank < 1:
         return None

@@ -49,13 +49,14 @@ class Head:
             raise BrokenSealError(
                 "the ledger's head, which names its last entry, has the format "
                 f"{format_value(fields.get('format'))}, but this OneSeek reads {FORMAT} only; "
-                "use the release that wrote the ledger"
+                "use the release that wrote the ledger; to check the ledger, run oneseek ledger verify"
             )
         if fields.keys() != _KINDS.keys() or any(
             type(fields[name]) is not kind for name, kind in _KINDS.items()
         ):
             raise BrokenSealError(
-                "the ledger's head, which names its last entry, is refused: it has missing or wrong fields"
+                "the ledger's head, which names its last entry, is refused: it has missing or wrong fields; "
+                "run oneseek ledger verify to see what else is wrong with the ledger"
             )
         return cls(fields["count"], fields["size"], fields["hash"], PublicKey.of(fields["key"]))
 

@@ -179,7 +179,8 @@ class Entry:
         """
         if len(line) >= MAX_LINE_BYTES:
             raise BrokenSealError(
-                f"the line is too long, so it is refused: a ledger entry has less than {MAX_LINE_BYTES} bytes"
+                f"the line is too long, so it is refused: a ledger entry has less than {MAX_LINE_BYTES} "
+                "bytes; restore the ledger from a copy"
             )
         fields = SealedObject.open(line).fields
         if fields.get("format") != FORMAT:
@@ -192,13 +193,15 @@ class Entry:
         )
         if not fit or not _TIME.fullmatch(fields["time"]) or fields["sequence"] < 1:
             raise BrokenSealError(
-                "the ledger entry is signed, but its fields are not those of an entry, so it is refused"
+                "the ledger entry is signed, but its fields are not those of an entry, so it is refused; "
+                "restore the ledger from a copy"
             )
         try:
             return cls._of(fields, line)
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
             raise BrokenSealError(
-                f"the ledger entry is signed, but is not valid, so it is refused ({problem})"
+                f"the ledger entry is signed, but is not valid, so it is refused ({problem}); "
+                "restore the ledger from a copy"
             ) from None
 
     @classmethod
@@ -225,7 +228,8 @@ class Entry:
             statement = rotation_statement(entry.previous, entry.key, entry.next_key)
             if not entry.next_key.verify_signature(statement, record.details["proof"]):
                 raise ValueError(
-                    "the ledger entry changes the signing key without a signature by the new key"
+                    "the ledger entry changes the signing key without a signature by the new key, "
+                    "so it is refused"
                 )
         return entry
 

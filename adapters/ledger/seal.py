@@ -45,17 +45,20 @@ class SealedObject:
         signature, key = found.pop("signature", None), found.get("key")
         if not isinstance(signature, str) or not isinstance(key, str):
             raise BrokenSealError(
-                "the ledger's JSON is refused: it must have a signature and the key that made the signature"
+                "the ledger's JSON is refused: it must have a signature and the key that made the signature; "
+                "restore the ledger from a copy"
             )
         try:
             fits = PublicKey.of(key).verify_signature(canonical_bytes(found), signature)
         except ValueError as problem:
             raise BrokenSealError(
-                f"the ledger's JSON is refused, because it names an invalid key as its signer: {problem}"
+                f"the ledger's JSON is refused, because it names an invalid key as its signer ({problem}); "
+                "restore the ledger from a copy"
             ) from None
         if not fits:
             raise BrokenSealError(
-                "the ledger's JSON was changed after it was signed, so it is refused: the signature is wrong"
+                "the ledger's JSON was changed after it was signed, so it is refused: the signature is "
+                "wrong; restore the ledger from a copy"
             )
         return cls(found, data)
 
@@ -89,16 +92,22 @@ def _parsed(data: bytes) -> dict[str, Any]:
     try:
         found: object = json.loads(data.decode("utf-8"), parse_int=_number)
     except (ValueError, RecursionError):
-        raise BrokenSealError("the ledger's text was changed, so it is refused: it is not JSON") from None
+        raise BrokenSealError(
+            "the ledger's text was changed, so it is refused: it is not JSON; restore the ledger from a copy"
+        ) from None
     if not isinstance(found, dict):
-        raise BrokenSealError("the ledger's text was changed, so it is refused: it is not a JSON object")
+        raise BrokenSealError(
+            "the ledger's text was changed, so it is refused: it is not a JSON object; "
+            "restore the ledger from a copy"
+        )
     try:
         exact = canonical_bytes(found) == data
     except ValueError:
         exact = False
     if not exact:
         raise BrokenSealError(
-            "the ledger's JSON was changed, so it is refused: it is not in the canonical form of RFC 8785"
+            "the ledger's JSON was changed, so it is refused: it is not in the canonical form of RFC 8785; "
+            "restore the ledger from a copy"
         )
     return found
 

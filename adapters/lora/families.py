@@ -106,7 +106,8 @@ class LoraFamily:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"two target modules of {self.title} are called {twice[0]!r}: give each a different `short`"
+                f"two target modules of {self.title} have the short name {twice[0]!r}: "
+                "set the field `short` of one of these Targets to another name"
             )
 
     @property

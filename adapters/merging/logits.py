@@ -108,7 +108,7 @@ def _judge(merged: Path, found: Mapping[str, float], kept: str) -> None:
         reason = f"in {_NAMES[kept]}, the adapter moves the logits by {effect:.2%} of their spread"
         raise WrongModelError(
             merged,
-            f"rounding loses the adapter: {reason}, but rounding to that type moves the logits by as much "
-            f"or more, {difference:.2%}",
+            f"rounding the merged weights loses the adapter's effect: {reason}, but the rounding itself "
+            f"moves the logits by as much or more, {difference:.2%}",
             "Serve the base with the adapter instead of a merged model.",
         )

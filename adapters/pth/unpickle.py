@@ -124,7 +124,8 @@ def asked_for(data: bytes) -> Iterator[str]:
                 yield f"{opcode.name} {argument or ''}".strip()
     except ValueError as problem:
         raise RefusedError(
-            f"the file is damaged: the data.pkl in it is not a pickle ({format_value(str(problem))})"
+            f"the file is damaged and is not read: the data.pkl in it is not a pickle "
+            f"({format_value(str(problem))})"
         ) from problem
 
 
@@ -247,7 +248,8 @@ def _factors(name: str, found: Mapping[str, torch.Tensor]) -> Factors:
     a, b = found["A"], found["B"]
     if a.dim() != 2 or b.dim() != 2:
         raise RefusedError(
-            f"the LoRA weights of {name} must be matrices; their shapes are {list(a.shape)}, {list(b.shape)}"
+            f"the LoRA weights of {name} must be matrices, but their shapes are {list(a.shape)} and "
+            f"{list(b.shape)}, so the adapter is not converted"
         )
     plain, turned = a.shape[0] == b.shape[1], a.shape[1] == b.shape[0]
     if turned and (not plain or a.shape[1] < a.shape[0]):
@@ -255,7 +257,7 @@ def _factors(name: str, found: Mapping[str, torch.Tensor]) -> Factors:
     if not plain:
         raise RefusedError(
             f"the LoRA matrices A and B of {name} have different ranks: their shapes are {list(a.shape)} "
-            f"and {list(b.shape)}"
+            f"and {list(b.shape)}, so the adapter is not converted"
         )
     return Factors(a, b)
 

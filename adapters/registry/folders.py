@@ -38,10 +38,13 @@ class FolderRecord:
         place, path, base, language = value["place"], value["path"], value.get("base"), value.get("language")
         if place not in PLACES or place == "registry" or not Path(path).is_absolute():
             raise ValueError(
-                "the record of an adapter's folder is damaged: it needs an absolute path outside the registry"
+                "the record of an adapter's folder is damaged and is not read: "
+                "it needs an absolute path outside the registry"
             )
         if base is not None and not isinstance(base, str):
-            raise ValueError("the record of an adapter's folder is damaged: the base's digest is not text")
+            raise ValueError(
+                "the record of an adapter's folder is damaged and is not read: the base's digest is not text"
+            )
         alias, version = names.alias(value["alias"]), names.version(value["version"])
         spoken = names.language(language) if language is not None else None
         return cls(alias, version, cast("AdapterPlace", place), Path(path), base, spoken)

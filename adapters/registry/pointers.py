@@ -266,7 +266,8 @@ def _split(value: Any) -> TrafficSplit | None:
     active = names.version(value["active"]).lower()
     if not canaries or active in dict(canaries) or sum(dict(canaries).values()) >= 100:
         raise ValueError(
-            "the recorded canaries are damaged: they must leave some requests to the active version"
+            "the recorded canaries are damaged and are not read: "
+            "they must leave some requests to the active version"
         )
     return TrafficSplit(active, canaries, str(value["since"]))
 

@@ -100,7 +100,8 @@ def _parse(data: bytes) -> SpieceModel:
             normaliser |= dict(_fields(_bytes(value)))
     if not pieces:
         raise ValueError(
-            "spiece.model does not hold any vocabulary pieces, so it is damaged or not a tokenizer"
+            "spiece.model does not hold any vocabulary pieces, so it is damaged or not a tokenizer, "
+            "and is not loaded"
         )
     kind = _integer(trainer.get(3, 1))
     if kind not in _MODELS:
@@ -122,7 +123,8 @@ def _parse(data: bytes) -> SpieceModel:
     unknown = [place for place, piece in enumerate(pieces) if piece.kind is PieceKind.UNKNOWN]
     if len(unknown) != 1:
         raise ValueError(
-            f"spiece.model holds {len(unknown)} vocabulary pieces for unknown text, but must hold exactly one"
+            f"spiece.model holds {len(unknown)} vocabulary pieces for unknown text, but must hold exactly "
+            "one, so it is not loaded"
         )
     return SpieceModel(
         algorithm=_MODELS[kind],
@@ -162,10 +164,14 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             size = 8 if wire == 1 else 4
         else:
             raise ValueError(
-                f"spiece.model is damaged: it has the unknown protobuf wire type {wire} at byte {place}"
+                "spiece.model is damaged and is not loaded: "
+                f"it has the unknown protobuf wire type {wire} at byte {place}"
             )
         if place + size > len(data):
-            raise ValueError(f"spiece.model is incomplete: it ends in the middle of protobuf field {number}")
+            raise ValueError(
+                "spiece.model is incomplete and is not loaded: "
+                f"it ends in the middle of protobuf field {number}"
+            )
         yield number, data[place : place + size]
         place += size
 
@@ -177,22 +183,30 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(data):
-            raise ValueError("spiece.model is incomplete: it ends in the middle of a number")
+            raise ValueError(
+                "spiece.model is incomplete and is not loaded: it ends in the middle of a number"
+            )
         byte = data[place]
         place += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, place
-    raise ValueError(f"spiece.model is damaged: it has a number of more than 64 bits at byte {place}")
+    raise ValueError(
+        f"spiece.model is damaged and is not loaded: it has a number of more than 64 bits at byte {place}"
+    )
 
 
 def _integer(value: int | bytes) -> int:
     if isinstance(value, bytes):
-        raise ValueError("spiece.model is damaged: one of its fields holds bytes instead of a number")
+        raise ValueError(
+            "spiece.model is damaged and is not loaded: one of its fields holds bytes instead of a number"
+        )
     return value
 
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("spiece.model is damaged: one of its fields holds a number instead of bytes")
+        raise ValueError(
+            "spiece.model is damaged and is not loaded: one of its fields holds a number instead of bytes"
+        )
     return value

@@ -80,7 +80,7 @@ def main(given: Sequence[str] | None = None) -> int:
 def _tax(arguments: argparse.Namespace) -> int:
     if arguments.rate or arguments.trace:
         raise BenchMistakeError(
-            "--rate and --trace do not work with tax, which runs a closed loop; use --users instead"
+            "the command tax runs a closed loop and does not take --rate or --trace; use --users instead"
         )
     if arguments.rounds < 1:
         raise BenchMistakeError(f"--rounds {arguments.rounds} is too small; use at least 1")
@@ -114,12 +114,13 @@ def _states(arguments: argparse.Namespace) -> list[TaxState]:
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
         raise BenchMistakeError(
-            f"--states names the unknown state {unknown[0]!r}; use names of {', '.join(BY_NAME)}"
+            f"--states names the unknown server state {unknown[0]!r}; use names of {', '.join(BY_NAME)}"
         )
     others = [name for name in names if BY_NAME[name].server != "lora"]
     if arguments.url and others:
         raise BenchMistakeError(
-            f"the state {others[0]} of --states needs a server that this command starts; remove --url"
+            f"the server state {others[0]} in --states can be measured only on a server that this command "
+            "starts; remove --url"
         )
     if not arguments.url and REFERENCE not in names:
         names.insert(0, REFERENCE)
@@ -183,7 +184,10 @@ def _options(kind: str, options: StartOptions) -> list[StartOptions]:
         copy = plain_copy(base, work / "plain" / base.name)
         return [replace(options, label="tax-plain", base=copy, adapters={})]
     if not options.adapters:
-        raise BenchMistakeError("states with merged weights need an adapter; give --load-adapter NAME=PATH")
+        raise BenchMistakeError(
+            "--states names a server with an adapter merged into its weights, but no adapter is given; "
+            "give --load-adapter NAME=PATH"
+        )
     chosen = list(options.adapters.items())[: 2 if kind == "pair" else 1]
     return [
         replace(

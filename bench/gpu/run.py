@@ -133,7 +133,7 @@ class GpuRun:
             f"{rounds} rounds in {took:.1f} s; {self.budget.left:.0f} s of the budget left"
         )
         if not server.alive:
-            raise RuntimeError(f"the server ended during the measuring point {point}: {row['faults']}")
+            raise RuntimeError(f"the server ended during the measurement of {point}: {row['faults']}")
 
     def _next_version(self) -> Path:
         """Return the folder of the version of the adapter `SWAPPED` to serve next. The two versions

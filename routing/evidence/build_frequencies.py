@@ -91,8 +91,8 @@ def _packed(rows: Sequence[tuple[int, int]]) -> PackedList:
     gaps = np.diff([0, *(row for row, _ in rows)])
     if gaps.max() > np.iinfo(np.uint16).max:
         raise ValueError(
-            f"the row numbers of two successive words in a language's list differ by {gaps.max()}, but the "
-            "table stores differences of at most 65,535; add words to the list"
+            f"two successive words of a language are {gaps.max()} rows apart in the table of all words, but "
+            "a distance of at most 65,535 can be stored; add words to the language's list"
         )
     levels = np.array([level for _, level in rows], dtype=np.uint8)
     return PackedList(gaps.astype("<u2").tobytes(), levels.tobytes())

@@ -269,7 +269,7 @@ def _phases(value: object) -> tuple[Phase, ...]:
             )
         found.append(Phase(until=float(until), rows=rows, length=length))
     if found[-1].until != 1:
-        raise OptionError("training.phases", "the last phase must last until 1, which is the end of the run")
+        raise OptionError("training.phases", "the last phase must have until: 1, which is the end of the run")
     return tuple(found)
 
 
