@@ -36,8 +36,8 @@ _POINTS = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Options that decide how fast training runs and how much memory it needs. Its result changes only by
-    rounding.
+    """Options that decide how fast training runs and how much memory it needs. They change the result of
+    the training only by rounding.
     """
 
     precision: Literal["bf16", "fp32"] = "bf16"
