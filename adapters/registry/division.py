@@ -25,7 +25,7 @@ class ShareChange:
     before: AliasState
     after: AliasState
     pointers: AliasPointers
-    """The new state of all aliases after the change."""
+    """The active and retired versions of all aliases, and their canaries and shadows, after the change."""
     record: Record | None
     """The ledger's record of the change. None if the plan changes nothing."""
 

@@ -50,7 +50,9 @@ class PointersError(FileRefusedError):
 
 @dataclass(frozen=True, slots=True)
 class AliasState:
-    """State of one alias: its active, retired and divided versions. Versions are in lower case."""
+    """State of one alias: its active and retired versions, its canaries and its shadow. Versions are in lower
+    case.
+    """
 
     history: tuple[str, ...] = ()
     """Versions in the order in which they became active. The last one is active now."""
@@ -76,7 +78,9 @@ class AliasState:
 
 @dataclass(frozen=True, slots=True)
 class AliasPointers:
-    """The states of all aliases. Immutable: each change returns a new object."""
+    """The active and retired versions of all aliases, and their canaries and shadows. Immutable: each change
+    returns a new object.
+    """
 
     states: Mapping[str, AliasState] = field(default_factory=dict[str, AliasState])
     """Maps each alias in lower case to its state."""
@@ -119,7 +123,9 @@ class AliasPointers:
             path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
     def state(self, alias: str) -> AliasState:
-        """Return the state of `alias`. Empty if the alias is unknown."""
+        """Return the state of `alias`: its active and retired versions, canaries and shadow. Empty if the alias
+        is unknown.
+        """
         return self.states.get(alias.lower(), AliasState())
 
     def is_retired(self, alias: str, version: str) -> bool:
@@ -146,8 +152,8 @@ class AliasPointers:
         return self._with(alias, AliasState(history, retired, folders=folders))
 
     def roll_back(self, alias: str, served: Collection[str]) -> AliasPointers | None:
-        """Return a copy of all aliases' states in which `alias` is rolled back to the previously active version
-        that is in `served`. None if there is no such version.
+        """Return a copy of all aliases' states in which `alias` is rolled back to its previously active
+        version that is in `served`. None if there is no such version.
 
         Ends any canary and shadow of the alias.
         """
