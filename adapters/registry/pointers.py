@@ -123,8 +123,8 @@ class AliasPointers:
             path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
     def state(self, alias: str) -> AliasState:
-        """Return the state of `alias`: its active and retired versions, canaries and shadow. Empty if the alias
-        is unknown.
+        """Return the state of `alias`: its active and retired versions, canaries and shadow. Empty if it is
+        unknown.
         """
         return self.states.get(alias.lower(), AliasState())
 

@@ -214,7 +214,7 @@ class Trainer:
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self._loss)
 
     def _pieces(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
-        """Yield this process's sequences of the batch as micro-batches, to compute them one after the other."""
+        """Yield this process's sequences of the batch as micro-batches, which are computed one by one."""
         rows, processes = len(batch.ids), self.accelerator.num_processes
         if rows % processes:
             raise OptionError(
