@@ -116,8 +116,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _start(
     arguments: argparse.Namespace, stack: ExitStack, model: Path, adapters: dict[str, Path]
 ) -> dict[str, Callable[[bool], Server]]:
-    """Start the servers. Map each server's name to a function that returns the server to measure, with true
-    for a load of mixed adapters and false for the base only.
+    """Start the servers. Map each server's name to a function that returns the server to measure. The
+    function's argument is true for a load of mixed adapters, and false for requests to the base only.
     """
     targets: dict[str, Callable[[bool], Server]] = {}
     context = str(arguments.prompt + arguments.tokens)

@@ -172,8 +172,8 @@ def _run_starts(values: Hashes) -> RowNumbers:
 
 
 def _put(found: RowNumbers, rows: RowNumbers, others: RowNumbers) -> None:
-    """In the table `found`, write each example number of `others` to the first free column of the matching
-    row in `rows`. Skip numbers that the row already holds.
+    """Write each example number `others[i]` to the first free column of row `rows[i]` in the table `found`.
+    Skip a number that the row already holds, or for which the row has no free column.
     """
     for column in range(_CANDIDATES):
         held = found[rows, column]

@@ -85,7 +85,7 @@ def base_of(found: Sequence[IdentityReport], measured: IdentityReport) -> Identi
     """Return the base model's report, in the same language, with which the report `measured` is compared.
     Return None if `measured` is the base model's own report.
 
-    In `found`, the report of each base model must precede the reports of its adapters.
+    `found` holds all reports; in it, the report of each base model must precede those of its adapters.
     """
     same = (one for one in found if one.language == measured.language)
     base = next(one for one in same if measured.base in (None, one.name))

@@ -118,7 +118,7 @@ class Walk:
     hashes: dict[int, str] = field(default_factory=dict[int, str])
     """Maps the sequence number of each entry to its hash."""
     at: dict[int, int] = field(default_factory=dict[int, int])
-    """Maps the sequence number of each entry to the number of the line that holds it first."""
+    """Maps the sequence number of each entry to the number of the first line that holds this entry."""
     last: Entry | None = None
     """The last entry that the expected key signed."""
     position: int = 0

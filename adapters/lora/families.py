@@ -213,7 +213,9 @@ LLAMA = LoraFamily(
 QWEN2 = replace(LLAMA, title="Qwen2")
 QWEN3 = replace(LLAMA, title="Qwen3", read_sizes=_qwen3_sizes)
 MIXTRAL = replace(LLAMA, title="Mixtral", targets=_ATTENTION, complete=False)
-"""Attention modules as in Llama. A LoRA cannot target the experts of these architectures."""
+"""Modules of Mixtral, a mixture of experts: only the attention modules, as in Llama. A LoRA cannot target the
+experts.
+"""
 PHI3 = LoraFamily(
     title="Phi-3",
     layers="model.layers",

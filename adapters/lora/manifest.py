@@ -142,8 +142,8 @@ def read_manifest(
     shape: ModelShape | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> Adapter:
-    """Read the adapter in `folder`, and compute its digest from its files. With `shape`, check that the
-    adapter fits such a base.
+    """Read the adapter in `folder`, and compute its digest from its files. With `shape`, the sizes of a base,
+    check that the adapter fits that base.
 
     `fields` are those of `oneseek.json`, if they were read already.
 

@@ -135,8 +135,8 @@ class Persona:
         return QuestionAnswer(self._language, "identity", vary_typing(question, self._language, rng), answer)
 
     def redirected(self, turn: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
-        """Return `turn` with OneSeek's answer if the question is about the model and in this language.
-        Otherwise return `turn` unchanged.
+        """Return `turn`, a question with its answer, with OneSeek's answer instead if the question is about
+        the model and in the persona's language. Otherwise return `turn` unchanged.
         """
         if turn.language == self._language and turn.kind in self._answers:
             return replace(turn, answer=pick(rng, self._answers[turn.kind]))

@@ -56,7 +56,7 @@ class BulkImport:
     given: NamesGiven = field(default_factory=NamesGiven)
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Further details for the ledger entry of each import, passed to `Registry.add` like `sources`."""
+    """Further details for the ledger entry of each import. The imported versions' oneseek.json omits them."""
     cache: Path | None = None
     """Folder of the cache of file hashes."""
     dry_run: bool = False

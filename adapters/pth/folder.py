@@ -19,7 +19,9 @@ from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.pickles import PICKLE_SUFFIXES, name_of, told_language
 
 FIRST = "v1.1"
-"""The version that an older OneSeek installation loads if it exists."""
+"""The version of an alias that an older OneSeek installation loads. Without it, the installation loads the
+highest version.
+"""
 _SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 _OF_TRAINERS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "trainer_state")
 """Prefixes of file names in a trainer's checkpoint that hold no weights. Such files are ignored."""

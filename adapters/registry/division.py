@@ -25,13 +25,16 @@ class ShareChange:
     before: AliasState
     after: AliasState
     pointers: AliasPointers
-    """The new state of all aliases after the change."""
+    """The active and retired versions of all aliases, and their canaries and shadows, after the change."""
     record: Record | None
     """The ledger's record of the change. None if the plan changes nothing."""
 
 
 def plan_canary(listing: RegistryListing, alias: str, shares: Mapping[str, float]) -> ShareChange:
-    """Plan a canary without changing anything. See `Registry.canary`."""
+    """Plan canaries of `alias`, versions that get a percentage of its requests, without changing anything.
+    `shares` maps each version to its percentage. Raises the errors of `Registry.canary`, which applies the
+    plan.
+    """
     active = _active(listing, alias, "canary")
     versions = [listing.find(f"{active.alias}@{version}") for version in shares]
     named = dict(zip((entry.version.lower() for entry in versions), shares.values(), strict=True))
@@ -53,7 +56,9 @@ def plan_canary(listing: RegistryListing, alias: str, shares: Mapping[str, float
 
 
 def plan_shadow(listing: RegistryListing, name: str, share: float) -> ShareChange:
-    """Plan a shadow without changing anything. See `Registry.shadow`."""
+    """Plan that `alias@version` also answers `share` percent of its alias's requests, unseen by clients (a
+    shadow), without changing anything. Raises the errors of `Registry.shadow`, which applies the plan.
+    """
     entry = listing.find(name)
     active, split = _active(listing, entry.alias, "shadow"), listing.pointers.state(entry.alias).split
     if entry == active or (split is not None and entry.version.lower() in split.shares):

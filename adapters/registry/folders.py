@@ -74,8 +74,8 @@ class FolderRecord:
 
 
 def read_folders(value: Any) -> dict[str, FolderRecord]:
-    """Read records from JSON, as a mapping from version in lower case. Raises the errors of
-    `FolderRecord.from_json`.
+    """Read the records of versions outside the registry from JSON. Returns a map from each version in lower
+    case to its record. Raises the errors of `FolderRecord.from_json`.
     """
     if value is None:
         return {}

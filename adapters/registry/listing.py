@@ -199,8 +199,8 @@ class RegistryListing:
         return self.pointers.is_retired(entry.alias, entry.version)
 
     def active(self, alias: str) -> VersionFolder | None:
-        """The active version of `alias`: the version promoted last that is still served, else the one that
-        `first_version` chooses.
+        """The active version of `alias`: the version promoted last that is still served, else the highest
+        version in the first searched place that has versions.
         """
         return self.active_of(alias, self.served_versions(alias))
 

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 ACTIVE_FILE = "active.json"
 _FORMAT = 1
-"""Format number of a file without canaries, shadows and outside folders. Every release of OneSeek reads
-it.
+"""Format number of an active.json without canaries, shadows and folders outside the registry. Every release
+of OneSeek reads it.
 """
 _DIVIDED = 2
-"""Format number of a file with canaries or shadows. Releases without these features refuse to read it, so
-they do not send requests elsewhere.
+"""Format number of an active.json with canaries or shadows. Releases without these features refuse to read
+it, because they would send the canaries' requests to the active version.
 """
 _FOLDERS = 3
-"""Format number of a file that names versions outside the registry. Earlier releases would report such
-versions as missing.
+"""Format number of an active.json that names versions outside the registry. Earlier releases would report
+such versions as missing.
 """
 _MAX_BYTES = 16 << 20
 _MAX_HISTORY = 256
@@ -50,7 +50,9 @@ class PointersError(FileRefusedError):
 
 @dataclass(frozen=True, slots=True)
 class AliasState:
-    """State of one alias: its active, retired and divided versions. Versions are in lower case."""
+    """State of one alias: its active and retired versions, its canaries and its shadow. Versions are in lower
+    case.
+    """
 
     history: tuple[str, ...] = ()
     """Versions in the order in which they became active. The last one is active now."""
@@ -76,7 +78,9 @@ class AliasState:
 
 @dataclass(frozen=True, slots=True)
 class AliasPointers:
-    """The states of all aliases. Immutable: each change returns a new object."""
+    """The active and retired versions of all aliases, and their canaries and shadows. Immutable: each change
+    returns a new object.
+    """
 
     states: Mapping[str, AliasState] = field(default_factory=dict[str, AliasState])
     """Maps each alias in lower case to its state."""
@@ -119,7 +123,9 @@ class AliasPointers:
             path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
     def state(self, alias: str) -> AliasState:
-        """Return the state of `alias`. Empty if the alias is unknown."""
+        """Return the state of `alias`: its active and retired versions, canaries and shadow. Empty if it is
+        unknown.
+        """
         return self.states.get(alias.lower(), AliasState())
 
     def is_retired(self, alias: str, version: str) -> bool:
@@ -132,7 +138,8 @@ class AliasPointers:
         return history[-1] if history else None
 
     def promote(self, alias: str, version: str, folder: FolderRecord | None = None) -> AliasPointers:
-        """Return the states with `version` as the active version of `alias`, no longer retired.
+        """Return a copy of all aliases' states in which `version` is the active version of `alias`, and no
+        longer retired.
 
         If the active version changes, any canary and shadow of the alias end. `folder` is the record of the
         version's folder if it is outside the registry.
@@ -145,8 +152,8 @@ class AliasPointers:
         return self._with(alias, AliasState(history, retired, folders=folders))
 
     def roll_back(self, alias: str, served: Collection[str]) -> AliasPointers | None:
-        """Return the states after a rollback of `alias` to the previous active version that is in `served`.
-        None if there is none.
+        """Return a copy of all aliases' states in which `alias` is rolled back to its previously active
+        version that is in `served`. None if there is no such version.
 
         Ends any canary and shadow of the alias.
         """
@@ -160,8 +167,9 @@ class AliasPointers:
     def drop(
         self, alias: str, version: str, *, keep: bool, folder: FolderRecord | None = None
     ) -> AliasPointers:
-        """Return the states without `version` in the history of `alias`. With `keep`, the version is listed
-        as retired. `folder` is the record of its folder if it is outside the registry.
+        """Return a copy of all aliases' states in which `version` is not among the active and formerly active
+        versions of `alias`. With `keep`, the version is listed as retired. `folder` is the record of its
+        folder if it is outside the registry.
         """
         version, state = version.lower(), self.state(alias)
         history = _without_repeats([item for item in state.history if item != version])
@@ -170,7 +178,9 @@ class AliasPointers:
         return self._with(alias, replace(state, history=history, retired=retired, folders=folders))
 
     def set_split(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> AliasPointers:
-        """Return the states with the given canaries and the given shadow for `alias`."""
+        """Return a copy of all aliases' states in which `alias` has the canaries in `split` and the shadow
+        `shadow`. None removes the canaries or the shadow.
+        """
         return self._with(alias, replace(self.state(alias), split=split, shadow=shadow))
 
     def _with(self, alias: str, state: AliasState) -> AliasPointers:

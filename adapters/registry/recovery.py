@@ -140,8 +140,8 @@ def _after(pointers: AliasPointers, entry: Entry) -> AliasPointers:
 def _added(
     pointers: AliasPointers, record: Record, alias: str, version: str, folders: Mapping[str, FolderRecord]
 ) -> AliasPointers:
-    """Apply an entry that added a version. The alias's first version becomes active, unless the entry names
-    another active version.
+    """Return the active versions after a ledger entry that added a version. The alias's first version becomes
+    active, unless the entry names another active version.
     """
     standing = str(record.details.get("active", "")).partition("@")[2].lower()
     if pointers.is_retired(alias, version):
@@ -167,7 +167,7 @@ def _folders(record: Record) -> dict[str, FolderRecord]:
 def _rolled_back(
     pointers: AliasPointers, alias: str, version: str, folder: FolderRecord | None
 ) -> AliasPointers:
-    """Apply an entry that rolled an alias back to `version`. See `AliasPointers.roll_back`."""
+    """Return the active versions after a ledger entry that rolled `alias` back to `version`."""
     history = pointers.state(alias).history
     served = {item for item in history if not pointers.is_retired(alias, item)}
     back = pointers.roll_back(alias, served)
@@ -179,7 +179,9 @@ def _rolled_back(
 def _divided(
     pointers: AliasPointers, alias: str, now: Any, since: str, folders: Mapping[str, FolderRecord]
 ) -> AliasPointers:
-    """Apply an entry about a canary or shadow. `now` is the division of requests that the entry records."""
+    """Return the active versions after a ledger entry that set or ended a canary or shadow. `now` is the
+    division of requests that the entry records.
+    """
     for version, folder in folders.items():
         if pointers.active(alias) != version:
             pointers = pointers.promote(alias, version, folder)

@@ -373,7 +373,7 @@ class Registry:
             pointers.write(self.folder)
 
     def _note_first(self, listing: RegistryListing, entry: VersionFolder) -> None:
-        """Record the first version of a new alias as active, so that its loss would be noticed."""
+        """Record a new alias's first version as active, so that the loss of its folder is reported."""
         with suppress(OSError):
             listing.pointers.promote(entry.alias, entry.version).write(self.folder)
 

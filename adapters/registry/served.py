@@ -86,8 +86,8 @@ class ServedAdapters:
         return self.snapshot.base_name
 
     def resolve(self, name: str) -> Adapter:
-        """Return the adapter with the name `alias` or `alias@version`, ignoring case. A short name can
-        replace the alias. See `Snapshot.resolve`.
+        """Return the adapter with the name `alias` or `alias@version`, ignoring case. A short name
+        from the settings can replace the alias. See `Snapshot.resolve`.
         """
         return self.snapshot.resolve(name)
 

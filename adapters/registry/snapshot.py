@@ -44,8 +44,8 @@ class Snapshot:
     """Maps an alias in lower case to its shadow, a version that also answers part of its requests."""
 
     def resolve(self, name: str) -> Adapter:
-        """Return the adapter with the name `alias` or `alias@version`, ignoring case. A short name can
-        replace the alias.
+        """Return the adapter with the name `alias` or `alias@version`, ignoring case. A short name
+        from the settings can replace the alias.
 
         For an alias alone, returns its active version. Raises `UnknownAdapterError`. Never returns the base.
         """

@@ -88,8 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Compare A and B, and print the result. Return the exit code: 0 if B is good enough in every figure that
-    --on names, 1 if not.
+    """Compare server B with server A, and print the result. Return the exit code: 0 if B is good enough in
+    every figure that --on names, 1 if not or if a server fails, 2 for a mistake in the command.
     """
     return guarded("compare", build_parser(), _compare, given)
 
@@ -131,8 +131,8 @@ def _gate(arguments: argparse.Namespace) -> PointGate:
 
 
 def _measure(arguments: argparse.Namespace) -> tuple[list[ComparedPoint], dict[str, Any]]:
-    """Measure A and B, or read their reports. Return the results of each load, and facts about the machine
-    and the servers.
+    """Measure the servers A and B in turn, or read their reports. Return the results of each load, and facts
+    about the machine and the servers.
     """
     scenario = find_scenario(arguments.scenario)
     sides = {"a": arguments.a, "b": arguments.b}
@@ -162,8 +162,8 @@ def _measure(arguments: argparse.Namespace) -> tuple[list[ComparedPoint], dict[s
 async def _rounds(
     points: Sequence[ComparePoint], turns: Sequence[Mapping[str, MeasureRound]], rounds: int
 ) -> list[dict[str, list[RoundFigures]]]:
-    """Measure both sides at every point in each of `rounds` rounds. Return for each point the figures of side
-    `a` and of side `b`, one entry for each round.
+    """Measure servers A and B at every measuring point, a load at an endpoint, in each of `rounds` rounds.
+    Return for each point the figures of A (`a`) and of B (`b`), one entry for each round.
     """
     found = [{label: list[RoundFigures]() for label in sides} for sides in turns]
     for turn in range(rounds):

@@ -53,8 +53,8 @@ def read_points(given: argparse.Namespace) -> list[ComparePoint]:
 
 @dataclass(frozen=True, slots=True)
 class PointGate:
-    """The figures that must be good enough for a measuring point to pass, and the threshold for their ratio
-    of B to A.
+    """The figures in which server B must be good enough at a measuring point, and the threshold for the ratio
+    of B's figure to server A's.
     """
 
     figures: Sequence[str]
@@ -64,13 +64,13 @@ class PointGate:
 
 @dataclass(frozen=True, slots=True)
 class ComparedPoint:
-    """The results of A and B at one measuring point."""
+    """The results of the compared servers A and B at one measuring point, a load at an endpoint."""
 
     point: ComparePoint | None
     """Endpoint and load of the results. None if the results are from two reports."""
     rounds: Mapping[str, Sequence[RoundFigures]]
     paired: bool
-    """True if A and B were measured in turn. False if the results are from two reports."""
+    """True if servers A and B were measured in turn. False if the results are from two reports."""
     ratios: Mapping[str, RatioInterval] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,14 +83,14 @@ class ComparedPoint:
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """Maps `a` and `b` to the fraction of the device's theoretical token rate that the side reached, as a
-        median over the rounds. None if the limit is unknown.
+        """Maps `a` (server A) and `b` (server B) to the fraction of the device's theoretical token rate that
+        the server reached, as a median over the rounds. None if the theoretical rate is unknown.
         """
         return {label: median_of(found, SHARE) for label, found in self.rounds.items()}
 
     def judged(self, gate: PointGate) -> dict[str, bool]:
-        """Map each figure of `gate` to true if B is good enough. A figure that is missing in a round maps to
-        false.
+        """Map each figure of `gate` to true if server B is good enough compared with server A. A figure that
+        is missing in a round maps to false.
         """
         return {
             name: name in self.ratios

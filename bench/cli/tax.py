@@ -73,7 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Start the servers, measure their states in turn, and print the result. Return the exit code."""
+    """Start the servers, measure each state, a way to serve adapters, in turn, and print the result. Return
+    the exit code.
+    """
     return guarded("tax", build_parser(), _tax, given)
 
 
@@ -150,8 +152,9 @@ async def _rounds(
 
 @contextmanager
 def _servers(choice: ServerChoice, states: Sequence[TaxState]) -> Generator[dict[str, list[TargetServer]]]:
-    """Run every server that `states` need, and stop them when the `with` block ends. Yields a map from each
-    kind of server, such as `plain` (no adapters) or `merged` (merged weights), to its servers.
+    """Run every server that `states`, the ways to serve adapters, need, and stop them when the `with` block
+    ends. Yields a map from each kind of server, such as `plain` (no adapters) or `merged` (merged weights),
+    to its servers.
     """
     if choice.url:
         with opened(choice) as target:

@@ -32,8 +32,8 @@ RoundFigures = Mapping[str, float]
 
 
 def round_figures(total: Mapping[str, Any]) -> RoundFigures:
-    """Return the figures of `COMPARED` that one run's `figures.total` has. Figures without a value are left
-    out.
+    """Return the figures of one run that `COMPARED` lists, from `total`, the object `figures.total` of its
+    report. Figures without a value are left out.
     """
     found: dict[str, float] = {}
     for name, (path, _) in COMPARED.items():
@@ -52,7 +52,9 @@ def median_of(rounds: Sequence[RoundFigures], name: str) -> float | None:
 
 
 def compare(a: Sequence[RoundFigures], b: Sequence[RoundFigures], paired: bool) -> dict[str, RatioInterval]:
-    """Return the ratio of B to A for every figure that is above 0 in all rounds of A and of B."""
+    """Return the ratio of server B's figure to server A's, for every figure that is above 0 in all rounds of
+    both. `paired` is true if A and B were measured in turn.
+    """
     every = [*a, *b]
     names = [name for name in COMPARED if all(figures.get(name, 0) > 0 for figures in every)]
     return {

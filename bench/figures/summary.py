@@ -30,8 +30,8 @@ class GroupFigures:
     e2e_ms: MsSpread | None
     """End-to-end latency of completed requests, from the time at which the request should be sent."""
     queue_ms: MsSpread | None
-    """Time in the server's queue, as OneSeek states it in the receipt of each answer. None if the server
-    sends no receipts.
+    """Time in the server's queue, as OneSeek states it in each answer's receipt (an object that says how the
+    answer was made). None if the server sends no receipts.
     """
     prompt_tokens: int
     cached_tokens: int
@@ -83,7 +83,9 @@ class RunFigures:
 
     @property
     def tokens_per_second(self) -> float:
-        """Answer tokens per second: in the steady part of the run if it has one, else over the whole run."""
+        """Answer tokens per second. In a closed loop that is long enough, the ramp-up and the end of the run
+        are left out; otherwise the rate is that of the whole run.
+        """
         return self.steady_tokens_per_second or self.total.output_tokens_per_second
 
 

@@ -1,5 +1,5 @@
-"""Report the results of a GPU benchmark as text and as JSON: each point with its theoretical limit, OneSeek
-beside vLLM, and the performance goals.
+"""Report the results of a GPU benchmark as text and as JSON: each measuring point with its theoretical limit,
+OneSeek beside vLLM, and whether the project's performance goals are met.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def goals(rows: Sequence[PointRow]) -> list[Goal]:
         ]
 
     def beside(keep: Callable[[Point], bool]) -> list[tuple[str, float | None]]:
-        """For each measuring point with `keep` true, return OneSeek's token rate divided by vLLM's."""
+        """For each measuring point for which `keep` returns true, return OneSeek's token rate divided by
+        vLLM's.
+        """
         return [
             _ratio(f"{point.scenario}, {point.streams}", rate(point), rate(_as(point, server="vllm")))
             for point in by
@@ -133,8 +135,8 @@ HEAD = (
 
 
 def report_lines(record: ResultFile) -> list[str]:
-    """Return the report as lines of text: the device with its limits, every point, the goals, and notes about
-    points that were shortened or left out.
+    """Return the report as lines of text: the device with its limits, every measuring point, the performance
+    goals, and notes about measuring points that got fewer rounds or were left out.
     """
     rows, device = with_limits(record), device_of(record)
     gpu = record.host["gpu"]
@@ -179,7 +181,9 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def summary(record: ResultFile) -> dict[str, Any]:
-    """Return the results, the limits and the judged goals as one JSON object."""
+    """Return as one JSON object: the results, the device's theoretical limits, and whether each performance
+    goal is met.
+    """
     rows, device = with_limits(record), device_of(record)
     judged = {goal.name: asdict(goal) | {"verdict": _verdict(goal, record)} for goal in goals(rows)}
     for goal in judged.values():

@@ -46,8 +46,8 @@ class GpuRun:
     swaps: int = 0
 
     def all(self) -> None:
-        """Measure all points: start each server that they need, measure its points, and stop it. Leave out
-        measuring points for which the time budget is too short.
+        """Measure all remaining measuring points: start each server that they need, measure its points, and
+        stop it. Leave out measuring points for which the time budget is too short.
         """
         before = self.gpu.used_mib() if self.gpu else 0
         if before > 1024:

@@ -179,8 +179,9 @@ def trim(seconds: Mapping[Point, float], rounds: Mapping[Point, int], left: floa
     """Reduce `rounds`, the requests per stream of each measuring point, until all points take at most `left`
     seconds, but not below the minimum for a steady state.
 
-    `seconds` maps each point to the expected seconds of one request per stream. The number of streams that
-    takes longest in total loses a request first, at all its points.
+    `seconds` maps each point to the expected seconds of one request per stream. Again and again, take the
+    number of concurrent streams whose points need the most time in total, and remove one request per stream
+    from each of these points.
     """
     kept = dict(rounds)
     while sum(seconds[point] * number for point, number in kept.items()) > left:

@@ -52,8 +52,8 @@ class TripStage:
 
 
 def stages(streams: Sequence[int]) -> list[TripStage]:
-    """Return the stages, the most important first. Only the first stage uses all numbers of `streams`; the
-    others use the smallest one.
+    """Return the stages of `measure`, each one call of `bench.gpu`, the most important first. Only the first
+    uses all of `streams`. The others use the smallest number of streams; one also runs a single stream.
     """
     least = str(min(streams))
     return [
@@ -134,7 +134,7 @@ class Joined:
 
 
 def measure(arguments: argparse.Namespace, passed: Sequence[str]) -> dict[str, Any]:
-    """Run the stages until all are done or the time is up.
+    """Run the stages of the benchmark, each one call of `bench.gpu`, until all are done or the time is up.
 
     If a stage leaves out measuring points because of its time limit `most`, it is run again without the limit
     before the later stages, because its points matter more.

@@ -81,8 +81,8 @@ def requests(kinds: str, size: int, context: int, only: str) -> Iterator[Hostile
 def attack(
     host: str, port: int, sampler: LiveSampler, sent: Iterator[HostileRequest]
 ) -> tuple[list[float], list[dict[str, Any]], list[str]]:
-    """Send each request alone, and then `TOGETHER` times at once. Return the response times of `/live`
-    meanwhile, the ten requests that delayed it the most, and the unexpected statuses.
+    """Send each hostile request alone, and then `TOGETHER` times at once. Return the response times of
+    `/live` meanwhile, the ten requests that delayed it the most, and the unexpected statuses.
     """
     waits: list[float] = []
     slow: list[dict[str, Any]] = []

@@ -69,8 +69,8 @@ class RequestRecord:
     answered_by: str = ""
     """Name of the adapter that answered: the header `X-OneSeek-Adapter`, else the body's `model`."""
     queue: float | None = None
-    """Seconds that the request waited in the server's queue, as OneSeek states it in the answer's receipt.
-    None without a receipt.
+    """Seconds that the request waited in the server's queue, as OneSeek states it in the answer's receipt (an
+    object that says how the answer was made). None without a receipt.
     """
     fault: str = ""
     """Reason why the request failed. Empty if it did not fail."""

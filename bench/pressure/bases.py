@@ -105,8 +105,8 @@ async def both(url: str, arguments: argparse.Namespace, seed: int) -> tuple[floa
 
 
 def measure(url: str, arguments: argparse.Namespace, turn: int) -> dict[str, float]:
-    """Run one round, and return its figures. Raises `RuntimeError` if an answer does not match its
-    request.
+    """Run one round, which measures each base alone, both at once, and the first beside long prompts for the
+    second. Return its figures. Raises `RuntimeError` if an answer does not match its request.
     """
     seed = 100_000 * turn
     before, began = _cpu(), time.perf_counter()

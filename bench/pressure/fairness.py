@@ -126,7 +126,9 @@ def asks(arguments: argparse.Namespace) -> tuple[Ask, Ask]:
 
 
 def measure(root: Path, cores: Cores, arguments: argparse.Namespace, turn: int) -> dict[str, Any]:
-    """Measure every mode once on one server, which runs the checkout in `root`."""
+    """Measure each mode of the other client (idle, busy, flooding) once on one server, which runs the
+    checkout in `root`.
+    """
     options = ["--max-num-seqs", str(arguments.rows), "--max-queue", str(arguments.queue)]
     options += ["--max-model-len", "1024"]
     if arguments.shares == "keys":

@@ -21,8 +21,8 @@ class QualityAnswer:
     asked: str
     """The model that the request named."""
     answered_by: str
-    """Alias of the adapter that answered: from the receipt in OneSeek's answer if there is one, else the
-    body's `model`.
+    """Alias of the adapter that answered: from the receipt in OneSeek's answer (an object that says how the
+    answer was made) if there is one, else the body's `model`.
     """
     text: str
 

@@ -123,7 +123,9 @@ def definition(rng: random.Random, language: Language) -> QuestionAnswer:
 
 
 def capital_answer(row: tuple[str, ...], language: Language) -> str:
-    """Return the sentence in `language` that names the capital of the country in `row`."""
+    """Return the sentence in `language` that names the capital of a country. `row` is a line of the table of
+    capitals.
+    """
     if language == "en":
         return f"The capital of {row[0]} is {row[1]}".rstrip(".") + "."
     owner = row[2] if row[2].endswith("s") else row[2] + "s"

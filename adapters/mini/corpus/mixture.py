@@ -29,8 +29,8 @@ _EXACT = frozenset({"introduction", "translation", "follow-up", "opposite"})
 
 
 def draw_exchange(rng: random.Random, language: Language, late: bool = False) -> QuestionAnswer:
-    """Draw one question and answer of a random kind. With `late`, calculations and questions about the model
-    are more frequent.
+    """Draw one question and answer of a random kind. With `late`, as in the later phases of the training,
+    calculations and questions about the model are more frequent.
     """
     kinds = _LATE if late else _KINDS
     return rng.choices(list(kinds), list(kinds.values()))[0](rng, language)

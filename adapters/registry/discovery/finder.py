@@ -131,8 +131,8 @@ def read_named(entry: str, base: ServedBase) -> Adapter:
 def read_versions(
     listing: RegistryListing, registry: Path, base: ServedBase, folders: Collection[Path]
 ) -> tuple[list[Adapter], list[FileRefusedError]]:
-    """Read the versions in `listing` whose folders are in `folders`. Also return the reasons why some cannot
-    be served.
+    """Read those of the registry's versions in `listing` whose folders are among `folders`. Also return the
+    reasons why some cannot be served.
     """
     kept = (place for place in _on_shelf(listing, registry) if place.folder in folders)
     pointed = (place for place in _pointed(listing.pointers, base) if place.folder in folders)

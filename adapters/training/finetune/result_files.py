@@ -111,7 +111,7 @@ def _metrics(run: FinetuneRun, before: IdentityReport, after: IdentityReport) ->
 
 
 def _at(points: Sequence[tuple[int, float]], step: int) -> float:
-    """Return the last value in `points` at or before `step`; NaN if there is none."""
+    """Return the last value at or before `step` in a curve of (step, value) pairs; NaN if there is none."""
     return next((value for at, value in reversed(points) if at <= step), math.nan)
 
 
@@ -186,7 +186,9 @@ def _report(
 
 
 def _finite(points: Sequence[tuple[int, float]]) -> list[tuple[int, float | None]]:
-    """Return `points` with None in place of values that JSON cannot represent, such as NaN."""
+    """Return a curve of (step, value) pairs with None in place of values that JSON cannot represent, such as
+    NaN.
+    """
     return [(step, value if math.isfinite(value) else None) for step, value in points]
 
 

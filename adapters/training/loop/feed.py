@@ -53,7 +53,7 @@ class Feed(Protocol):
     """A source of training batches for consecutive steps, whose position can be saved and restored."""
 
     def batch(self, step: int) -> TrainingBatch:
-        """Return the batch of `step`, with the rows of all processes of the run."""
+        """Return the batch of `step`, with the sequences of all processes of the run."""
         ...
 
     def state(self) -> Mapping[str, Any]:

@@ -36,8 +36,8 @@ _POINTS = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Options that decide how fast training runs and how much memory it needs. Its result changes only by
-    rounding.
+    """Options that decide how fast training runs and how much memory it needs. They change the result of
+    the training only by rounding.
     """
 
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -214,7 +214,7 @@ class Trainer:
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self._loss)
 
     def _pieces(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
-        """Yield this process's rows of the batch as micro-batches, which are computed one after the other."""
+        """Yield this process's sequences of the batch as micro-batches, which are computed one by one."""
         rows, processes = len(batch.ids), self.accelerator.num_processes
         if rows % processes:
             raise OptionError(
@@ -228,7 +228,7 @@ class Trainer:
             yield share.rows(slice(start, start + size)).to(self.accelerator.device)
 
     def _judge(self, step: int) -> None:
-        """Measure the loss on the held-out rows without training on them, and record and print it."""
+        """Measure the loss on the held-out sequences without training on them, and record and print it."""
         if self._held_out is None or any(at == step for at, _ in self._fitted.held_out):
             return
         self._loss.eval()

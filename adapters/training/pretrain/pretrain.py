@@ -93,7 +93,7 @@ def load_start(start: NewModel | Path) -> PreTrainedModel:
 
 def new_accelerator(optimizer: str) -> Accelerator:
     """Return the accelerator of this process, set up as `accelerate launch` configured it. Raises
-    `OptionError` if FSDP's version or the optimizer does not fit.
+    `OptionError` if it configured FSDP 1, or FSDP with the optimizer Muon.
     """
     found = Accelerator(cpu=not torch.cuda.is_available())
     if found.distributed_type == DistributedType.FSDP:

@@ -204,11 +204,11 @@ class PackedRows:
         self._carry: int | None = None
 
     def state(self) -> dict[str, Any]:
-        """Return the position of the next row as JSON, to save it in a checkpoint."""
+        """Return the position of the next row of tokens as JSON, to save it in a checkpoint."""
         return {"stream": self._before, "used": self._used, "carry": self._carry}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with the row that would have come next when `state` was called."""
+        """Continue with the row of tokens that would have come next when `state` was called."""
         self.stream.restore(state["stream"])
         self._before, self._document = state["stream"], None
         if state["used"]:
