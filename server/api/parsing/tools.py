@@ -158,8 +158,8 @@ def _check_choice(choice: str | ChosenTool, schemas: Mapping[str, object]) -> No
 
 
 def _format(tokenizer: Tokenizer, choice: str | ChosenTool) -> ToolFormat:
-    """Return the format in which the model writes tool calls. A base without a format of its own writes JSON
-    if a grammar makes it; else raises `ApiError`.
+    """Return the format in which the model writes tool calls. If the base has no known format and `choice`
+    requires a tool call, a grammar makes the model write JSON. If `choice` is "auto", raises `ApiError`.
     """
     form = tokenizer.tool_format
     if form is not None:
