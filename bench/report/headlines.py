@@ -107,8 +107,8 @@ def point_name(point: KeptReport) -> str:
 
 
 def tax_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
-    """Return the rows of a report of `oneseek bench tax`. Each has the token rate of one way to serve, such as
-    with merged weights or with two adapters, divided by the token rate without adapters.
+    """Return the rows of a report of `oneseek bench tax`. Each has the token rate of one way to serve (such
+    as with merged weights or with two adapters), divided by the token rate without adapters.
     """
     about = (report["date"][:10], machine(report), f"`{short(report['command'])}`", link)
     return [

@@ -116,8 +116,8 @@ def _grammar(
 
 
 def _schema(parameters: dict[str, Any] | None, path: str, held: bool) -> dict[str, Any]:
-    """Return a tool's parameters as the JSON schema of an object. With `held`, check that a grammar can
-    enforce the schema.
+    """Check a tool's parameters, and return them as the JSON schema of an object. If `held` is true, a
+    grammar must be able to enforce the schema. Raises `ApiError` with the `path` of an invalid value.
     """
     if not parameters:
         return _NONE

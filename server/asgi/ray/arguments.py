@@ -103,7 +103,7 @@ def engine_count(given: Arguments, at_once: int) -> dict[str, Any]:
 
 def batch_size(settings: Settings, given: Arguments, gpus: float) -> int:
     """Return how many requests a replica with `gpus` GPUs runs at once: the setting `max_num_seqs` or the
-    embedded engine's default. If vLLM chooses the number, return `LARGEST_BATCH`, the most that it may choose.
+    embedded engine's default. If vLLM chooses the number, return its maximum, `LARGEST_BATCH`.
 
     Raises `SettingsError` if the number of replicas may change but only vLLM would know their batch size.
     """
