@@ -39,7 +39,7 @@ MODEL = "model"
 
 
 class Reason(StrEnum):
-    """The rule that decided a route, as the receipt in the answer's headers shows it."""
+    """The rule that decided which adapter answers. The answer's `X-OneSeek-*` headers name the rule."""
 
     HEADER = "header"
     MODEL = "model"
@@ -140,7 +140,7 @@ class Router:
         """Decide the route of `question`. Raises `SelectionError` or `UnknownNameError`.
 
         If the request's header or `model` names the adapter, the language is detected only to report it in
-        the answer's receipt.
+        the answer's `X-OneSeek-*` headers.
         """
         asked = self._asked(question, catalogue)
         seen = self._detector.detect(question.turns, question.accept_language)

@@ -61,7 +61,7 @@ class VoiceScores:
     """
     log_probability: float | None
     """Mean log probability of a word in the benchmark's passages in this language, in nats. None if the
-    server does not support it.
+    server cannot return log probabilities of a prompt.
     """
 
 

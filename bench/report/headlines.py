@@ -70,7 +70,9 @@ def _over(
 
 
 def compare_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
-    """Return the rows of a comparison: the ratio B / A of each headline figure at every measuring point."""
+    """Return the rows of a report that compares two servers A and B. Each row has the ratio B / A of one
+    headline figure at one load.
+    """
     about = (report["date"][:10], machine(report), f"`{short(report['command'])}`", link)
     sides = f"`{report['b']}` / `{report['a']}`"
     return [
@@ -87,14 +89,17 @@ def compare_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
 
 
 def compared_points(report: KeptReport) -> Sequence[KeptReport]:
-    """Return the measuring points in a report of `oneseek bench compare`. An old report (schema 1) has no
-    list of points; it is returned as its only point.
+    """Return the loads in a report of `oneseek bench compare` at which both servers were measured, each with
+    its ratios. An old report (schema 1) has the only load and its ratios at its top level; the result is
+    then a list with only the report.
     """
     return report.get("points", [report])
 
 
 def point_name(point: KeptReport) -> str:
-    """Return the load of a measuring point as text, with its endpoint unless that is chat."""
+    """Return the load of a measurement as text, such as `16 users` or `4/s`. The endpoint precedes it, unless
+    it is chat.
+    """
     load = point["load"]
     name = f"{load['users']} user{'s' if load['users'] > 1 else ''}" if load["users"] else f"{load['rate']}/s"
     endpoint = point.get("endpoint", "chat")
@@ -102,8 +107,8 @@ def point_name(point: KeptReport) -> str:
 
 
 def tax_rows(report: KeptReport, link: str) -> list[HeadlineRow]:
-    """Return the rows of a report of `oneseek bench tax`: the token rate in each state divided by that
-    without adapters.
+    """Return the rows of a report of `oneseek bench tax`. Each has the token rate of one way to serve (such
+    as with merged weights or with two adapters), divided by the token rate without adapters.
     """
     about = (report["date"][:10], machine(report), f"`{short(report['command'])}`", link)
     return [

@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 def lines(report: Mapping[str, Any]) -> list[str]:
     """Return the lines of a report: failures, a table with a row for each scenario and rows for its adapters,
-    ramps, and notes.
+    the largest loads that the ramps found, and notes.
     """
     rows: list[tuple[str, ...]] = [HEAD]
     for found in report["scenarios"]:

@@ -144,8 +144,8 @@ class Planner:
         return replace(planned, body=body, cancel_after=cancel, tokens=tokens if self._options.exact else 0)
 
     def _asked(self, language: str, random: Random) -> tuple[str, str]:
-        """Return the value of the request's field `model`, and the name of the adapter that should answer,
-        which is empty if any may.
+        """Return the value of the request's field `model`, and the name of the adapter that must answer. The
+        name is empty if any adapter, or the base, may answer.
         """
         target = self._target
         if self._scenario.voices:

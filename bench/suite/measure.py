@@ -196,8 +196,8 @@ def make_plan(
 
 
 def _as_counted(records: Sequence[RequestRecord], scenario: ServingScenario) -> list[RequestRecord]:
-    """Return the records in the way in which the server counts requests: a question to several models counts
-    as one request for each model.
+    """Return `records` with as many entries as the server counts requests. A question that several models
+    answered was sent once, but the server counts it once for each model.
     """
     copies: list[RequestRecord] = []
     for record in records:

@@ -76,8 +76,9 @@ async def measure_state(
     turn: int,
     limit: RunLimit | None = None,
 ) -> RoundFigures:
-    """Measure one round of a state, and return its figures. If the state has several servers, they share the
-    users. Raises `RuntimeError` if a request fails.
+    """Measure one round of `state`, a way to serve such as merged weights or two adapters. Return its
+    figures. If the state has several servers, the users are divided evenly among them. Raises
+    `RuntimeError` if a request fails.
     """
     part = replace(shape, users=max(1, shape.users // len(servers)), requests=shape.count // len(servers))
     rounds = (

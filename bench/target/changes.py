@@ -75,7 +75,7 @@ class AdapterChanges:
             turn += 1
 
     async def leave(self) -> None:
-        """Unload the adapter if it is still loaded."""
+        """Unload the adapter that the benchmark has loaded during the run, if it is still loaded."""
         if self._loaded:
             await self._unload()
 

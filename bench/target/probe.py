@@ -15,7 +15,7 @@ MARKS: tuple[tuple[str, ServerKind], ...] = (
     ("vllm:", "vllm"),
     ("llamacpp:", "llama.cpp"),
 )
-"""Pairs of a text that appears only in the metrics of one kind of server, and that kind."""
+"""Pairs (text, kind of server). A server whose /metrics contains the text is of this kind."""
 AUTOMATIC = "oneseek"
 """Model name for which OneSeek chooses the adapter by the language of the prompt."""
 UNKNOWN_TOKENS_PER_WORD = 3.0

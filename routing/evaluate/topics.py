@@ -14,16 +14,16 @@ TOPICS, ELSE = "topics", "other"
 other subjects.
 """
 HALVES = ("fitted", "kept")
-"""Names of the folders with further questions for half 0 and half 1. The folder decides the half of a
-question, not its hash.
+"""Names of the folders with additional questions for half 0 and half 1 of the texts. The half of such a
+question is decided by its folder; that of any other text by its hash.
 """
 _REST = "\n--\n"
 """Line in a topic's file that separates the topic's examples from the questions for evaluation."""
 
 
 def _further(folder: Path, half: int | None) -> list[tuple[str | None, str]]:
-    """Return the (topic, question) pairs of this half of the further questions; both halves if `half` is
-    None. The topic is None for a question on another subject.
+    """Return (topic, question) pairs from the folders in `HALVES` with additional questions, for `half` 0 or
+    1, or for both if it is None. The topic is None for a question about another subject.
     """
     chosen = HALVES if half is None else HALVES[half : half + 1]
     return [

@@ -49,7 +49,8 @@ TARGET = Path(__file__).parent / "frequencies" / FILE
 
 
 def read_words(path: Path, most: int, form: re.Pattern[str] = WORD) -> list[tuple[int, str]]:
-    """Read the `most` likeliest words that match `form` from a list in wordfreq's format.
+    """Read the likeliest words, at most `most`, from a list in wordfreq's format. Words that do not match the
+    regular expression `form` are skipped.
 
     Returns (level, word) pairs; the level is the word's -log(p) in steps of 0.25 nats (`STEP`). wordfreq's
     format is a header, then one group of words for each hundredth of a decade of probability.

@@ -16,8 +16,8 @@ from routing.reading.names import Words, is_name, read_words, words_of
 LIMIT = 1_200
 """Maximum number of characters that are scored after cleaning."""
 HEAD, TAIL = 4, 2
-"""A long message is shortened before cleaning to its first HEAD × limit and its last TAIL ×
-limit characters.
+"""A message longer than (HEAD + TAIL) × limit characters is shortened before cleaning: it keeps its first
+HEAD × limit and its last TAIL × limit characters. The limit is that of the cleaned text, by default `LIMIT`.
 """
 
 _FENCED = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)

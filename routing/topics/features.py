@@ -140,8 +140,8 @@ def _stem_shares() -> Mapping[str, float]:
 
 @cache
 def _domains() -> Mapping[str, tuple[str, ...]]:
-    """Map each word of the domain lists, and the stem of each word followed by a hyphen, to the domains whose
-    lists contain the word.
+    """Map each word of the domain lists to the domains whose lists contain it. The map also has each word's
+    stem, written with a hyphen at its end.
     """
     found: dict[str, dict[str, None]] = {}
     for file in sorted(files("routing").joinpath("topics", "domains").iterdir(), key=lambda one: one.name):

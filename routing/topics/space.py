@@ -65,8 +65,8 @@ class WordSpace:
         return [row for row, _ in found], np.array([weight for _, weight in found], dtype=np.float32)
 
     def ratios(self, examples: Sequence[Mapping[str, float]]) -> NDArray[np.float32]:
-        """Compute, for each row of `vectors`, the log ratio of such a word's probability in the topic of
-        `examples` to that in any question.
+        """Compute, for each row of `vectors`, the log ratio of two probabilities: that a question on the
+        topic of `examples` has a word with this vector, and that any question has one.
         """
         weights = np.zeros(len(self.vectors), dtype=np.float32)
         for example in examples:

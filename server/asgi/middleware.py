@@ -305,7 +305,9 @@ class ApiKeys:
         return ApiError(reply)
 
     def _identify(self, authorization: str) -> Presented:
-        """Compare the presented key with all configured keys."""
+        """Compare the key in the header `Authorization` with all configured keys. Return of which kinds it
+        is: API key, admin key or metrics key.
+        """
         scheme, _, key = authorization.partition(" ")
         presented = hashlib.sha256(key.strip().encode("latin-1")).digest()
         bearer = scheme.lower() == "bearer"

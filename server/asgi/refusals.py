@@ -1,5 +1,5 @@
-"""Middleware that raises a connection's errors (such as a body that is too large) where they become
-replies.
+"""Middleware that raises the errors which the connection has found in a request, such as a body that is
+too large. They are raised here, so that `Errors` answers them like any other error.
 """
 
 from __future__ import annotations

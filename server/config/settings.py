@@ -113,7 +113,7 @@ class Settings:
     max_body: Size = 4 * 1024 * 1024
     """Maximum size of a request's body."""
     max_bodies_memory: Size | None = None
-    """Memory for the bodies of all unanswered requests; 64 KiB of each are free. Default: 16 x max_body."""
+    """Memory for all unanswered requests' bodies, not counting 64 KiB of each. Default: 16 x max_body."""
     max_connections: int = 1000
     """Maximum number of connections. If more arrive, they get 503; health probes are still answered."""
     default_max_tokens: int | None = None

@@ -19,8 +19,8 @@ from server.api.fields.unknown import UnknownFields, unknown_field
 def fit(value: dict[str, Any], body: type[msgspec.Struct], unknown: UnknownFields) -> dict[str, Any]:
     """Return the fields of `value` that the struct `body` has, including those of nested objects.
 
-    An unknown field is passed to `unknown`, unless the struct's `FORBIDS` refuses all unknown fields. A float
-    such as 3.0 is accepted as an integer.
+    An unknown field is passed to `unknown`, which ignores it or raises `ApiError`. If the struct's `FORBIDS`
+    is true, every unknown field is refused. A float such as 3.0 is accepted as an integer.
     """
     return _struct(value, body, "", unknown)
 

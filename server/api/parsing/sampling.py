@@ -48,8 +48,8 @@ def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults
 def completion_sampling(
     body: CompletionFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN
 ) -> Sampling:
-    """Return the sampling parameters of a text completion. `echo` also requests log probabilities of the
-    prompt.
+    """Return the sampling parameters of a text completion. If the request has `echo` and `logprobs`, the
+    prompt gets log probabilities too.
     """
     prompt_logprobs = body.prompt_logprobs
     if prompt_logprobs is None and body.echo:

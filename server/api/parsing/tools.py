@@ -116,8 +116,8 @@ def _grammar(
 
 
 def _schema(parameters: dict[str, Any] | None, path: str, held: bool) -> dict[str, Any]:
-    """Return a tool's parameters as the JSON schema of an object. With `held`, check that a grammar can
-    enforce the schema.
+    """Check a tool's parameters, and return them as the JSON schema of an object. If `held` is true, a
+    grammar must be able to enforce the schema. Raises `ApiError` with the `path` of an invalid value.
     """
     if not parameters:
         return _NONE
@@ -158,8 +158,8 @@ def _check_choice(choice: str | ChosenTool, schemas: Mapping[str, object]) -> No
 
 
 def _format(tokenizer: Tokenizer, choice: str | ChosenTool) -> ToolFormat:
-    """Return the format in which the model writes tool calls. A base without a format of its own writes JSON
-    if a grammar makes it; else raises `ApiError`.
+    """Return the format in which the model writes tool calls. If the base has no known format and `choice`
+    requires a tool call, a grammar makes the model write JSON. If `choice` is "auto", raises `ApiError`.
     """
     form = tokenizer.tool_format
     if form is not None:

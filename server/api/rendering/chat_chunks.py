@@ -125,8 +125,8 @@ class ChatChunks:
 def scored_chat(
     body: ChatFields, tokenizer: Tokenizer, tools: ToolUse | None, prompt: Sequence[int]
 ) -> ScoredText:
-    """Create the object that writes a choice's `logprobs`. If the request has tools, the listed tokens need
-    not add up to the text.
+    """Create the object that writes a choice's `logprobs`. If the request has tools, all tokens are listed,
+    including those of tool calls, which are not in the choice's text.
     """
     before = prompt if body.continue_final_message else ()
     return ScoredText(tokenizer, before, joins=tools is None, as_ids=body.return_tokens_as_token_ids)

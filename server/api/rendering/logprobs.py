@@ -77,8 +77,8 @@ def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Ite
 
 
 def _likeliest(item: TokenLogprob, tokenizer: Tokenizer, *, as_ids: bool) -> dict[str, float]:
-    """Return the likeliest tokens with their log probabilities, best first. The token of `item` is included,
-    whatever its rank.
+    """Return the likeliest tokens at one position of a text, with their log probabilities, best first. The
+    text's own token at this position is included, whatever its rank.
     """
     values = dict(item.top)
     values.setdefault(item.token_id, item.logprob)

@@ -32,7 +32,7 @@ class VoiceAnswer:
     answer: Answer = field(default_factory=Answer)
     error: ErrorReply | None = None
     cause: Exception | None = None
-    """The exception from which `error` was made."""
+    """The exception that ended the answer; the error reply in `error` is made from it. None if none did."""
     language: str | None = None
     confidence: float | None = None
     compared_in: str | None = None

@@ -115,8 +115,9 @@ def _too_large(limit: int) -> ApiError:
 def parse_body(body: bytes, bounds: Mapping[str, FieldBound] = NO_BOUNDS) -> dict[str, Any]:
     """Parse `body` as a JSON object. Each field is checked against its bound before it is decoded.
 
-    A field that has no bound and exceeds `SMALL` stays `msgspec.Raw`; the caller decides if the field's name
-    is unknown. Raises `ApiError` for NaN, infinities, deep nesting, and anything that is not an object.
+    A field that has no bound and exceeds `SMALL` is not decoded, but stays `msgspec.Raw`. The caller
+    refuses it as too large if it uses the field, and else treats the field as unknown. Raises `ApiError` for
+    NaN, infinities, deep nesting, and anything that is not an object.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     check_fields(body)

@@ -23,8 +23,8 @@ MAX_HEAD_BYTES = 2 * MAX_HEADER_BYTES
 """Maximum size in bytes of request line and headers, including separators."""
 
 MAX_FRAMING_BYTES = 64 * 1024
-"""Maximum bytes of a chunked body's framing (chunk sizes, extensions, trailers), in addition to eight bytes
-for each byte of content.
+"""Maximum bytes of a chunked body's framing (chunk sizes, extensions, trailers). For each byte of content,
+eight more bytes of framing are allowed.
 """
 
 MAX_URL_BYTES = 8 * 1024

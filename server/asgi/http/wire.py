@@ -70,7 +70,9 @@ class Connections:
         """Maps each idle connection to the time since which it is idle; the longest idle first."""
 
     def admit(self, connection: Connection) -> Place:
-        """Count a new connection. Returns if it is within the limit, only for probes, or refused."""
+        """Count a new connection. Returns how to treat it: as within the limit, as beyond it (only probes are
+        answered), or as refused.
+        """
         if len(self._open) < self.limit or self._make_room():
             self._open.add(connection)
             self.rest(connection)

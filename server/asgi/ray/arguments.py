@@ -81,8 +81,8 @@ def engine_count(given: Arguments, at_once: int) -> dict[str, Any]:
     """Return the options of a Ray deployment that scale its replicas. `at_once` is the size of a replica's
     batch.
 
-    Ray averages running and waiting requests over the shorter of the two delays, but over at most `LOOK_BACK`
-    seconds.
+    Ray averages the number of running and waiting requests over the shorter of `upscale_seconds` and
+    `downscale_seconds`, but over at least 1 and at most `LOOK_BACK` seconds.
     """
     if given.min_replicas == given.max_replicas:
         return {"num_replicas": given.max_replicas}
@@ -102,7 +102,8 @@ def engine_count(given: Arguments, at_once: int) -> dict[str, Any]:
 
 
 def batch_size(settings: Settings, given: Arguments, gpus: float) -> int:
-    """Return how many requests a replica with `gpus` GPUs runs at once, or at most if vLLM decides.
+    """Return how many requests a replica with `gpus` GPUs runs at once: the setting `max_num_seqs` or the
+    embedded engine's default. If vLLM chooses the number, return its maximum, `LARGEST_BATCH`.
 
     Raises `SettingsError` if the number of replicas may change but only vLLM would know their batch size.
     """
@@ -127,8 +128,9 @@ def replica_queue(max_queue: int, at_once: int, most_replicas: int) -> int:
     """Return how many requests a replica queues, so that it can take every request that the ingress admitted.
 
     `at_once` requests run together on each replica. The ingress alone limits the queue, over all replicas. If
-    all other replicas are lost, the last one must queue the requests that they ran. It needs one batch more,
-    because it counts a finished request as running for a moment longer than the ingress does.
+    all other replicas are lost, the last one must queue the requests that they ran. The queue has room for
+    one batch more, because a replica counts a finished request as running for a moment longer than the
+    ingress does.
     """
     return min(int(LIMITS["max_queue"][1]), max_queue + at_once * most_replicas)
 

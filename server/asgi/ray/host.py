@@ -50,7 +50,9 @@ class EngineHost:
         self._at_once = at_once
 
     async def start(self) -> None:
-        """Start the engine, then load the adapters that have priority."""
+        """Start the engine, then load all active adapters into its adapter slots. If there are too few slots,
+        load pinned adapters first, then those of languages, then those that the settings list.
+        """
         await self._engine.start()
         await self._residency.load_first()
 

@@ -247,8 +247,8 @@ def _tree(lineage: Lineage, into: Tree | None = None) -> Tree:
 
 
 def _line(entry: Entry, subject: str | None) -> str:
-    """Format a ledger entry as a line, with the URL that its adapter was fetched from. Leave out the name
-    of what the entry is about if that is `subject`.
+    """Format a ledger entry as a line, with the URL that its adapter was fetched from. The line names the
+    adapter, model or data that the entry is about, unless this is `subject`, which the reader knows already.
     """
     from rich.markup import escape
 

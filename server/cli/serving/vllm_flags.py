@@ -33,7 +33,9 @@ _ALWAYS: Mapping[str, str] = {
     "--disable-log-requests": "prompts and answers are not logged",
     "--no-enable-log-requests": "prompts and answers are not logged",
 }
-"""Flags for what OneSeek does in any case, with what it does. They are accepted and ignored."""
+"""Maps each flag of vLLM that requests what OneSeek always does to a text that says this. Such a flag is
+accepted and ignored; if it asks for the opposite, the text is the error message.
+"""
 _ENGINE = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "gpu-memory-utilization")
 """vLLM engine options that nearly every Helm chart passes. All others must be given in `--engine-options`."""
 _BACKENDS: Mapping[str, list[str]] = {

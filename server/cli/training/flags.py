@@ -46,7 +46,8 @@ def values_of(
 ) -> GivenOptions:
     """Return the values of those `options` that the user has set as flags or in the config file.
 
-    `also` are the options that `oneseek train identity` does not have. Raises `SettingsError`.
+    `also` are those of `options` that only this command has, not `oneseek train identity`; the config file
+    may set them too. Raises `SettingsError`.
     """
     raw: dict[str, tuple[Raw, str]] = {}
     written: Mapping[str, str] = {}

@@ -55,7 +55,9 @@ class Rollout:
         return await self._divided(request, "settle", alias, changes.settle(alias, body.reason))
 
     async def describe(self, request: Request) -> Response:
-        """Show how an alias's requests are divided between versions, with each trial's measurements."""
+        """Show how an alias's requests are divided between versions, with the measurements of each canary and
+        shadow.
+        """
         changes, alias = self._changes(request)
         return reply(await changes.describe(alias))
 

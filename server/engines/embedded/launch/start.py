@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def judge(environ: Mapping[str, str]) -> Suitability:
-    """Report that the embedded engine is suitable for any machine."""
+    """Return that the embedded engine can run on this machine, which is true of any machine."""
     return Suitability(True)
 
 
