@@ -117,8 +117,8 @@ class Bases:
         names: AdapterNames,
         kept: int = 0,
     ) -> Route:
-        """Return the router's decision about `question`, and remember it in the cache with the
-        index `kept`.
+        """Return the router's decision about `question`. Decisions about short questions are kept in the
+        cache with the index `kept`.
         """
         began = time.perf_counter()
         routes = self._routes[kept]

@@ -88,8 +88,9 @@ class ServedNames:
 class LanguageRouting:
     """Makes the routers: one that chooses among the languages of all bases, and one for each base.
 
-    With one base, the two are the same. `configured` maps language codes to the alias or base that answers.
-    `default` is the alias or base that answers if nothing else decides.
+    If the server has only one base, its router is also the router for all languages. `configured` maps
+    language codes to the alias or base that answers. `default` is the alias or base that answers if nothing
+    else decides.
     """
 
     def __init__(
