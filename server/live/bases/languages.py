@@ -245,10 +245,10 @@ def routing_settings(
 def place_names(
     options: RoutingOptions, bases: Sequence[ServedAdapters]
 ) -> tuple[dict[str, tuple[int, str]], str | None]:
-    """Find what the settings of `routing` name: language code → (index of the base, alias or base's name),
-    and the default's alias or base.
+    """Find the adapters and bases that the settings of `routing` name.
 
-    Raises `SettingsError` for a name that is not served.
+    Returns a map from each language code to the index of its base and the alias or base's name, and the alias
+    or base of `routing.default`. Raises `SettingsError` for a name that is not served.
     """
     languages = {code: _placed("routing.languages", name, bases) for code, name in options.languages.items()}
     if options.default in (None, "base"):

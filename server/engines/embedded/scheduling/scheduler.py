@@ -129,7 +129,11 @@ class Scheduler:
         self._parts.earn(computed)
 
     def append(self, sequence: Sequence, token: int) -> None:
-        """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take a token."""
+        """Append a sampled token to a running sequence.
+
+        Raises `ValueError` if the sequence is not running, has tokens that are not computed yet, or has
+        generated all of its `max_tokens`.
+        """
         if sequence.row < 0 or sequence.computed != len(sequence.tokens):
             raise ValueError(
                 f"request {sequence.request.request_id!r} cannot take a token: it is {sequence.state.value}, "
