@@ -151,7 +151,9 @@ class LanguageRouting:
                 )
 
     def describe_contested(self) -> list[str]:
-        """Return a note for each language with adapters on several bases, if the settings choose none."""
+        """Return a note for each language with adapters on several bases, if the settings choose none of them
+        for the language.
+        """
         contested = _contested(self._served, self._configured).items()
         return [
             f"several bases have adapters for the language {code} ({', '.join(found)}), so none of them "

@@ -226,7 +226,9 @@ class Scheduler:
         return self._made_way
 
     def _grow(self) -> bool:
-        """Add pages to sequences that need them, oldest first. Return True if a sequence was preempted."""
+        """Reserve more KV cache pages for running sequences that need them, oldest first. Return True if a
+        sequence was preempted.
+        """
         rows, before = self._rows, self._preemptions
         for ticket in list(self._running):
             sequence = ticket.sequence
