@@ -377,9 +377,7 @@ class OnDemandEngine:
         return held
 
     def reserve_all(self, engine: Engine, counts: Mapping[Share, int]) -> dict[Share, Held]:
-        """Reserve places in the queue of `engine` for several API keys or adapters, and keep the base loaded
-        until they are free.
-        """
+        """Reserve places in the queue of `engine` for several API keys or adapters. See `reserve`."""
         reserved = engine.places.reserve_all(counts)
         held = {share: CountedPlaces(one, self) for share, one in reserved.items()}
         self._held |= {*held.values()}

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def check_request(asked: TrainRequest, language: str, settings: Settings, *, made: bool = False) -> None:
-    """Check everything about a training request that needs neither torch nor the base's digest. `made` is
-    true if a teacher makes the training data.
+    """Check the parts of a training request that need neither torch nor the base's digest. `made` is true if
+    a teacher makes the training data.
 
     Raises `SettingsError` that names the option.
     """

@@ -129,11 +129,7 @@ class Scheduler:
         self._parts.earn(computed)
 
     def append(self, sequence: Sequence, token: int) -> None:
-        """Append a sampled token to a running sequence.
-
-        Raises `ValueError` if the sequence is not running, has tokens that are not computed yet, or has
-        generated all of its `max_tokens`.
-        """
+        """Append a sampled token to a running sequence. Raises `ValueError` if it cannot take a token."""
         if sequence.row < 0 or sequence.computed != len(sequence.tokens):
             raise ValueError(
                 f"request {sequence.request.request_id!r} cannot take a token: it is {sequence.state.value}, "
@@ -226,9 +222,7 @@ class Scheduler:
         return self._made_way
 
     def _grow(self) -> bool:
-        """Reserve more KV cache pages for running sequences that need them, oldest first. Return True if a
-        sequence was preempted.
-        """
+        """Add KV cache pages to sequences that lack them, oldest first. True if one was preempted."""
         rows, before = self._rows, self._preemptions
         for ticket in list(self._running):
             sequence = ticket.sequence
