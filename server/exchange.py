@@ -219,8 +219,8 @@ class Exchange:
         )
 
     def give_up(self, reason: str) -> None:
-        """Record why unfinished work is cancelled, also for each of several answering models; see
-        `cancel_reason`.
+        """Record in `cancel_reason` why unfinished work is cancelled. If several models answer the request,
+        record it for each of them too.
         """
         for one in (self, *self.voices):
             one.cancel_reason = reason

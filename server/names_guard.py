@@ -51,8 +51,8 @@ def _location(name: str) -> Path | None:
 
 
 def _claims(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield OneSeek's package names that other installed packages in `root` also claim. Empty for a
-    checkout.
+    """Yield each of OneSeek's package names that another package installed in `root` also contains, with that
+    package's name. Yields nothing if OneSeek runs from a source checkout.
     """
     for record in root.glob("*.dist-info/RECORD"):
         distribution = record.parent.name.partition("-")[0]

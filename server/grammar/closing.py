@@ -27,7 +27,9 @@ from server.grammar.text import GrammarRefusedError
 
 _STEPS = 4
 _SPARE_STEPS = 1_000
-"""Maximum work for one schema: `_STEPS` for each object and array in it, plus `_SPARE_STEPS`."""
+"""A schema may take this many steps of work, plus `_STEPS` for each object and array in it. A schema that
+takes more is refused.
+"""
 
 _SAYS = ("additionalProperties", "patternProperties")
 """JSON Schema keywords with which a schema itself decides about additional properties."""
@@ -41,8 +43,8 @@ SchemaObject: TypeAlias = Mapping[str, Any]
 
 
 def close_objects(schema: SchemaObject) -> dict[str, Any]:
-    """Return a copy of `schema` in which objects that have `properties` allow no others, unless they say so
-    themselves.
+    """Return a copy of `schema` in which objects that have `properties` allow no additional ones, unless
+    their schema itself decides about that, such as with `additionalProperties`.
 
     An object that is described by several parts (`allOf`, keywords beside `$ref`, `anyOf` beside
     `properties`) allows the properties of all parts. `{"type": "object"}` still allows any property. Keywords

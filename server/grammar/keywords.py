@@ -79,8 +79,8 @@ _TOUCHED = frozenset({*_IDLE, "contains", "minContains", "maxContains", "if", "t
 
 
 def without_idle(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `schema` without the keywords that have no effect, and with known look-around patterns
-    replaced.
+    """Return a copy of `schema` without the keywords that have no effect. Known patterns with look-around are
+    replaced by equal patterns that llguidance supports.
     """
     if schema.keys().isdisjoint(_TOUCHED):
         return dict(schema)

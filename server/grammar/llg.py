@@ -29,12 +29,11 @@ _SHOWN = 300
 
 
 def open_tokenizer(tokenizer: Tokenizer) -> LLTokenizer:
-    """Return `tokenizer` as an object of llguidance.
+    """Return the server's `tokenizer` as an object of llguidance.
 
-    If llguidance reads the base's tokenizer.json in the same way as the server, this is llguidance's own
-    reading. llguidance does not know every decoder (it treats Metaspace's mark for a space as a letter). If
-    it reads a token differently, or cannot read the file, it gets the bytes of each token from the server's
-    tokenizer.
+    If llguidance reads every token in the base's tokenizer.json as the server does, the object is made from
+    this file. Otherwise it gets the bytes of each token from the server's tokenizer, since llguidance does
+    not know every decoder (it treats Metaspace's mark for a space as a letter).
     """
     ends = sorted(token for token in tokenizer.eos_ids if token < tokenizer.vocabulary_size)
     try:

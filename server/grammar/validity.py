@@ -2,7 +2,7 @@
 
 Follows draft 2020-12, and accepts older spellings that are still in use, such as `items` as a list. An empty
 `allOf` and lists with repeated values are accepted, since they have no effect. Keywords that are missing from
-the table below, such as annotations, may have any value.
+the table `KEYWORDS`, such as annotations, may have any value.
 """
 
 from __future__ import annotations

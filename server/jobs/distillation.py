@@ -158,7 +158,9 @@ def _result_to_json(made: DistillResult) -> dict[str, Any]:
 
 
 def _print_data(made: DistillResult, *, json: bool) -> int:
-    """Print what was made, in one line. Returns the exit code: 1 if there are too few examples."""
+    """Print in one line how many examples were made, and how to train on them. Returns the exit code: 1 if
+    there are too few examples.
+    """
     dropped = ", ".join(f"{name} {count}" for name, count in made.answers.dropped.most_common()) or "none"
     counted = (
         f"{len(made.examples)} examples of {made.answers.asked} answers in {made.data} (dropped: {dropped})"

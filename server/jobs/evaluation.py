@@ -74,7 +74,7 @@ def _check_served(settings: Settings, adapters: Sequence[str]) -> None:
 
 
 def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]:
-    """Maps each language code to evaluation questions in that language."""
+    """Return a map from each language code to the evaluation questions in that language."""
     if file is not None:
         if len(spoken) != 1:
             raise SettingsError(
@@ -155,7 +155,10 @@ def _evaluate(
 
 
 def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> dict[str, str]:
-    """Maps each adapter to evaluate to its base. If the server has no adapters, its base alone."""
+    """Return a map from each adapter to evaluate to its base: the adapters in `asked`, else every alias.
+
+    If the server has no adapters, the map holds only the base.
+    """
     served = {str(entry["id"]): entry.get("parent") for entry in models}
     bases = [name for name, parent in served.items() if parent is None and name != AUTOMATIC_MODEL]
     if not bases:
@@ -176,8 +179,9 @@ def _check_names(asked: Sequence[str], served: Sequence[str]) -> None:
 
 
 def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Maps each alias to the full name of its active version, if the server reports it. Asking by full name
-    keeps canaries from answering.
+    """Return a map from each alias to the full name of its active version, if the server reports it.
+
+    A question to a version's full name is never answered by a canary.
     """
     served = {str(entry["id"]) for entry in models}
     roots = {str(entry["id"]): str(entry.get("root")) for entry in models if entry.get("parent") is not None}

@@ -13,8 +13,8 @@ _OFFERED = ("en", "sv")
 
 
 def language_of_text(codes: Iterable[str] = ()) -> LanguageOf:
-    """Return a function that detects a text's language, `codes` being among the candidates. It returns None
-    if undecided.
+    """Return a function that detects a text's language, with `codes` among the candidates. The function
+    returns None if it cannot decide.
 
     Raises `ValueError` for a code that routing cannot detect.
     """
@@ -38,8 +38,9 @@ def language_of_text(codes: Iterable[str] = ()) -> LanguageOf:
 
 
 def detector_for(language: str) -> LanguageOf:
-    """Return a function that detects a text's language, `language` being a candidate. Raises `SettingsError`
-    that names the option.
+    """Return a function that detects a text's language, with `language` among the candidates.
+
+    Raises `SettingsError`, which names the option, if routing cannot detect `language`.
     """
     try:
         return language_of_text([language])

@@ -69,7 +69,9 @@ PretrainKind = Literal["scratch", "continue"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainRequest:
-    """A request for a pre-training: its plan, its data and its folders, without `PretrainOptions`."""
+    """A request for a pre-training: the contents of its config file (`plan`), its training data and its
+    folders. The checked options of the training itself are in `PretrainOptions`.
+    """
 
     kind: PretrainKind
     plan: PretrainPlan

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def check_request(asked: TrainRequest, language: str, settings: Settings, *, made: bool = False) -> None:
-    """Check what can be checked of a training request without the base's digest and torch. `made`: a teacher
-    makes the data.
+    """Check the parts of a training request that need neither torch nor the base's digest. `made` is true if
+    a teacher makes the training data.
 
     Raises `SettingsError` that names the option.
     """

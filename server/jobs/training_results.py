@@ -33,8 +33,8 @@ class SavedAdapter:
     report: Path
     """Folder with the training's loss.png and report.json."""
     place: Literal["registry", "outside", "aside"]
-    """Place of the adapter: the registry, the folder of --output (`outside`), or `aside`, without becoming a
-    version.
+    """Where the adapter was saved: as a version in the `registry`; in the folder of --output (`outside`); or,
+    without becoming a version, in the folder for failed adapters (`aside`).
     """
     active: bool = False
     stands: str | None = None

@@ -47,11 +47,11 @@ class Catalogue:
     """A base with its adapters and its routing, as the settings describe them."""
 
     own: BaseSettings
-    """The base's entry in the settings, with the settings that apply to this base."""
+    """The settings that apply to this base."""
     base: FoundBase
     served: ServedAdapters
     routing: LanguageRouting
-    """The routers over the languages of all bases."""
+    """Makes the routers that choose an adapter by language, for all bases."""
     index: int = 0
     """The base's index among all bases; 0 is the default base."""
     configured: tuple[str, ...] = field(default=())

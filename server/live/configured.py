@@ -91,7 +91,11 @@ def _held(settings: Settings) -> list[tuple[PinnedURL, list[VersionFolder]]]:
 def held_versions(
     settings: Settings, pins: Iterable[PinnedURL]
 ) -> list[tuple[PinnedURL, list[VersionFolder]]]:
-    """Return each URL in `pins` with the registry's versions of its adapter that have the requested name."""
+    """Return each URL in `pins` with the versions in the registry that have the digest and the name of the
+    URL's adapter.
+
+    If a URL gives no digest, the ledger's digest for this URL is used.
+    """
     entries, pins = RegistryListing.without_pointers(settings.home / "registry").entries, list(pins)
     commits = dict(_commits(settings)) if any(pin.digest is None for pin in pins) else {}
     return [(pin, list(_holding(pin, entries, pin.digest or commits.get(str(pin.url))))) for pin in pins]

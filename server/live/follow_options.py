@@ -28,4 +28,6 @@ class FollowOptions:
     neighbours: Neighbours = field(default_factory=Neighbours)
     """The other bases of this server."""
     contested: Callable[[], list[str]] = list
-    """Returns a note for each language with adapters on several bases, if the settings choose none."""
+    """Returns a note for each language with adapters on several bases, if the settings choose none of them
+    for the language.
+    """

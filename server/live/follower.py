@@ -375,7 +375,9 @@ class RegistryFollower:
         task.add_done_callback(self._unloading.pop)
 
     async def _reroute(self) -> set[str]:
-        """Make the router again. Returns errors, and languages with several adapters, none chosen."""
+        """Make the router again. Returns the problems to log: invalid routing settings, and languages with
+        several adapters of which the settings choose none.
+        """
         problems = {*describe_contested(self._served), *self.options.contested()}
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)

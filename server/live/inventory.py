@@ -97,8 +97,8 @@ class Inventory:
         }
 
     def _kept(self, listing: RegistryListing, entry: VersionFolder, fields: dict[str, Any]) -> dict[str, Any]:
-        """Describe a version on disk that is not served here: retired, for another base, or not noticed
-        yet.
+        """Describe a version on disk that is not served here: it is retired, belongs to another base, or is
+        so new that this server has not noticed it yet.
         """
         return {
             "name": entry.full_name,

@@ -1,7 +1,8 @@
 """Loads and unloads adapters while the server runs, in memory only: nothing is written to disk.
 
-An adapter is checked as for the registry, loaded into the engine and tested before requests can use it. An
-unloaded adapter is unavailable at once, and leaves the engine when its last request ends.
+An adapter passes the same checks as one that is added to the registry. It is loaded into the engine and
+tested before requests can use it. An unloaded adapter is unavailable at once, and leaves the engine when its
+last request ends.
 """
 
 from __future__ import annotations

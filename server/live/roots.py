@@ -92,7 +92,9 @@ def _check_files(folder: Path, roots: Collection[Path], blobs: Path | None) -> N
 
 
 def _check(text: str) -> None:
-    """Refuse a text that is not a plain path on this machine."""
+    """Raise `PathRefusedError` for a client's path that is empty, too long, not printable, a URL, or contains
+    `..`.
+    """
     if not text.strip() or len(text) > MAX_PATH or not text.isprintable():
         raise PathRefusedError(
             f"the path is empty, too long or not printable; use up to {MAX_PATH} printable characters"

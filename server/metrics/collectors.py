@@ -295,7 +295,7 @@ class EngineCollector(Collector):
 
 
 def _usage(state: EngineState) -> float:
-    """Return the share of the KV cache that requests use, 0 to 1, without prefixes that are only cached for
-    reuse.
+    """Return the fraction of the KV cache that requests use, 0 to 1, without prefixes that are only cached
+    for reuse.
     """
     return (state.kv_tokens - state.kv_cached) / state.kv_capacity if state.kv_capacity else 0.0

@@ -111,8 +111,9 @@ class SeriesTable(Generic[S]):
             every -= gone
 
     def of_base(self, base: str | None) -> tuple[str | None, Mapping[str, str]]:
-        """Return the base and its label to add to each line. Both are empty if the series have the label
-        `model_name`, or if there is only one base.
+        """Return the base's name, and the label `base` with this name, to add to each line.
+
+        Return None and no label if the series have the label `model_name`, or if there is only one base.
         """
         if base is None or "model_name" in self.labels:
             return None, {}

@@ -243,7 +243,9 @@ class Metrics:
 
     @contextmanager
     def using(self, adapter: Adapter) -> Generator[None]:
-        """Keep the adapter's series while the block's work is counted for it. For the event loop only."""
+        """Keep the adapter's series while the `with` block runs, since its work is counted in them. For the
+        event loop only.
+        """
         name = adapter.alias, adapter.version
         self._in_use[name] += 1
         try:

@@ -74,7 +74,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     """Highest number of requests that waited at once."""
     kv_usage: float | None
-    """Highest share of the KV cache in use, 0 to 1, on the fullest base; None if unknown."""
+    """Highest fraction of the KV cache in use, 0 to 1, on the fullest base; None if unknown."""
     routes: Mapping[str, int]
     """Number of requests by detected language."""
 

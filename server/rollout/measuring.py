@@ -16,8 +16,8 @@ from server.rollout.trials import ChosenVersion
 async def measure_answer(
     deltas: Deltas, chosen: ChosenVersion, request: GenerationRequest, exchange: Exchange, shadows: Shadows
 ) -> Deltas:
-    """Pass on the deltas of an answer, and record its outcome in the trials of `chosen`. The shadow starts at
-    the first delta.
+    """Pass on the deltas of an answer, and record its outcome in the trials of the version that answers
+    (`chosen`). If this has a shadow, the shadow's answer starts at the first delta.
 
     A request with several choices counts once. A request does not count if its client disconnects or the
     queue is full.

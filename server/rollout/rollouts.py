@@ -55,7 +55,9 @@ class Rollouts:
         """Maps each alias to versions that are loaded for its split or shadow."""
 
     def choose(self, names: Snapshot, name: str, conversation: tuple[str, ...]) -> ChosenVersion | None:
-        """Return the version that answers a request for `name`; None if requests for it are not divided."""
+        """Return the version that answers a request for `name`; None if the requests for this name are not
+        divided between versions.
+        """
         alias = names.divided_alias(name)
         return self._trials.choose(names, alias, conversation) if alias is not None else None
 

@@ -92,8 +92,10 @@ class Trials:
         self._trials = {key: trial for key, trial in self._trials.items() if key in live}
 
     def choose(self, names: Snapshot, alias: str, conversation: tuple[str, ...]) -> ChosenVersion:
-        """Choose the version of `alias` that answers `conversation`, with the trials that record its
-        outcome.
+        """Choose the version of `alias` that answers a request, with the trials that record its outcome.
+
+        `conversation` holds the texts that all requests of one conversation have in common, so that the same
+        version answers all of them.
         """
         split, shadow = names.splits.get(alias), names.shadows.get(alias)
         key, active = conversation_key(conversation), names.active_versions[alias]

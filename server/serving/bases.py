@@ -29,13 +29,13 @@ class Bases:
 
     @property
     def several(self) -> bool:
-        """Return the service of the base that serves the first known name in `names`; if no name is known,
-        that of the default base.
-        """
+        """True if the server has more than one base."""
         return len(self.services) > 1
 
     def named(self, *names: str | None) -> BaseService:
-        """Return the base that knows the first of `names` that any base knows, else the default base."""
+        """Return the service of the base that serves the first known name in `names`; if no name is known,
+        that of the default base.
+        """
         if self.several:
             known = self.names()
             for name in filter(None, names):
@@ -117,8 +117,8 @@ class Bases:
         names: AdapterNames,
         kept: int = 0,
     ) -> Route:
-        """Return the router's decision about `question`, and remember it in the cache with the
-        index `kept`.
+        """Return the router's decision about `question`. Decisions about short questions are kept in the
+        cache with the index `kept`.
         """
         began = time.perf_counter()
         routes = self._routes[kept]

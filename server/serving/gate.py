@@ -53,7 +53,7 @@ class Gate:
 
     def check_body(self, exchange: Exchange, model: object, count: int) -> None:
         """Raise `EngineBusyError` if the queue has no place for the API key with the adapter that the header
-        or `model` names.
+        `X-OneSeek-Adapter` or the field `model` names.
         """
         with _found_at("body"):
             self._check_named(exchange, model, count)
@@ -94,8 +94,8 @@ class Gate:
             raise refusal
 
     def _named(self, exchange: Exchange, model: object) -> Adapter | Literal["base"] | None:
-        """Return the adapter that the header or `model` names; for a blend, the adapter with the largest
-        weight. None if routing decides.
+        """Return the adapter that the header `X-OneSeek-Adapter` or the field `model` names; for a blend, the
+        adapter with the largest weight. None if routing decides.
         """
         names, header = self._served.snapshot, exchange.headers.get(b"x-oneseek-adapter")
         try:

@@ -59,7 +59,9 @@ class Decision:
 
     resolution: Resolution
     parts: Sequence[tuple[Adapter, float]]
-    """Adapters of the route, with weights. If an alias is divided between versions, its active version."""
+    """Adapters of the route, with their weights. For an alias whose requests are divided between versions,
+    this is the active version.
+    """
 
 
 class Generation:

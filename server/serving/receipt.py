@@ -1,7 +1,7 @@
 """Builds the receipt of an answer: which adapter made it, why, and how long it took.
 
-A receipt holds what the receipt headers hold, and a few fields more. Never change the names or the order of
-its fields, because receipts are compared and signed.
+A receipt holds the same facts as the answer's response headers (`X-OneSeek-…`), and a few fields more. Never
+change the names or the order of its fields, because receipts are compared and signed.
 """
 
 from __future__ import annotations

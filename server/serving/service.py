@@ -65,8 +65,8 @@ class BaseService:
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Start the engine, load the adapters with priority and follow the registry; at the end of the block,
-        stop everything.
+        """Start the engine, load the adapters with priority and follow the registry while the `with` block
+        runs; then stop everything.
         """
         runtime = self.runtime
         engine, metrics, served = runtime.engine, runtime.metrics, runtime.served

@@ -10,7 +10,9 @@ from server.text.tokenizer import Tokenizer
 INLINE_CHARACTERS = 1024
 """Texts up to this many characters are tokenized on the event loop, within 1 ms; longer ones in a thread."""
 VALUE_CHARACTERS = 8
-"""Number of characters that each value in a message or tool counts for, besides its text."""
+"""Number of characters that each value in a message or tool counts for, in addition to its text, when the
+length of texts is compared with `INLINE_CHARACTERS`.
+"""
 
 
 def longest_token(tokenizer: Tokenizer) -> int:

@@ -120,8 +120,10 @@ class ReplicaPlacement:
         return ReplicaChoice(tuple(sorted(places, key=rank)), reason, known=bool(holders))
 
     def record(self, keys: tuple[int, ...], replica: str, choice: ReplicaChoice) -> None:
-        """Record that `replica` computes a prompt with the block hashes `keys`, for which `choice` was
-        made.
+        """Record that `replica` computes a prompt with the block hashes `keys`.
+
+        `choice` is the placement decision for this prompt. Its reason is counted, or `load` if `replica` is
+        not the chosen one.
         """
         self.reasons[choice.reason if choice.ranked[:1] == (replica,) else "load"] += 1
         self.known += choice.known

@@ -63,8 +63,8 @@ class ShareLoad(Generic[Stream]):
     """Maps the name of each reservation with this API key and adapter to the reservation, oldest first."""
 
     def queued(self) -> int:
-        """Return the number of places with this API key and adapter that wait: those that no answer uses yet,
-        and those of waiting answers.
+        """Return how many places of this API key and adapter do not run: places that no answer uses yet, and
+        places of answers that still wait.
 
         First removes answers that have begun to run from `waiting`.
         """

@@ -70,7 +70,7 @@ class DeltaStream:
 
     Tokens are decoded to text here, while the engine runs the next step. A stop string is therefore found one
     step late: the extra token is dropped, and the caller aborts the request in the engine. `unread` counts
-    the bytes of waiting tokens, as in `ReaderQueue`.
+    the bytes of waiting tokens, to limit the memory of answers that clients do not read.
     """
 
     def __init__(self, work: RequestWork, tokenizer: Tokenizer, unread: Unread[DeltaStream]) -> None:

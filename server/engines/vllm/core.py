@@ -315,7 +315,7 @@ class VllmCore:
         output: EngineCoreOutput,
         timestamp: float,
     ) -> None:
-        """Update vLLM's own metrics for one output, as vLLM's front end would, which OneSeek does not use."""
+        """Update vLLM's own metrics for one output, as the front end of vLLM does if it is used."""
         request, name = work.request, work.request.share or None
         stats.update_from_output(output, timestamp, work.prefilling, own, self._lora_states, name)
         if output.finish_reason is not None:

@@ -25,7 +25,8 @@ def decide(question: RouteQuery, routing: LanguageRouting) -> tuple[int, Route]:
 
 
 def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, RouteQuery]:
-    """Return the index of the base that the header or `model` names, and the question for that base's router.
+    """Return the index of the base that the header `X-OneSeek-Adapter` or the field `model` names, and the
+    question for that base's router.
 
     The header takes precedence. The index is None if neither names a base or adapter. Raises
     `UnknownNameError`, and `SelectionError` for a blend of adapters on several bases.

@@ -88,8 +88,9 @@ class ServedNames:
 class LanguageRouting:
     """Makes the routers: one that chooses among the languages of all bases, and one for each base.
 
-    With one base, the two are the same. `configured` maps language codes to the alias or base that answers.
-    `default` is the alias or base that answers if nothing else decides.
+    If the server has only one base, its router is also the router for all languages. `configured` maps
+    language codes to the alias or base that answers. `default` is the alias or base that answers if nothing
+    else decides.
     """
 
     def __init__(
@@ -150,7 +151,9 @@ class LanguageRouting:
                 )
 
     def describe_contested(self) -> list[str]:
-        """Return a note for each language with adapters on several bases, if the settings choose none."""
+        """Return a note for each language with adapters on several bases, if the settings choose none of them
+        for the language.
+        """
         contested = _contested(self._served, self._configured).items()
         return [
             f"several bases have adapters for the language {code} ({', '.join(found)}), so none of them "
@@ -244,10 +247,10 @@ def routing_settings(
 def place_names(
     options: RoutingOptions, bases: Sequence[ServedAdapters]
 ) -> tuple[dict[str, tuple[int, str]], str | None]:
-    """Find what the settings of `routing` name: language code → (index of the base, alias or base's name),
-    and the default's alias or base.
+    """Find the adapters and bases that the settings of `routing` name.
 
-    Raises `SettingsError` for a name that is not served.
+    Returns a map from each language code to the index of its base and the alias or base's name, and the alias
+    or base of `routing.default`. Raises `SettingsError` for a name that is not served.
     """
     languages = {code: _placed("routing.languages", name, bases) for code, name in options.languages.items()}
     if options.default in (None, "base"):

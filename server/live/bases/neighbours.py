@@ -75,8 +75,8 @@ class Neighbours:
         )
 
     def guard(self, alias: str) -> None:
-        """Raise `AdapterRejectedError` if another base has an adapter with this alias, or is called so
-        itself.
+        """Raise `AdapterRejectedError` if `alias` is the alias of an adapter on another base, or another
+        base's name.
         """
         for other in self._others:
             name = other.served.base_name

@@ -14,8 +14,8 @@ from server.config.values import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Priorities:
-    """Priorities of the adapters that are served now, so that a promoted version inherits its alias's
-    priority.
+    """Computes the priorities of the adapters from the names that are served now, so that a promoted version
+    inherits its alias's priority.
     """
 
     served: ServedAdapters

@@ -82,7 +82,7 @@ class RequestSpan:
 
     @contextmanager
     def call(self, service: str) -> Generator[Mapping[str, str]]:
-        """Trace a call to an external service, during the block. See `RequestTrace`."""
+        """Trace a call to an external service, which is made in the `with` block. See `RequestTrace`."""
         attributes: Attributes = {"oneseek.service": service}
         span = self._tracer.start_span(
             f"oneseek.call {service}", self._context, kind=SpanKind.CLIENT, attributes=attributes

@@ -28,7 +28,7 @@ arrays in order.
 """
 
 OPSET = 17
-"""ONNX operator set version. DirectML supports ScatterND up to opset 16; the version of opset 18 would
+"""ONNX operator set version. DirectML supports ScatterND up to opset 16; the ScatterND of opset 18 would
 silently run on the CPU.
 """
 IR_VERSION = 10

@@ -22,8 +22,8 @@ from server.engines.embedded.model.quantize import BLOCK, WIDE_BLOCK, Quantize, 
 
 VariantName = Literal["fused", "portable"]
 BIG_HIDDEN = 2048
-"""Hidden size from which blocks of 128 4-bit weights are accurate enough, since errors cancel when many
-inputs are summed.
+"""Minimum hidden size at which blocks of 128 4-bit weights are accurate enough, since rounding errors cancel
+when many inputs are summed.
 """
 
 

@@ -30,10 +30,10 @@ def available_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> 
 
 
 def _rooms(root: Path, path: str, files: tuple[str, str]) -> list[int]:
-    """Return the bytes that each cgroup still allows, from the process's own cgroup up to the root.
+    """Return the bytes that each cgroup still allows, from the process's own cgroup `path` up to the root.
 
-    The file cache counts as free. In a container, `path` may be the host's path, and only the root cgroup is
-    visible.
+    The file cache counts as free. A cgroup that cannot be read is left out. In a container, `path` may be a
+    path on the host; then only the root cgroup can be read.
     """
     own = PurePosixPath(path)
     groups = [root.joinpath(*parent.parts[1:]) for parent in (own, *own.parents)]

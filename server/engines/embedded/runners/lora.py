@@ -166,8 +166,9 @@ class AdapterStore:
     def pack(self, active: frozenset[str], current: Pack) -> Pack:
         """Return a pack that contains the adapters `active`, with their LoRA weights side by side.
 
-        This is `current` if that contains them and is at most twice as wide as needed; otherwise it is a pack
-        of exactly these adapters. Raises `ValueError` if an adapter is not loaded.
+        This is `current`, the pack of the previous run, if it contains all of them and is at most twice as
+        wide as needed. Otherwise it is a pack of exactly these adapters. Raises `ValueError` if an adapter is
+        not loaded.
         """
         if not active:
             return self._base

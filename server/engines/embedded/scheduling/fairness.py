@@ -167,7 +167,7 @@ class Parts:
 
     def _by_turn(self, share: Share) -> Ticket | None:
         """Return the newest sequence of the most served client, if this client is more than `QUANTUM` ahead
-        of `share`; else None.
+        of the client `share`; else None.
         """
         served = self._queue.served
         others = [other for other, rows in self.held.items() if rows and other != share]
@@ -227,8 +227,9 @@ class PromptTurns:
         """Begin a step: sort the prompts that are already being computed (`begun`) by the number of prompt
         tokens that were computed for their clients.
 
-        Returns the clients in `waiting` that come before the first of `begun`. A client that had no prompt in
-        the last step starts level with the least served client.
+        Returns the clients in `waiting` whose prompts come before the first prompt in `begun`; none if
+        `begun` is empty. A client that had no prompt in the last step starts level with the least served
+        client.
         """
         shares = {*(ticket.share for ticket in begun), *waiting}
         least = min((count for share, count in self._computed.items() if share in shares), default=0)

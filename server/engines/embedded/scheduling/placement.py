@@ -24,8 +24,8 @@ LEAST_AWAITED = 32
 computing.
 """
 EXTENDED = 16
-"""A cached prefix is reused in its own slot, without a copy, if the tokens that the new sequence reuses are
-at least this many times as many as its other tokens.
+"""A cached prefix is reused in its own slot, without a copy, if the new sequence reuses many of its tokens:
+at least this many times as many as it has other tokens.
 """
 IDLE_STEP = 64
 """Number of tokens whose keys and values can be copied in the time that one unused slot costs in a step; a

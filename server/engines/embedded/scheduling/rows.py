@@ -25,8 +25,8 @@ class KvRow:
 
     index: int
     pages: int = 0
-    """Number of KV cache pages that count as used by this slot: those reserved for its sequence, or the most
-    it held since it was released.
+    """Number of KV cache pages that count as used by this slot: those reserved for its sequence or, if more,
+    the most that the slot has held since it was last released.
     """
     floor: int = 0
     """Number of the slot's pages that were in use already when its current sequence took the slot."""

@@ -222,7 +222,7 @@ class Scheduler:
         return self._made_way
 
     def _grow(self) -> bool:
-        """Add pages to sequences that need them, oldest first. Return True if a sequence was preempted."""
+        """Add KV cache pages to sequences that lack them, oldest first. True if one was preempted."""
         rows, before = self._rows, self._preemptions
         for ticket in list(self._running):
             sequence = ticket.sequence

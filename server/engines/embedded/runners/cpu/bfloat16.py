@@ -58,7 +58,7 @@ class BfloatPrefill:
     def __init__(self, graph: BuiltGraph, threads: int | None) -> None:
         """Compile `graph`, which must be portable and in fp32.
 
-        It keeps a second copy of the weights, two bytes per weight.
+        The compiled graph keeps a second copy of the weights, two bytes per weight.
         """
         if graph.variant is not PORTABLE or graph.dtype != "fp32":
             raise ValueError(

@@ -59,7 +59,8 @@ class CpuRunner:
         `threads` is one per available core by default. A thread that waits for work within a step spins for
         `spin_us` microseconds before it sleeps. That is long enough to reach the next operator, and short
         enough to leave cores to others. `pack_bytes` limits the memory of adapters packed side by side for
-        batches. `prompts` computes prefill chunks of at least `LEAST_TOKENS` tokens in bfloat16.
+        batches. `prompts`, if given, computes prefill chunks of at least `LEAST_TOKENS` tokens in bfloat16
+        with OpenVINO; without it, ONNX Runtime computes them.
         """
         if graph.variant is not FUSED:
             raise ValueError(

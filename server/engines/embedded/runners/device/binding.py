@@ -39,7 +39,8 @@ class DeviceBinding:
     def run(
         self, host: Mapping[str, NDArray[np.generic]], adapters: UploadedPack, logits: NDArray[np.float32]
     ) -> None:
-        """Run the session with the inputs `host` (arrays in host memory) and `adapters`.
+        """Run the session with the inputs `host` (arrays in host memory) and `adapters` (LoRA weights in the
+        device's memory).
 
         `logits` [outputs, vocabulary] receives the result.
         """

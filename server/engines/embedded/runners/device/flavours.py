@@ -122,8 +122,10 @@ def exchange_commands(names: Iterable[str], keep: str) -> str:
 
 
 def _wanted(device: DeviceName | None, flavours: tuple[Flavour, ...], platform: str) -> str:
-    """Choose the ONNX Runtime package to keep: the one that the device needs, or else an installed one other
-    than the default.
+    """Choose the ONNX Runtime package to keep: the one that `device` needs.
+
+    If `device` is None, it is an installed package other than the platform's default package, else the
+    default package.
     """
     plain = PLAIN.get(platform, PACKAGE)
     if device == "cpu":

@@ -19,8 +19,8 @@ Hardware = Literal["gpu", "npu", "cpu"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """An execution provider of ONNX Runtime (its backend for one kind of device), with what the engine needs
-    to know of it.
+    """An execution provider of ONNX Runtime (its backend for one kind of device), with the properties that
+    the engine needs.
     """
 
     name: DeviceName

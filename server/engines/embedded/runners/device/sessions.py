@@ -33,13 +33,13 @@ class SessionShape:
     """The sizes for which an ONNX session on a device is created."""
 
     rows: int
-    """B: number of slots in the batch."""
+    """Number of slots in the batch; dimension B of the graph."""
     length: int
-    """S: number of tokens in each batch slot."""
+    """Number of tokens in each batch slot; dimension S of the graph."""
     positions: int
-    """T: number of KV cache positions in each slot."""
+    """Number of KV cache positions in each slot; dimension T of the graph."""
     outputs: int
-    """M: number of positions whose logits are computed."""
+    """Number of positions whose logits are computed; dimension M of the graph."""
     rank: int
     """Number of LoRA rank columns of each linear module."""
 
