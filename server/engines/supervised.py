@@ -58,8 +58,9 @@ class _Places:
 
     @property
     def full(self) -> bool:
-        """True if the engine's queue is full. Then only API keys and adapters with few requests in the queue
-        get another place. See `QueuePlaces.full`.
+        """True if the engine's queue is full. Then a request still gets a place if its API key and adapter
+        have less than their fair part of the queue: a waiting request of others is refused for it. See
+        `QueuePlaces.full`.
         """
         return self._current().full
 

@@ -100,9 +100,7 @@ def _check(text: str) -> None:
             f"the path is empty, too long or not printable; use up to {MAX_PATH} printable characters"
         )
     if _URL.match(text):
-        raise PathRefusedError(
-            "the value is a URL, but must be a path; use the path of a folder on the server"
-        )
+        raise PathRefusedError("the path of the adapter is a URL; use the path of a folder on the server")
     if ".." in re.split(r"[/\\]", text):
         raise PathRefusedError("the path contains '..'; write the folder's path without it")
 

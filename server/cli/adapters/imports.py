@@ -89,8 +89,8 @@ def import_several(
 
 
 def provenance_of(given: Path | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the digest and the path of the earlier installation's provenance record, for the ledger. Empty
-    if there is none.
+    """Return the digest and the path of the provenance record that an earlier OneSeek installation kept, for
+    the ledger. Empty if there is none.
     """
     from adapters.pth.provenance import ROLE, provenance_digest
 

@@ -66,7 +66,9 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """Weight tensors that are computed together, and the checkpoint tensors that they are computed from."""
+    """Tensors of the graph that are made in one call, such as a quantized matrix and its scales, and the
+    checkpoint tensors that they are made from.
+    """
 
     tensors: tuple[TensorSpec, ...]
     sources: tuple[tuple[str, tuple[int, ...]], ...]
