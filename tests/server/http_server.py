@@ -69,10 +69,9 @@ class Serving:
     def counts(self) -> dict[str, float]:
         """Every sample of /metrics by its name and labels, as scraped."""
         key = {"Authorization": f"Bearer {METRICS_KEY}"} if METRICS_KEY in self.settings.metrics_keys else {}
-        for _ in range(20):  # a busy server may take longer than a short `request_timeout`
-            answer = self.http.get("/metrics", headers=key)
-            if answer.status_code != 504:
-                break
+        answer, tries = self.http.get("/metrics", headers=key), 1
+        while answer.status_code == 504 and tries < 20:  # a busy server and a short `request_timeout`
+            answer, tries = self.http.get("/metrics", headers=key), tries + 1
         lines = answer.raise_for_status().text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
