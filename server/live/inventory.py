@@ -160,15 +160,16 @@ def _read_all(held: Iterable[VersionFolder]) -> list[tuple[VersionFolder, dict[s
 def _brief(lineage: Lineage) -> dict[str, Any]:
     return {
         "subject": lineage.subject,
-        "made": [_entry(entry) for entry in lineage.makers],
-        "since": [_entry(entry) for entry in lineage.history],
+        "made": [describe_entry(entry) for entry in lineage.makers],
+        "since": [describe_entry(entry) for entry in lineage.history],
         "sources": [
             {"role": one.role, "digest": one.digest, "subject": one.subject} for one in lineage.sources
         ],
     }
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def describe_entry(entry: Entry) -> dict[str, Any]:
+    """Return the fields that identify a ledger entry, for JSON."""
     return {
         "sequence": entry.sequence,
         "time": entry.time,

@@ -24,6 +24,7 @@ from adapters.lora.manifest import Adapter, read_fields
 from routing.route import UnknownNameError
 from routing.selection import split_base
 from server.api.endpoints.context import Context, reply
+from server.live.inventory import describe_entry
 from server.metrics.engine_state import EngineState
 from server.rollout.outcomes import VersionFigures
 from server.serving.service import BaseService
@@ -202,11 +203,4 @@ def _tree(lineage: Lineage) -> dict[str, Any]:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    return {
-        "sequence": entry.sequence,
-        "time": entry.time,
-        "action": entry.record.action,
-        "subject": entry.record.subject,
-        "hash": entry.hash,
-        "metrics": dict(entry.record.metrics),
-    }
+    return {**describe_entry(entry), "metrics": dict(entry.record.metrics)}
