@@ -33,9 +33,12 @@ NAMES = {"nginx": "oneseek.example.com", "caddy": "oneseek.localhost"}
 """Caddy has a certificate for any name under localhost, without asking anybody."""
 SILENCE = 15
 """Seconds after which a stream that waits sends a comment."""
-CROWD = 15
-"""Requests that fill the queue all but for one place: more than `SILENCE` of work."""
+CROWD = 8
+"""Requests of `OCCUPYING` at once: half a million tokens, more than `SILENCE` of work for any processor."""
 LONG = {"model": "base", "prompt": "Vem", "max_tokens": 240, "ignore_eos": True}
+PLACES = 256
+"""Places of the queue that one request may take."""
+OCCUPYING = {**LONG, "prompt": ["Vem"] * 16, "n": PLACES // 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,8 @@ def site(
         "--home",
         str(folder / "home"),
     ]
-    options += ["--threads", "1", "--max-num-seqs", "1", "--api-keys", KEY, "--admin-keys", ADMIN]
+    options += ["--threads", "1", "--max-num-seqs", "1", "--max-queue", "4096"]
+    options += ["--api-keys", KEY, "--admin-keys", ADMIN]
     if request.param == "caddy":
         options += ["--allowed-hosts", NAMES["caddy"]]
     make: Callable[[Path, Path], list[str]] = {"nginx": nginx, "caddy": caddy}[request.param]
@@ -214,7 +218,7 @@ def cancelled(site: Site) -> float:
 
 def test_a_client_that_leaves_ends_its_request(site: Site) -> None:
     def leave() -> None:
-        body = {**LONG, "n": 16, "stream": True}
+        body = {**OCCUPYING, "stream": True}
         with (
             site.client() as client,
             client.stream("POST", "/v1/completions", json=body, extensions=site.named) as got,
@@ -237,7 +241,7 @@ def test_a_client_that_leaves_ends_its_request(site: Site) -> None:
 def test_a_client_that_leaves_before_the_answer_ends_its_request_too(site: Site) -> None:
     def leave() -> None:
         with site.client() as client, pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/completions", json={**LONG, "n": 16}, extensions=site.named, timeout=0.3)
+            client.post("/v1/completions", json=OCCUPYING, extensions=site.named, timeout=0.3)
 
     before = site.network.run(lambda: cancelled(site))
     site.network.run(leave)
@@ -263,7 +267,7 @@ def test_a_stream_that_waits_is_kept_open(site: Site) -> None:
     crowd = [site.network.start(lambda: occupy(site, over)) for _ in range(CROWD)]
     try:
         began = time.monotonic()
-        while site.network.run(site.queued) < CROWD * 12:
+        while site.network.run(site.queued) < (CROWD - 1) * PLACES:
             assert time.monotonic() - began < 60
             time.sleep(0.02)
         waited, line = site.network.run(wait)
@@ -276,8 +280,8 @@ def test_a_stream_that_waits_is_kept_open(site: Site) -> None:
 
 
 def occupy(site: Site, over: threading.Event) -> None:
-    """Have the server make sixteen long answers, one after another, until it is `over`."""
-    body, headers = {**LONG, "n": 16, "stream": True}, {"Authorization": f"Bearer {KEY}"}
+    """Have the server make long answers, one after another, until it is `over`."""
+    body, headers = {**OCCUPYING, "stream": True}, {"Authorization": f"Bearer {KEY}"}
     with httpx.stream("POST", f"{DIRECT}/v1/completions", json=body, headers=headers, timeout=60):
         over.wait(60)
 
