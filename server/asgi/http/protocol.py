@@ -224,6 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._lingering.hold_reading(True)
         else:
             self._serving = self.cycle
+            self._lingering.expect_head()
 
     def on_body(self, body: bytes) -> None:
         """Called with a part of the body: keep it, or refuse the body if the memory for bodies is full."""
@@ -259,8 +260,10 @@ class BoundedProtocol(HttpToolsProtocol):
         closing = self.transport.is_closing()
         self._lingering.hold_reading(len(self.pipeline) > 1)
         self._serving = self.pipeline[-1][0] if self.pipeline and not closing else None
-        super().on_response_complete()
         self._lingering.watch_writes()
+        if self._serving is not None:
+            self._lingering.expect_head()
+        super().on_response_complete()
         if closing or self._serving is not None:
             return
         if not self._in_head:

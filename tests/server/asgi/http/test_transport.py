@@ -10,6 +10,9 @@ import pytest
 
 from server.asgi.http.transport import LINGER_SECONDS, WRITE_SECONDS, LingeringTransport
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
 
 class Inner(asyncio.Transport):
     """A connection to a client that takes bytes when the test says so."""
@@ -17,10 +20,12 @@ class Inner(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.unsent = 0
+        self.writes: list[bytes] = []
         self.calls: list[str] = []
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.unsent += len(data)
+        self.writes.append(bytes(data))
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
@@ -140,6 +145,46 @@ def test_without_anything_unread_a_close_is_a_close(clock: Clock) -> None:
     inner = Inner()
     wrap(inner, clock).close()
     assert inner.calls == ["close"]
+
+
+def test_a_head_is_sent_together_with_the_beginning_of_its_body(clock: Clock) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock)
+    for _ in range(2):  # the second time, what is written is counted
+        transport.expect_head()
+        for data in (CONTINUE, HEAD, b"first", b"second"):
+            transport.write(data)
+        assert inner.writes == [CONTINUE, HEAD + b"first", b"second"]
+        inner.writes.clear()
+        transport.watch_writes()
+
+
+@pytest.mark.parametrize("unread", [0, 1000])
+def test_a_head_without_a_body_is_sent_at_the_end(clock: Clock, unread: int) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock, unread)
+    transport.expect_head()
+    transport.write(HEAD)
+    assert inner.writes == []
+    transport.watch_writes()
+    assert b"".join(inner.writes) == HEAD
+    transport.expect_head()
+    transport.write(HEAD)
+    transport.close()
+    assert b"".join(inner.writes) == HEAD * 2
+    transport.expect_head()
+    transport.write(b"late")
+    assert b"late" not in b"".join(inner.writes)
+
+
+def test_a_head_of_a_lost_connection_is_not_sent(clock: Clock) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock)
+    transport.expect_head()
+    transport.write(HEAD)
+    transport.abort()
+    transport.watch_writes()
+    assert inner.writes == []
 
 
 def test_a_connection_that_is_lost_leaves_no_timer(clock: Clock) -> None:
