@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -61,20 +61,29 @@ class Serving:
     served: ServedAdapters
     adapters: Mapping[str, Adapter]
     settings: Settings
+    late: list[str] = field(default_factory=list[str])
+    """Scrapes of /metrics that the server gave up."""
 
     def close_engine(self) -> None:
         """End the engine under the server's feet."""
         asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop).result(30)
 
     def counts(self) -> dict[str, float]:
-        """Every sample of /metrics by its name and labels, as scraped."""
+        """Every sample of /metrics by its name and labels, as scraped. Scrapes that took longer than a short
+        `request_timeout` do not count as requests that did.
+        """
         key = {"Authorization": f"Bearer {METRICS_KEY}"} if METRICS_KEY in self.settings.metrics_keys else {}
         answer, tries = self.http.get("/metrics", headers=key), 1
         while answer.status_code == 504 and tries < 20:  # a busy server and a short `request_timeout`
+            self.late.append(answer.text)
             answer, tries = self.http.get("/metrics", headers=key), tries + 1
         lines = answer.raise_for_status().text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        return {name: float(value) for name, value in pairs}
+        samples = {name: float(value) for name, value in pairs}
+        for name in ('oneseek_cancelled_total{reason="timeout"}', 'oneseek_rejected_total{reason="timeout"}'):
+            if name in samples:
+                samples[name] -= len(self.late)
+        return samples
 
 
 def make_app(

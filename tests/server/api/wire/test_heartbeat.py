@@ -21,6 +21,7 @@ from server.exchange import EXCHANGE, Exchange
 from server.request import Delta, Deltas
 from server.serving.one_thread import OneThread
 from tests.server.http_server import Serving
+from tests.server.virtual_clock import run_at_once
 
 LONG: dict[str, Any] = {
     "model": "tiny",
@@ -34,44 +35,38 @@ CHUNK = (
 )
 
 
-@pytest.mark.anyio
-async def test_it_beats_in_silence_alone() -> None:
-    """Also on a machine that is busy for a while, where a pause is longer than was asked for."""
-    now = asyncio.get_running_loop().time
-    beats, moves, beaten = list[float](), [now()], asyncio.Event()
+def test_it_beats_in_silence_alone() -> None:
+    async def work() -> list[float]:
+        now, beats = asyncio.get_running_loop().time, list[float]()
 
-    async def beat() -> None:
-        beats.append(now())
-        beaten.set()
+        async def beat() -> None:
+            beats.append(now())
 
-    async with Heartbeat(beat, 0.05) as heart:
-        for _ in range(10):
-            await asyncio.sleep(0.01)
-            moves.append(now())
-            heart.moved()
-        for _ in range(2):
-            beaten.clear()
-            await asyncio.wait_for(beaten.wait(), 20)
-    count = len(beats)
-    await asyncio.sleep(0.1)
-    assert len(beats) == count
-    for beat_at in beats:
-        before = max(time for time in moves + beats if time < beat_at)
-        assert beat_at - before >= 0.04
+        async with Heartbeat(beat, 5) as heart:
+            for _ in range(10):
+                await asyncio.sleep(1)
+                heart.moved()
+            await asyncio.sleep(12)
+        await asyncio.sleep(10)
+        return beats
+
+    assert run_at_once(work()) == pytest.approx([15, 20])
 
 
-@pytest.mark.anyio
-async def test_one_beat_at_a_time_and_none_after_the_end() -> None:
-    running = 0
+def test_one_beat_at_a_time_and_none_after_the_end() -> None:
+    async def work() -> int:
+        running = 0
 
-    async def beat() -> None:
-        nonlocal running
-        running += 1
-        await asyncio.sleep(60)
+        async def beat() -> None:
+            nonlocal running
+            running += 1
+            await asyncio.sleep(60)
 
-    async with Heartbeat(beat, 0.01):
-        await asyncio.sleep(0.1)
-    assert running == 1
+        async with Heartbeat(beat, 1):
+            await asyncio.sleep(10)
+        return running
+
+    assert run_at_once(work()) == 1
 
 
 def test_a_stream_that_waits_for_the_engine_sends_comments(
@@ -114,7 +109,7 @@ def commented(deltas: Deltas) -> bytes:
             enter(scope, cancel_scope)
             await EventStream(deltas, Plain(), OneThread())(scope, receive, send)
 
-    asyncio.run(run())
+    run_at_once(run())
     assert [message["type"] for message in sent].count("http.response.start") == 1
     assert sent[0]["type"] == "http.response.start"
     return b"".join(message["body"] for message in sent[1:])
@@ -138,20 +133,20 @@ class Plain:
 
 async def slow(*texts: str, fails: bool = False) -> Deltas:
     for text in texts:
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(3)
         yield [(0, Delta(text))]
-    await asyncio.sleep(0.03)
+    await asyncio.sleep(3)
     if fails:
         raise EngineError("broken")
 
 
 def test_comments_stand_before_and_between_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "SILENCE_SECONDS", 0.02)
+    monkeypatch.setattr(heartbeat, "SILENCE_SECONDS", 2)
     assert commented(slow("a", "b")) == b"%b<a%bb%b>" % (COMMENT, COMMENT, COMMENT)
 
 
 def test_an_error_after_a_comment_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "SILENCE_SECONDS", 0.02)
+    monkeypatch.setattr(heartbeat, "SILENCE_SECONDS", 2)
     assert commented(slow(fails=True)) == COMMENT + b"!engine_error"
 
 
