@@ -28,7 +28,7 @@ from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.sampling import check_scores, completion_sampling
 from server.api.rendering.answers import Answer, gather, receipt_field, total
 from server.api.rendering.completion_chunks import CompletionChunks
-from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
+from server.api.rendering.logprobs import TextOffsets, completion_logprobs, prompt_logprobs
 from server.api.rendering.pieces import JsonItems, encode_pieces
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
@@ -126,7 +126,9 @@ def _choice(
     if body.logprobs is not None:
         as_ids = body.return_tokens_as_token_ids
         first, before = (prompt.tokens[0], answer.prompt_logprobs or ()) if body.echo else (None, ())
-        logprobs, _ = completion_logprobs([*before, *answer.logprobs], tokenizer, 0, first, as_ids=as_ids)
+        offsets = TextOffsets(tokenizer, () if body.echo else prompt.tokens)
+        scored = [*before, *answer.logprobs]
+        logprobs = completion_logprobs(scored, tokenizer, offsets, first, as_ids=as_ids)
     choice: dict[str, Any] = {
         "index": index,
         "text": (prompt.text if body.echo else "") + answer.text,

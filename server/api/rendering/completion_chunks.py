@@ -11,7 +11,7 @@ from server.api.fields.generation import CompletionFields
 from server.api.parsing.prompt import CompletionPrompt
 from server.api.rendering.answers import RunningUsage, StreamEnds, total
 from server.api.rendering.frames import DONE, Frames
-from server.api.rendering.logprobs import completion_logprobs
+from server.api.rendering.logprobs import TextOffsets, completion_logprobs
 from server.api.rendering.pieces import encode_pieces
 from server.errors import ErrorReply
 from server.request import Delta
@@ -53,7 +53,8 @@ class CompletionChunks:
         self._echo = [prompts[i // body.n] for i in range(count)] if body.echo else []
         self._logprobs = body.logprobs is not None
         self._tokenizer = tokenizer
-        self._offsets = [0] * count
+        before = [() if body.echo else prompts[i // body.n].tokens for i in range(count)]
+        self._offsets = [TextOffsets(tokenizer, tokens) for tokens in before] if self._logprobs else []
         self._ends = StreamEnds(count, draft)
 
     def opening(self) -> bytes:
@@ -100,8 +101,9 @@ class CompletionChunks:
         events: list[bytes] = []
         for start in range(0, max(1, len(tokens)), TOGETHER):
             part = tokens[start : start + TOGETHER]
-            shape, self._offsets[index] = completion_logprobs(
-                part, self._tokenizer, self._offsets[index], None if start else first, as_ids=self._as_ids
+            known = None if start else first
+            shape = completion_logprobs(
+                part, self._tokenizer, self._offsets[index], known, as_ids=self._as_ids
             )
             logprobs = msgspec.Raw(b"".join(encode_pieces(shape)))
             chunk = _chunk("", logprobs, None) if start else _chunk(text, logprobs, None) | {**ids}

@@ -8,6 +8,7 @@ from typing import Any
 
 from server.api.rendering.pieces import JsonItems
 from server.request import TokenLogprob
+from server.text.detokenizer import TextStream
 from server.text.tokenizer import Tokenizer
 
 LEAST = -9999.0
@@ -22,22 +23,47 @@ def name_token(token: int, text: str, *, as_ids: bool) -> str:
     return f"token_id:{token}" if as_ids else text
 
 
+class TextOffsets:
+    """Finds at which character of a text each of its tokens begins.
+
+    If a character is split over several tokens, all of them begin where the character does. Special tokens
+    have no length in the text. `before` holds the tokens that the text continues; empty for a text that
+    begins with its own first token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stream = TextStream(tokenizer, prompt=before)
+        self._end = 0
+
+    def add(self, token: int) -> int:
+        """Add the text's next token. Returns the offset in characters at which it begins."""
+        begin, (text, _) = self._end, self._stream.push(token)
+        self._end += len(text)
+        if text.startswith(
+            "\ufffd"
+        ):  # earlier tokens were no character, and their mark comes with this token
+            own = self._tokenizer.token_text(token)
+            begin += len(text) - len(own) if text.endswith(own) else 0
+        return begin
+
+
 def completion_logprobs(
     tokens: Sequence[TokenLogprob],
     tokenizer: Tokenizer,
-    offset: int,
+    offsets: TextOffsets,
     first: int | None = None,
     *,
     as_ids: bool = False,
-) -> tuple[dict[str, Any], int]:
-    """Return a text completion's `logprobs`, and the character offset after its last token.
+) -> dict[str, Any]:
+    """Return a text completion's `logprobs`.
 
     The object has `tokens`, `token_logprobs`, `top_logprobs` and `text_offset`. `first` is a prompt's first
-    token, which comes before `tokens` and has no log probability. Special tokens are listed, but have no
-    length in the text. `top_logprobs` includes the sampled token, as in OpenAI's API.
+    token, which comes before `tokens` and has no log probability. `offsets` has got the text's earlier
+    tokens, and gets these. `top_logprobs` includes the sampled token, as in OpenAI's API.
     """
     texts: list[str] = []
-    offsets: list[int] = []
+    begin_at: list[int] = []
     begins = first is not None
     for token in ([] if first is None else [first]) + [item.token_id for item in tokens]:
         special = token in tokenizer.special_ids
@@ -45,18 +71,16 @@ def completion_logprobs(
         if begins and not special:
             text, begins = _beginning(token, tokenizer), False
         texts.append(name_token(token, text, as_ids=as_ids))
-        offsets.append(offset)
-        offset += 0 if special else len(text)
+        begin_at.append(offsets.add(token))
     unscored: list[None] = [] if first is None else [None]
     values = unscored + [finite(item.logprob) for item in tokens]
     tops = chain(unscored, (_likeliest(item, tokenizer, as_ids=as_ids) for item in tokens))
-    shape = {
+    return {
         "tokens": JsonItems(texts, SHORT),
         "token_logprobs": JsonItems(values, SHORT),
         "top_logprobs": JsonItems(tops),
-        "text_offset": JsonItems(offsets, SHORT),
+        "text_offset": JsonItems(begin_at, SHORT),
     }
-    return shape, offset
 
 
 def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Iterator[dict[str, Any] | None]:
@@ -79,13 +103,18 @@ def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Ite
 def _likeliest(item: TokenLogprob, tokenizer: Tokenizer, *, as_ids: bool) -> dict[str, float]:
     """Return the likeliest tokens at one position of a text, with their log probabilities, best first. The
     text's own token at this position is included, whatever its rank.
+
+    Of several tokens with the same text, such as parts of characters, the text's own token is listed, else
+    the likeliest.
     """
     values = dict(item.top)
     values.setdefault(item.token_id, item.logprob)
-    return {
-        name_token(token, tokenizer.token_text(token), as_ids=as_ids): finite(value)
-        for token, value in values.items()
-    }
+    found: dict[str, float] = {}
+    for token, value in values.items():
+        name = name_token(token, tokenizer.token_text(token), as_ids=as_ids)
+        if name not in found or token == item.token_id:
+            found[name] = finite(value)
+    return found
 
 
 def _beginning(token: int, tokenizer: Tokenizer) -> str:

@@ -20,7 +20,7 @@ from routing.selection import SelectionError
 from server.api.rendering.answers import Answer, release, total
 from server.api.rendering.error_replies import reply_for
 from server.api.rendering.frames import Frames
-from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
+from server.api.rendering.logprobs import TextOffsets, completion_logprobs, prompt_logprobs
 from server.api.rendering.pieces import PIECE, JsonItems, encode_pieces
 from server.api.rendering.scored_text import ScoredText
 from server.errors import (
@@ -122,10 +122,9 @@ def test_completion_logprobs_follow_the_text(tokenizer: Tokenizer) -> None:
     text = "Who are you? 5 9"
     ids = tokenizer.encode(text)
     scored = [TokenLogprob(token, -1.0, ((token, -1.0),)) for token in ids[1:]]
-    lazy, end = completion_logprobs(scored, tokenizer, 0, ids[0])
+    lazy = completion_logprobs(scored, tokenizer, TextOffsets(tokenizer), ids[0])
     shape = json.loads(b"".join(encode_pieces(lazy)))
     assert "".join(shape["tokens"]) == text
-    assert end == len(text)
     assert shape["token_logprobs"] == [None] + [-1.0] * len(scored)
     assert shape["top_logprobs"][0] is None
     for token, offset in zip(shape["tokens"], shape["text_offset"], strict=True):
@@ -135,9 +134,44 @@ def test_completion_logprobs_follow_the_text(tokenizer: Tokenizer) -> None:
 def test_special_tokens_take_no_room_in_the_text(tokenizer: Tokenizer) -> None:
     bos = tokenizer.bos_id
     assert bos is not None
-    lazy, _ = completion_logprobs([TokenLogprob(70, -1.0)], tokenizer, 0, bos)
+    lazy = completion_logprobs([TokenLogprob(70, -1.0)], tokenizer, TextOffsets(tokenizer), bos)
     shape = json.loads(b"".join(encode_pieces(lazy)))
     assert shape["text_offset"] == [0, 0]
+
+
+def test_tokens_of_a_split_character_begin_where_it_does(tokenizer: Tokenizer) -> None:
+    text = "a \U0001f600 b\U0001f600 c"
+    ids = tokenizer.encode_within(text)
+    split = [token for token in ids if tokenizer.token_text(token) == "\ufffd"]
+    assert len(split) == 8
+    lazy = completion_logprobs(
+        [TokenLogprob(token, -1.0) for token in ids], tokenizer, TextOffsets(tokenizer, [70])
+    )
+    shape = json.loads(b"".join(encode_pieces(lazy)))
+    for token, offset in zip(shape["tokens"], shape["text_offset"], strict=True):
+        assert text[offset:].startswith("\U0001f600" if token == "\ufffd" else token)
+
+
+def test_a_token_after_half_a_character_begins_after_its_mark(tokenizer: Tokenizer) -> None:
+    half = tokenizer.encode_within("\U0001f600")[-4]
+    scored = [TokenLogprob(token, -1.0) for token in (half, 70, 71)]
+    shape = json.loads(
+        b"".join(encode_pieces(completion_logprobs(scored, tokenizer, TextOffsets(tokenizer, [70]))))
+    )
+    length = len(tokenizer.token_text(70))
+    assert shape["text_offset"] == [0, 1, 1 + length]
+
+
+def test_the_likeliest_tokens_have_their_own_values(tokenizer: Tokenizer) -> None:
+    """Parts of characters share one name."""
+    one, two = (tokenizer.encode_within(text)[-1] for text in ("\U0001f600", "\U0001f601"))
+    assert one != two
+    assert tokenizer.token_text(one) == tokenizer.token_text(two) == "\ufffd"
+    top = ((one, -0.5), (70, -1.0), (two, -2.0))
+    scored = [TokenLogprob(one, -0.5, top), TokenLogprob(two, -2.0, top), TokenLogprob(70, -1.0, top)]
+    shape = completion_logprobs(scored, tokenizer, TextOffsets(tokenizer))
+    likeliest = json.loads(b"".join(encode_pieces(shape["top_logprobs"])))
+    assert [found["\ufffd"] for found in likeliest] == [-0.5, -2.0, -0.5]
 
 
 def test_prompt_logprobs(tokenizer: Tokenizer) -> None:
@@ -158,7 +192,7 @@ def test_the_sampled_token_is_among_the_likeliest_of_a_completion(tokenizer: Tok
         (False, [tokenizer.token_text(71), tokenizer.token_text(70)]),
         (True, ["token_id:71", "token_id:70"]),
     ):
-        lazy, _ = completion_logprobs(scored, tokenizer, 0, as_ids=as_ids)
+        lazy = completion_logprobs(scored, tokenizer, TextOffsets(tokenizer), as_ids=as_ids)
         shape = json.loads(b"".join(encode_pieces(lazy)))
         assert shape["top_logprobs"] == [{names[0]: -0.5, names[1]: -3.0}, {names[1]: -3.0}]
         assert shape["tokens"] == [names[1]] * 2
