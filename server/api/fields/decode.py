@@ -11,7 +11,7 @@ import msgspec
 
 from server.api.fields.generation import known
 from server.api.fields.refusals import HINTS, REFUSED, Refusal
-from server.api.fields.shapes import fit
+from server.api.fields.shapes import choices_at, fit
 from server.api.fields.unknown import UnknownFields
 from server.api.wire.bounds import SMALL
 from server.errors import ApiError, bad_field
@@ -56,7 +56,7 @@ def to_fields(
     try:
         return msgspec.convert(kept, kind)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error), kept) from None
+        raise _misfit(str(error), kept, kind) from None
 
 
 def to_generation(
@@ -77,11 +77,7 @@ def to_generation(
         if refusal is None or name in honoured:
             continue
         if item is not None and not _asks_nothing(name, item, value, refusal):
-            raise bad_field(
-                name,
-                f"{name} is not supported here: {refusal.why}. Remove the field.",
-                code="unsupported_parameter",
-            )
+            raise refusal.error(name)
         del kept[name]
     return to_fields(kept, kind, hints=hints, refused=refused, unknown=unknown)
 
@@ -91,10 +87,10 @@ def _asks_nothing(name: str, item: object, value: Mapping[str, object], refusal:
         return True
     if name in ("tools", "functions") and "none" in (value.get("tool_choice"), value.get("function_call")):
         return True
-    return any(type(item) is type(allowed) and item == allowed for allowed in refusal.harmless)
+    return refusal.allows(item)
 
 
-def _misfit(message: str, value: object) -> ApiError:
+def _misfit(message: str, value: object, kind: type[msgspec.Struct]) -> ApiError:
     at = _PATH.search(message)
     path = at["path"].removesuffix("[...]") if at else ""
     missing = _MISSING.match(message)
@@ -103,6 +99,8 @@ def _misfit(message: str, value: object) -> ApiError:
         return bad_field(name, f"{name} is required.", code="missing_required_parameter")
     detail = _PATH.sub("", message).replace("`", "")
     detail = detail[:1].lower() + detail[1:]
+    if message.startswith("Invalid ") and (allowed := choices_at(kind, path)):
+        detail = f"expected {'one of ' * (len(allowed) > 1)}{', '.join(allowed)}"
     return bad_field(path, f"{path} is {format_json(_at(value, path))}: {detail}.", code="invalid_value")
 
 

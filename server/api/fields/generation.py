@@ -6,12 +6,13 @@ endpoint handles each field.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
-from server.api.fields.refusals import HINTS, REFUSED, FieldKind
+from server.api.fields.refusals import HINTS, REFUSED, STRUCTURED_REFUSED, FieldKind, Refusal
 
 MAX_CHOICES = 16
 MAX_LOGPROBS = 20
@@ -82,6 +83,7 @@ class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     """vLLM's `structured_outputs`, of which a request sets exactly one field."""
 
     FORBIDS: ClassVar[bool] = True
+    REFUSED: ClassVar[Mapping[str, Refusal]] = STRUCTURED_REFUSED
     json: Schema | None = None
     regex: Pattern | None = None
     choice: Choices | None = None

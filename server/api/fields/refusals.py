@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from server.errors import ApiError, bad_field
+
 FieldKind = Literal["honoured", "ignored", "refused"]
 
 
@@ -15,6 +17,15 @@ class Refusal:
 
     why: str
     harmless: tuple[object, ...] = ()
+
+    def allows(self, value: object) -> bool:
+        """Return True if `value` has no effect, so that the field is not refused."""
+        return any(type(value) is type(allowed) and value == allowed for allowed in self.harmless)
+
+    def error(self, path: str) -> ApiError:
+        """Return the error (400) for a refused field at `path`."""
+        message = f"{path} is not supported here: {self.why}. Remove the field."
+        return bad_field(path, message, code="unsupported_parameter")
 
 
 HINTS = frozenset(
@@ -30,6 +41,7 @@ HINTS = frozenset(
 conversations apart.
 """
 
+_SPACING = "generated JSON always has at most one space after a comma or a colon"
 _FUNCTIONS = "OpenAI replaced this field with tools"
 _TEMPLATE = "a request cannot change the model's chat template"
 _SPECIAL = "special tokens are never included in the text"
@@ -43,9 +55,7 @@ REFUSED: Mapping[str, Refusal] = {
     "functions": Refusal(f"{_FUNCTIONS}; send tools", ([],)),
     "function_call": Refusal(f"{_FUNCTIONS}; send tools and tool_choice", ("none", "auto")),
     "guided_decoding_backend": Refusal("the server compiles every grammar with llguidance"),
-    "guided_whitespace_pattern": Refusal(
-        "generated JSON always has at most one space after a comma or a colon"
-    ),
+    "guided_whitespace_pattern": Refusal(_SPACING),
     "structural_tag": Refusal("send response_format or structured_outputs instead"),
     "regex": Refusal("send structured_outputs with regex instead"),
     "json_schema": Refusal("send response_format, or structured_outputs with json, instead"),
@@ -107,6 +117,22 @@ REFUSED: Mapping[str, Refusal] = {
     "vllm_xargs": Refusal("it has an effect in vLLM's own server only", ({},)),
 }
 """Maps each refused field, which would change the answer but is not supported, to the reason."""
+
+STRUCTURED_REFUSED: Mapping[str, Refusal] = {
+    "disable_additional_properties": Refusal(
+        "the schema decides with additionalProperties; without it, an object with properties has no others",
+        (False,),
+    ),
+    "disable_any_whitespace": Refusal(_SPACING, (False,)),
+    "disable_fallback": Refusal("the server compiles every grammar with llguidance", (False,)),
+    "structural_tag": Refusal("send json, regex, choice or grammar instead"),
+    "whitespace_pattern": Refusal(_SPACING),
+    "_backend": Refusal("the server compiles every grammar with llguidance"),
+    "_backend_was_auto": Refusal("the server compiles every grammar with llguidance", (False,)),
+}
+"""Maps each refused field of vLLM's `structured_outputs` to the reason. Clients that send vLLM's whole object
+send the harmless values.
+"""
 
 _PROMPT = "send messages instead"
 CHAT_REFUSED: Mapping[str, Refusal] = REFUSED | {

@@ -6,6 +6,7 @@ is not changed; messages have their own parser.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
@@ -13,16 +14,43 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect as kinds
 
+from server.api.fields.refusals import Refusal
 from server.api.fields.unknown import UnknownFields, unknown_field
+
+_INDEX = re.compile(r"\[[0-9]+\]")
 
 
 def fit(value: dict[str, Any], body: type[msgspec.Struct], unknown: UnknownFields) -> dict[str, Any]:
     """Return the fields of `value` that the struct `body` has, including those of nested objects.
 
     An unknown field is passed to `unknown`, which ignores it or raises `ApiError`. If the struct's `FORBIDS`
-    is true, every unknown field is refused. A float such as 3.0 is accepted as an integer.
+    is true, every unknown field is refused. A field in a nested struct's `REFUSED` is refused unless its
+    value is harmless. A float such as 3.0 is accepted as an integer.
     """
     return _struct(value, body, "", unknown)
+
+
+def choices_at(body: type[msgspec.Struct], path: str) -> list[str]:
+    """Return what the struct `body` accepts for the field at `path`, such as `tools[0].type`: its texts, and
+    `an object` if it may be one. Empty if the field is not limited to some texts.
+    """
+    structs = [cast("kinds.StructType", kinds.type_info(body))]
+    choices: Sequence[kinds.Type] = ()
+    for step in _INDEX.sub("", path).split("."):
+        tags = [str(one.tag) for one in structs if one.tag_field == step]
+        if tags:
+            return tags
+        fields = [field.type for one in structs for field in one.fields if field.encode_name == step]
+        choices = [choice for kind in fields for choice in _alternatives(kind)]
+        structs = [one for one in choices if isinstance(one, kinds.StructType)]
+    texts = [str(value) for one in choices if isinstance(one, kinds.LiteralType) for value in one.values]
+    return [*texts, "an object"] if texts and structs else texts
+
+
+def _alternatives(kind: kinds.Type) -> Iterable[kinds.Type]:
+    """Yield the types that a value of the type `kind` can have; for lists, those that an item can have."""
+    for one in kind.types if isinstance(kind, kinds.UnionType) else (kind,):
+        yield from _alternatives(one.item_type) if isinstance(one, kinds.ListType) else (one,)
 
 
 def _struct(
@@ -37,6 +65,9 @@ def _struct(
                 kept[name] = _fit(item, kind, f"{path}.{name}" if path else name, unknown)
         elif name == tag:
             kept[name] = item
+        elif item is not None and (refusal := _refusals(body).get(name)) is not None:
+            if not refusal.allows(item):
+                raise refusal.error(f"{path}.{name}")
         elif item is not None and getattr(body, "FORBIDS", False):
             raise unknown_field(name, _names(body), f"{path}.")
         elif item is not None:
@@ -88,6 +119,10 @@ def _members(body: type[msgspec.Struct]) -> tuple[Mapping[str, kinds.Type], str 
     """Return the fields of the struct `body` with their types, and the name of its tag field."""
     about = cast("kinds.StructType", kinds.type_info(body))
     return {one.encode_name: one.type for one in about.fields}, about.tag_field
+
+
+def _refusals(body: type[msgspec.Struct]) -> Mapping[str, Refusal]:
+    return getattr(body, "REFUSED", {})
 
 
 @lru_cache(maxsize=128)

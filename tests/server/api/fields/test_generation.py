@@ -320,3 +320,39 @@ def test_a_client_changes_nothing_of_the_template() -> None:
 def test_biases_are_counted_before_any_is_looked_up() -> None:
     with pytest.raises(ApiError, match="logit_bias"):
         to_generation(HELLO | {"logit_bias": {str(token): 0 for token in range(1025)}}, ChatFields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "expected"),
+    [
+        ({"tool_choice": "any"}, "tool_choice", "one of auto, none, required, an object"),
+        ({"tool_choice": {"type": "tool", "function": {"name": "f"}}}, "tool_choice.type", "function"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].type", "function"),
+        (
+            {"response_format": {"type": "xml"}},
+            "response_format.type",
+            "one of text, json_object, json_schema",
+        ),
+        ({"reasoning_effort": "huge"}, "reasoning_effort", "one of high, low, max,"),
+    ],
+)
+def test_an_error_lists_the_values_that_a_field_can_have(
+    fields: dict[str, Any], param: str, expected: str
+) -> None:
+    reply = refused(**fields)
+    assert (reply.param, reply.code) == (param, "invalid_value")
+    assert f": expected {expected}" in reply.message
+
+
+def test_options_of_structured_outputs_that_have_no_effect_are_taken() -> None:
+    """vLLM's `StructuredOutputsParams`, sent whole."""
+    others = ("json", "choice", "grammar", "json_object", "structural_tag", "whitespace_pattern", "_backend")
+    options = ("disable_any_whitespace", "disable_additional_properties", "disable_fallback")
+    idle = dict.fromkeys(others) | dict.fromkeys((*options, "_backend_was_auto"), False)
+    chosen = chat(structured_outputs=idle | {"regex": "a"}).structured_outputs
+    assert chosen is not None
+    assert chosen.regex == "a"
+    for name, value in {**dict.fromkeys(options, True), "whitespace_pattern": " ?"}.items():
+        reply = refused(structured_outputs={"regex": "a", name: value})
+        assert (reply.param, reply.code) == (f"structured_outputs.{name}", "unsupported_parameter")
+        assert "is not supported here" in reply.message
