@@ -42,8 +42,8 @@ class Invocations:
         limit = self._context.settings.max_body
         body = await read_body(request.scope, request.receive, limit, JSON_TYPES)
         exchange.body_bytes = len(body)
-        fields = await self._context.aside(request, lambda: parse_body(body).keys())
-        named = [name for name in self._endpoints if name in fields]
+        fields = await self._context.aside(request, lambda: parse_body(body))
+        named = [name for name in self._endpoints if fields.get(name) is not None]
         if len(named) != 1:
             found = f"has {' and '.join(named)}" if named else "has none of them"
             raise bad_field(

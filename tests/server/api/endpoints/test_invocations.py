@@ -34,7 +34,16 @@ def test_embeddings_are_the_engines_to_refuse(client: httpx.Client) -> None:
     assert (own.status_code, own.json()) == (there.status_code, there.json())
 
 
-@pytest.mark.parametrize("body", [{}, {"model": "tiny"}, CHAT | COMPLETION, {"inputs": "hi"}])
+@pytest.mark.parametrize("body", [CHAT | {"prompt": None}, COMPLETION | {"messages": None, "input": None}])
+def test_null_is_absent(client: httpx.Client, body: dict[str, Any]) -> None:
+    answer = client.post("/invocations", json=body)
+    assert answer.status_code == 200, answer.text
+    assert "choices" in answer.json()
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"model": "tiny"}, CHAT | COMPLETION, {"messages": None}, {"inputs": "hi"}]
+)
 def test_a_body_of_none_or_two_is_refused(client: httpx.Client, body: dict[str, Any]) -> None:
     answer = client.post("/invocations", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
