@@ -205,6 +205,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0":
             send_until_closed(self.cycle)
+            # RFC 9110 (10.1.1): such a client does not understand `100 Continue`.
+            self.cycle.waiting_for_100_continue = False
         self._deadline.stop()
         self._unset_keepalive_if_required()
         self._wire.connections.work(self)

@@ -60,3 +60,11 @@ def test_an_error_is_as_ever(serving: Serving) -> None:
     head, body = ask(serving, "GET /nowhere HTTP/1.0\r\n")
     assert "404" in head
     assert json.loads(body)["error"]["code"] == "not_found"
+
+
+def test_it_is_not_told_to_continue(serving: Serving) -> None:
+    """An older client would take `100 Continue` for the answer."""
+    sent = json.dumps(BODY).encode()
+    head = "POST /v1/chat/completions HTTP/1.0\r\nExpect: 100-continue\r\nContent-Type: application/json\r\n"
+    first, _ = ask(serving, f"{head}Content-Length: {len(sent)}\r\n", sent)
+    assert first.startswith("http/1.1 200 ok")
