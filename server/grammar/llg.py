@@ -6,6 +6,8 @@ Imported only when the first grammar is used.
 
 from __future__ import annotations
 
+import re
+
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from server.grammar.text import GrammarRefusedError
@@ -23,6 +25,8 @@ LIMITS = LLParserLimits(
 """Limits on the work that llguidance does for a grammar, at about a tenth of its defaults. Ordinary schemas
 stay far below.
 """
+
+_POSITION = re.compile(r"(?:at )?(?P<line>[0-9]+)\((?P<column>[0-9]+)\): ")
 
 _SHOWN = 300
 """Maximum number of characters of llguidance's error message that a client gets."""
@@ -87,8 +91,8 @@ def compile_grammar(tokenizer: LLTokenizer, text: str) -> LLMatcher:
 
 
 def complaint(message: str) -> str:
-    """Return llguidance's error message as one short line, without the lines of the grammar that it
-    quotes.
+    """Return llguidance's error message as one short line, without the lines of the grammar that it quotes.
+    A position in the grammar is written in words, and counts the lines after `HEAD`, which is the server's.
     """
     lines: list[str] = []
     for line in message.splitlines():
@@ -99,4 +103,6 @@ def complaint(message: str) -> str:
             continue
         lines.append(line.strip())
     text = " ".join(" ".join(lines).split())
+    if at := _POSITION.match(text):
+        text = f"line {int(at['line']) - 1}, column {at['column']}: {text[at.end() :]}"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -6,6 +6,7 @@ fields of requests. The syntax is described in llguidance's docs/syntax.md and d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -30,6 +31,9 @@ With flexible white space, a model can get stuck in an endless run of spaces.
 """
 
 
+_POSITION = re.compile(r"\Aline [0-9]+, column [0-9]+: ")
+
+
 class GrammarRefusedError(ValueError):
     """The server cannot use a grammar or JSON schema. The message has the reason and is safe to show to a
     client.
@@ -41,6 +45,11 @@ class GrammarRefusedError(ValueError):
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
         self.place = place
+
+    @property
+    def reason(self) -> str:
+        """The message without a position in the grammar, which is of use only to who wrote the grammar."""
+        return _POSITION.sub("", str(self))
 
 
 def bounded(text: str) -> str:

@@ -75,7 +75,8 @@ async def _kept(
             await check(text)
         except GrammarRefusedError as error:
             path = f"{name}.{error.place}" if error.place else name
-            raise bad_field(path, f"{name} is invalid: {error}.", code="invalid_value") from None
+            reason = str(error) if kind == "grammar" else error.reason
+            raise bad_field(path, f"{name} is invalid: {reason}.", code="invalid_value") from None
         return replace(sampling, grammar=text)
     return sampling
 

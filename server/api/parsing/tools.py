@@ -102,7 +102,8 @@ async def with_tools(tools: ToolUse, sampling: Sampling, check: GrammarCheck) ->
         try:
             await check(text)
         except GrammarRefusedError as error:
-            raise _wrong("tools", f"a tool's parameters cannot be converted to a grammar: {error}") from None
+            text = f"a tool's parameters cannot be converted to a grammar: {error.reason}"
+            raise _wrong("tools", text) from None
     return replace(sampling, marks=tools.marks, grammar=text)
 
 

@@ -118,6 +118,13 @@ def test_a_complaint_is_one_short_line_without_the_grammar() -> None:
     assert len(complaint("x" * 5000)) == 300
 
 
+def test_a_complaint_counts_the_lines_of_the_clients_own_grammar() -> None:
+    for text, place in (('start: "a" b', "line 1, column 8"), ('start: "a"\n\nc d e', "line 3, column 3")):
+        with pytest.raises(GrammarRefusedError, match=place) as error:
+            compile_grammar(READER, grammar.lark(text))
+        assert str(error.value) == f"{place}: {error.value.reason}"
+
+
 DATA = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),

@@ -149,8 +149,8 @@ def nested(depth: int) -> dict[str, Any]:
         ),
         ({"structured_outputs": {"whitespace_pattern": " "}}, "structured_outputs.whitespace_pattern", ""),
         ({"structured_outputs": {"choice": []}}, "structured_outputs.choice", ""),
-        ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex", ""),
-        ({"structured_outputs": {"grammar": "root ::= 'a'"}}, "structured_outputs.grammar", ""),
+        ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex", "is invalid: invalid regex"),
+        ({"structured_outputs": {"grammar": "root ::= 'a'"}}, "structured_outputs.grammar", "line 1, "),
         ({"guided_json": "{"}, "guided_json", ""),
         ({"guided_json": "[]"}, "guided_json", ""),
         (
