@@ -18,7 +18,7 @@ from server.errors import ApiError, bad_field
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
-_PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
+_PATH = re.compile(r" - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 _STEP = re.compile(r"\.?(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
 
@@ -101,7 +101,11 @@ def _misfit(message: str, value: object, kind: type[msgspec.Struct]) -> ApiError
     detail = detail[:1].lower() + detail[1:]
     if message.startswith("Invalid ") and (allowed := choices_at(kind, path)):
         detail = f"expected {'one of ' * (len(allowed) > 1)}{', '.join(allowed)}"
-    return bad_field(path, f"{path} is {format_json(_at(value, path))}: {detail}.", code="invalid_value")
+    if at and (at["key"] or at["path"].endswith("[...]")):  # msgspec does not say which
+        wrong = f"has a {'key' if at['key'] else 'value'} that is not valid"
+    else:
+        wrong = f"is {format_json(_at(value, path))}"
+    return bad_field(path, f"{path} {wrong}: {detail}.", code="invalid_value")
 
 
 def _at(value: Any, path: str) -> object:

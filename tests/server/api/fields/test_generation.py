@@ -344,6 +344,13 @@ def test_an_error_lists_the_values_that_a_field_can_have(
     assert f": expected {expected}" in reply.message
 
 
+def test_an_error_in_a_map_is_about_its_values() -> None:
+    for value, expected in ((None, "float, got null"), (101, "float <= 100.0")):
+        reply = refused(logit_bias={"5": 1, "6": value})
+        assert reply.param == "logit_bias"
+        assert reply.message == f"logit_bias has a value that is not valid: expected {expected}."
+
+
 def test_options_of_structured_outputs_that_have_no_effect_are_taken() -> None:
     """vLLM's `StructuredOutputsParams`, sent whole."""
     others = ("json", "choice", "grammar", "json_object", "structural_tag", "whitespace_pattern", "_backend")
