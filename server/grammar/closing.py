@@ -131,7 +131,8 @@ class _Closing:
         parts = self._declared(schema)
         if names is None or parts.says or not _may_be_object(schema):
             return None, None
-        total = tuple(dict.fromkeys((*names, *parts.names, *parts.required)))
+        required = () if parts.unevaluated else parts.required  # what no part declares is then forbidden
+        total = tuple(dict.fromkeys((*names, *parts.names, *required)))
         least = schema.get("minProperties", 0)
         unions = [key for key in ("anyOf", "oneOf") if self._declares(schema.get(key))]
         declared = parts.properties or parts.unevaluated or bool(names)

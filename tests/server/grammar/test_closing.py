@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from server.grammar import text as grammar
 from server.grammar.closing import close_objects
+from server.grammar.llg import compile_grammar
 from server.grammar.schema import check_schema
 from server.grammar.text import GrammarRefusedError
-from tests.server.grammar.test_text import reads
+from tests.server.grammar.test_text import READER, reads
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 INTEGER: dict[str, Any] = {"type": "integer"}
@@ -122,6 +123,14 @@ def test_a_keyword_that_asks_for_nothing_is_left_out(idle: dict[str, Any]) -> No
 )
 def test_one_that_asks_for_something_is_not(kept: dict[str, Any]) -> None:
     assert close_objects(kept) == kept
+
+
+@pytest.mark.parametrize("key", ["additionalProperties", "unevaluatedProperties"])
+def test_a_required_property_that_the_schema_forbids_is_not_allowed(key: str) -> None:
+    schema = an_object("z", a=INTEGER)
+    assert reads(grammar.json_schema(close_objects(schema)), '{"z": 1}')
+    with pytest.raises(GrammarRefusedError, match="z"):
+        compile_grammar(READER, grammar.json_schema(close_objects(schema | {key: False})))
 
 
 def chain(count: int) -> dict[str, Any]:
