@@ -31,6 +31,7 @@ from server.asgi.http.reading import (
     Deadline,
     announced_size,
     head_without_upgrade,
+    is_plain,
     new_parser,
     request_id_line,
 )
@@ -202,6 +203,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED and self._refusal is None:
             self._refusal = replies.TOO_MANY_AT_ONCE
             raise ValueError("too many requests")
+        if not is_plain(self.headers) and self._refusal is None:
+            self._refusal = replies.UNKNOWN_CODING
+            raise ValueError("unknown transfer coding")
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0":
             send_until_closed(self.cycle)

@@ -34,6 +34,12 @@ def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     return int(named.get(b"content-length", b"0"))
 
 
+def is_plain(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """True if the body is sent as it is, whole or in chunks. The parser takes `gzip, chunked` for chunks."""
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    return not codings or (len(codings) == 1 and codings[0].strip().lower() == b"chunked")
+
+
 def request_id_line(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the request's X-Request-ID as a header line; empty if the request has none."""
     return b"".join(b"%s: %s\r\n" % pair for pair in headers if pair[0] == b"x-request-id")

@@ -28,6 +28,13 @@ NO_TUNNELS = ErrorReply(
     code="method_not_allowed",
     headers=_CLOSE,
 )
+UNKNOWN_CODING = ErrorReply(
+    501,
+    "The Transfer-Encoding of the request is not supported: the only one is chunked. Send the body "
+    "uncompressed, in chunks or with a Content-Length.",
+    code="unsupported_transfer_encoding",
+    headers=_CLOSE,
+)
 BODY_TOO_LATE = ErrorReply(
     408,
     "The body of the request did not arrive in time. Send the request again.",
