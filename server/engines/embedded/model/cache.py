@@ -26,7 +26,7 @@ from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import BITS, Quantize
 from server.engines.embedded.model.variants import FUSED, Variant
 
-BUILDER_VERSION = 6
+BUILDER_VERSION = 7
 """Version of the graph builder. Increase it with every change to the graph or to the layout of its weights,
 so that graphs are rebuilt.
 """

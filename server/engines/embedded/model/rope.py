@@ -14,6 +14,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+_ORIGINAL_CONTEXT = "original_max_position_embeddings"
+
 
 @dataclass(frozen=True, slots=True)
 class Llama3Scaling:
@@ -64,19 +66,18 @@ def _stretch(plain: NDArray[np.float32], scaling: Llama3Scaling) -> NDArray[np.f
 
 def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
     """Read the RoPE parameters from config.json: `rope_parameters` (transformers 5), or `rope_theta` and
-    `rope_scaling` (earlier versions).
+    `rope_scaling` (earlier versions). `rope_scaling` replaces `rope_parameters` if both are present, as in
+    transformers 5.23 (`RotaryEmbeddingConfigMixin`).
 
     Raises `ValueError` if the kind of scaling is not supported; the message names it.
     """
-    parameters = raw.get("rope_parameters")
-    scaling = raw.get("rope_scaling")
-    fields: dict[str, object] = {"rope_theta": raw.get("rope_theta")}
-    for name, given in (("rope_scaling", scaling), ("rope_parameters", parameters)):
-        if given is not None and not isinstance(given, dict):
+    for name in ("rope_scaling", "rope_parameters"):
+        if not isinstance(raw.get(name) or {}, dict):
             raise ValueError(
-                f"config.json: the field {name} {given!r} is not a JSON object; download the model again"
+                f"config.json: the field {name} {raw[name]!r} is not a JSON object; download the model again"
             )
-        fields |= cast("dict[str, object]", given or {})
+    given = cast("dict[str, object]", raw.get("rope_scaling") or raw.get("rope_parameters") or {})
+    fields = {"rope_theta": raw.get("rope_theta")} | given
     if nested := [name for name, value in fields.items() if isinstance(value, dict)]:
         raise ValueError(
             f"config.json: rope_parameters differ between layers ({nested[0]}), which the embedded engine "
@@ -94,7 +95,9 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
     if kind == "linear":
         return Rope(theta, linear_factor=_positive(fields, "factor"))
     if kind == "llama3":
-        return Rope(theta, llama3=_llama3(fields, context))
+        # transformers prefers the field outside the RoPE parameters.
+        original = {name: raw[name] for name in (_ORIGINAL_CONTEXT,) if name in raw}
+        return Rope(theta, llama3=_llama3(fields | original, context))
     raise ValueError(
         f"config.json: rope_type {kind!r} is not supported by the embedded engine; supported: default, "
         "linear, llama3"
@@ -106,7 +109,7 @@ def _llama3(fields: Mapping[str, object], context: int) -> Llama3Scaling:
         factor=_positive(fields, "factor"),
         low_frequency_factor=_positive(fields, "low_freq_factor"),
         high_frequency_factor=_positive(fields, "high_freq_factor"),
-        original_context=int(_positive(fields, "original_max_position_embeddings", default=float(context))),
+        original_context=int(_positive(fields, _ORIGINAL_CONTEXT, default=float(context))),
     )
     if scaling.high_frequency_factor <= scaling.low_frequency_factor:
         raise ValueError(

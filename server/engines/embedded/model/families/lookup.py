@@ -68,6 +68,11 @@ def parse_config(raw: ConfigFields) -> ModelConfig:
             f"config.json: architectures {architectures!r} is not supported for a {kind} model; use another "
             "base model"
         )
+    if not raw.get("is_causal", True):
+        raise UnsupportedModelError(
+            f"config.json: is_causal {raw['is_causal']!r} is not supported: tokens would attend to later "
+            "tokens, as in an embedding model; use a base model that generates text"
+        )
     if raw.get("quantization_config"):
         raise UnsupportedModelError(
             "config.json has quantization_config: the checkpoint is quantized already, which is not "

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from transformers import MistralConfig
+from transformers import LlamaConfig, MistralConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from server.engines.embedded.model.config import UnsupportedModelError
 from server.engines.embedded.model.families.lookup import parse_config, read_model_config
@@ -91,6 +94,41 @@ def test_both_ways_of_writing_rope_are_read() -> None:
     assert old.rope == Rope(5e5, linear_factor=4.0)
 
 
+SCALED: dict[str, Any] = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rope_scaling": SCALED},
+        {"rope_parameters": SCALED | {"rope_theta": 1e6}, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": SCALED | {"rope_theta": 1e6}, "rope_scaling": {}},
+        {"rope_scaling": SCALED, "original_max_position_embeddings": 64},
+        {
+            "rope_scaling": {key: value for key, value in SCALED.items() if "original" not in key},
+            "original_max_position_embeddings": 64,
+        },
+    ],
+)
+def test_rope_fields_that_contradict_each_other_are_read_as_in_transformers(change: dict[str, Any]) -> None:
+    reference = LlamaRotaryEmbedding(LlamaConfig(**deepcopy(GOOD | change)))
+    rope = parse_config(GOOD | LLAMA | change).rope
+    assert rope is not None
+    np.testing.assert_allclose(rope.frequencies(16), np.asarray(reference.inv_freq), rtol=1e-6)
+
+
+def test_a_rope_scaling_beside_rope_parameters_is_not_passed_over() -> None:
+    both = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rope_scaling": {"type": "yarn"}}
+    with pytest.raises(UnsupportedModelError, match="rope_type 'yarn'"):
+        parse_config(GOOD | both)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -100,6 +138,7 @@ def test_both_ways_of_writing_rope_are_read() -> None:
         ({"architectures": ["MistralForSequenceClassification"]}, "MistralForSequenceClassification"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"attention_bias": True}, "attention_bias"),
+        ({"is_causal": False}, "is_causal False"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"hidden_size": 0}, "hidden_size 0"),
@@ -198,9 +237,11 @@ def test_what_gpt2_computes_is_read() -> None:
         (QWEN3, {"use_sliding_window": True, "max_window_layers": None}, "max_window_layers None"),
         (QWEN3, {"attention_bias": 1}, "attention_bias 1"),
         (QWEN3, {"head_dim": 20}, "head_dim 20"),
+        (QWEN2, {"is_causal": False}, "is_causal False"),
         (QWEN2, {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         (QWEN2, {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type 'yarn'"),
         (QWEN2, {"architectures": ["Qwen2ForSequenceClassification"]}, "Qwen2ForSequenceClassification"),
+        (GPT2, {"is_causal": False}, "is_causal False"),
         (GPT2, {"add_cross_attention": True}, "add_cross_attention"),
         (GPT2, {"activation_function": "mish"}, "activation_function 'mish'"),
         (GPT2, {"activation_function": None}, "activation_function None"),
