@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 from adapters.datasets import NEAR
 from adapters.datasets.example import Example, ExampleError, read_example
 from adapters.datasets.index import Index, Repeat, whole_text
-from adapters.datasets.lines import MAX_LINE_BYTES, iterate_lines, line_at
+from adapters.datasets.lines import MAX_LINE_BYTES, FileFormError, iterate_lines, line_at
 from adapters.errors import FileRefusedError
 
 ProblemKind = Literal[
@@ -115,7 +115,10 @@ class Check:
         for number, path in enumerate(self._paths):
             self.summary.files += 1
             met = self.summary.examples
-            yield from self._within(number, path, before, progress)
+            try:
+                yield from self._within(number, path, before, progress)
+            except FileFormError as error:
+                yield Problem(path, 0, "json", f"{error.reason}. {error.remedy}")
             before += path.stat().st_size
             if self.summary.examples == met:
                 yield Problem(path, 0, "empty", "the file does not hold any valid example")

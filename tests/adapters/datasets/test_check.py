@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 
 from adapters.datasets.check import Check, DataChangedError, Problem
+from adapters.datasets.lines import FileFormError
+from adapters.datasets.stats import measure_dataset
+from adapters.training.finetune.conversations import read_conversations
 
 WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "nu", "re", "så", "tö") for b in ("ra", "sen", "vik", "dal")]
 
@@ -60,6 +64,35 @@ def test_a_problem_says_where_and_what(tmp_path: Path) -> None:
 
 def test_a_file_without_an_example_is_wrong(tmp_path: Path) -> None:
     assert found(Check([write(tmp_path / "a.jsonl", [])])) == [("a.jsonl", 0, "empty")]
+
+
+ROWS = [row(f"Vem är {name}?", f"Det är {name}.") for name in ("Anna", "Bo")]
+LINES = "\n".join(json.dumps(item) for item in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (json.dumps(ROWS).encode(), "JSON array"),
+        (json.dumps(ROWS, indent=4).encode(), "JSON array"),
+        (b"\xef\xbb\xbf[\r\n\r\n  {}]", "JSON array"),
+        (LINES.encode("utf-16"), "UTF-16"),
+        (gzip.compress(LINES.encode()), "gzip"),
+        (b"PAR1\x15\x00PAR1", "Parquet"),
+        (b"PK\x03\x04\n\n\n", "ZIP"),
+    ],
+)
+def test_a_file_of_another_form_is_told_once_with_what_to_do(tmp_path: Path, data: bytes, named: str) -> None:
+    path, good = tmp_path / "a.json", write(tmp_path / "good.jsonl", ROWS)
+    path.write_bytes(data)
+    check = Check([path, good])
+    problem, empty = check.problems()
+    assert (problem.path, problem.line, problem.kind, empty.kind) == (path, 0, "json", "empty")
+    assert named in problem.reason
+    assert check.summary.examples == 2
+    for read in (measure_dataset, read_conversations):
+        with pytest.raises(FileFormError, match=named):
+            read(path)
 
 
 def test_a_repeat_is_found_across_files_and_shapes(tmp_path: Path) -> None:
