@@ -17,6 +17,7 @@ from typing import Any, cast
 import yaml
 
 from adapters.errors import format_value
+from adapters.files.yamlfile import load_yaml
 from adapters.training.finetune.config_tables import FIXED, FOREIGN, HARMLESS_PLUGINS, IDLE, SECTIONS
 from adapters.training.loop.options import ALL_LINEAR, OptionError, TrainOptions
 
@@ -68,7 +69,7 @@ def read_training_config(
     unknown, repeated or unsupported option by its name in the file, and `OSError`.
     """
     try:
-        found: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found: object = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = str(error).replace("\n", " ")
         raise OptionError("config", f"the file {path} is not valid YAML: {problem}") from error

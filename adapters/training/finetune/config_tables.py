@@ -51,6 +51,7 @@ _ANSWERS = "the loss is always computed on the answers only"
 _PADDED = "OneSeek pads examples and never packs them"
 _ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw")
 _PRECISION = "OneSeek trains in bf16 or fp32 only"
+_WHOLE_FILE = "a data set is a file, which is read whole"
 _OWN_TEMPLATE = "OneSeek always uses the base's own chat template, as when it serves the base"
 
 FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
@@ -58,6 +59,11 @@ FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "peft_type": (("LORA",), "OneSeek trains LoRA adapters only"),
     "training_type": (("lora", "qlora"), "OneSeek trains LoRA adapters only"),
     "task_type": (("CAUSAL_LM",), "OneSeek trains causal language models only"),
+    "lora_task_type": (("CAUSAL_LM",), "OneSeek trains causal language models only"),
+    "loss_type": (("nll",), "OneSeek trains with the cross-entropy loss only"),
+    "label_smoothing_factor": ((0.0,), "OneSeek trains with the cross-entropy loss only"),
+    "init_lora_weights": ((True,), "a run always starts from PEFT's default LoRA"),
+    "inference_mode": ((False,), "training changes the LoRA's weights"),
     "rl": ((False,), "OneSeek learns from examples, not from preferences"),
     "bias": (("none",), "training never changes the base's own weights"),
     "lora_bias": (("none", False), "training never changes the base's own weights"),
@@ -66,9 +72,12 @@ FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "use_dora": ((False,), _PLAIN),
     "peft_use_dora": ((False,), _PLAIN),
     "use_loftq": ((False,), _PLAIN),
+    "use_qalora": ((False,), _PLAIN),
     "relora": ((False,), _PLAIN),
     "gptq": ((False,), "use load_in_4bit for a base in 4 bits"),
     "load_in_8bit": ((False,), "use load_in_4bit for a base in 4 bits"),
+    "bnb_4bit_quant_type": (("nf4",), "load_in_4bit always uses nf4"),
+    "model_revision": (("main",), "the base is a folder; download the revision that you want"),
     "trust_remote_code": ((False,), "OneSeek never runs the code of a checkpoint"),
     "completion_only_loss": ((True,), _ANSWERS),
     "assistant_only_loss": ((True,), _ANSWERS),
@@ -76,7 +85,16 @@ FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "train_on_inputs": ((False,), _ANSWERS),
     "packing": ((False,), _PADDED),
     "sample_packing": ((False,), _PADDED),
+    "padding_free": ((False,), _PADDED),
     "group_by_length": ((False,), "OneSeek always shuffles the examples"),
+    "train_sampling_strategy": (("random",), "OneSeek always shuffles the examples"),
+    "truncation_mode": (("keep_start",), "OneSeek leaves out examples that are longer than max_length"),
+    "auto_find_batch_size": ((False,), "the option batch_size sets the size of a batch"),
+    "use_cpu": ((False,), "OneSeek trains on a GPU if there is one"),
+    "full_determinism": ((False,), "the option seed makes a run repeatable"),
+    "dataset_train_split": (("train",), _WHOLE_FILE),
+    "dataset_test_split": (("test",), "the option held_out sets the part that is held out"),
+    "dataset_streaming": ((False,), _WHOLE_FILE),
     "optim": (_ADAMW, "OneSeek trains with AdamW only"),
     "optimizer": (_ADAMW, "OneSeek trains with AdamW only"),
     "adam_beta1": ((0.9,), "OneSeek uses the default of AdamW"),
@@ -125,6 +143,11 @@ IDLE = re.compile(
     r"|per_device_eval_batch_size|gradient_checkpointing_kwargs|activation_offloading|lora_fan_in_fan_out"
     r"|finetune_vision_layers|temperature|top_p|top_k|min_p|torchdistx_path|use_kernels|load_best_model_at_end"
     r"|pad_to_sequence_len|tf32|metric_for_best_model|greater_is_better|auto_resume_from_checkpoints|log|seed_everything"
+    r"|fan_in_fan_out|qalora_group_size|ensure_weight_tying|ignore_bias_buffers|megatron_core|packing_strategy"
+    r"|pad_to_multiple_of|shuffle_dataset|length_column_name|preprocessing_num_workers|evaluation_strategy"
+    r"|(?:bf16|fp16)_full_eval|prediction_loss_only|batch_eval_metrics|do_predict|use_liger_kernel|use_cache"
+    r"|average_tokens_across_devices|include_num_input_tokens_seen|skip_memory_metrics|project|enable_jit_checkpoint"
+    r"|ignore_data_skip|restore_callback_states_from_checkpoint|use_bnb_nested_quant"
 )
 """Matches option names that do not affect the result of training: logging, checkpoints, kernels, and
 properties that the base model itself defines.

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
+from adapters.files.yamlfile import load_yaml
 from adapters.numerals import parse_number
 from adapters.training.loop.options import OptionError, TrainPrecision, check_finite
 from adapters.training.loop.schedule import Phase, Schedule
@@ -200,7 +201,7 @@ def read_plan(path: Path, *, scratch: bool) -> PretrainPlan:
     entry, and `OSError`.
     """
     try:
-        found: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found: object = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = str(error).replace("\n", " ")
         raise OptionError("config", f"the file {path} is not valid YAML: {problem}") from error

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from peft import LoraConfig
+from trl import ModelConfig, ScriptArguments, SFTConfig
 
 from adapters.lora.families import LLAMA
 from adapters.training.finetune.config_names import OWN, read_training_config
 from adapters.training.finetune.config_tables import FIXED, FOREIGN
 from adapters.training.loop.options import OptionError, TrainOptions
+from adapters.training.pretrain.pretrain_options import read_plan
 
 
 @pytest.fixture
@@ -110,6 +116,40 @@ def test_trl_and_axolotl_say_the_same(written: Any) -> None:
     assert axolotl.pop("dataset") == ["own.jsonl"]
     assert trl == axolotl
     assert (trl["epochs"], trl["rank"], trl["precision"], trl["load_in_4bit"]) == (4, 16, "bf16", True)
+
+
+ASKS_FOR_SOMETHING_ELSE = {
+    "assistant_only_loss",  # false: TRL would learn from the questions of a chat too
+    "dataset_text_field",
+    "use_peft",  # false: TRL would train the whole base
+}
+
+
+@pytest.mark.parametrize("options", [SFTConfig, ModelConfig, ScriptArguments, LoraConfig])
+def test_an_option_with_the_default_of_trl_or_peft_changes_nothing(written: Any, options: type) -> None:
+    defaults = {
+        item.name: item.default_factory() if item.default_factory is not MISSING else item.default
+        for item in fields(options)
+        if item.name not in ("runtime_config", "peft_type")
+    }
+    plain = {name: getattr(value, "value", value) for name, value in defaults.items() if value is not MISSING}
+    for name in plain.keys() - ASKS_FOR_SOMETHING_ELSE:
+        read_training_config(written(yaml.safe_dump({name: plain[name]})))
+
+
+def test_a_language_is_its_code_even_if_yaml_reads_it_as_false(written: Any) -> None:
+    for code in ("no", "No", "'no'", "sv"):
+        assert read_training_config(written(f"language: {code}")).options == {"language": code.strip("'")}
+    assert read_training_config(written("gradient_checkpointing: no")).options == {
+        "gradient_checkpointing": False
+    }
+
+
+@pytest.mark.parametrize("text", ["rank: 8\nepochs: 1\nrank: 16", "training: {epochs: 1, epochs: 2}"])
+def test_an_option_that_is_given_twice_is_refused(written: Any, text: str) -> None:
+    for read in (read_training_config, partial(read_plan, scratch=False)):
+        with pytest.raises(OptionError, match=r"(rank|epochs) is given twice"):
+            read(written(text))
 
 
 def test_every_name_of_the_table_leads_to_an_option() -> None:
