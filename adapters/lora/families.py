@@ -17,6 +17,8 @@ Key = tuple[int, str]
 """A module of a base: the number of its layer, and the short name of its target."""
 OUTSIDE_LAYERS = ("lm_head", "embed_tokens", "wte", "wpe")
 """Modules outside the layers that a LoRA may have, but that OneSeek does not serve."""
+OUTER_WORDS = "module|_orig_mod|base_model|model|language_model|decoder|transformer"
+"""Pattern for the words that training tools write before the list of layers in a tensor's name."""
 WidthName = Literal["hidden", "intermediate", "queries", "keys"]
 """Name of one of a base's widths (numbers of features). `queries` and `keys` are the widths of all query or
 key heads together.
@@ -137,6 +139,14 @@ class LoraFamily:
             return None
         half: Half = "A" if match["half"] == "A" else "B"
         return (int(match["layer"]), self._by_path[match["path"]]), half
+
+    def renamed(self, tensor: str) -> str | None:
+        """Return PEFT's name for a LoRA matrix of one of this family's targets, if `tensor` has other words
+        before its layer than PEFT writes. None for any other tensor.
+        """
+        match = re.fullmatch(rf"(?:(?:{OUTER_WORDS})\.)*({self.layers.rpartition('.')[2]}\..+)", tensor)
+        name = "" if match is None else f"base_model.model.{self.layers.rpartition('.')[0]}.{match[1]}"
+        return name if name != tensor and self.factor(name) is not None else None
 
     def stores_transposed(self, names: Iterable[str]) -> bool:
         """Return the value for PEFT's field `fan_in_fan_out`, given the names of the targets (or their dotted

@@ -1,9 +1,9 @@
 r"""Match module names with the patterns in `adapter_config.json`, in a form that is safe to match.
 
 PEFT accepts any regular expression, so a file could stall the process that reads it. OneSeek accepts only the
-forms that tools write: names, dots, `\d`, `[0-9]`, alternatives between names, and at most two repetitions
-(`.*`, `\d+`). Matching them takes at most cubic time in the length of a module's name, about forty
-characters.
+forms that tools write: names, dots, `\d`, `[\d]`, `[0-9]`, alternatives between names, and at most two
+repetitions (`.*`, `\d+`). Matching them takes at most cubic time in the length of a module's name, about
+forty characters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adapters.errors import AdapterError
 _MAX_LENGTH = 512
 _MAX_REPEATS = 2
 _GROUP = r"\((?:\?:)?\w+(?:\|\w+)*\)"
-_TOKEN = rf"(?:{_GROUP}|\\\.|\.[*+]\??|\.|(?:\\d|\[0-9\])[*+]?|\w)"
+_TOKEN = rf"(?:{_GROUP}|\\\.|\.[*+]\??|\.|(?:\\d|\[\\d\]|\[0-9\])[*+]?|\w)"
 _SAFE = re.compile(rf"\^?{_TOKEN}+\$?", re.ASCII)
 
 

@@ -128,6 +128,10 @@ def unknown_tensor(path: Path, name: str, family: LoraFamily) -> AdapterError:
     for trace, reason, remedy in _TRACES:
         if trace in name:
             return AdapterError(path, f"tensor {format_value(name)}: {reason}", remedy)
+    if family.renamed(name) is not None:
+        reason = f"tensor {format_value(name)} is not named as PEFT names it"
+        remedy = f"Convert the adapter to PEFT's names: oneseek adapters import {path}"
+        return AdapterError(path, reason, remedy)
     reason = f"is not a LoRA factor of a target module in a base such as {family.title}"
     return AdapterError(
         path,

@@ -19,6 +19,13 @@ _UNSERVED = "this variant of LoRA is not served"
 _RETRAIN = "Train the adapter as a plain LoRA on the projections alone."
 _REMOVE = "Remove the field if the adapter works without it."
 
+_MLX = "lora_parameters"
+"""Field that mlx-lm writes to its own adapter_config.json, which has no `peft_type`."""
+_REWRITE = (
+    "Write it as PEFT does: lora_a and lora_b transposed, as lora_A and lora_B, with r = rank and "
+    "lora_alpha = rank * scale."
+)
+
 _MUST_BE_OFF: Mapping[str, tuple[str, str]] = {
     "use_dora": (
         "DoRA rescales the base's weights, which all adapters share",
@@ -89,6 +96,9 @@ _KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 
 def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
     """Raise `AdapterError` if `fields`, read from `path`, describe anything but a plain LoRA."""
+    if _MLX in fields and not fields.get("peft_type"):
+        reason = "the adapter is in the format of MLX, not of PEFT"
+        raise AdapterError(path, reason, _REWRITE, field=_MLX, value=fields[_MLX])
     refuse_known_variants(path, {"peft_type": None, **fields})
     for field, value in fields.items():
         if value and field not in _READ | _NO_EFFECT:

@@ -26,9 +26,9 @@ from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.files.jsonfile import write_object
 from adapters.files.regular import open_regular
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.families import LoraFamily
+from adapters.lora.families import LoraFamily, family_of_tensors
 from adapters.lora.manifest import MANIFEST_FILE
-from adapters.lora.tensorfile import WEIGHTS_FILE, unknown_tensor
+from adapters.lora.tensorfile import WEIGHTS_FILE, TensorFile, unknown_tensor
 from adapters.pth.beside import Beside, refuse_variants_in, values
 from adapters.pth.names import NAMES
 
@@ -154,7 +154,7 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
         remedy = f"Name the .pth file in it. To add a folder in PEFT format: oneseek adapters add {file}"
         raise AdapterError(file, "the path is a folder, but must be a file", remedy)
-    if file.name == WEIGHTS_FILE and (file.parent / CONFIG_FILE).is_file():
+    if file.name == WEIGHTS_FILE and (file.parent / CONFIG_FILE).is_file() and _has_peft_names(file, limits):
         raise AdapterError(
             file,
             "the file is in PEFT format already and needs no conversion",
@@ -170,6 +170,17 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
     except OSError as problem:
         reason = f"the file cannot be read ({problem.strerror})"
         raise AdapterError(file, reason, "Check that the file exists and that you may read it.") from problem
+
+
+def _has_peft_names(file: Path, limits: ConversionLimits) -> bool:
+    """True if the file has LoRA matrices under the names that PEFT gives them, or if it cannot be read."""
+    try:
+        with TensorFile.open(file.parent, limits.tensor_bytes) as opened:
+            stored = [tensor.name for tensor in opened.tensors]
+    except AdapterError:
+        return True
+    family = family_of_tensors(stored)
+    return any(family.factor(name) is not None for name in stored)
 
 
 WHOLE_MODEL = (

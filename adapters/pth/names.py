@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from adapters.lora.families import GPT2, LLAMA, Key, LoraFamily
+from adapters.lora.families import GPT2, LLAMA, OUTER_WORDS, Key, LoraFamily
 
 _TAIL = (
     r"\.lora_(?P<half>[AB]|down|up)"
@@ -48,24 +48,24 @@ class PickleNames:
         return FactorName(key, _HALVES.get(match["half"], match["half"]), match["adapter"] or "")
 
 
-def _names(family: LoraFamily, around: str, places: str, modules: Mapping[str, str]) -> PickleNames:
+def _names(family: LoraFamily, places: str, modules: Mapping[str, str]) -> PickleNames:
     layers = family.layers.rpartition(".")[2]
     spelled = "|".join(re.escape(name) for name in modules)
-    pattern = rf"(?:(?:{around})\.)*{layers}\.(?P<layer>[0-9]{{1,4}})\.{places}(?P<module>{spelled}){_TAIL}"
+    pattern = (
+        rf"(?:(?:{OUTER_WORDS})\.)*{layers}\.(?P<layer>[0-9]{{1,4}})\.{places}(?P<module>{spelled}){_TAIL}"
+    )
     return PickleNames(family, re.compile(pattern), modules)
 
 
 NAMES: Mapping[str, PickleNames] = {
     "llama": _names(
         LLAMA,
-        "module|base_model|model|language_model|decoder",
         r"(?:(?:self_attn|attention|attn|mlp|feed_forward)\.)?",
         {name: name for name in LLAMA.names},
     ),
     # Two modules end in c_proj; the part of the layer before it distinguishes them.
     "gpt2": _names(
         GPT2,
-        "module|base_model|model|transformer",
         "",
         {target.path: target.name for target in GPT2.targets} | {name: name for name in GPT2.names},
     ),

@@ -57,6 +57,7 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "more than it": ({"target_modules": ["q_proj"]}, "model.layers.0.self_attn.v_proj"),
     "rank 0": ({"r": 0}, "r = 0:"),
     "rank text": ({"r": "8"}, "r = '8'"),
+    "of MLX": ({"peft_type": None, "lora_parameters": {"rank": 8, "scale": 20.0}}, "MLX"),
     "rank fraction": ({"r": 4.0}, "r = 4.0"),
     "rank true": ({"r": True}, "r = True"),
     "another rank": ({"r": 8}, "[8, 32]"),
@@ -87,6 +88,14 @@ TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
     "resized": ({"base_model.model.model.embed_tokens.weight": ZEROS_A}, "save_embedding_layers=False"),
     "LoRA on the head": ({"base_model.model.lm_head.lora_A.weight": ZEROS_A}, "lm_head"),
     "unknown": ({"surprise": ZEROS_A}, "'surprise'"),
+    "no prefix": (
+        {A: None, A.removeprefix("base_model.model."): ZEROS_A},
+        "adapter_model.safetensors: tensor 'model.layers.0.self_attn.q_proj.lora_A.weight' is not named",
+    ),
+    "wrapped inside": (
+        {A: None, A.replace(".0.", ".0._checkpoint_wrapped_module."): ZEROS_A},
+        "is not a LoRA factor",
+    ),
     "padded layer": ({A.replace(".0.", ".00."): ZEROS_A}, A.replace(".0.", ".00.")),
     "attention in mlp": ({A.replace("self_attn", "mlp"): ZEROS_A}, A.replace("self_attn", "mlp")),
     "transposed": ({A: ZEROS_A.T.copy()}, "[32, 4]"),
@@ -102,7 +111,7 @@ def refused(folder: Path, shape: ModelShape, said: str, max_rank: int = 256) -> 
     with pytest.raises(AdapterError) as caught:
         read_adapter(folder, shape, max_rank)
     assert said in str(caught.value)
-    assert caught.value.remedy.endswith((".", ".pth", ".bin"))
+    assert caught.value.remedy.endswith((".", ".pth", ".bin", ".safetensors"))
     assert str(folder) not in caught.value.public
     return caught.value
 

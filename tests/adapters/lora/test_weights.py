@@ -171,6 +171,7 @@ PIECES = st.sampled_from(
         ".*",
         r"\d+",
         "[0-9]",
+        r"[\d]+",
         "1",
         "(q|v)",
         "_proj",
@@ -193,6 +194,12 @@ def test_patterns_match_as_in_peft(text: str) -> None:
             name = LLAMA.module_name(layer, module)
             assert pattern.matches_end(name) == (get_pattern_key([text], name) == text)
             assert pattern.matches_whole(name) == bool(match_target_against_key(text, name))
+
+
+def test_the_pattern_of_axolotls_examples_is_read() -> None:
+    text = r"model.layers.[\d]+.(mlp|cross_attn|self_attn).(up|down|gate|q|k|v|o)_proj"
+    pattern = ModulePattern.read(text, Path("config"), "target_modules")
+    assert all(pattern.matches_whole(LLAMA.module_name(11, module)) for module in LLAMA.names)
 
 
 def test_a_pattern_matches_whole_lines_only() -> None:

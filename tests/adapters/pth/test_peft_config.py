@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from adapters.errors import AdapterError
 from adapters.lora.config import LoraConfig
 from adapters.pth.conversion import convert_file
 from adapters.pth.importer import import_pickle
 from adapters.registry.registry import Base, Registry
-from tests.adapters.pth.pickles import Q, V, beside_peft, converted, lora
+from tests.adapters.pth.pickles import FULL, Q, V, beside_peft, converted, lora
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,34 @@ def test_pefts_own_folder_needs_no_conversion(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(AdapterError, match=f"oneseek adapters add {tmp_path}"):
         convert_file(tmp_path / "adapter_model.safetensors", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        FULL.removeprefix("base_model.model."),
+        FULL.replace("model.layers", "layers"),
+        FULL.replace("model.layers", "model.language_model.layers"),
+        FULL.replace("base_model.model.", "base_model.model._orig_mod."),
+        f"module.{FULL}",
+    ],
+)
+def test_a_peft_folder_whose_tensors_are_named_otherwise_is_converted(
+    name: str, tmp_path: Path, base: Base
+) -> None:
+    folder = beside_peft(tmp_path / "mine-v2-SV", {}, use_rslora=True).parent
+    save_file(lora(name), file := folder / "adapter_model.safetensors")
+    registry = Registry(tmp_path / "home")
+    with pytest.raises(AdapterError, match=rf"oneseek adapters import {file}\Z"):
+        registry.add(folder, base=base)
+    found = import_pickle(registry, file, base=base).added.adapter
+    assert (found.full_name, found.language) == ("mine-sv@v2", "sv")
+    assert LoraConfig.read(found.path).scaling_of(Q) == 4.0
+    assert load_file(found.path / "adapter_model.safetensors").keys() == lora().keys()
+
+
+def test_a_peft_folder_with_pefts_names_is_not_converted(tmp_path: Path) -> None:
+    folder = beside_peft(tmp_path / "mine", {}).parent
+    save_file(lora(), folder / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match=f"oneseek adapters add {folder}"):
+        convert_file(folder / "adapter_model.safetensors", tmp_path / "out")
