@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from adapters.lora.config import CONFIG_FILE
 from adapters.lora.families import LoraFamily, family_of_tensors
 from adapters.lora.manifest import MANIFEST_FILE
 from adapters.lora.tensorfile import WEIGHTS_FILE, TensorFile, unknown_tensor
+from adapters.numerals import parse_number
 from adapters.pth.beside import Beside, refuse_variants_in, values
 from adapters.pth.names import NAMES
 
@@ -313,8 +315,16 @@ def _notes(file: Path, digest: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(documents: Sequence[Mapping[str, Any]], *wanted: str) -> float | None:
-    found = (value for value in values(documents, *wanted) if type(value) in (int, float))
-    return next((value for value in found if isinstance(value, int | float)), None)
+    """Return the first number among the values of the fields `wanted`, also one that is written as text, such
+    as "16".
+    """
+    for value in values(documents, *wanted):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            with suppress(ValueError):
+                return parse_number(value)
+    return None
 
 
 def _text(documents: Sequence[Mapping[str, Any]], *wanted: str) -> str | None:

@@ -237,6 +237,8 @@ def test_alpha_is_said_taken_or_passed(tmp_path: Path) -> None:
     assert re.search(r"\blora_alpha\b.*\b32\b.*--alpha\b", silent.warnings[0])
     inside = converted(tmp_path / "b", {"state_dict": lora(), "config": {"lora_alpha": 12}})
     assert (config(inside)["lora_alpha"], inside.warnings) == (12, ())
+    written = converted(tmp_path / "d", lora(), lora_config={"lora_alpha": "16", "alpha": "warm"})
+    assert (config(written)["lora_alpha"], written.warnings) == (16, ())
     passed = converted(tmp_path / "c", lora(), alpha=7.5, lora_config={"lora_alpha": 16})
     assert (config(passed)["lora_alpha"], passed.warnings) == (7.5, ())
 
