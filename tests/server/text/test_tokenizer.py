@@ -155,6 +155,14 @@ def test_the_prompt_begins_with_one_bos(loaded: dict[str, Tokenizer]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_id_of_a_row_that_pads_the_embedding_adds_no_text(loaded: dict[str, Tokenizer], kind: str) -> None:
+    tokenizer = loaded[kind]
+    ids, padding = tokenizer.encode("Vem är du?"), tokenizer.vocabulary_size
+    assert tokenizer.decode([padding, *ids, padding + 7]) == tokenizer.decode(ids)
+    assert tokenizer.token_bytes(padding) == b""
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_client_cannot_write_a_control_token(loaded: dict[str, Tokenizer], kind: str, attack: str) -> None:
     tokenizer = loaded[kind]
