@@ -367,7 +367,11 @@ def _chat_templates(model_dir: Path, config: Mapping[str, Any]) -> tuple[str | N
         case str(template):
             return template, None
         case list() as named:
-            templates = {entry["name"]: entry["template"] for entry in named}
+            templates = {
+                str(entry.get("name")): template
+                for entry in named
+                if isinstance(entry, dict) and isinstance(template := entry.get("template"), str)
+            }
             if "default" in templates:
                 return templates["default"], templates.get("tool_use")
             raise ValueError(

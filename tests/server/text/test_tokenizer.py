@@ -351,8 +351,9 @@ def test_where_a_chat_template_comes_from(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("from its file {{ messages[0].content }}", "utf-8")
     assert reloaded(folder).decode(reloaded(folder).chat([user("a")])) == "from its file a"
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(ValueError, match="'default'"):
-        reloaded(folder, chat_template=named[:1])
+    for broken in (named[:1], [], [{"name": "default"}], [{"name": "default", "template": None}], ["a"]):
+        with pytest.raises(ValueError, match="'default'"):
+            reloaded(folder, chat_template=broken)
     with pytest.raises(TemplateError):
         reloaded(folder, chat_template=None).chat([user("a")])
 
