@@ -68,7 +68,7 @@ def parse_config(raw: ConfigFields) -> ModelConfig:
             f"config.json: architectures {architectures!r} is not supported for a {kind} model; use another "
             "base model"
         )
-    if not raw.get("is_causal", True):
+    if raw.get("is_causal") is False:
         raise UnsupportedModelError(
             f"config.json: is_causal {raw['is_causal']!r} is not supported: tokens would attend to later "
             "tokens, as in an embedding model; use a base model that generates text"
