@@ -55,6 +55,8 @@ class Tokenizer:
         self._added = {about.content: token for token, about in added.items()}
         self._texts = {token: text for text, token in self._tokenizer.get_vocab().items()}
         self._vocabulary_size = max(self._texts) + 1
+        self._rows = self._vocabulary_size
+        """Number of rows of the base's embedding, some of which may only pad it."""
         self._bytes: dict[int, bytes] = {}
         self._anchor = self._ids(_ANCHOR)
         self.eos_ids = eos_ids
@@ -114,8 +116,11 @@ class Tokenizer:
         return tokenizer
 
     def _check_rows(self, rows: object) -> None:
-        """Raise `ValueError` if the tokenizer has more tokens than the base's embedding has rows."""
-        if not isinstance(rows, int) or self._vocabulary_size <= rows:
+        """Note how many rows the base's embedding has. Raises `ValueError` if the tokenizer has more tokens."""
+        if not isinstance(rows, int):
+            return
+        if self._vocabulary_size <= rows:
+            self._rows = rows
             return
         token = self._texts[self._vocabulary_size - 1]
         raise ValueError(
@@ -194,10 +199,17 @@ class Tokenizer:
         return ids[count:] if ids[:count] == self._anchor else self._ids(piece)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """Decode `ids` to text. An id at or above `vocabulary_size` adds no text: a base whose embedding is
-        padded can generate such ids.
+        """Decode `ids` to text. An id of a row that only pads the base's embedding adds no text; a base can
+        generate such ids. Raises `ValueError` for an id outside the vocabulary and these rows.
         """
-        known = [token for token in ids if token < self.vocabulary_size]
+        known: list[int] = []
+        for token in ids:
+            if 0 <= token < self._vocabulary_size:
+                known.append(token)
+            elif not 0 <= token < self._rows:
+                raise ValueError(
+                    f"token id {token} is not in the base's vocabulary; use 0 to {self._rows - 1}"
+                )
         return self._tokenizer.decode(known, skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token_id: int) -> bytes:

@@ -155,14 +155,6 @@ def test_the_prompt_begins_with_one_bos(loaded: dict[str, Tokenizer]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_id_of_a_row_that_pads_the_embedding_adds_no_text(loaded: dict[str, Tokenizer], kind: str) -> None:
-    tokenizer = loaded[kind]
-    ids, padding = tokenizer.encode("Vem är du?"), tokenizer.vocabulary_size
-    assert tokenizer.decode([padding, *ids, padding + 7]) == tokenizer.decode(ids)
-    assert tokenizer.token_bytes(padding) == b""
-
-
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_client_cannot_write_a_control_token(loaded: dict[str, Tokenizer], kind: str, attack: str) -> None:
     tokenizer = loaded[kind]
@@ -402,6 +394,17 @@ def test_half_a_surrogate_pair_is_replaced(loaded: dict[str, Tokenizer]) -> None
 def test_a_token_outside_the_vocabulary_is_refused(loaded: dict[str, Tokenizer], token: int) -> None:
     with pytest.raises(ValueError, match=f"token id {token} "):
         loaded["mistral"].decode([1, token])
+
+
+def test_an_id_of_a_row_that_pads_the_embedding_adds_no_text(folder: Path) -> None:
+    padding = Tokenizer.load(folder).vocabulary_size
+    (folder / "config.json").write_text(f'{{"vocab_size": {padding + 8}}}', "utf-8")
+    tokenizer = Tokenizer.load(folder)
+    ids = tokenizer.encode("Vem är du?")
+    assert tokenizer.decode([padding, *ids, padding + 7]) == tokenizer.decode(ids)
+    assert tokenizer.token_bytes(padding) == b""
+    with pytest.raises(ValueError, match=f"token id {padding + 8} "):
+        tokenizer.decode([padding + 8])
 
 
 def test_end_tokens_come_from_every_place_that_names_them(folder: Path) -> None:
