@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from routing.reading.code import without_code
-from routing.reading.instruction import SHORTEST, Instruction, find_instruction
+from routing.reading.instruction import SHORTEST, Instruction, find_instruction, untagged
 from routing.reading.names import Words, is_name, read_words, words_of
 
 LIMIT = 1_200
@@ -60,7 +60,7 @@ def clean(message: str, limit: int = LIMIT) -> CleanText:
     text = message
     if not text.isascii():
         text = unicodedata.normalize("NFC", message.encode("utf-8", "ignore").decode("utf-8"))
-    text = _strip(text, stripped)
+    text = _strip(untagged(text), stripped)
     instruction = find_instruction(text, limit)
     if len(text) > limit:
         text = text[:limit]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from routing.reading.clean import clean
 from routing.reading.instruction import find_instruction
 
 SWEDISH = "Hej allihop, mötet är flyttat till fredag klockan tolv eftersom flera av oss är sjuka."
@@ -25,6 +26,31 @@ ENGLISH = "Good morning everyone, the meeting is moved to Friday at noon because
         ),
         (f"{ENGLISH}\nQuery: Vad kostar det\nAnswer: ", "vad kostar det", True),
         (f"{SWEDISH}\nFråga: What is new", "what is new", True),
+        (f"{ENGLISH}\n\n### Question:\nNär öppnar det?\n\n### Answer:", "när öppnar det", True),
+        (f"# Question\nNär öppnar det\n\n# Context\n{ENGLISH}", "när öppnar det", True),
+        (f"**Question:** När öppnar det\n\n**Context:** {ENGLISH}", "när öppnar det", True),
+        (
+            "Human: hi\nAssistant: hello\nFollow Up Input: och för barn\nStandalone question:",
+            "och för barn",
+            True,
+        ),
+        (f"The original query is as follows: vad kostar det\n{ENGLISH}", "vad kostar det", True),
+        ("User: hi\nBot: hello\nUser: I am late\n\nsammanfatta samtalet", "sammanfatta samtalet", True),
+        (
+            "Vad är rätt svar?\nWhich planet is the largest? A) Mars B) Jupiter C) Venus",
+            "vad är rätt svar",
+            False,
+        ),
+        ("oversatt: what time does it open", "oversatt", True),
+        ("kortare: We are sorry to inform you", "kortare", True),
+        (f"{SWEDISH}\nIn English?", "in english", True),
+        ("Please review the contract. Sign it by Monday.\nvad menar hon?", "vad menar hon", False),
+        ("Mötet är flyttat till torsdag.\n\nhvad står der?", "hvad står der", True),
+        (
+            "Styrelsen beslutade att höja avgiften med tre procent från årsskiftet.\n\nsome bullet points",
+            "some bullet points",
+            False,
+        ),
     ],
 )
 def test_the_part_that_asks_is_found(text: str, instruction: str, sure: bool) -> None:
@@ -38,3 +64,16 @@ def test_the_part_that_asks_is_found(text: str, instruction: str, sure: bool) ->
 )
 def test_other_messages_have_none(text: str) -> None:
     assert find_instruction(text, 1_200) is None
+
+
+def test_the_tags_around_a_question_are_a_label() -> None:
+    for opened, closed in (
+        ("<question>", "</question>"),
+        ("<user_query>", "</user_query>"),
+        ("[QUESTION]", "[/QUESTION]"),
+    ):
+        found = clean(
+            f"Answer from the text.\n\n{ENGLISH}\n\n{opened}\nNär öppnar det?\n{closed}"
+        ).instruction
+        assert found is not None
+        assert " ".join(found.words.all) == "när öppnar det"
