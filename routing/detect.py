@@ -160,7 +160,7 @@ class ProfileDetector:
             return self._by_script(script), _explain(cleaned, f"written in {script} letters"), False
         scorer = self._scorers[script]
         whole = scorer.score(cleaned.words)
-        named = cleaned.name and not whole.known
+        named = cleaned.command or (cleaned.name and not whole.known)
         if cleaned.instruction is None:
             return self._placed(scorer, whole), _explain(cleaned, _why(scorer, whole)), named
         found = scorer.score(cleaned.instruction.words)

@@ -10,6 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from routing.reading.code import without_code
+from routing.reading.commands import may_be_command
 from routing.reading.instruction import SHORTEST, Instruction, find_instruction, untagged
 from routing.reading.names import Words, is_name, read_words, words_of
 
@@ -27,6 +28,8 @@ _ADDRESS = re.compile(
 _IDENTIFIER = re.compile(
     r"(?<!\S)(?=\S*?(?:\w[_@#\\=(]|\w::|[^\W\d]\.[^\W\d]|[^\W\d_]\d|[0-9][^\W\d_]|[a-z][A-Z]|</?\w))\S+"
 )
+_IDENTIFYING = frozenset("_@#\\=(:<0123456789")
+_CAMEL = re.compile(r"[a-z][A-Z]")
 _QUOTED = re.compile(
     r"\"[^\"\n]+\"|“[^“”\n]+”|”[^”\n]+”|„[^„“”\n]+[“”]|«[^«»\n]+»|»[^«»\n]+«|(?<!\w)'[^'\n]+'(?!\w)"
 )
@@ -47,6 +50,8 @@ class CleanText:
     """Kinds of removed parts: code, address, identifier, quotation, and rest (text beyond the limits)."""
     name: bool
     """True if the message is just one or two capitalised words."""
+    command: bool
+    """True if the message may be a shell command without options, such as "npm install"."""
 
 
 def clean(message: str, limit: int = LIMIT) -> CleanText:
@@ -65,7 +70,9 @@ def clean(message: str, limit: int = LIMIT) -> CleanText:
     if len(text) > limit:
         text = text[:limit]
         stripped.append("rest")
-    return CleanText(read_words(text), instruction, tuple(dict.fromkeys(stripped)), is_name(text))
+    return CleanText(
+        read_words(text), instruction, tuple(dict.fromkeys(stripped)), is_name(text), may_be_command(text)
+    )
 
 
 def _strip(text: str, stripped: list[str]) -> str:
@@ -77,9 +84,13 @@ def _strip(text: str, stripped: list[str]) -> str:
         stripped += ["code"] * count
     text, count = without_code(text)
     stripped += ["code"] * count
-    for kind, pattern in (("address", _ADDRESS), ("identifier", _IDENTIFIER)):
-        text, count = pattern.subn(" ", text)
-        stripped += [kind] * count
+    dotted = "." in text[:-1]
+    if dotted or "@" in text or "://" in text:
+        text, count = _ADDRESS.subn(" ", text)
+        stripped += ["address"] * count
+    if dotted or not _IDENTIFYING.isdisjoint(text) or _CAMEL.search(text):
+        text, count = _IDENTIFIER.subn(" ", text)
+        stripped += ["identifier"] * count
     if not _QUOTES.isdisjoint(text):
         unquoted, count = _QUOTED.subn(" ", text)
         if count and len(words_of(unquoted)) >= SHORTEST:
