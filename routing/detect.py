@@ -152,7 +152,7 @@ class ProfileDetector:
 
     def _read(self, turn: str, limit: int) -> tuple[Scores, str, bool]:
         """Return the log-likelihood of the message `turn` for each candidate language and for `xx` (something
-        else), an explanation, and True if the message is only a name.
+        else), an explanation, and True if the message is only a name or may be a command.
         """
         cleaned = clean(turn, limit)
         script = main_script("".join(cleaned.words.all))

@@ -27,6 +27,10 @@ ENGLISH = "I would like to know when the shop opens on Saturday and how much it 
         ("asg", "sv"),
         ("nope", "en"),
         ("wdym", "en"),
+        ("tysm", "en"),
+        ("tjabba", "sv"),
+        ("formatera: I has went to the store", "sv"),
+        ("sammenfat: I has went to the store", None),
         ("Ar du dar?", "sv"),
         ("jag forstar inte", "sv"),
         # Words of another language inside.
