@@ -65,7 +65,7 @@ def clean(message: str, limit: int = LIMIT) -> CleanText:
     text = message
     if not text.isascii():
         text = unicodedata.normalize("NFC", message.encode("utf-8", "ignore").decode("utf-8"))
-    text = _strip(untagged(text), stripped)
+    text = _strip(untagged(text.replace("\r\n", "\n")), stripped)
     instruction = find_instruction(text, limit)
     if len(text) > limit:
         text = text[:limit]

@@ -17,7 +17,7 @@ _PROMPTS = ("$", "%", "#", ">")
 """Last characters of a shell's prompt."""
 _PROMPT = re.compile(r"\s*(?:\S*[$%#>]\s+)?(?:sudo\s+)?(?:\./)?")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
-_SIGN = re.compile(r"--?[A-Za-z]|[&|<>]|\.{0,3}[/~*$]|\.{1,3}$|.*(?:[/\\=@]|\w\.\w)")
+_SIGN = re.compile(r"--?[A-Za-z]|[&|<>]|\.{0,3}[/~*$]|\.{1,3}\Z|.*(?:[/\\=@]|\w\.\w)")
 _MOST_PLAIN, _MOST_TOKENS = 2, 5
 
 

@@ -11,13 +11,13 @@ from itertools import pairwise
 
 _FEWEST = 3
 """Minimum number of lines of YAML in succession."""
-_PAIR = re.compile(r" *(?:- )*[A-Za-z_][\w.-]*:(?: +\S+(?: \S+){0,4})? *$| *- \S+ *$", re.ASCII)
+_PAIR = re.compile(r" *(?:- )*[A-Za-z_][\w.-]*:(?: +\S+(?: \S+){0,4})? *\Z| *- \S+ *\Z", re.ASCII)
 """Matches a line of YAML: a key and a short value, or an item of a list."""
-_PARENT = re.compile(r" *(?:- )*[\w.-]+: *$", re.ASCII)
-_SECTION = re.compile(r"\[[\w.:\" -]+\] *$")
+_PARENT = re.compile(r" *(?:- )*[\w.-]+: *\Z", re.ASCII)
+_SECTION = re.compile(r"\[[\w.:\" -]+\] *\Z")
 _ASSIGNMENT = re.compile(r" *[\w.-]+ *= *\S")
-_TOTAL, _FILE = re.compile(r"total \d+$"), re.compile(r"[-dl][rwxst-]{9}")
-_COLUMNS = re.compile(r"(?:[^\s,;]+[,;]){2,}[^\s,;]*$")
+_TOTAL, _FILE = re.compile(r"total \d+\Z"), re.compile(r"[-dl][rwxst-]{9}")
+_COLUMNS = re.compile(r"(?:[^\s,;]+[,;]){2,}[^\s,;]*\Z")
 _OPENED = re.compile(
     r" *<(?:html|head|body|title|div|span|p|h[1-6]|ul|ol|li|table|tr|td|th|form|section|nav)\b"
 )

@@ -51,6 +51,7 @@ def test_the_question_beside_code_is_left(code: str) -> None:
         *("varför", "fungerar", "inte", "det", "här"),
     )
     assert "code" in clean(code).stripped
+    assert clean(code.replace("\n", "\r\n")).words == clean(code).words
 
 
 PROSE = (

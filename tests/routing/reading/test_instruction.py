@@ -77,3 +77,9 @@ def test_the_tags_around_a_question_are_a_label() -> None:
         ).instruction
         assert found is not None
         assert " ".join(found.words.all) == "när öppnar det"
+
+
+def test_a_label_above_a_question_is_found_in_text_from_windows() -> None:
+    found = clean(f"{ENGLISH}\r\n\r\n### Question:\r\nNär öppnar det?\r\n\r\n### Answer:\r\n").instruction
+    assert found is not None
+    assert " ".join(found.words.all) == "när öppnar det"
