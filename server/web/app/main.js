@@ -12,10 +12,15 @@ import { language, speak, t } from "./words.js";
 const VIEWS = { ask: Ask, compare: Compare, adapters: Adapters, live: Live };
 const here = signal(read());
 
-// "#/adapters/sv" as ["adapters", "sv"].
+// "#/adapters/sv" as ["adapters", "sv"]. Any other address is the view Ask.
 function read() {
   const [view, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
-  return view in VIEWS ? [view, decodeURIComponent(rest.join("/"))] : ["ask", ""];
+  if (!Object.hasOwn(VIEWS, view)) return ["ask", ""];
+  try {
+    return [view, decodeURIComponent(rest.join("/"))];
+  } catch {
+    return [view, ""];
+  }
 }
 
 addEventListener("hashchange", () => {

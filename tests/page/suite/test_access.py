@@ -119,3 +119,12 @@ def test_motion_that_is_not_wanted(visit: VisitMaker, server: Server) -> None:
         return getComputedStyle(one.firstChild).animationName; })()"""
     )
     assert names == "none"
+
+
+@pytest.mark.parametrize("view", ["adapters/%", "constructor", "toString", "__proto__", "nowhere"])
+def test_an_address_that_names_nothing_still_opens_a_view(
+    visit: VisitMaker, server: Server, view: str
+) -> None:
+    page = visit().go(server, view)
+    heading = "Adapters" if view.startswith("adapters") else "Ask a question"
+    expect(page.get_by_role("heading", name=heading)).to_be_visible()
