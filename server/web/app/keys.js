@@ -4,6 +4,10 @@ import { asked, key, ownersKey } from "./api.js";
 import { forgetKeys, useKey } from "./server.js";
 import { t } from "./words.js";
 
+// What no header can carry, such as a quotation mark that a text editor made round, or an invisible space.
+const UNFIT = /[^\x20-\x7e\xa0-\xff]/u;
+const codeOf = (sign) => `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+
 const TITLES = { key: "keyTitle", admin: "keyAdmin", metrics: "keyMetrics", own: "keyButton" };
 
 export function KeyDialog() {
@@ -21,7 +25,9 @@ export function KeyDialog() {
     event.preventDefault();
     const { value } = field.current;
     field.current.value = "";
-    useKey(value, why);
+    const [sign] = value.match(UNFIT) ?? [];
+    if (sign) asked.value = { why, said: t("keyUnfit", { sign, code: codeOf(sign) }) };
+    else useKey(value, why);
   };
   const leave = () => {
     asked.value = { why: "", said: "" };

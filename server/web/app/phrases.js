@@ -29,6 +29,10 @@ export const PHRASES = {
     "Den finns bara i sidans minne och försvinner med den.",
   ],
   keyLabel: ["API key", "API-nyckel"],
+  keyUnfit: [
+    "No API key contains the character {sign} ({code}). Copy the key again.",
+    "Ingen nyckel innehåller tecknet {sign} ({code}). Kopiera nyckeln igen.",
+  ],
   keyUse: ["Use the key", "Använd nyckeln"],
   keyForget: ["Forget the key", "Glöm nyckeln"],
   keyNone: ["The page uses no API key.", "Ingen nyckel används."],

@@ -252,6 +252,9 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(visit: VisitMaker, make_ser
     expect(page.get_by_role("dialog")).to_contain_text("This server requires an API key")
     give_key(page, "wrong-key")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("API key")
+    # What no header can carry is not sent, so the server is not taken to be gone.
+    give_key(page, "\u201cright-key\u201d")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("U+201C")
     give_key(page, "right-key")
     expect(page.get_by_role("dialog")).to_be_hidden()
     ask(page, "Vem är du?")
