@@ -1,6 +1,6 @@
 // Who is to answer: automatic, an adapter, the base, or a blend of two with a slider.
 import { html, Icon, useId } from "./ui.js";
-import { aliases, bases, modelName, several } from "./server.js";
+import { aliases, bases, modelName, overview, several } from "./server.js";
 import { colour } from "./colours.js";
 import { modelOf } from "./request.js";
 import { options, setOptions } from "./storage.js";
@@ -12,7 +12,7 @@ export function everyVoice({ versions = false } = {}) {
   for (const one of aliases.value) {
     if (!bases.value.some((base) => base.name === one.base_name)) continue;
     const said = one.language ? ` · ${languageName(one.language)}` : "";
-    list.push({ value: modelName(one.base_name, one.alias), label: `${one.alias}${said} · ${one.active}` });
+    list.push({ value: modelName(one.base_name, one.alias), label: `${one.alias}${said} · ${one.active}`, base: one.base_name });
     if (!versions || one.versions.length < 2) continue;
     for (const version of one.versions) {
       list.push({ value: modelName(one.base_name, version.name), label: version.name });
@@ -25,7 +25,31 @@ export function everyVoice({ versions = false } = {}) {
   return list;
 }
 
-const canBlend = () => bases.value.some((base) => base.blends) && aliases.value.length > 1;
+// The aliases that a blend can have. All adapters of a blend are on one base.
+function blendable() {
+  const blending = bases.value.filter((base) => base.blends).map((base) => base.name);
+  const voices = everyVoice().filter((one) => blending.includes(one.base));
+  return voices.filter((one) => voices.some((other) => other !== one && other.base === one.base));
+}
+
+const canBlend = () => blendable().length > 0;
+
+// The blend as this server can make it: a name that it does not serve gives way to one that it serves.
+function blended() {
+  const { first, second, weight } = options.value.blend ?? {};
+  const voices = blendable();
+  const one = voices.find(({ value }) => value === first) ?? voices.find(({ value }) => value !== second);
+  const partners = voices.filter((other) => other !== one && other.base === one.base);
+  const other = partners.find(({ value }) => value === second) ?? partners[0];
+  return { first: one.value, second: other.value, weight: weight >= 0 && weight <= 1 ? weight : 0.5 };
+}
+
+// The options with a voice that this server serves; until the server has named its voices, as they were kept.
+export function wanted() {
+  if (!overview.value) return options.value;
+  const voice = chosen();
+  return { ...options.value, voice, blend: voice === "blend" ? blended() : null };
+}
 
 function chosen() {
   const { voice } = options.value;
@@ -33,13 +57,7 @@ function chosen() {
   return known ? voice : "auto";
 }
 
-function choose(voice) {
-  if (voice !== "blend") return setOptions({ voice });
-  const [first, second] = blendable().map((one) => one.value);
-  return setOptions({ voice, blend: options.value.blend ?? { first, second, weight: 0.5 } });
-}
-
-const blendable = () => everyVoice().filter((one) => one.value !== "base" && !bases.value.some((base) => base.name === one.value));
+const choose = (voice) => setOptions(voice === "blend" ? { voice, blend: blended() } : { voice });
 
 export function Picker() {
   const id = useId();
@@ -56,21 +74,23 @@ export function Picker() {
 
 // Two sliders that sum to one.
 export function Blend() {
-  const blend = options.value.blend;
-  if (chosen() !== "blend" || !blend) return null;
+  if (chosen() !== "blend") return null;
+  const blend = blended();
+  const voices = blendable();
+  const { base } = voices.find((one) => one.value === blend.first);
   const set = (changes) => setOptions({ blend: { ...blend, ...changes } });
-  return html`<fieldset class="blend"><legend>${t("blendOf")} <code>${modelOf(options.value)}</code></legend>
-    <${Term} name=${blend.first} other=${blend.second} weight=${blend.weight} label=${t("first")}
+  return html`<fieldset class="blend"><legend>${t("blendOf")} <code>${modelOf(wanted())}</code></legend>
+    <${Term} name=${blend.first} voices=${voices.filter((one) => one.value !== blend.second)} weight=${blend.weight} label=${t("first")}
       rename=${(first) => set({ first })} weigh=${(weight) => set({ weight })} />
-    <${Term} name=${blend.second} other=${blend.first} weight=${Number((1 - blend.weight).toFixed(2))} label=${t("second")}
+    <${Term} name=${blend.second} voices=${voices.filter((one) => one.base === base && one.value !== blend.first)} weight=${Number((1 - blend.weight).toFixed(2))} label=${t("second")}
       rename=${(second) => set({ second })} weigh=${(weight) => set({ weight: Number((1 - weight).toFixed(2)) })} />
   </fieldset>`;
 }
 
-function Term({ name, other, weight, label, rename, weigh }) {
+function Term({ name, voices, weight, label, rename, weigh }) {
   return html`<div class="term"><i class="swatch" style=${{ background: colour(name) }}></i>
     <select aria-label=${label} value=${name} onChange=${(event) => rename(event.currentTarget.value)}>
-      ${blendable().filter((one) => one.value !== other).map(({ value, label: text }) => html`<option key=${value} value=${value}>${text}</option>`)}
+      ${voices.map(({ value, label: text }) => html`<option key=${value} value=${value}>${text}</option>`)}
     </select>
     <input type="range" min="0" max="1" step="0.05" value=${weight} aria-label=${t("weight", { name })}
       onInput=${(event) => weigh(Number(event.currentTarget.value))} />

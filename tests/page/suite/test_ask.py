@@ -6,8 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.page.suite.acts import answers, ask, give_key, receipts, whole
@@ -58,6 +60,29 @@ def test_a_blend_shows_its_weights(visit: VisitMaker, server: Server) -> None:
     assert widths[0] is not None
     assert widths[1] is not None
     assert widths[0]["width"] > 2 * widths[1]["width"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "model"),
+    [
+        ({"voice": "gone"}, "oneseek"),
+        (
+            {"voice": "blend", "blend": {"first": "gone", "second": "oneseek-mini-sv", "weight": 0.5}},
+            "oneseek-mini-en=0.5,oneseek-mini-sv=0.5",
+        ),
+    ],
+)
+def test_a_voice_that_is_no_longer_served_is_not_asked_for(
+    visit: VisitMaker, server: Server, kept: Mapping[str, object], model: str
+) -> None:
+    page = visit().go(server)
+    page.evaluate("(kept) => localStorage.setItem('oneseek.options', JSON.stringify(kept))", kept)
+    page.reload()
+    expect(page.get_by_label("Voice").locator("option")).to_have_count(5)
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "Vem är du?")
+    assert json.loads(sent.value.post_data or "")["model"] == model
+    whole(page)
 
 
 def test_it_stops_in_mid_stream(visit: VisitMaker, server: Server) -> None:
