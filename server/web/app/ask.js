@@ -67,7 +67,7 @@ function suggest(text) {
 
 function Empty() {
   return html`<div class="empty"><h2>${t("askFirst")}</h2><p>${t("askHint")}</p>
-    <ul class="suggestions">${SUGGESTED.map((text) => html`<li key=${text}><button type="button" onClick=${() => suggest(text)}>${text}</button></li>`)}</ul></div>`;
+    <ul class="suggestions">${SUGGESTED.map((text) => html`<li key=${text}><button type="button" disabled=${underWay.value !== null} onClick=${() => suggest(text)}>${text}</button></li>`)}</ul></div>`;
 }
 
 function Conversations() {

@@ -16,6 +16,7 @@ export function stop() {
 }
 
 export function ask(text) {
+  if (underWay.value) return undefined;
   const conversation = current.value;
   const last = lastShown(conversation);
   const question = add(conversation, last, "user", { text });
@@ -24,6 +25,7 @@ export function ask(text) {
 
 // Another branch: `text` in the place of the question `node`.
 export function askInstead(node, text) {
+  if (underWay.value) return undefined;
   const conversation = current.value;
   const question = add(conversation, node.parent, "user", { text });
   return answer(conversation, question.id);

@@ -44,7 +44,7 @@ export function Question({ node }) {
   return html`<section class="turn question" aria-label=${t("you")}><form onSubmit=${(event) => { event.preventDefault(); save(); }}>
     <textarea ref=${area} rows="3" aria-label=${t("messageLabel")} value=${text} onInput=${(event) => setText(event.currentTarget.value)}
       onKeyDown=${(event) => { if (event.key === "Escape") setText(null); }}></textarea>
-    <div class="acts open"><button type="submit" class="main">${t("saveEdit")}</button>
+    <div class="acts open"><button type="submit" class="main" disabled=${busy}>${t("saveEdit")}</button>
       <button type="button" onClick=${() => setText(null)}>${t("cancel")}</button></div></form></section>`;
 }
 

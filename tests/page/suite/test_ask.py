@@ -145,6 +145,26 @@ def test_an_answer_goes_on_while_another_conversation_is_shown(visit: VisitMaker
     expect(whole(page)).to_contain_text("The answer reached its maximum length.")
 
 
+def test_a_second_question_waits_for_the_answer_under_way(visit: VisitMaker, server: Server) -> None:
+    reader = visit()
+    page = reader.go(server)
+    ask(page, "Vem är du?")
+    whole(page)
+    page.get_by_role("button", name="Edit").click()
+    reader.change_requests(**LONG)
+    page.locator(".writing textarea").fill("What can you do?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Ask this instead")).to_be_disabled()
+    page.get_by_role("button", name="New conversation").click()
+    suggestion = page.get_by_role("button", name="Räkna 23 + 19")
+    expect(suggestion).to_be_disabled()
+    page.keyboard.press("Escape")
+    page.unroute_all()
+    suggestion.click()
+    whole(page)
+    expect(page.locator("section.question")).to_have_count(1)
+
+
 def test_an_edited_question_is_a_branch(visit: VisitMaker, server: Server) -> None:
     page = visit().go(server)
     ask(page, "Vem är du?")
