@@ -55,6 +55,22 @@ export function messages(conversation, id, system) {
   return system ? [{ role: "system", content: system }, ...said] : said;
 }
 
+// Add to `ours` what another tab has put into the same conversation. What ended there is no longer cut off here.
+export function join(ours, theirs) {
+  for (const [id, node] of Object.entries(theirs.nodes)) {
+    const known = ours.nodes[id];
+    const isBehind = known?.state === "cut" && (node.state !== "cut" || node.text.length > known.text.length);
+    if (!known || isBehind) ours.nodes[id] = node;
+  }
+  for (const [parent, below] of Object.entries(theirs.children)) {
+    const own = (ours.children[parent] ??= []);
+    own.push(...below.filter((one) => !own.includes(one)));
+    if (theirs.chosen[parent]) ours.chosen[parent] ??= theirs.chosen[parent];
+  }
+  ours.title ||= theirs.title;
+  ours.updated = Math.max(ours.updated, theirs.updated);
+}
+
 // What was being answered when the page went away never will be: say so.
 export function mendCut(conversation) {
   for (const node of Object.values(conversation.nodes)) {

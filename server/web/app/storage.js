@@ -1,6 +1,7 @@
-// Conversations in this browser, each under a key of its own, so that two tabs do not undo each other.
+// Conversations in this browser, each under a key of its own. Two tabs do not undo each other: what a tab writes is
+// joined with what is kept, and a tab shows what another has written.
 import { signal } from "./ui.js";
-import { FORMAT, newConversation, read } from "./conversation.js";
+import { FORMAT, join, newConversation, read } from "./conversation.js";
 import { keep, kept, names } from "./kept.js";
 
 const PREFIX = "oneseek.conversation.";
@@ -54,11 +55,20 @@ export function writeNow() {
   const one = pending;
   pending = null;
   if (!Object.keys(one.nodes).length) return;
+  const theirs = read(load(PREFIX + one.id));
+  if (theirs) join(one, theirs);
   full.value = !keep(PREFIX + one.id, JSON.stringify(one));
   keep(OPEN, one.id);
 }
 
 addEventListener("pagehide", writeNow);
+
+addEventListener("storage", ({ key }) => {
+  const theirs = key === PREFIX + current.value.id ? read(load(key)) : null;
+  if (!theirs) return;
+  join(current.value, theirs);
+  current.value = { ...current.value };
+});
 
 // Every conversation, the latest first.
 export function all() {

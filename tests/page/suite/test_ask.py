@@ -255,6 +255,45 @@ def test_conversations_are_kept_and_carried(visit: VisitMaker, server: Server, t
     expect(receipts(other)).to_have_count(0)
 
 
+def test_two_tabs_keep_what_either_asks(visit: VisitMaker, server: Server) -> None:
+    reader = visit()
+    first = reader.go(server)
+    ask(first, "Vem är du?")
+    whole(first)
+    second = reader.context.new_page()
+    second.goto(server.url)
+    expect(receipts(second)).to_have_count(1)
+    ask(second, "Who are you?")
+    whole(second, 2)
+    # The first tab shows what the second asked, and goes on from there.
+    whole(first, 2)
+    ask(first, "What can you do?")
+    whole(first, 3)
+    whole(second, 3)
+    first.reload()
+    expect(first.locator("section.question")).to_contain_text(
+        ["Vem är du?", "Who are you?", "What can you do?"]
+    )
+
+
+def test_an_answer_in_another_tab_goes_on(visit: VisitMaker, server: Server) -> None:
+    reader = visit()
+    first = reader.go(server)
+    reader.change_requests(ignore_eos=True, min_tokens=400, max_tokens=400)
+    ask(first, "Vem är du?")
+    expect(answers(first).locator(".markdown")).to_have_text(re.compile(r"\w+ \w+"))
+    first.wait_for_timeout(500)
+    second = reader.context.new_page()
+    second.goto(server.url)
+    expect(answers(second)).to_have_count(1)
+    # Asked while the first tab writes, too.
+    ask(second, "Who are you?")
+    expect(whole(first)).to_contain_text("The answer reached its maximum length.")
+    whole(second, 2)
+    expect(answers(second).first).to_contain_text("The answer reached its maximum length.")
+    expect(answers(second).first).not_to_contain_text("cut off")
+
+
 def test_a_browser_that_keeps_nothing_can_ask_too(visit: VisitMaker, server: Server) -> None:
     reader = visit()
     blocked = "{ get() { throw new DOMException('blocked', 'SecurityError'); } }"
