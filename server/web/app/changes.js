@@ -10,6 +10,7 @@ export function Changes({ alias }) {
   const [wish, setWish] = useState(null);
   const [said, say] = useState("");
   const [problem, setProblem] = useState("");
+  const [busy, setBusy] = useState(false);
   useEffect(() => setProblem(""), [ownersKey.value]);
   if (!overview.value?.changeable) return html`<p class="quiet">${t("closedAdmin")}</p>`;
   const others = alias.versions.filter((one) => one.version !== alias.active && !one.problem);
@@ -20,6 +21,7 @@ export function Changes({ alias }) {
     setProblem("");
   };
   const act = async () => {
+    setBusy(true);
     try {
       say(await make(alias, wish));
       setWish(null);
@@ -28,15 +30,16 @@ export function Changes({ alias }) {
       setProblem(error.message);
       askForKey(error, "admin");
     }
+    setBusy(false);
   };
   return html`<div class="changes"><h3>${t("change")}</h3>
     ${wish ? html`<div class="confirm" role="group" aria-label=${t(wish.what)}>
         ${wish.what !== "rollback" && wish.what !== "endCanary" && html`<label>${t("version")} <select value=${wish.version} onChange=${(event) => setWish({ ...wish, version: event.currentTarget.value })}>
           ${others.map((one) => html`<option key=${one.version} value=${one.version}>${one.version}</option>`)}</select></label>`}
-        ${wish.what === "startCanary" && html`<label>${t("percent")} <input type="number" min="1" max="99" value=${wish.share} onInput=${(event) => setWish({ ...wish, share: Math.min(99, Math.max(1, Number(event.currentTarget.value) || 1)) })} /></label>`}
+        ${wish.what === "startCanary" && html`<label>${t("percent")} <input type="number" min="1" max="99" value=${wish.share} onInput=${(event) => event.currentTarget.value && setWish({ ...wish, share: Math.min(99, Math.max(1, Number(event.currentTarget.value))) })} /></label>`}
         <p>${t(PROMISES[wish.what], { alias: alias.alias, active: alias.active, version: wish.version, share: wish.share })}</p>
         ${problem && html`<p class="failure" role="alert">${problem}</p>`}
-        <div class="acts open"><button type="button" class="main" onClick=${act}>${t("sure")}</button>
+        <div class="acts open"><button type="button" class="main" disabled=${busy} onClick=${act}>${t("sure")}</button>
           <button type="button" onClick=${() => want(null)}>${t("cancel")}</button></div></div>`
       : html`<div class="acts open">
         <button type="button" disabled=${!others.length} onClick=${() => want({ what: "promote", version: others.at(-1).version })}>${t("promote")}</button>

@@ -45,6 +45,27 @@ def test_a_canary_starts_and_ends_and_a_version_is_promoted(visit: VisitMaker, s
     expect(row.locator("code")).to_have_text("v1.0")
 
 
+def test_a_change_that_is_confirmed_twice_is_made_once(visit: VisitMaker, server: Server) -> None:
+    page = visit().go(server, "adapters/sv")
+    page.get_by_role("button", name="Key").click()
+    give_key(page, "root")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/admin/" in request.url else None)
+    page.get_by_role("button", name="Start a canary").click()
+    share = page.get_by_label("Percentage of requests")
+    share.press("ControlOrMeta+a")
+    share.press("Backspace")
+    share.press("5")
+    expect(page.get_by_text("5% of the requests for oneseek-mini-sv go to v1.1")).to_be_visible()
+    page.get_by_role("button", name="Confirm").dblclick()
+    row = page.get_by_role("row", name="oneseek-mini-sv").first
+    expect(row).to_contain_text("5% of requests")
+    page.get_by_role("button", name="End the canary").click()
+    page.get_by_role("button", name="Confirm").click()
+    expect(row).not_to_contain_text("of requests")
+    assert [url.rsplit("/", 1)[1] for url in asked] == ["canary", "settle"]
+
+
 def test_requests_of_the_last_minutes_are_counted(visit: VisitMaker, server: Server) -> None:
     page = visit().go(server)
     page.get_by_role("button", name="What can you do?").click()
