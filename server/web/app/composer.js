@@ -17,9 +17,16 @@ export function Composer({ text, send, stop, label, action, children }) {
   }, [value]);
   const submit = () => {
     const said = text.value.trim();
-    if (!said || stop) return;
+    if (!said || stop || complained()) return;
     text.value = "";
     send(said);
+  };
+  // The browser would complain of a setting too, but not if it is folded away.
+  const complained = () => {
+    const unfit = area.current.form.querySelector("input:invalid");
+    if (!unfit) return false;
+    unfit.closest("details").open = true;
+    return !unfit.reportValidity();
   };
   const press = (event) => {
     if (event.isComposing) return;
@@ -28,7 +35,7 @@ export function Composer({ text, send, stop, label, action, children }) {
       submit();
     }
   };
-  return html`<form class="composer" onSubmit=${(event) => { event.preventDefault(); submit(); }}>
+  return html`<form class="composer" noValidate onSubmit=${(event) => { event.preventDefault(); submit(); }}>
     <div class="tools">${children}</div>
     <div class="writing">
       <textarea ref=${area} rows="1" value=${value} aria-label=${label} aria-describedby=${hint}

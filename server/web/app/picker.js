@@ -98,8 +98,8 @@ function Term({ name, voices, weight, label, rename, weigh }) {
 }
 
 const FIELDS = [
-  ["temperature", "temperature", { min: 0, max: 2, step: 0.1 }],
-  ["topP", "topP", { min: 0.05, max: 1, step: 0.05 }],
+  ["temperature", "temperature", { min: 0, max: 2, step: 0.01 }],
+  ["topP", "topP", { min: 0.01, max: 1, step: 0.01 }],
   ["maxTokens", "maxTokens", { min: 1, step: 1 }],
   ["seed", "seed", { step: 1 }],
 ];

@@ -194,6 +194,26 @@ def test_settings_and_the_voice_go_with_the_request(visit: VisitMaker, server: S
     expect(whole(page)).to_contain_text("The answer reached its maximum length.")
 
 
+def test_a_setting_out_of_range_is_said_before_anything_is_sent(visit: VisitMaker, server: Server) -> None:
+    page = visit().go(server)
+    settings = page.locator(".settings summary")
+    settings.click()
+    page.get_by_label("Temperature").fill("0.75")
+    page.get_by_label("Top p").fill("0.99")
+    page.get_by_label("Maximum tokens").fill("0")
+    settings.click()
+    page.get_by_label("Your message").fill("Vem är du?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_label("Maximum tokens")).to_be_focused()
+    expect(page.locator("section.question")).to_have_count(0)
+    page.get_by_label("Maximum tokens").fill("3")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.get_by_role("button", name="Send").click()
+    body = json.loads(sent.value.post_data or "")
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.75, 0.99, 3)
+    whole(page)
+
+
 def copied(page: Page, name: str) -> str:
     """What a button copies; Chromium gives headless pages on 127.0.0.1 a clipboard."""
     page.get_by_role("button", name=name).click()
