@@ -36,6 +36,8 @@ class Part:
     packages: tuple[str, ...]
     exports: tuple[str, ...]
     """What it says: each one re-exports what the page uses, and nothing else is kept."""
+    dropped: tuple[str, ...] = ()
+    """Statements of the bundle that alone keep code which the page does not use."""
 
 
 PARTS = (
@@ -51,7 +53,12 @@ PARTS = (
     ),
     Part("marked.js", ("marked",), ('export { Marked } from "marked";',)),
     Part("dompurify.js", ("dompurify",), ('export { default } from "dompurify";',)),
-    Part("uplot.js", ("uplot",), ('export { default } from "uplot";',)),
+    Part(
+        "uplot.js",
+        ("uplot",),
+        ('export { default } from "uplot";',),
+        dropped=("paths.stepped = stepped;", "paths.bars = bars;", "paths.spline = monotoneCubic;"),
+    ),
     Part("uplot.css", ("uplot",), ('@import "uplot/dist/uPlot.min.css";',)),
 )
 
@@ -140,12 +147,24 @@ def bundled(modules: Path, part: Part) -> bytes:
     entry.write_text("\n".join(part.exports) + "\n", encoding="utf-8")
     out = modules.parent / part.target
     how = ("--bundle", "--minify", "--format=esm", "--target=es2022", "--legal-comments=none")
+    if part.dropped:
+        run(npm()[0], str(esbuild), str(entry), "--bundle", "--format=esm", f"--outfile={out}")
+        entry.write_text(without(out.read_text(encoding="utf-8"), part), encoding="utf-8")
     run(npm()[0], str(esbuild), str(entry), *how, f"--outfile={out}")
     if out.suffix == ".js":
         # It finds 2 % more than esbuild does.
         terser = modules / "terser" / "bin" / "terser"
         run(npm()[0], str(terser), str(out), "--module", "-c", "passes=3", "-m", "-o", str(out))
     return out.read_bytes()
+
+
+def without(code: str, part: Part) -> str:
+    """A bundle without the statements that the part drops."""
+    for statement in part.dropped:
+        if code.count(statement) != 1:
+            raise SystemExit(f"oneseek: {part.target} no longer has the one statement {statement!r}")
+        code = code.replace(statement, "")
+    return code
 
 
 def licence_of(package: Path) -> Path:
