@@ -149,8 +149,16 @@ export const PHRASES = {
     "Frågan är på {language} ({confidence}); inget huvud eller modellnamn valde något annat.",
   ],
   "because_accept-language": [
-    "The question's language is undecided, and your browser prefers {language}.",
-    "Frågans språk är obestämt, och din webbläsare föredrar {language}.",
+    "The question's language is undecided, so the languages that your browser prefers decided.",
+    "Frågans språk är obestämt, så de språk som din webbläsare föredrar avgjorde.",
+  ],
+  because_topic: [
+    "The question is similar to this adapter's example questions.",
+    "Frågan liknar adapterns exempelfrågor.",
+  ],
+  because_system: [
+    "The question's language is undecided, so the system prompt decided.",
+    "Frågans språk är obestämt, så systemprompten avgjorde.",
   ],
   because_default: [
     "The question's language is undecided ({confidence}), so the server's default answers.",
@@ -260,6 +268,7 @@ export const PHRASES = {
   role_parents: ["parent", "förälder"],
   role_teacher: ["teacher", "lärare"],
   role_config: ["settings", "inställningar"],
+  role_source: ["source", "källa"],
   role_files: ["files", "filer"],
   role_adapter: ["adapter", "adapter"],
   outside: ["not in the ledger", "utifrån"],

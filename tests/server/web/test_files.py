@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from routing.route import Reason
 from server.web.files import FOLDER, INDEX, MEDIA_TYPES
 from tests.server.http_server import Serving
 
@@ -112,6 +113,7 @@ def test_everything_is_said_in_both_languages() -> None:
     others = [path for path in SENT if path.parent.name == "app" and path.name != "phrases.js"]
     code = "".join(path.read_text(encoding="utf-8") for path in others)
     assert set(re.findall(r"""\bt\(\s*["']([\w-]+)["']""", code)) <= said
+    assert {f"because_{reason}" for reason in Reason} <= said
     prefixed = ("because_", "role_", "tier_")
     assert {key for key in said if not key.startswith(prefixed) and f'"{key}"' not in code} <= {"compare"}
 
