@@ -3,7 +3,7 @@ import { batch, signal } from "./ui.js";
 import { askForKey, events, key, open, ServerError } from "./api.js";
 import { add, messages } from "./conversation.js";
 import { wanted } from "./picker.js";
-import { chatBody } from "./request.js";
+import { acceptLanguage, AUTOMATIC, chatBody } from "./request.js";
 import { changed, current, options, setLive, writeNow } from "./storage.js";
 
 const PATH = "v1/chat/completions";
@@ -52,7 +52,7 @@ function redraw(conversation, node) {
 async function answer(conversation, question) {
   if (underWay.value) return;
   const body = chatBody(wanted(), messages(conversation, question, options.value.system));
-  const node = add(conversation, question, "assistant", { state: "streaming", body, keyed: Boolean(key.value) });
+  const node = add(conversation, question, "assistant", { state: "streaming", body, keyed: Boolean(key.value), accept: body.model === AUTOMATIC ? acceptLanguage() : "" });
   const controller = new AbortController();
   setLive(conversation);
   batch(() => {

@@ -96,7 +96,7 @@ function isReceipt(value) {
 
 // A node with nothing in it but what the page shows or sends again.
 function readNode(node) {
-  const { id, parent, role, text, finish, adapter, language, keyed } = node;
+  const { id, parent, role, text, finish, adapter, language, accept, keyed } = node;
   const read = { id, parent, role, text, at: Number(node.at) || 0 };
   if (role === "user") return read;
   read.state = STATES.includes(node.state) ? node.state : "cut";
@@ -107,7 +107,7 @@ function readNode(node) {
     const { status, code, message, after } = node.error;
     read.error = { status: Number(status) || 0, code: String(code ?? ""), message, after: Number(after) || 0 };
   }
-  for (const [name, value] of Object.entries({ finish, adapter, language })) if (isText(value)) read[name] = value;
+  for (const [name, value] of Object.entries({ finish, adapter, language, accept })) if (isText(value)) read[name] = value;
   read.keyed = keyed === true;
   return read;
 }

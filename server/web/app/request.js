@@ -1,8 +1,11 @@
 // A request as it is sent, and the same as curl and as Python.
 
+// The name of no voice, by which the server chooses one.
+export const AUTOMATIC = "oneseek";
+
 // The `model` that the options name.
 export function modelOf(options) {
-  if (options.voice === "auto") return "oneseek";
+  if (options.voice === "auto") return AUTOMATIC;
   if (options.voice !== "blend") return options.voice;
   const { first, second, weight } = options.blend;
   const rest = Number((1 - weight).toFixed(2));
@@ -28,11 +31,18 @@ export function chatBody(options, messages) {
   };
 }
 
+// The header by which a browser says which languages its reader prefers.
+export function acceptLanguage(languages = navigator.languages) {
+  return languages.map((tag, place) => (place ? `${tag};q=${Math.max(0.1, 1 - place / 10).toFixed(1)}` : tag)).join(",");
+}
+
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-export function asCurl(url, body, keyed) {
+// `keyed` says whether a key went with the request; `accept` is its Accept-Language if that may have mattered.
+export function asCurl(url, body, keyed, accept = "") {
   const lines = [`curl -N ${quoted(url)}`, "-H 'Content-Type: application/json'"];
   if (keyed) lines.push('-H "Authorization: Bearer $ONESEEK_API_KEY"');
+  if (accept) lines.push(`-H ${quoted(`Accept-Language: ${accept}`)}`);
   lines.push(`-d ${quoted(JSON.stringify(body))}`);
   return lines.join(" \\\n  ");
 }
@@ -53,8 +63,9 @@ export function asLiteral(value, indent = "") {
 }
 
 // With Python's standard library alone: it runs wherever Python does.
-export function asPython(url, body, keyed) {
+export function asPython(url, body, keyed, accept = "") {
   const key = keyed ? '\n        "Authorization": "Bearer " + os.environ["ONESEEK_API_KEY"],' : "";
+  const languages = accept ? `\n        "Accept-Language": ${JSON.stringify(accept)},` : "";
   return `import json${keyed ? "\nimport os" : ""}
 import urllib.request
 
@@ -63,7 +74,7 @@ request = urllib.request.Request(
     ${JSON.stringify(url)},
     data=json.dumps(body).encode(),
     headers={
-        "Content-Type": "application/json",${key}
+        "Content-Type": "application/json",${key}${languages}
     },
 )
 with urllib.request.urlopen(request) as answer:

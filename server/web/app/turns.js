@@ -87,6 +87,6 @@ function Acts({ node }) {
   return html`<div class="acts"><${Branches} node=${node} />
     <button type="button" class="plain" disabled=${underWay.value !== null} onClick=${() => askAgain(node)}>${t("retry")}</button>
     ${node.text && html`<${Act} class="plain" act=${() => copy(node.text)} done=${t("copied")} aria-label=${t("copyAnswer")}>${t("copy")}<//>`}
-    ${node.body && html`<${Act} class="plain" act=${() => copy(asCurl(url(), node.body, node.keyed))} done=${t("copied")} aria-label=${t("copyCurl")}>${t("curl")}<//>
-      <${Act} class="plain" act=${() => copy(asPython(url(), node.body, node.keyed))} done=${t("copied")} aria-label=${t("copyPython")}>${t("python")}<//>`}</div>`;
+    ${node.body && html`<${Act} class="plain" act=${() => copy(asCurl(url(), node.body, node.keyed, node.accept))} done=${t("copied")} aria-label=${t("copyCurl")}>${t("curl")}<//>
+      <${Act} class="plain" act=${() => copy(asPython(url(), node.body, node.keyed, node.accept))} done=${t("copied")} aria-label=${t("copyPython")}>${t("python")}<//>`}</div>`;
 }

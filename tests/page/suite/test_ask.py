@@ -43,6 +43,12 @@ def test_a_reader_of_swedish_has_a_swedish_page(visit: VisitMaker, server: Serve
     ask(page, "Who are you?", "Ditt meddelande")
     whole(page).locator("summary").click()
     expect(answers(page).locator("dl")).to_contain_text("Frågan är på engelska (1,00)")
+    page.get_by_role("button", name="Nytt samtal").click()
+    ask(page, "OK", "Ditt meddelande")
+    whole(page).locator("summary").click()
+    expect(answers(page).last.locator("dl")).to_contain_text(
+        "obestämt, så de språk som din webbläsare föredrar avgjorde"
+    )
     page.get_by_role("button", name="English").click()
     expect(page.get_by_role("link", name="Compare")).to_be_visible()
 
@@ -222,7 +228,8 @@ def copied(page: Page, name: str) -> str:
 
 
 def test_curl_and_python_ask_the_same(visit: VisitMaker, server: Server, tmp_path: Path) -> None:
-    page = visit(permissions=["clipboard-read", "clipboard-write"]).go(server)
+    page = visit(permissions=["clipboard-read", "clipboard-write"], locale="sv-SE").go(server)
+    page.get_by_role("button", name="English").click()
     with page.expect_request("**/v1/chat/completions") as sent:
         ask(page, 'Vem är du, o\'store "seek"?\nSäg true.')
     whole(page)
@@ -233,6 +240,11 @@ def test_curl_and_python_ask_the_same(visit: VisitMaker, server: Server, tmp_pat
         said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
         assert '"receipt":' in said
         assert said.rstrip().endswith("data: [DONE]")
+    # What the browser said of its languages may have chosen the adapter.
+    header = f"Accept-Language: {sent.value.all_headers()['accept-language']}"
+    assert header.startswith("Accept-Language: sv-SE")
+    assert "-H 'Accept-Language: sv-SE'" in curl
+    assert '"Accept-Language": "sv-SE",' in python
     body = json.loads(sent.value.post_data or "")
     quoted = curl.split("-d '", 1)[1].removesuffix("'").replace("'\\''", "'")
     assert json.loads(quoted) == body
