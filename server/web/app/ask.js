@@ -98,7 +98,7 @@ function Conversations() {
   };
   return html`<section class="drawer" aria-label=${t("conversations")}>
     ${kept.length ? html`<ul>${kept.map((one) => html`<li key=${one.id} class=${one.id === current.value.id ? "here" : ""}>
-      <button type="button" class="plain title" aria-current=${one.id === current.value.id ? "true" : undefined} onClick=${() => open(one.id)}>${one.title || t("untitled")}</button>
+      <button type="button" class="plain title" dir="auto" aria-current=${one.id === current.value.id ? "true" : undefined} onClick=${() => open(one.id)}>${one.title || t("untitled")}</button>
       ${sure === one.id
         ? html`<button type="button" class="danger" onClick=${() => { remove(one.id); setSure(""); }}>${t("removeSure")}</button>
           <button type="button" class="plain" onClick=${() => setSure("")}>${t("cancel")}</button>`

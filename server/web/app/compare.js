@@ -127,7 +127,7 @@ function Outcome({ state }) {
   const { consensus, answers, body } = state;
   const url = new URL(PATH, document.baseURI).href;
   return html`<section class="outcome" aria-label=${body.question}>
-    <div class="asked"><h2>${body.question}</h2>
+    <div class="asked"><h2 dir="auto">${body.question}</h2>
       <span class="acts open"><${Act} class="plain" act=${() => copy(asCurl(url, body, state.keyed))} done=${t("copied")} aria-label=${t("copyCurl")}>${t("curl")}<//>
       <${Act} class="plain" act=${() => copy(asPython(url, body, state.keyed))} done=${t("copied")} aria-label=${t("copyPython")}>${t("python")}<//></span></div>
     ${state.error && html`<div class="failure" role="alert"><p>${state.error.message}</p></div>`}
@@ -170,7 +170,7 @@ function Column({ answer, name, others, isDissenting, isMedoid }) {
   return html`<article class=${`column ${isDissenting ? "dissenting" : ""}`} aria-label=${name} aria-busy=${coming} style=${{ borderTopColor: colour(name) }}>
     <h3><i class="swatch" style=${{ background: colour(name) }}></i>${name}
       ${isDissenting && html`<span class="tag">${t("dissenting")}</span>`}${isMedoid && html`<span class="tag calm">${t("medoid")}</span>`}</h3>
-    ${answer.text ? html`<p class="said" lang=${answer.language ?? undefined}>${marked(answer.text, others).map(([piece, differs], place) => (differs
+    ${answer.text ? html`<p class="said" dir="auto" lang=${answer.language ?? undefined}>${marked(answer.text, others).map(([piece, differs], place) => (differs
         ? html`<mark key=${place}>${piece}</mark>` : html`<span key=${place}>${piece}</span>`))}</p>`
       : coming && html`<${Skeleton} lines=${2} />`}
     ${answer.error && html`<div class="failure"><p>${answer.error.message}</p></div>`}

@@ -38,7 +38,7 @@ export function Composer({ text, send, stop, label, action, children }) {
   return html`<form class="composer" noValidate onSubmit=${(event) => { event.preventDefault(); submit(); }}>
     <div class="tools">${children}</div>
     <div class="writing">
-      <textarea ref=${area} rows="1" value=${value} aria-label=${label} aria-describedby=${hint}
+      <textarea ref=${area} rows="1" dir="auto" value=${value} aria-label=${label} aria-describedby=${hint}
         placeholder=${t("messageHint")} onInput=${(event) => { text.value = event.currentTarget.value; }} onKeyDown=${press}></textarea>
       ${stop
         ? html`<button key="stop" type="button" class="main" onClick=${stop}><${Icon} name="stop" /><span>${t("stop")}</span></button>`

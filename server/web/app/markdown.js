@@ -10,7 +10,11 @@ const escaped = (text) => text.replace(/[&<>"']/g, (one) => ESCAPES[one]);
 const marked = new Marked({
   gfm: true,
   breaks: true,
-  renderer: { html: ({ text }) => escaped(text), image: ({ text, href }) => escaped(text || href) },
+  renderer: {
+    html: ({ text }) => escaped(text),
+    image: ({ text, href }) => escaped(text || href),
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+  },
 });
 
 const ALLOWED = {
@@ -20,22 +24,39 @@ const ALLOWED = {
   ],
   ALLOWED_ATTR: ["href", "align", "start", "target", "rel"],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
+  // The others have to look like an address.
+  ADD_URI_SAFE_ATTR: ["align", "start"],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_TRUSTED_TYPE: true,
 };
 
+// Each of these is read from the side where its first letter begins.
+const BLOCKS = /^(?:P|UL|OL|BLOCKQUOTE|H\d|TABLE|TH|TD)$/;
+
 DOMPurify.addHook("afterSanitizeAttributes", (node) => {
+  if (BLOCKS.test(node.tagName)) node.setAttribute("dir", "auto");
   if (node.tagName !== "A") return;
   node.setAttribute("target", "_blank");
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });
 
-// Longer than this, an answer is shown as plain text: it is parsed again with every piece that comes.
+// An answer that is longer than this, or has so long a word, is shown as plain text: it would take long to parse.
 const MOST = 200_000;
+const LONG_WORD = /\S{2000}/;
+
+// The markup of an answer; null if it is shown as plain text, as is one that is nested too deep.
+function markupOf(text) {
+  if (text.length > MOST || LONG_WORD.test(text)) return null;
+  try {
+    return DOMPurify.sanitize(marked.parse(text), ALLOWED);
+  } catch {
+    return null;
+  }
+}
 
 export function Markdown({ text, lang }) {
-  const markup = useMemo(() => (text.length > MOST ? null : DOMPurify.sanitize(marked.parse(text), ALLOWED)), [text]);
-  if (markup === null) return html`<div class="markdown" lang=${lang}><pre>${text}</pre></div>`;
+  const markup = useMemo(() => markupOf(text), [text]);
+  if (markup === null) return html`<div class="markdown" lang=${lang}><p class="raw" dir="auto">${text}</p></div>`;
   return html`<div class="markdown" lang=${lang} dangerouslySetInnerHTML=${{ __html: markup }}></div>`;
 }

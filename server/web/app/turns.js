@@ -33,7 +33,7 @@ export function Question({ node }) {
   const busy = underWay.value !== null;
   if (text === null) {
     return html`<section class="turn question" aria-label=${t("you")}>
-      <p class="said">${node.text}</p>
+      <p class="said" dir="auto">${node.text}</p>
       <div class="acts"><${Branches} node=${node} />
         <button type="button" class="plain" disabled=${busy} onClick=${() => setText(node.text)}>${t("edit")}</button></div></section>`;
   }
@@ -42,7 +42,7 @@ export function Question({ node }) {
     setText(null);
   };
   return html`<section class="turn question" aria-label=${t("you")}><form onSubmit=${(event) => { event.preventDefault(); save(); }}>
-    <textarea ref=${area} rows="3" aria-label=${t("messageLabel")} value=${text} onInput=${(event) => setText(event.currentTarget.value)}
+    <textarea ref=${area} rows="3" dir="auto" aria-label=${t("messageLabel")} value=${text} onInput=${(event) => setText(event.currentTarget.value)}
       onKeyDown=${(event) => { if (event.key === "Escape") setText(null); }}></textarea>
     <div class="acts open"><button type="submit" class="main" disabled=${busy}>${t("saveEdit")}</button>
       <button type="button" onClick=${() => setText(null)}>${t("cancel")}</button></div></form></section>`;

@@ -123,6 +123,42 @@ def test_markup_in_an_answer_does_not_run(visit: VisitMaker, server: Server) -> 
     assert answer.locator("a[href]").get_attribute("rel") == "noopener noreferrer nofollow"
 
 
+def test_tables_lists_and_other_directions_are_as_written(visit: VisitMaker, server: Server) -> None:
+    reader = visit()
+    page = reader.go(server)
+    written = "| a | b |\n|---|--:|\n| 1 | 2 |\n\n7. seven\n\n- [x] done\n- [ ] open\n\nמה שלומך?\n\n- אחת"
+    reader.change_requests(guided_choice=[written])
+    ask(page, "Vem är du?")
+    answer = whole(page).locator(".markdown")
+    assert answer.locator("td").last.evaluate("(cell) => getComputedStyle(cell).textAlign") in (
+        "right",
+        "-webkit-right",
+    )
+    expect(answer.locator("ol")).to_have_attribute("start", "7")
+    expect(answer.locator("li")).to_have_text(["seven", "☑ done", "☐ open", "אחת"])
+    for block in ("p", "ul"):
+        last = answer.locator(f":scope > {block}").last
+        assert last.evaluate("(block) => getComputedStyle(block).direction") == "rtl"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [">" * 5000 + "x", "- " * 3000 + "x", "a." * 5000 + "@", "> " * 900 + "x", "x " * 100 + "y" * 5000],
+)
+def test_an_answer_that_is_hard_to_read_is_shown_all_the_same(
+    visit: VisitMaker, server: Server, written: str
+) -> None:
+    page = visit().go(server)
+    chunk = json.dumps({"choices": [{"delta": {"content": written}}]})
+    page.route(
+        "**/v1/chat/completions", lambda route: route.fulfill(body=f"data: {chunk}\n\ndata: [DONE]\n\n")
+    )
+    ask(page, "Vem är du?")
+    expect(answers(page).locator(".markdown")).to_contain_text(written[-1])
+    expect(answers(page).get_by_role("button", name="Ask again")).to_be_enabled()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
 def test_a_reload_in_mid_answer_says_so(visit: VisitMaker, server: Server) -> None:
     reader = visit()
     page = reader.go(server)
