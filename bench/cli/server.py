@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bench.cli.options import BenchMistakeError, pairs
 from bench.contenders.adapters import BASE, MINI_ADAPTERS, random_adapters
@@ -222,10 +223,26 @@ def opened(choice: ServerChoice, scenarios: tuple[ServingScenario, ...] = ()) ->
 
 
 def running(choice: ServerChoice, url: str) -> OpenTarget:
-    """Describe the running server at `url`. Raises `TargetError` if it does not answer."""
+    """Describe the running server at `url`. Raises `BenchMistakeError` if it is not an address, and
+    `TargetError` if the server does not answer.
+    """
+    if not _is_address(url):
+        raise BenchMistakeError(
+            f"{url!r} is not the address of a server; use one such as http://127.0.0.1:8000"
+        )
     headers = {"Authorization": f"Bearer {choice.key}"} if choice.key else {}
     endpoint = Endpoint(url.rstrip("/").removesuffix("/v1"), headers)
     return OpenTarget(probe(endpoint, choice.languages), choice.admin_key or choice.key, choice.adapter_paths)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in url
+        )
+    except ValueError:
+        return False
 
 
 def start_options(

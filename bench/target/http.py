@@ -4,6 +4,7 @@ the load.
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -29,7 +30,7 @@ class Endpoint:
         self, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
         """Send a GET request for `path`, or a POST request if `body` is given, which is sent as JSON. Return
-        the status and the body. Raises `TargetError` if the server does not answer.
+        the status and the body. Raises `TargetError` if the server does not answer, or not in HTTP.
         """
         data = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **self.headers, **(headers or {})}
@@ -40,10 +41,10 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             return error.code, error.read()
         except OSError as error:
-            raise TargetError(
-                f"the server at {self.url} does not answer ({error}); start it, or give another address with "
-                "--url"
-            ) from None
+            why = f"does not answer ({error}); start it, or"
+        except http.client.HTTPException as error:
+            why = f"did not answer in HTTP ({error!r});"
+        raise TargetError(f"the server at {self.url} {why} give another address with --url")
 
     def json(self, path: str, body: object = None) -> Any:
         """Send a request with the arguments of `call`, and return the JSON of the answer. None if the status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -70,12 +71,7 @@ def probe(endpoint: Endpoint, named: Mapping[str, str] | None = None) -> TargetS
     """Find out what the server at `endpoint` is. `named` maps language codes to adapters, if the user gives
     them. Raises `TargetError` if the server lists no models.
     """
-    listed = endpoint.json("/v1/models")
-    if not isinstance(listed, dict) or not listed.get("data"):
-        raise TargetError(
-            f"{endpoint.url}/v1/models lists no models; give the address of an OpenAI-compatible server"
-        )
-    models: list[dict[str, Any]] = listed["data"]
+    models = _models(endpoint)
     kind = _kind(endpoint)
     own = [model for model in models if model["id"] != AUTOMATIC or kind != "oneseek"]
     bases = [model for model in own if not model.get("parent") and "@" not in model["id"]]
@@ -96,6 +92,24 @@ def probe(endpoint: Endpoint, named: Mapping[str, str] | None = None) -> TargetS
         {code: _tokens_per_word(endpoint, base["id"], code) for code in FILES},
         {code: name for code, name in languages.items() if name},
     )
+
+
+def _models(endpoint: Endpoint) -> list[dict[str, Any]]:
+    status, content = endpoint.call("/v1/models")
+    if status in (401, 403):
+        raise TargetError(f"{endpoint.url}/v1/models answered {status}; give a key of this server with --key")
+    try:
+        listed: Any = json.loads(content) if status == 200 else None
+    except ValueError:
+        listed = None
+    models: Any = listed.get("data") if isinstance(listed, dict) else None
+    named = isinstance(models, list) and all(isinstance(one, dict) and "id" in one for one in models)
+    if not models or not named:
+        raise TargetError(
+            f"{endpoint.url}/v1/models lists no models (status {status}); give the address of an "
+            "OpenAI-compatible server"
+        )
+    return models
 
 
 def _kind(endpoint: Endpoint) -> ServerKind:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -132,3 +134,36 @@ def test_oneseeks_counters_are_of_answers_alone(serve: Serve) -> None:
     assert (found.prompt_tokens, found.completion_tokens, found.by_adapter) == (40, 20, {"sv": 20})
     assert found.since(found).completed == 0
     assert (found.queue_mean, found.since(found).queue_mean) == (0.125, None)
+
+
+@contextmanager
+def answering(answer: bytes) -> Generator[Endpoint]:
+    """Answer one request with these bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def respond() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=respond)
+        thread.start()
+        yield Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", "HTTP"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"data":"x"}', "no models"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"data":[7]}', "no models"),
+        (b"HTTP/1.1 500 Error\r\nContent-Length: 0\r\n\r\n", "500"),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "401.*--key"),
+    ],
+)
+def test_what_is_no_model_server_is_named(answer: bytes, named: str) -> None:
+    with answering(answer) as endpoint, pytest.raises(TargetError, match=named):
+        probe(endpoint)
