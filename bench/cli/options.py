@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from bench.figures.level import ServiceLevel
@@ -121,7 +123,13 @@ def load_shape(given: argparse.Namespace) -> LoadShape:
     if given.rate < 0 or given.users < 0 or given.requests < 0:
         raise BenchMistakeError("--users, --requests or --rate is negative; use 0 or more")
     if given.trace:
-        return LoadShape(rate=given.rate or 1.0, seconds=given.seconds)
+        if given.users or given.rate or getattr(given, "ramp", False):
+            raise BenchMistakeError(
+                "--trace replays the arrivals of a trace, so it cannot be combined with --users, --rate or "
+                "--ramp; leave them out"
+            )
+        arrivals = _trace(given.trace, given.seconds)
+        return LoadShape(rate=len(arrivals) / given.seconds, seconds=given.seconds, trace=True)
     if given.rate:
         return LoadShape(rate=given.rate, seconds=given.seconds, burstiness=given.burstiness)
     return LoadShape(users=given.users or 16, requests=given.requests)
@@ -137,22 +145,25 @@ def measure_options(given: argparse.Namespace) -> MeasureOptions:
         answer=_spread(given.answer_tokens, 1),
         exact=not given.natural,
         questions=tuple(read_sharegpt(given.prompts)) if given.prompts else (),
-        trace=_trace(given) if given.trace else (),
+        trace=_trace(given.trace, given.seconds) if given.trace else (),
     )
     level = ServiceLevel(given.ttft_ms, given.itl_ms)
     return MeasureOptions(plan, level, given.processes, given.timeout)
 
 
-def _trace(given: argparse.Namespace) -> tuple[TraceArrival, ...]:
-    return tuple(arrival for arrival in read_trace(given.trace) if arrival.at < given.seconds)
+@cache
+def _trace(path: Path, seconds: float) -> tuple[TraceArrival, ...]:
+    if not 0 < seconds < math.inf:
+        raise BenchMistakeError(f"--seconds {seconds:g} is out of range; use a number above 0")
+    return tuple(arrival for arrival in read_trace(path) if arrival.at < seconds)
 
 
 def _spread(median: float, least: int) -> LengthSpread | None:
     if not median:
         return None
-    if median < least:
+    if not least <= median < math.inf:
         raise BenchMistakeError(
-            f"the median length {median:g} of prompts or answers is too small; use at least {least}"
+            f"the median length {median:g} of prompts or answers is out of range; use at least {least}"
         )
     return LengthSpread(median, PROMPT_SIGMA, max(least, round(median / 4)), round(median * 4))
 

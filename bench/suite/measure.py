@@ -53,6 +53,8 @@ class LoadShape:
     seconds: float = 30.0
     burstiness: float = 1.0
     """Burstiness of an open loop. 1 is a Poisson process; larger values are burstier."""
+    trace: bool = False
+    """True if an open loop replays the arrival times of a trace. `rate` is then their mean."""
 
     def __post_init__(self) -> None:
         if (self.users > 0) == (self.rate > 0):
@@ -74,6 +76,8 @@ class LoadShape:
         """Name of the load in reports, such as `16 users`."""
         if self.users:
             return f"{self.users} user{'s' if self.users > 1 else ''}"
+        if self.trace:
+            return f"trace, {self.rate:.3g} requests/s"
         kind = "Poisson" if self.burstiness == 1 else f"burstiness {self.burstiness:g}"
         return f"{self.rate:g} requests/s, {kind}"
 

@@ -44,22 +44,36 @@ def read_sharegpt(path: Path) -> list[str]:
 
 
 def _entries(path: Path) -> Iterator[Any]:
-    text = path.read_text(encoding="utf-8")
+    text = _text_of(path)
     if text.lstrip().startswith("["):
-        yield from json.loads(text)
+        yield from _json_of(text, f"{path}: the file")
         return
     for number, line in enumerate(text.splitlines(), 1):
-        try:
-            if line.strip():
-                yield json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: the line is not JSON: {error}") from None
+        if line.strip():
+            yield _json_of(line, f"{path}:{number}: the line")
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a file. Raises `ValueError` if it cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path}: the file cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: the file is not UTF-8 text: {error}") from None
+
+
+def _json_of(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is not JSON: {error}") from None
 
 
 def _first_question(entry: Any) -> list[str]:
-    turns = entry.get("conversations") or entry.get("messages") or [] if isinstance(entry, dict) else []
-    for turn in turns[:2]:
-        if (turn.get("from") or turn.get("role")) in HUMAN:
+    turns = entry.get("conversations") or entry.get("messages") if isinstance(entry, dict) else None
+    for turn in turns[:2] if isinstance(turns, list) else ():
+        if isinstance(turn, dict) and (turn.get("from") or turn.get("role")) in HUMAN:
             text = str(turn.get("value") or turn.get("content") or "").strip()
             return [text] if text else []
     return []
@@ -69,15 +83,13 @@ def read_trace(path: Path) -> list[TraceArrival]:
     """Return all requests of an Azure-style trace in order of arrival. Raises `ValueError` if a column is
     missing or a value is invalid.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"the trace {path} lacks the column {missing[0]!r}; it must have the columns "
-                f"{', '.join(COLUMNS)}"
-            )
-        rows = [_row(path, number, row) for number, row in enumerate(reader, 2)]
+    reader = csv.DictReader(_text_of(path).splitlines())
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(
+            f"the trace {path} lacks the column {missing[0]!r}; it must have the columns {', '.join(COLUMNS)}"
+        )
+    rows = [_row(path, number, row) for number, row in enumerate(reader, 2)]
     if not rows:
         raise ValueError(f"the trace {path} does not hold any requests; give a trace with at least one")
     rows.sort()
@@ -90,7 +102,7 @@ def _row(path: Path, number: int, row: dict[str, str]) -> tuple[datetime, int, i
         # Azure writes seven digits of a second; a datetime holds six.
         at = datetime.fromisoformat(_six_digits(row["TIMESTAMP"].strip()))
         prompt, answer = int(float(row["ContextTokens"])), int(float(row["GeneratedTokens"]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}:{number}: the row has an invalid value: {error}") from None
     if prompt < 1 or answer < 1:
         raise ValueError(

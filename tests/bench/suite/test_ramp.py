@@ -42,6 +42,11 @@ def test_rates_are_halved_three_times() -> None:
     assert [step.shape.rate for step in found.steps] == [1, 2, 4, 5.0, 5.5, 6, 8]
 
 
+def test_a_trace_is_not_called_a_poisson_process() -> None:
+    assert LoadShape(rate=2.5, seconds=30, trace=True).label == "trace, 2.5 requests/s"
+    assert LoadShape(rate=2.5, seconds=30).label == "2.5 requests/s, Poisson"
+
+
 def test_a_server_that_never_breaks_is_said_to_be_unbounded() -> None:
     found = climb(LoadShape(users=8), 1000)
     assert (found.holds, found.bounded) == (64, False)

@@ -71,6 +71,24 @@ def test_sharegpt_gives_first_questions(tmp_path: Path) -> None:
         read_sharegpt(path)
 
 
+def test_sharegpt_files_of_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "chats.json"
+    path.write_text('\ufeff[{"conversations": [{"from": "human", "value": "Hej?"}]}]', encoding="utf-8")
+    assert read_sharegpt(path) == ["Hej?"]
+    odd: tuple[bytes, ...] = (
+        b"\xff\xfe[\0",
+        b"[" * 100_000,
+        b"[{",
+        b'[{"conversations": {"a": 1}}, {"conversations": ["x"]}, 7]',
+    )
+    for content in odd:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"chats\.json"):
+            read_sharegpt(path)
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        read_sharegpt(tmp_path)
+
+
 def test_a_trace_is_sorted_and_begins_at_zero(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text(
@@ -90,6 +108,8 @@ def test_a_trace_is_sorted_and_begins_at_zero(tmp_path: Path) -> None:
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "any requests"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nnever,1,1\n", ":2"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:47,0,1\n", ":2"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:47,inf,1\n", ":2"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:47,1\n", ":2"),
     ],
 )
 def test_a_trace_that_is_none_is_refused(tmp_path: Path, content: str, named: str) -> None:
