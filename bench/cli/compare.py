@@ -179,7 +179,13 @@ def _read(sides: Mapping[str, str], scenario: ServingScenario) -> ComparedPoint:
             "a report can be compared only with another report, but only one of A and B is a report; give "
             "two reports, or two servers or commits"
         )
-    found = {label: read_rounds(Path(side), scenario.name) for label, side in sides.items()}
+    read = {label: read_rounds(Path(side), scenario.name) for label, side in sides.items()}
+    loads = {label: load for label, (load, _) in read.items()}
+    if loads["a"] != loads["b"]:
+        raise BenchMistakeError(
+            f"A was measured under the load {loads['a']!r} and B under {loads['b']!r}; measure both under one"
+        )
+    found = {label: rounds for label, (_, rounds) in read.items()}
     _enough(min(map(len, found.values())), "measure both reports again with oneseek bench run --rounds 7")
     return ComparedPoint(None, found, False)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.report.document import SCHEMA
 from bench.report.page import page
+from bench.report.read import read_report
 from bench.report.table import lines
 
 
@@ -21,15 +20,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("report", type=Path, help="Path of a report.json.")
     path: Path = parser.parse_args(given).report
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        if report.get("schema") != SCHEMA:
-            raise ValueError(
-                f"the report has the schema {report.get('schema')!r}, but this version of OneSeek reads only "
-                f"{SCHEMA!r}; measure it again with oneseek bench run"
-            )
+        report = read_report(path)
+        table, shown = lines(report), page(report)
+        path.with_suffix(".html").write_text(shown, encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"oneseek bench report: {path}: {error}", file=sys.stderr)
         return 2
-    print("\n".join(lines(report)))
-    path.with_suffix(".html").write_text(page(report), encoding="utf-8")
+    except (KeyError, TypeError, AttributeError) as error:
+        print(f"oneseek bench report: {path}: the report is damaged: {error!r}", file=sys.stderr)
+        return 2
+    print("\n".join(table))
     return 0

@@ -70,12 +70,15 @@ def _run(arguments: argparse.Namespace) -> int:
     groups = _by_server(_scenarios(arguments.scenario or ["mixed"]), bool(choice.start))
     shape, options = load_shape(arguments), measure_options(arguments)
     limit = limit_of(arguments, choice, choice.start)
+    out = arguments.out or Path(f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    if arguments.out:
+        # Before the measurement, whose report would have no place if this failed.
+        out.mkdir(parents=True, exist_ok=True)
     results, ramps, about = _all(arguments, choice, groups, shape, options)
 
     def most(result: ScenarioResult) -> float | None:
         return limit.of(result.run.records, result.run.seconds) if limit else None
 
-    out = arguments.out or Path(f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     code = finish(report(about, results, ramps, arguments.limit_tokens_per_second, most), out)
     # What was named has to be measured; of all, what this server can do.
     return 1 if set(about["skipped"]) & set(arguments.scenario) else code

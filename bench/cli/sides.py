@@ -5,7 +5,6 @@ checkout or a report.
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 import tarfile
@@ -20,7 +19,7 @@ from bench.cli.server import OpenTarget, ServerChoice, running, start_options
 from bench.contenders.launch import ADMIN_KEY, CONTENDERS, ROOT
 from bench.contenders.start import started
 from bench.figures.compared import RoundFigures, round_figures
-from bench.report.document import SCHEMA
+from bench.report.read import read_report
 from bench.scenarios.scenario import ServingScenario
 from bench.suite.rounds import SHARE
 from bench.target.http import Endpoint
@@ -35,19 +34,14 @@ def is_report(text: str) -> bool:
     return text.endswith(".json")
 
 
-def read_rounds(path: Path, scenario: str) -> list[RoundFigures]:
-    """Return the figures of each run of `scenario` in the report at `path`. Raises `BenchMistakeError` if the
-    report lacks the scenario or a request failed.
+def read_rounds(path: Path, scenario: str) -> tuple[str, list[RoundFigures]]:
+    """Return the label of the load, and the figures of each run of `scenario` in the report at `path`. Raises
+    `BenchMistakeError` if the report lacks the scenario, has several loads, or a request failed.
     """
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report = read_report(path)
     except (OSError, ValueError) as error:
         raise BenchMistakeError(f"the report {path} cannot be read: {error}") from None
-    if report.get("schema") != SCHEMA:
-        raise BenchMistakeError(
-            f"the report {path} has the schema {report.get('schema')!r}, but this version of OneSeek "
-            f"compares only {SCHEMA!r}; measure it again with oneseek bench run"
-        )
     found = [entry for entry in report["scenarios"] if entry["name"] == scenario]
     if not found:
         names = ", ".join(dict.fromkeys(entry["name"] for entry in report["scenarios"]))
@@ -58,7 +52,13 @@ def read_rounds(path: Path, scenario: str) -> list[RoundFigures]:
         raise BenchMistakeError(
             f"the report {path} has failed requests in the scenario {scenario!r}; measure it again"
         )
-    return [_round(entry) for entry in found]
+    loads = list(dict.fromkeys(entry["load"]["label"] for entry in found))
+    if len(loads) > 1:
+        raise BenchMistakeError(
+            f"the report {path} has the scenario {scenario!r} under several loads ({'; '.join(loads)}); "
+            "measure one load with oneseek bench run --rounds 7"
+        )
+    return loads[0], [_round(entry) for entry in found]
 
 
 def _round(entry: dict[str, Any]) -> RoundFigures:

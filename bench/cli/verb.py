@@ -37,8 +37,11 @@ def guarded(
 
 
 def deliver(verb: str, document: Mapping[str, Any], out: Path | None) -> None:
-    """Write `document` to the file `out`, if a file is given, and print it as the last line of output."""
-    if out is not None:
-        out.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Print `document` as the last line of output, and write it to the file `out`, if a file is given. If the
+    file cannot be written, the result has been printed.
+    """
     print(json.dumps({"bench": verb, **document}, ensure_ascii=False))
     sys.stdout.flush()
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")

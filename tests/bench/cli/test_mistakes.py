@@ -21,6 +21,17 @@ NOBODY = "http://127.0.0.1:9"
     [
         ("run --scenario mixd", "'mixd'"),
         ("run --users 2 --rate 1", "--users"),
+        ("run --url localhost:8000", "'localhost:8000'"),
+        ("run --url ftp://a", "'ftp://a'"),
+        ("run --url http://a:b", "'http://a:b'"),
+        ("run --url http://", "'http://'"),
+        (f"compare http://a:b {NOBODY}", "'http://a:b'"),
+        ("run --prompts none.json", "none.json"),
+        ("run --trace none.csv", "none.csv"),
+        ("run --trace none.csv --users 2", "--trace"),
+        ("run --trace none.csv --ramp", "--trace"),
+        ("run --trace none.csv --seconds nan", "--seconds"),
+        ("run --prompt-words nan", "length"),
         ("run --url http://a --start oneseek", "--start"),
         ("run --start llama", "'llama'"),
         ("run --adapter sv", "'sv'"),
@@ -104,6 +115,12 @@ def test_reports_are_compared_and_a_slower_one_fails(tmp_path: Path, capsys: Out
     assert main(["compare", before, limited]) == 0
     (point,) = json.loads(capsys.readouterr().out.splitlines()[-1])["points"]
     assert point["share_of_limit"]["b"] == 0.5
+    other = tmp_path / "f.json"
+    other.write_text(Path(before).read_text().replace('"label": "2 users"', '"label": "4 users"'))
+    assert main(["compare", before, str(other)]) == 2
+    told = capsys.readouterr()
+    assert "'2 users'" in told.err
+    assert "'4 users'" in told.err
     few = write(tmp_path / "d.json", [100.0] * 6)
     assert main(["compare", before, few]) == 2
 
@@ -120,3 +137,26 @@ def test_a_page_is_written_again(tmp_path: Path) -> None:
     path = write(tmp_path / "report.json", [100.0])
     assert main(["report", path]) == 0
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    "scenarios",
+    ["{}", "[{}]", '[{"name": "a", "failed": false, "load": {"label": "x"}, "figures": {"total": 1}}]'],
+)
+def test_a_damaged_report_gives_no_page(tmp_path: Path, capsys: Out, scenarios: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(f'{{"schema": "oneseek-bench/1", "scenarios": {scenarios}}}')
+    assert main(["report", str(path)]) == 2
+    assert "report.json" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_result_that_no_file_takes_is_printed(tmp_path: Path, capsys: Out) -> None:
+    before = write(tmp_path / "a.json", [100.0] * 7)
+    assert main(["compare", before, before, "--out", str(tmp_path)]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["passed"]
+    assert main(["compare", before, before, "--out", str(tmp_path / "new" / "b.json")]) == 0
+    assert json.loads((tmp_path / "new" / "b.json").read_text())["passed"]
+    # The folder of a report is made before anything is measured.
+    assert main(["run", "--url", NOBODY, "--out", before]) == 1
+    assert "a.json" in capsys.readouterr().err
