@@ -74,7 +74,9 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Call the verb that `arguments[0]` names with the other arguments. Return the verb's exit code."""
+    """Call the verb that `arguments[0]` names with the other arguments. Return the verb's exit code, or 130
+    after Ctrl-C.
+    """
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("--help", "-h", "help"):
         print(usage())
@@ -94,6 +96,8 @@ def _call(name: str, verb: BenchVerb, rest: list[str]) -> int:
     """
     try:
         module = importlib.import_module(verb.module)
+    except KeyboardInterrupt:
+        return 130
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "bench":
             raise
@@ -103,5 +107,7 @@ def _call(name: str, verb: BenchVerb, rest: list[str]) -> int:
     before, sys.argv = sys.argv, [f"oneseek bench {name}", *rest]
     try:
         return int(module.main(rest) or 0)
+    except KeyboardInterrupt:
+        return 130
     finally:
         sys.argv = before

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from bench.report.page import page
 from bench.report.table import lines
+
+
+@contextmanager
+def place(out: Path | None) -> Generator[None]:
+    """Make the folder `out` before a measurement, whose report would be lost if it could not be made. Remove
+    it again if the measurement ends without a result.
+    """
+    made = out is not None and not out.exists()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made and out is not None:
+            with suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def finish(report: Mapping[str, Any], out: Path) -> int:

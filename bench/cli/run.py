@@ -22,7 +22,7 @@ from typing import Any
 
 from bench.cli.limit import add_limit_flags, limit_of
 from bench.cli.options import BenchMistakeError, add_load_flags, load_shape, measure_options
-from bench.cli.output import finish
+from bench.cli.output import finish, place
 from bench.cli.server import OpenTarget, ServerChoice, add_start_flags, add_target_flags, opened
 from bench.cli.verb import guarded
 from bench.load.records import LoadProgress
@@ -71,10 +71,8 @@ def _run(arguments: argparse.Namespace) -> int:
     shape, options = load_shape(arguments), measure_options(arguments)
     limit = limit_of(arguments, choice, choice.start)
     out = arguments.out or Path(f"bench-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    if arguments.out:
-        # Before the measurement, whose report would have no place if this failed.
-        out.mkdir(parents=True, exist_ok=True)
-    results, ramps, about = _all(arguments, choice, groups, shape, options)
+    with place(arguments.out):
+        results, ramps, about = _all(arguments, choice, groups, shape, options)
 
     def most(result: ScenarioResult) -> float | None:
         return limit.of(result.run.records, result.run.seconds) if limit else None

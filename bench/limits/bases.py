@@ -16,6 +16,18 @@ BASES: Mapping[str, Model] = {
     "mistral-nemo-12b": Model(40, 5120, 32, 8, 128, 14336, 131072),
 }
 """Maps the names of known bases to their sizes, as in the `config.json` of each release."""
+SIZES = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+)
+"""Names of the sizes in a config.json."""
+OPTIONAL = ("num_key_value_heads", "head_dim")
+"""Sizes that follow from others if they are missing or null."""
 PACKED = {"none": None, "int8": 1.0, "int4": (4 + 16 / 128) / 8}
 """Maps each weight format to the bytes of a weight in it. None: not quantized.
 
@@ -35,16 +47,22 @@ def find_base(name: str) -> Model:
     path = Path(name)
     path = path / "config.json" if path.is_dir() else path
     try:
-        config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Model.read(config)
-    except (OSError, ValueError):
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         raise ValueError(
             f"the base {name!r} is unknown; use one of {', '.join(BASES)}, or a folder with a config.json"
         ) from None
+    remedy = "use the config.json of a Mistral- or Llama-like base"
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not a JSON object; {remedy}")
+    for size in SIZES:
+        value = config.get(size, 1)
+        if (value is not None or size not in OPTIONAL) and (type(value) is not int or value < 1):
+            raise ValueError(f"{path} has {size} {value!r}, which is not an integer above 0; {remedy}")
+    try:
+        return Model.read(config)
     except KeyError as error:
-        raise ValueError(
-            f"{path} lacks {error.args[0]!r}; use the config.json of a Mistral- or Llama-like base"
-        ) from None
+        raise ValueError(f"{path} lacks {error.args[0]!r}; {remedy}") from None
 
 
 def packed(model: Model, quantize: str, width: int = 2) -> Model:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -41,3 +43,12 @@ def test_the_help_of_a_verb_is_its_own(name: str, capsys: pytest.CaptureFixture[
 def test_an_unknown_verb_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compair"]) == 2
     assert "compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["run", "host"])
+def test_ctrl_c_is_130_even_before_a_verb_begins(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: str) -> ModuleType:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert main([name]) == 130

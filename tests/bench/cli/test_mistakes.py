@@ -160,3 +160,8 @@ def test_a_result_that_no_file_takes_is_printed(tmp_path: Path, capsys: Out) -> 
     # The folder of a report is made before anything is measured.
     assert main(["run", "--url", NOBODY, "--out", before]) == 1
     assert "a.json" in capsys.readouterr().err
+
+
+def test_a_run_that_ends_early_leaves_no_folder(tmp_path: Path) -> None:
+    assert main(["run", "--url", NOBODY, "--out", str(tmp_path / "new")]) == 1
+    assert not (tmp_path / "new").exists()

@@ -76,3 +76,20 @@ def test_a_config_that_lacks_a_size_is_named(tmp_path: Path, capsys: Out) -> Non
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 2}))
     assert main(["limits", "--gpu", "h100", "--base", str(tmp_path)]) == 2
     assert "num_hidden_layers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("[1]", "JSON object"),
+        ("[" * 100_000, "config.json"),
+        ('{"num_attention_heads": 0}', "num_attention_heads 0"),
+        ('{"num_attention_heads": "8"}', "num_attention_heads '8'"),
+        ('{"num_attention_heads": 8, "num_hidden_layers": null}', "num_hidden_layers None"),
+        ('{"num_attention_heads": 8, "hidden_size": -64}', "hidden_size -64"),
+    ],
+)
+def test_a_damaged_config_is_a_mistake(tmp_path: Path, capsys: Out, content: str, named: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    assert main(["limits", "--gpu", "h100", "--base", str(tmp_path)]) == 2
+    assert named in capsys.readouterr().err
