@@ -2,6 +2,7 @@
 import { batch, signal } from "./ui.js";
 import { askForKey, events, key, open, ServerError } from "./api.js";
 import { add, messages } from "./conversation.js";
+import { paced } from "./pace.js";
 import { wanted } from "./picker.js";
 import { acceptLanguage, AUTOMATIC, chatBody } from "./request.js";
 import { changed, current, options, setLive, writeNow } from "./storage.js";
@@ -78,7 +79,9 @@ async function receive(conversation, node, signal) {
   node.language = reply.headers.get("X-OneSeek-Language") ?? "";
   redraw(conversation, node);
   let whole = false;
-  let drawn = 0;
+  const draw = paced(() => {
+    if (node.state === "streaming") redraw(conversation, node);
+  });
   for await (const event of events(reply)) {
     if (event === null) {
       whole = true;
@@ -86,13 +89,7 @@ async function receive(conversation, node, signal) {
     }
     if (event.error) throw new ServerError(Number(event.error.status) || 0, event.error, 0);
     take(node, event);
-    // Once for each picture that the screen shows, not for each token.
-    if (!drawn) {
-      drawn = requestAnimationFrame(() => {
-        drawn = 0;
-        if (node.state === "streaming") redraw(conversation, node);
-      });
-    }
+    draw();
   }
   node.state = whole ? "done" : "cut";
 }

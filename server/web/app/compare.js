@@ -4,6 +4,7 @@ import { askForKey, events, key, open, ServerError } from "./api.js";
 import { colour } from "./colours.js";
 import { Composer } from "./composer.js";
 import { marked } from "./differ.js";
+import { paced } from "./pace.js";
 import { everyVoice } from "./picker.js";
 import { Receipt } from "./receipt.js";
 import { asCurl, asPython, sampling } from "./request.js";
@@ -48,15 +49,14 @@ async function ask(question) {
 
 async function receive(state, show, stop) {
   const reply = await open(PATH, { body: state.body, signal: stop });
-  let drawn = 0;
+  const draw = paced(() => {
+    if (controller.value?.signal === stop) show();
+  });
   for await (const event of events(reply)) {
     if (event === null) return;
     if (event.error && event.type === undefined) throw new ServerError(0, event.error, 0);
     take(state, event);
-    drawn ||= requestAnimationFrame(() => {
-      drawn = 0;
-      show();
-    });
+    draw();
   }
   fail(state, null);
 }

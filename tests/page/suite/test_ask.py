@@ -159,6 +159,35 @@ def test_an_answer_that_is_hard_to_read_is_shown_all_the_same(
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
+def test_slow_drawing_leaves_time_for_the_reader(visit: VisitMaker, server: Server) -> None:
+    """A long answer is drawn as a whole each time, so it is drawn less often; the last piece is drawn too."""
+    page = visit().go(server)
+    drawn = page.evaluate(
+        """async () => {
+        const { paced } = await import("/page/app/pace.js");
+        let [asked, drawn, busy] = [0, [], 0];
+        const draw = paced(() => {
+            const began = performance.now();
+            while (performance.now() - began < 60);
+            busy += performance.now() - began;
+            drawn.push(asked);
+        });
+        const began = performance.now();
+        while (performance.now() - began < 1500) {
+            asked += 1;
+            draw();
+            await new Promise((go) => setTimeout(go, 5));
+        }
+        const share = busy / (performance.now() - began);
+        await new Promise((go) => setTimeout(go, 500));
+        return { asked, last: drawn.at(-1), drawn: drawn.length, share };
+        }"""
+    )
+    assert drawn["last"] == drawn["asked"]
+    assert drawn["drawn"] > 2
+    assert drawn["share"] < 0.6
+
+
 def test_a_reload_in_mid_answer_says_so(visit: VisitMaker, server: Server) -> None:
     reader = visit()
     page = reader.go(server)
