@@ -79,17 +79,22 @@ export function mendCut(conversation) {
   return conversation;
 }
 
-const ID = /^[a-z0-9]{1,64}$/;
+// Not the name of what every object has, such as "constructor": ids are the names of nodes.
+const ID = /^(?!constructor$)[a-z0-9]{1,64}$/;
 const STATES = ["streaming", "done", "stopped", "cut", "error"];
 const isText = (value) => typeof value === "string";
 const isList = (value) => Array.isArray(value) && value.every(isText);
 
 const isNumber = (value) => typeof value === "number";
 
+const isMissing = (value) => value === null || value === undefined;
+
 // Whether a receipt has what the page shows of one.
 function isReceipt(value) {
   const route = value?.route;
   return isText(value?.adapter) && isText(value.request_id) && isText(route?.reason) && isNumber(route.confidence)
+    && [route.language, value.digest].every((one) => isMissing(one) || isText(one))
+    && [value.tokens_per_second, value.first_token_seconds].every((one) => isMissing(one) || isNumber(one))
     && Array.isArray(route.runners_up)
     && route.runners_up.every((one) => isText(one?.language) && isNumber(one.confidence));
 }
@@ -101,7 +106,8 @@ function readNode(node) {
   if (role === "user") return read;
   read.state = STATES.includes(node.state) ? node.state : "cut";
   if (isReceipt(node.receipt)) read.receipt = node.receipt;
-  if (isNumber(node.usage?.prompt_tokens) && isNumber(node.usage.completion_tokens)) read.usage = node.usage;
+  const cached = node.usage?.prompt_tokens_details?.cached_tokens;
+  if (isNumber(node.usage?.prompt_tokens) && isNumber(node.usage.completion_tokens) && (isMissing(cached) || isNumber(cached))) read.usage = node.usage;
   if (node.body !== null && typeof node.body === "object") read.body = node.body;
   if (isText(node.error?.message)) {
     const { status, code, message, after } = node.error;

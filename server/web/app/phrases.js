@@ -93,7 +93,7 @@ export const PHRASES = {
   removeSure: ["Delete for good?", "Radera för gott?"],
   exportAll: ["Export", "Exportera"],
   importAll: ["Import", "Importera"],
-  imported: ["{count} conversations imported", "{count} importerade"],
+  imported: ["Conversations imported: {count}", "Importerade samtal: {count}"],
   importBad: [
     "{name} contains no conversations: choose a file that this page exported.",
     "{name} innehåller inga samtal: välj en fil som sidan har exporterat.",

@@ -48,6 +48,13 @@ export function setLive(conversation) {
   live = conversation;
 }
 
+// Write a conversation, with what is kept of it. False if there is no room.
+function put(one) {
+  const theirs = read(load(PREFIX + one.id));
+  if (theirs) join(one, theirs);
+  return keep(PREFIX + one.id, JSON.stringify(one));
+}
+
 export function writeNow() {
   clearTimeout(timer);
   timer = 0;
@@ -55,9 +62,7 @@ export function writeNow() {
   const one = pending;
   pending = null;
   if (!Object.keys(one.nodes).length) return;
-  const theirs = read(load(PREFIX + one.id));
-  if (theirs) join(one, theirs);
-  full.value = !keep(PREFIX + one.id, JSON.stringify(one));
+  full.value = !put(one);
   keep(OPEN, one.id);
 }
 
@@ -101,13 +106,15 @@ export function exported() {
   return JSON.stringify({ format: FORMAT, conversations: all() }, null, 2);
 }
 
-// How many conversations `text` brought. Throws SyntaxError or TypeError if it is no export.
+// How many conversations of `text` are now kept. Throws SyntaxError or TypeError if it is no export.
 export function imported(text) {
   const found = JSON.parse(text).conversations.map(read);
   if (!found.length || found.includes(null)) throw new TypeError("not an export");
-  full.value = !found.every((one) => keep(PREFIX + one.id, JSON.stringify(one)));
-  show(found[0].id);
-  return found.length;
+  writeNow();
+  const stored = found.filter(put);
+  full.value = stored.length < found.length;
+  if (stored.length) show(stored[0].id);
+  return stored.length;
 }
 
 // What was shown last. At once: no view is drawn without a conversation.
