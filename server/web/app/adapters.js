@@ -1,5 +1,5 @@
 // The view Adapters: every alias, its versions, how canaries do, and where a version is from.
-import { Act, copy, html, number, percentage, short, Skeleton, useEffect, useState } from "./ui.js";
+import { Act, copy, html, number, percentage, short, Skeleton, useEffect, useRef, useState } from "./ui.js";
 import { askForKey, get, key, ownersKey } from "./api.js";
 import { Changes } from "./changes.js";
 import { colour } from "./colours.js";
@@ -32,7 +32,12 @@ const state = (version) => (version.problem ? t("broken") : version.tier ? t(`ti
 function Row({ alias, isOpen, rest }) {
   const name = modelName(alias.base_name, alias.alias);
   const active = activeOf(alias);
-  return html`<tr class=${isOpen ? "is-open" : ""}>
+  const row = useRef(null);
+  // A link may lead far down the table.
+  useEffect(() => {
+    if (isOpen) row.current.scrollIntoView({ block: "nearest" });
+  }, [isOpen]);
+  return html`<tr ref=${row} class=${isOpen ? "is-open" : ""}>
       <th scope="row"><a href=${isOpen ? "#/adapters" : `#/adapters/${encodeURIComponent(name)}`} aria-expanded=${isOpen}><i class="swatch" style=${{ background: colour(alias.alias) }}></i>${name}</a></th>
       <td>${alias.language ? LanguageName(alias.language) : "–"}</td><td><code>${alias.active}</code></td>
       <td><span class=${active.problem ? "bad" : ""}>${state(active)}</span></td>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.page.suite.acts import give_key
 from tests.page.suite.conftest import Server, VisitMaker
@@ -72,3 +72,17 @@ def test_requests_of_the_last_minutes_are_counted(visit: VisitMaker, server: Ser
     page.get_by_role("link", name="Adapters").click()
     cell = page.get_by_role("row", name="oneseek-mini-en").locator("td.count")
     expect(cell).not_to_have_text("0", timeout=15_000)
+
+
+def test_a_link_leads_to_its_adapter_among_many(visit: VisitMaker, server: Server) -> None:
+    def many(route: Route) -> None:
+        told = route.fetch().json()
+        first = told["data"][0]
+        more = [{**first, "alias": f"a{number:03}", "language": "fi"} for number in range(200)]
+        route.fulfill(json={**told, "data": [*more, *told["data"]]})
+
+    page = visit().page
+    page.route("**/v1/adapters", many)
+    page.goto(f"{server.url}#/adapters/oneseek-mini-sv@v1.0")
+    expect(page.get_by_role("group", name="Lineage of oneseek-mini-sv@v1.0")).to_be_attached()
+    expect(page.get_by_role("link", name="oneseek-mini-sv", exact=True)).to_be_in_viewport()
