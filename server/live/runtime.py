@@ -48,6 +48,11 @@ class Runtime:
             MeasuredBase(self.served, lambda: engine.residents.open, self.info.max_adapters),
         )
 
+    @property
+    def loaded(self) -> bool:
+        """True if the base is in memory. Only a base that is loaded on demand can be absent."""
+        return self.on_demand is None or self.on_demand.engine is not None
+
     def knows(self, name: str) -> bool:
         """True if `name`, or the first adapter of a blend, is this base or one of its adapters."""
         base, rest = split_base(first_name(name))

@@ -43,7 +43,7 @@ from server.serving.service import BaseService
 from server.serving.voices.comparing import find_consensus
 from server.serving.voices.consensus import ComparedAnswer, Consensus
 from server.serving.voices.external import ExternalModel
-from server.serving.voices.panel import count_voices, hold_places, load_bases, run_voices
+from server.serving.voices.panel import count_voices, hold_places, run_voices
 from server.serving.voices.voice import ExternalVoice, LocalVoice, Voice, seat
 from server.text.chat_template import Message
 from server.text.tokenizer import TemplateError
@@ -74,8 +74,6 @@ class MultiModel:
         turns, begins, system = user_turns(messages), opening(messages, value), system_prompt(messages)
         voices = await self._seat(exchange, body, lambda name: question(request, name, turns, begins, system))
         local = [voice for voice in voices if isinstance(voice, LocalVoice)]
-        await load_bases(local)
-        # Nothing may be awaited in between: these places are what keeps a base loaded.
         hold_places(exchange, local)
         count_voices(exchange, voices)
         await self._prepare(local, body, messages)

@@ -1,6 +1,7 @@
 """Asks all voices (the models that answer one question together) at the same time.
 
-Places in the queue are reserved for all voices or none. If one model fails, the others still answer.
+Places in the queue are reserved for all voices or none. A voice whose base is not in memory reserves its
+place once the base is loaded. If one model fails, the others still answer.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ its error.
 """
 
 
-async def load_bases(voices: Sequence[LocalVoice]) -> None:
-    """Load the bases of the models in `voices` that are loaded on demand. Raises `BaseNotLoadedError`."""
-    for service in {voice.service.runtime.name: voice.service for voice in voices}.values():
-        await service.generation.ready()
-
-
 def hold_places(exchange: Exchange, voices: Sequence[LocalVoice]) -> None:
-    """Reserve a place in the queue for each model in `voices`, for all or none. Raises `EngineBusyError`."""
+    """Reserve a place in the queue for each model in `voices` whose base is in memory, for all or none.
+    Raises `EngineBusyError`.
+
+    Other models load their base and reserve their place themselves, because `max_loaded_bases` may allow a
+    base only when the answers of another one are complete.
+    """
+    loaded = [voice for voice in voices if voice.service.runtime.loaded]
     wanted: dict[Gate, list[str]] = {}
-    for voice in voices:
+    for voice in loaded:
         wanted.setdefault(voice.service.generation.gate, []).append(voice.resolution.share)
     held = hold_together(exchange, wanted)
-    for voice in voices:
+    for voice in loaded:
         voice.exchange.held = held[voice.service.generation.gate][voice.resolution.share]
 
 

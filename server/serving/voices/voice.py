@@ -99,21 +99,31 @@ class LocalVoice:
         return self.service is other.service and mine == theirs
 
     async def answer(self) -> Deltas:
-        """Stream the answer of this model. See `Voice.answer`."""
+        """Stream the answer of this model. Loads its base if that is not in memory. See `Voice.answer`."""
+        own = self.exchange
         if self.refusal is not None:
+            if own.held is not None:
+                own.held.close()  # shared with voices of the same base only, which all fail likewise
             raise self.refusal
         assert self.sampling is not None, "answer() was called before the prompt was set"
         generation, sampling = self.service.generation, self.sampling
-        resolution = await generation.bring_in(self.exchange, self.decision)
-        self.decision = Decision(resolution, self.decision.parts)
-        deltas = generation.generate(self.exchange, resolution, [self.prompt], [sampling], 1)
+        late = own.held is None
         try:
+            if late:
+                await generation.ready()
+                # Nothing may be awaited in between: this place is what keeps the base loaded.
+                generation.gate.hold(own, self.resolution.share, 1)
+            resolution = await generation.bring_in(own, self.decision)
+            self.decision = Decision(resolution, self.decision.parts)
+            deltas = generation.generate(own, resolution, [self.prompt], [sampling], 1)
             async with aclosing(deltas):
                 async for items in deltas:
                     yield items
         finally:
-            if self.exchange.lease is not None:
-                self.exchange.lease.close()
+            if own.lease is not None:
+                own.lease.close()
+            if late and own.held is not None:
+                own.held.close()
 
     def complete_receipt(self, usage: Usage, timing: Timing | None) -> Receipt:
         """Return the receipt of the finished answer. See `Voice.complete_receipt`."""
