@@ -90,7 +90,11 @@ class AdapterNames(Protocol):
         ...
 
     def is_base(self, name: str) -> bool:
-        """True if `name` is a base's name."""
+        """True if `name` is a base's name, and not an adapter's too."""
+        ...
+
+    def has_base(self, name: str) -> bool:
+        """True if `name` is a base's name, as in `BASE:adapter`, even if it is an adapter's too."""
         ...
 
 
@@ -310,7 +314,7 @@ def _known(name: str, field: str, catalogue: AdapterNames) -> str:
     `UnknownNameError` if neither an adapter nor a base of this name is served.
     """
     base, rest = split_base(name)
-    if base is not None and not catalogue.is_base(base):
+    if base is not None and not catalogue.has_base(base):
         raise UnknownNameError(name, field)
     if rest.lower() == BASE or catalogue.is_base(rest):
         return BASE

@@ -101,6 +101,10 @@ class ServedAdapters:
         """
         return self.snapshot.is_base(name)
 
+    def has_base(self, name: str) -> bool:
+        """True if `name` is `base` or one of the base's names. See `Snapshot.has_base`."""
+        return self.snapshot.has_base(name)
+
     def aliases(self) -> tuple[str, ...]:
         """Every alias, spelled as in its active version, sorted. See `Snapshot.aliases`."""
         return self.snapshot.aliases()

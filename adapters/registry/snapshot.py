@@ -78,9 +78,12 @@ class Snapshot:
         """True if `name` means the base: `base`, or one of the base's names that is not also an adapter's
         name.
         """
+        return name.strip().lower() == "base" or (self.has_base(name) and not self.is_adapter(name))
+
+    def has_base(self, name: str) -> bool:
+        """True if `name` is `base` or one of the base's names, even if it is an adapter's name too."""
         asked = name.strip().lower()
-        named = any(asked == one.lower() for one in (self.base_name, *self.base_aliases))
-        return asked == "base" or (named and not self.is_adapter(asked))
+        return any(asked == one.lower() for one in ("base", self.base_name, *self.base_aliases))
 
     def aliases(self) -> tuple[str, ...]:
         """Every alias, spelled as in its active version, sorted."""

@@ -62,6 +62,9 @@ class _BothAdapters:
     def is_base(self, name: str) -> bool:
         return False
 
+    def has_base(self, name: str) -> bool:
+        return False
+
 
 class Judge:
     """Routes texts with default settings, an English and a Swedish adapter, to evaluate the decisions.

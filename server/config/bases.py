@@ -16,6 +16,13 @@ from server.config.sections import EngineOptions
 from server.config.values import Entries, Located, Raw, SettingsError, Size, format_raw, parse_value, within
 
 UTILIZATION = "gpu_memory_utilization"
+_NAMES = (
+    ("an alias of an adapter", "a base's name"),
+    ("choose an alias", "choose a name"),
+    ("another alias", "another name"),
+    ("the alias", "the base's name"),
+)
+"""Phrases in messages about an adapter's alias, and what they are in a message about a base's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +169,10 @@ def _check_name(name: str) -> None:
     try:
         names.alias(name)
     except ValueError as error:
-        raise SettingsError("bases", str(error).replace("alias", "base's name")) from None
+        problem = str(error)
+        for adapters, ours in _NAMES:
+            problem = problem.replace(adapters, ours)
+        raise SettingsError("bases", problem) from None
     if name.lower() in ("blend", "none", "unknown"):
         raise SettingsError("bases", f"the base's name {name!r} is reserved: choose another")
 

@@ -56,7 +56,7 @@ class Runtime:
     def knows(self, name: str) -> bool:
         """True if `name`, or the first adapter of a blend, is this base or one of its adapters."""
         base, rest = split_base(first_name(name))
-        if base is not None and not self.served.is_base(base):
+        if base is not None and not self.served.has_base(base):
             return False
         return (
             self.served.is_base(rest)

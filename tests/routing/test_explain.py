@@ -15,6 +15,9 @@ class Everything:
     def is_base(self, name: str) -> bool:
         return False
 
+    def has_base(self, name: str) -> bool:
+        return False
+
 
 def lines(settings: RoutingSettings, detector: ProfileDetector, question: RouteQuery) -> str:
     return "\n".join(explain(Router(settings, detector).decide(question, Everything())))

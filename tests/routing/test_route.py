@@ -23,6 +23,9 @@ class Registry:
     def is_base(self, name: str) -> bool:
         return name.lower() in ("base", "oneseek-mini")
 
+    def has_base(self, name: str) -> bool:
+        return self.is_base(name)
+
 
 ROWS = (LanguageRow("en", EN), LanguageRow("sv", SV))
 DETECTOR = ProfileDetector(RoutingSettings(languages=ROWS))

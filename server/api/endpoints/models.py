@@ -40,11 +40,10 @@ class Models:
         """Return the description of the model `name`, which may be any name that the field `model` accepts
         except a blend; None if it is unknown.
         """
-        entries, (base, rest) = self._entries(), split_base(name)
+        entries, names = self._entries(), self._context.bases.names()
+        base, rest = split_base(names.meaning(name))
         if base is None and is_automatic(rest):
             return entries[AUTOMATIC_MODEL]
-        names = self._context.bases.names()
-        rest = names.meaning(rest) if base is None else rest
         index = names.index_of(rest) if base is None else names.named_base(base)
         if index is None:
             return None

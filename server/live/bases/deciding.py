@@ -42,7 +42,8 @@ def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, Ro
 
 def owner_of(route: Route, known: ServedNames) -> int:
     """Return the index of the base to which `route`, chosen among all bases, leads."""
-    return known.index_of(route.target[0][0] if route.target else route.base or "base") or 0
+    index = known.index_of(route.target[0][0]) if route.target else known.base_of(route.base or "base")
+    return index or 0
 
 
 def asked_base(asked: str, field: str, known: ServedNames) -> int | None:

@@ -44,35 +44,36 @@ class ServedNames:
         """Return the index of the base that serves `name`: a base's name, an adapter's, or a language code.
         None if the name is unknown.
 
-        If `name` fits several, an adapter's alias takes precedence over a base's name, and both over a
-        language code.
+        If `name` fits several, an adapter's alias takes precedence over a language code, and both over a
+        base's name.
         """
-        asked = name.strip().lower()
-        alias = asked.partition("@")[0].strip()
-        for index, names in enumerate(self.snapshots):
-            if alias in names.by_alias:
-                return index
-        for index, names in enumerate(self.snapshots):
-            if _is_name_of(names, asked):
-                return index
-        if asked == "base":
-            return 0
+        alias = name.strip().lower().partition("@")[0].strip()
+        index = self._with_alias(alias)
+        if index is not None:
+            return index
         meant = self.languages.get(alias)
-        return None if meant is None or meant.lower() == alias else self.index_of(meant)
+        return self.named_base(name) if meant is None else self.base_of(meant)
+
+    def base_of(self, target: str) -> int | None:
+        """Return the index of the base with this alias or name, such as one to which a language leads. None
+        if there is none.
+        """
+        index = self._with_alias(target.lower())
+        return self.named_base(target) if index is None else index
 
     def meaning(self, name: str) -> str:
-        """Return the base's name if `name` is a language code that a base itself answers, else `name`."""
+        """Return `BASE:base` if `name` is a language code that a base itself answers, else `name`."""
         meant = self.languages.get(name.strip().lower())
         index = self.index_of(name) if meant is not None else None
-        return name if meant is None or index is None or self.snapshots[index].is_adapter(name) else meant
+        own = index is None or self.snapshots[index].is_adapter(name)
+        return name if meant is None or own else f"{meant}:base"
 
     def named_base(self, name: str) -> int | None:
         """Return the index of the base with this name, or None."""
         asked = name.strip().lower()
         if asked == "base":
             return 0
-        found = (index for index, names in enumerate(self.snapshots) if _is_name_of(names, asked))
-        return next(found, None)
+        return next((index for index, names in enumerate(self.snapshots) if names.has_base(asked)), None)
 
     def is_adapter(self, name: str) -> bool:
         """True if an adapter of any base has this name."""
@@ -83,6 +84,13 @@ class ServedNames:
         """True for a base's name, for `base`, and for a language code that a base itself answers."""
         index = self.index_of(name)
         return index is not None and not self.snapshots[index].is_adapter(name)
+
+    def has_base(self, name: str) -> bool:
+        """True for a base's name and for `base`, even if it is an adapter's name or a language code too."""
+        return self.named_base(name) is not None
+
+    def _with_alias(self, alias: str) -> int | None:
+        return next((index for index, names in enumerate(self.snapshots) if alias in names.by_alias), None)
 
 
 class LanguageRouting:
@@ -280,11 +288,6 @@ def _placed(setting: str, name: str, bases: Sequence[ServedAdapters]) -> tuple[i
         hint = closest(alias, [*(one for _, served in looked for one in served.aliases()), "base"])
         raise SettingsError(setting, f"adapter {name!r} is not served here{hint}")
     raise SettingsError(setting, str(UnknownAdapterError(name, hints)))
-
-
-def _is_name_of(names: Snapshot, asked: str) -> bool:
-    """True if `asked`, a name in lower case, is one of the base's public names."""
-    return any(asked == name.lower() for name in (names.base_name, *names.base_aliases))
 
 
 def _spoken(bases: Sequence[ServedAdapters], configured: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from adapters.registry.served import ServedAdapters
 from routing.route import RouteQuery, UnknownNameError
 from server.config.settings import RoutingOptions
 from server.config.values import SettingsError
-from server.live.bases.deciding import named_base, place_of
+from server.live.bases.deciding import decide, named_base, place_of
 from server.live.bases.languages import LanguageRouting, place_names, routing_settings
 
 BASES = ("mistral", "gpt-sw3")
@@ -89,6 +89,39 @@ def test_every_name_is_one_bases(
             assert known.index_of(code) == homes[found[0]]
         elif len({homes[alias] for alias in found}) != 1:
             assert known.index_of(code) is None
+
+
+def test_a_base_may_be_called_like_a_language() -> None:
+    """Its name alone means who answers the language; with a colon it is the base's."""
+    served = [base("sv", {"voice": "sv"}), base("en", {}), base("west", {"x": "en"})]
+    routing = LanguageRouting(served, RoutingOptions(), {}, None)
+
+    def answers(name: str) -> tuple[str, tuple[str, ...]]:
+        index, route = decide(RouteQuery(model=name), routing)
+        return served[index].base_name, tuple(alias for alias, _ in route.target)
+
+    assert answers("sv") == ("sv", ("sv",))
+    assert served[0].resolve("sv").alias == "voice"
+    assert answers("SV:voice") == ("sv", ("voice",))
+    assert answers("sv:base") == ("sv", ())
+    assert answers("sv:auto") == ("sv", ())
+    assert answers("en") == ("west", ("en",))
+    assert served[2].resolve("en").alias == "x"
+    assert answers("en:base") == ("en", ())
+    index, route = decide(RouteQuery(turns=("Who are you, and what can you tell me?",)), routing)
+    assert (served[index].base_name, route.target) == ("west", (("x", 1.0),))
+
+
+def test_a_base_may_have_an_adapter_of_its_own_name() -> None:
+    served = base("mini", {"mini": None, "two": None})
+    router = LanguageRouting([served], RoutingOptions(), {}, None).server
+    targets = {
+        name: router.decide(RouteQuery(model=name), served.snapshot).target
+        for name in ("mini", "mini:mini", "mini:two", "mini:base")
+    }
+    assert targets == {
+        "mini": (("mini", 1.0),), "mini:mini": (("mini", 1.0),), "mini:two": (("two", 1.0),), "mini:base": ()
+    }  # fmt: skip
 
 
 def test_an_adapter_with_examples_answers_its_topic_and_takes_no_language() -> None:

@@ -1,4 +1,4 @@
-"""Several voices whose bases are loaded on demand: each is waited for, and one that is missing fails alone."""
+"""Several voices whose bases are loaded on demand: each is waited for, and a missing one fails alone."""
 
 from __future__ import annotations
 
