@@ -13,7 +13,7 @@ from adapters import names
 from server.config.limits import LIMITS
 from server.config.schema import Option
 from server.config.sections import EngineOptions
-from server.config.values import Entries, Located, Raw, SettingsError, Size, format_raw, parse_value, within
+from server.config.values import Entries, Located, Raw, SettingsError, Size, format_raw, list_pairs, within
 
 UTILIZATION = "gpu_memory_utilization"
 _NAMES = (
@@ -191,11 +191,10 @@ def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:
         return read_entries(raw, option, origin)
     found: dict[str, Mapping[str, Located]] = {}
     try:
-        items = parse_value(tuple[str, ...], raw)
+        items = list_pairs(raw)
     except ValueError as error:
         raise SettingsError(option.name, f"{format_raw(raw)} {error}", origin) from None
-    assert isinstance(items, tuple)
-    for item in map(str, items):
+    for item in items:
         name, equals, rest = (part.strip() for part in item.partition("="))
         if not (name and equals and rest):
             raise SettingsError(option.name, f"{item!r} is not of the form NAME=PATH", origin)

@@ -149,8 +149,21 @@ def _choice(text: str, choices: tuple[str, ...]) -> str:
 
 
 def _listed(raw: Raw) -> tuple[str, ...]:
+    return _items(raw, lambda text: text.split(","))
+
+
+def list_pairs(raw: Raw) -> tuple[str, ...]:
+    """Return the items of a setting of the form NAME=VALUE,NAME=VALUE. A value in brackets, such as a JSON
+    object, may have commas.
+
+    Raises `ValueError` if there are none.
+    """
+    return _items(raw, _split_pairs)
+
+
+def _items(raw: Raw, split: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
     if isinstance(raw, str):
-        parts = tuple(part for part in (piece.strip() for piece in raw.split(",")) if part)
+        parts = tuple(part for part in (piece.strip() for piece in split(raw)) if part)
         if not parts:  # such as the keys of a script whose variables are empty
             raise ValueError("is empty; give the setting at least one item, or leave it out")
         return parts
@@ -159,11 +172,31 @@ def _listed(raw: Raw) -> tuple[str, ...]:
     return tuple(raw)
 
 
+def _split_pairs(text: str) -> list[str]:
+    """Split `text` at its commas, except those within `{}` or `[]`. If a bracket is not closed, split at all
+    commas.
+    """
+    parts, begin, depth, quoted = list[str](), 0, 0, False
+    for place, sign in enumerate(text):
+        if sign == '"' and depth:
+            quoted = not quoted
+        elif quoted:
+            continue
+        elif sign in "{[":
+            depth += 1
+        elif sign in "}]":
+            depth = max(0, depth - 1)
+        elif sign == "," and not depth:
+            parts.append(text[begin:place])
+            begin = place + 1
+    return text.split(",") if depth else [*parts, text[begin:]]
+
+
 def _mapped(raw: Raw) -> Mapping[str, str]:
     if isinstance(raw, Mapping):
         return types.MappingProxyType(dict(raw))
     pairs: dict[str, str] = {}
-    for item in _listed(raw):
+    for item in list_pairs(raw):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not (key and equals and value):
             raise ValueError(f"holds {item!r}, but each item of this setting has the form KEY=VALUE")

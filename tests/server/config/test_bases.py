@@ -48,7 +48,9 @@ def test_without_bases_there_is_the_one_that_is_found(tmp_path: Path) -> None:
     assert (base.name, base.settings) == (None, settings)
 
 
-@pytest.mark.parametrize("text", ["a=/x,b=/y", "{a: /x, b: {path: /y, threads: 3}}"])
+@pytest.mark.parametrize(
+    "text", ["a=/x,b=/y", "{a: /x, b: {path: /y, threads: 3}}", "a=/x, b={path: '/y', threads: 3}"]
+)
 def test_the_environment_and_flags(tmp_path: Path, text: str) -> None:
     assert list(resolve(tmp_path, FILE, ONESEEK_BASES=text, ONESEEK_DEFAULT_BASE="b").settings.bases) == [
         "a",
@@ -60,6 +62,29 @@ def test_the_environment_and_flags(tmp_path: Path, text: str) -> None:
     (option,) = (option for option in OPTIONS if option.path == "bases")
     assert (option.flag, resolved.origins["bases"]) == ("--base", "flag --base")
     assert "int8" in option.render(resolved.value(option))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('a={path: "/x,}y", threads: 2},b=/y', ["/x,}y", "/y"]),
+        ("a={path: /x, adapters: [one=/1, two=/2]},b={path: /y}", ["/x", "/y"]),
+        ("a=/x[1,b=/y", ["/x[1", "/y"]),
+        ("a=/x]},b=/y,", ["/x]}", "/y"]),
+    ],
+)
+def test_commas_in_brackets_belong_to_the_value(text: str, names: list[str]) -> None:
+    bases = resolve_settings({"bases": text}, {}).settings.bases
+    assert [str(base.path) for base in bases.values()] == [str(Path(name)) for name in names]
+
+
+def test_an_option_of_vllm_may_be_a_json_object() -> None:
+    text = 'speculative_config={"method": "ngram", "prompt_lookup_max": 4},tensor_parallel_size=2'
+    options = resolve_settings({"engine.options": text}, {}).settings.engine.options
+    assert options == {
+        "speculative_config": '{"method": "ngram", "prompt_lookup_max": 4}',
+        "tensor_parallel_size": "2",
+    }
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def test_the_bases_and_their_adapters_are_listed(ask: Ask) -> None:
     assert {one["alias"]: one["base_name"] for one in listed["adapters"]} == {EN: SOUTH, SV: NORTH}
 
 
+def test_flags_give_each_base_its_own_settings(ask: Ask, two: TwoBases) -> None:
+    flags = [f"--base={NORTH}={{path: {two.bases[NORTH]}, on_demand: true}}", f"--base=x={two.bases[SOUTH]}"]
+    shown = ask("models", *flags, "--routing-languages", f"sv={NORTH}")
+    assert [(one["name"], one["on_demand"]) for one in shown["bases"]] == [(NORTH, True), ("x", False)]
+
+
 @pytest.mark.parametrize(
     ("text", "flags", "base", "target"),
     [
