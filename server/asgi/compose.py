@@ -17,13 +17,14 @@ from typing import TextIO
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 
+from routing.selection import split_base
 from server.asgi.app import create_app, uvicorn_config
 from server.asgi.http.descriptors import allow_connections
 from server.asgi.http.wire import Wire
 from server.asgi.listening import AnnouncingServer, bind
 from server.asgi.notify import ServiceNotifier
 from server.asgi.starting import StartGuard
-from server.config.each_base import each_base
+from server.config.each_base import each_base, name_base
 from server.config.environment import process_environment
 from server.config.settings import Settings
 from server.config.values import SettingsError
@@ -35,6 +36,7 @@ from server.engines.setup import EngineSetup
 from server.engines.supervised import SupervisedEngine
 from server.engines.together import PlannedBase, plan_together
 from server.errors import EngineError
+from server.live.bases.deciding import place_of
 from server.live.bases.neighbours import Neighbour, Neighbours
 from server.live.catalogue import Catalogue, open_base, open_catalogues, open_registry, provenance
 from server.live.configured import fetch_configured, unfetched
@@ -144,7 +146,7 @@ def compose(
         neighbours = Neighbours([other for place, other in enumerate(others) if place != index])
         catalogue.served.guard = neighbours.guard
         own = metrics.of_base(catalogue.base.name) if len(catalogues) > 1 else metrics
-        with _named(catalogue.own.name):
+        with _named(catalogue.own.name, settings):
             services.append(
                 open_base_service(catalogue, own, aside, narrator, environ, loaded, neighbours, remote)
             )
@@ -154,23 +156,23 @@ def compose(
 def _fetch(settings: Settings, narrator: Narrator) -> None:
     """Download the adapters that the settings name by URL and that are not in the registry yet."""
     for own in each_base(settings):
-        with _named(own.name):
+        with _named(own.name, settings):
             if missing := unfetched(own.settings):
                 registry, base = open_registry(settings), open_base(settings, name=own.name)
                 fetch_configured(settings, missing, registry, base, narrator, narrator.progress)
 
 
 @contextmanager
-def _named(base: str | None) -> Generator[None]:
-    """Name the base in errors that the block raises. If `base` is None, the settings list no bases, and
-    errors stay as they are.
+def _named(base: str | None, settings: Settings) -> Generator[None]:
+    """Name the base in errors that the block raises. If `base` is None, the server's `settings` list no
+    bases, and errors stay as they are.
     """
     try:
         yield
     except SettingsError as error:
         if base is None:
             raise
-        raise SettingsError(f"bases.{base}.{error.name}", error.problem, error.origin) from None
+        raise name_base(error, base, settings) from None
     except EngineError as error:
         if base is None:
             raise
@@ -252,8 +254,10 @@ def _pinned(catalogue: Catalogue) -> tuple[str, ...]:
     knows.
     """
     names = catalogue.routing.names()
-    owned = ((names.index_of(name), name) for name in catalogue.own.settings.pinned_adapters)
-    return tuple(name.rpartition(":")[2] for place, name in owned if (place or 0) == catalogue.index)
+    owned = [(place_of(name, names), name) for name in catalogue.own.settings.pinned_adapters]
+    known = [split_base(name)[1] for place, name in owned if place == catalogue.index]
+    unknown = [name for place, name in owned if place is None and catalogue.index == 0]
+    return (*known, *unknown)
 
 
 def _listed(names: Sequence[str]) -> str:

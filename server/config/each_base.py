@@ -63,7 +63,19 @@ def base_settings(settings: Settings, name: str) -> Settings:
     try:
         return replace(settings, **changes)
     except SettingsError as error:
-        raise SettingsError(f"bases.{name}.{error.name}", error.problem, error.origin) from None
+        raise name_base(error, name, settings) from None
+
+
+def name_base(error: SettingsError, base: str, settings: Settings) -> SettingsError:
+    """Return `error`, which is about the settings that apply to `base`, with the name of the setting that has
+    the value: one under `bases.NAME`, or one of the whole server.
+    """
+    options, field = settings.bases[base], error.name.partition(".")[0]
+    own = {"base_model": options.path, "engine": options.engine or options.gpu_memory_utilization}
+    if own.get(field, getattr(options, field, None)) is not None:
+        name = "path" if field == "base_model" else error.name
+        return SettingsError(f"bases.{base}.{name}", error.problem, error.origin)
+    return SettingsError(error.name, f"{error.problem} (base {base})", error.origin)
 
 
 def _engine(server: EngineOptions, options: BaseOptions) -> EngineOptions:

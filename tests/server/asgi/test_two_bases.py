@@ -16,10 +16,7 @@ from adapters.registry.intake import Base
 from adapters.registry.registry import Registry
 from bench.random_model import DecoderShape, write_model
 from server.config.bases import BaseOptions
-from server.config.sections import EngineOptions
 from server.config.settings import RoutingOptions
-from server.config.values import SettingsError
-from server.errors import EngineError
 from tests.server.http_server import eventually
 from tests.server.tool_bases import write_tool_tokenizer
 from tests.server.two_bases import (
@@ -374,26 +371,3 @@ def test_one_base_makes_room_for_the_other(two: TwoBases, tmp_path: Path) -> Non
                 if one.runtime.on_demand and one.runtime.on_demand.phase == "loaded"
             ]
             assert loaded == [base]
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        (
-            {"gpu_memory_utilization": 0.5, "engine": EngineOptions(kind="embedded")},
-            "bases.north.engine.options",
-        ),
-        ({"max_model_len": 999}, "base north"),
-    ],
-)
-def test_an_error_of_a_base_says_which(
-    two: TwoBases, tmp_path: Path, options: dict[str, Any], problem: str
-) -> None:
-    settings = two.settings(tmp_path / "home")
-    bases: dict[str, BaseOptions] = dict(settings.bases)
-    bases[NORTH] = replace(bases[NORTH], **options)
-    with (
-        pytest.raises((SettingsError, EngineError), match=problem),
-        two_bases_served(replace(settings, bases=bases), tmp_path),
-    ):
-        pass
