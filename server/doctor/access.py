@@ -16,6 +16,7 @@ from adapters.ledger.verify import KEY_FILE
 from server.asgi.listening import bind
 from server.config.hosts import is_loopback
 from server.config.settings import OPTIONS
+from server.config.values import SettingsError
 from server.doctor.findings import Finding, either, fault, ok, warning
 from server.doctor.subject import Subject
 
@@ -56,9 +57,11 @@ def listens(host: str, port: int) -> bool:
 
 
 def check_keys(subject: Subject) -> Iterator[Finding]:
-    """Check that using the server requires a key, and that no key is easy to guess."""
+    """Check that using the server requires a key, that no key is easy to guess, and that the keys of external
+    services are set.
+    """
     settings = subject.settings
-    problems: list[Finding] = []
+    problems = list(_external_keys(subject))
     if not settings.api_keys and not is_loopback(settings.host):
         remedy = "Set ONESEEK_API_KEYS to a long random text, such as: openssl rand -hex 32"
         problems.append(
@@ -82,6 +85,15 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
     counts = [f"{len(getattr(settings, name))} {name}" for name in ("api_keys", "admin_keys", "metrics_keys")]
     closed = "" if settings.admin_keys else "; without admin_keys, adapters cannot be changed over HTTP"
     yield from either(problems, ok("keys", ", ".join(counts) + closed))
+
+
+def _external_keys(subject: Subject) -> Iterator[Finding]:
+    for service in subject.settings.external.values():
+        try:
+            service.read_key(subject.environ)
+        except SettingsError as error:
+            problem, _, remedy = error.problem.rpartition("; ")
+            yield fault("keys", f"{error.name} {problem}", remedy[:1].upper() + remedy[1:])
 
 
 def check_files(subject: Subject) -> Iterator[Finding]:

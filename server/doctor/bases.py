@@ -58,11 +58,15 @@ def check_bases(subject: Subject) -> Iterator[Finding]:
     found: list[Found] = []
     for own in each_base(subject.settings):
         try:
-            base = find_base(subject.root, own.settings.base_model)
+            base = chosen_base(subject, own)
         except BaseModelError as error:
             yield refused("bases", error)
             continue
-        base = base if own.name is None else replace(base, name=own.name)
+        try:
+            _read_files(own, base)
+        except (OSError, ValueError) as error:
+            yield fault("bases", *_divided(f"{base.path}: {error}"))
+            continue
         found.append((own, base))
         yield ok("bases", f"{base.name} in {base.path}: {base.reason}")
         if base.warning is not None:
@@ -72,6 +76,24 @@ def check_bases(subject: Subject) -> Iterator[Finding]:
     embedded = [one for one in found if not _divides_gpu(one, subject)]
     yield from _embedded(subject, embedded)
     yield from _vllm([one for one in found if one not in embedded])
+
+
+def chosen_base(subject: Subject, own: BaseSettings) -> FoundBase:
+    """Return the base that a server would serve with the settings `own`. Raises `BaseModelError`."""
+    base = find_base(subject.root, own.settings.base_model)
+    return base if own.name is None else replace(base, name=own.name)
+
+
+def _read_files(own: BaseSettings, base: FoundBase) -> None:
+    """Read the base's tokenizer, and the headers of its weight files, which show if a file is cut off. Raises
+    `OSError` or `ValueError`.
+    """
+    from server.engines.embedded.model.checkpoint import Checkpoint
+    from server.text.tokenizer import Tokenizer
+
+    parser = None if own.settings.tool_parser == "auto" else own.settings.tool_parser
+    Tokenizer.load(base.path, tool_parser=parser)
+    Checkpoint(base.path).close()
 
 
 def _divides_gpu(found: Found, subject: Subject) -> bool:
@@ -89,7 +111,7 @@ def _embedded(subject: Subject, found: Sequence[Found]) -> Iterator[Finding]:
             read_model_config(base.path)
             runnable.append((own, base))
         except ValueError as error:
-            yield fault("bases", *_divided(str(error)))
+            yield fault("bases", *_divided(f"{base.path}: {error}"))
     on_cpu = [(own, base) for own, base in runnable if own.settings.device in ("cpu", "auto")]
     if on_cpu:
         yield from _memory(subject, on_cpu)

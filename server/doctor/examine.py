@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from server.doctor.access import check_files, check_keys, check_port
+from server.doctor.adapters import check_adapters
 from server.doctor.bases import check_bases, check_providers
 from server.doctor.export import check_telemetry
 from server.doctor.findings import Finding, fault, ok, warning
@@ -47,6 +48,7 @@ CHECKS: tuple[tuple[str, DoctorCheck], ...] = (
     ("port", check_port),
     ("home", check_home_folder),
     ("registry", check_registry),
+    ("adapters", check_adapters),
     ("ledger", check_ledger),
     ("clock", check_clock),
     ("limits", check_limits),

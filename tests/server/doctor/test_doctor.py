@@ -17,6 +17,7 @@ import pytest
 
 from adapters.home import FORMAT_FILE
 from adapters.ledger import Ledger, Record
+from adapters.lora.manifest import Adapter
 from server.__main__ import main
 from server.config.settings import resolve_settings
 from server.doctor import examine as examining
@@ -168,6 +169,43 @@ def test_a_base_that_is_not_whole(check: Examine, tmp_path: Path) -> None:
     (tmp_path / "unknown").mkdir()
     (tmp_path / "unknown/config.json").write_text('{"model_type": "nobody"}')
     assert only(check("bases", base_model=str(tmp_path / "unknown")), "fault")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_base_whose_download_broke_off(check: Examine, tiny_base: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "cut")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    found = only(check("bases", base_model=str(folder)), "fault")
+    assert str(folder) in found.message
+    assert name in found.message
+    assert "again" in (found.remedy or "")
+
+
+def test_adapters_that_the_settings_list(
+    check: Examine, tiny_base: Path, voices: dict[str, Adapter], tmp_path: Path
+) -> None:
+    sv = voices["sv"].path
+    assert not of(
+        check("adapters", adapters=f"{sv},x={sv},y=https://example.org/a#sha256:{'0' * 64}"), "fault"
+    )
+    two = f"one={tiny_base},two={tiny_base}"
+    assert not of(check("adapters", adapters=str(sv), bases=two, base_model="none"), "fault")
+    assert "nowhere" in only(check("adapters", adapters=f"x={tmp_path}/nowhere"), "fault").message
+    (tmp_path / "empty").mkdir()
+    assert "adapter_config.json" in only(check("adapters", adapters=str(tmp_path / "empty")), "fault").message
+    assert "a b" in only(check("adapters", adapters=f"a b={sv}"), "fault").message
+    config = shutil.copytree(sv, tmp_path / "wide") / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 5}))
+    assert only(check("adapters", adapters=str(tmp_path / "wide")), "fault")
+
+
+def test_the_key_of_an_external_service(check: Examine) -> None:
+    table = {"url": "https://api.example.com/v1", "model": "m", "api_key_env": "FAR_KEY"}
+    given = json.dumps({"far": table})
+    found = only(check("keys", external_models=given), "fault")
+    assert "external_models.far.api_key_env names the variable FAR_KEY, which is unset" in found.message
+    assert not of(check("keys", external_models=given, environ={"FAR_KEY": "secret-of-the-service"}), "fault")
 
 
 def test_memory_is_held_against_the_plan_of_a_start(
