@@ -1,5 +1,6 @@
 #!/bin/sh
-# Write .env with new keys, and metrics-key, the file that Prometheus reads. An existing .env is kept.
+# Write .env with new keys, and metrics-key, the file that Prometheus reads. An existing .env is kept, and gets the
+# keys that it lacks.
 set -eu
 cd "$(dirname "$0")"
 
@@ -25,8 +26,15 @@ GRAFANA_PASSWORD=$(key)
 EOF
   )
 fi
+for name in API_KEYS METRICS_KEY GRAFANA_PASSWORD; do
+  if ! grep -q "^$name=[^[:space:]]" .env; then
+    if [ -n "$(tail -c 1 .env)" ]; then echo >>.env; fi
+    echo "$name=$(key)" >>.env
+  fi
+done
+# The last line counts, and quotes around the key do not belong to it, as in Docker Compose.
+sed -n 's/^METRICS_KEY=//p' .env | tail -n 1 | tr -d '\r\n' | sed 's/^"\(.*\)"$/\1/; s/^'"'"'\(.*\)'"'"'$/\1/' >metrics-key
 # Prometheus runs as another user, which must be able to read the file metrics-key.
-sed -n 's/^METRICS_KEY=//p' .env | tr -d '\n' >metrics-key
 chmod 0644 metrics-key
 mkdir -p models lora_adapters
 echo "The keys are in $(pwd)/.env. Next, run: docker compose up --build --detach"

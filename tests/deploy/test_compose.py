@@ -109,6 +109,30 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
         assert f"${{{name}:" in text, name
 
 
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ('METRICS_KEY="a key"\n', "a key"),
+        ("METRICS_KEY='mine'\r\nPORT=8010", "mine"),
+        ("METRICS_KEY=old\nMETRICS_KEY=new\n", "new"),
+        ("PORT=8010", None),
+        ("METRICS_KEY=\nAPI_KEYS=mine\n", None),
+        ("", None),
+    ],
+)
+def test_a_file_of_keys_that_was_written_by_hand(tmp_path: Path, written: str, key: str | None) -> None:
+    shutil.copy(COMPOSE / "keys.sh", tmp_path)
+    (tmp_path / ".env").write_bytes(written.encode())
+    for _ in range(2):
+        subprocess.run(["sh", str(tmp_path / "keys.sh")], check=True, capture_output=True)
+    text = (tmp_path / ".env").read_bytes().decode()
+    assert text.startswith(written)
+    made = dict(line.split("=", 1) for line in text.splitlines())
+    assert made.keys() >= SECRETS.keys()
+    assert all(made[name] for name in SECRETS)
+    assert (tmp_path / "metrics-key").read_text() == (key or made["METRICS_KEY"])
+
+
 def test_grafana_finds_its_source_and_its_boards() -> None:
     """As far as its files say: Grafana itself is not run."""
     service = document()["services"]["grafana"]
