@@ -83,7 +83,7 @@ class RoutingSettings:
     """Alias used if `default` is None and neither the text, the system prompt nor Accept-Language shows a
     language.
     """
-    other_prior: float = 0.43
+    other_prior: float = 0.5
     """Prior probability that a text is in a language without an adapter."""
     stay: float = 0.9
     """Probability that a user's next message is in the language of the message before."""

@@ -44,7 +44,7 @@ class RoutingOptions:
     sure: float | None = None
     """Lowest probability, from threshold to 1, at which a language counts as decided. Default: 0.9."""
     other_prior: float | None = None
-    """Prior probability (0.01 to 0.99) that a text is in a language without an adapter. Default: 0.43."""
+    """Prior probability (0.01 to 0.99) that a text is in a language without an adapter. Default: 0.5."""
     stay: float | None = None
     """Probability (up to 0.999) that a user's next message is in the same language. Default: 0.9."""
     history: int | None = None

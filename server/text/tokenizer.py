@@ -116,7 +116,7 @@ class Tokenizer:
         return tokenizer
 
     def _check_rows(self, rows: object) -> None:
-        """Note how many rows the base's embedding has. Raises `ValueError` if the tokenizer has more tokens."""
+        """Note the rows of the base's embedding. Raises `ValueError` if the tokenizer has more tokens."""
         if not isinstance(rows, int):
             return
         if self._vocabulary_size <= rows:
