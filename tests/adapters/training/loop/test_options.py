@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from peft import LoraConfig
-from trl import ModelConfig, ScriptArguments, SFTConfig
+from trl.scripts.utils import ScriptArguments
+from trl.trainer.model_config import ModelConfig
+from trl.trainer.sft_config import SFTConfig
 
 from adapters.lora.families import LLAMA
 from adapters.training.finetune.config_names import OWN, read_training_config
