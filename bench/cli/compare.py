@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli.limit import add_limit_flags, limit_of
-from bench.cli.options import BenchMistakeError, add_load_flags
+from bench.cli.options import BenchMistakeError, add_load_flags, count
 from bench.cli.points import ComparedPoint, ComparePoint, PointGate, read_points
 from bench.cli.server import OpenTarget, ServerChoice, add_access_flags, add_start_flags
 from bench.cli.sides import FORMS, contender_of, is_report, opened_side, read_rounds
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--rounds",
-        type=int,
+        type=count,
         default=LEAST_ROUNDS,
         help=f"Number of rounds that alternate between A and B, at least {LEAST_ROUNDS}.",
     )

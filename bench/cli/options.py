@@ -22,9 +22,30 @@ class BenchMistakeError(ValueError):
     """The command line has a mistake. The message names the flag."""
 
 
+def count(text: str) -> int:
+    """Parse the value of a flag that takes an integer above 0. Raises `argparse.ArgumentTypeError`."""
+    number = above_zero(text)
+    if number != int(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer")
+    return int(number)
+
+
+def above_zero(text: str) -> float:
+    """Parse the value of a flag that takes a number above 0. Raises `argparse.ArgumentTypeError`."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; use a number above 0")
+    return number
+
+
 def counts(text: str) -> tuple[int, ...]:
-    """Parse the value of a flag that takes integers separated by commas."""
-    return tuple(int(number) for number in text.split(","))
+    """Parse the value of a flag that takes integers above 0, separated by commas. Raises
+    `argparse.ArgumentTypeError`.
+    """
+    return tuple(count(number) for number in text.split(","))
 
 
 def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -37,31 +58,36 @@ def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) ->
         add("--users", type=counts, default=(), metavar="N[,N]", help=users + lists)
         add("--endpoint", default="chat", metavar="NAME[,NAME]", help=how + lists)
     else:
-        add("--users", type=int, default=0, help=users)
+        add("--users", type=count, default=0, help=users)
         add("--endpoint", choices=PATHS, default="chat", help=how)
     add(
         "--requests",
-        type=int,
+        type=count,
         default=0,
         help="Send this many requests in a closed loop. Default: 6 for each user, at least 40.",
     )
-    add("--rate", type=float, default=0.0, help="Run an open loop with this number of arrivals per second.")
+    add(
+        "--rate",
+        type=above_zero,
+        default=0.0,
+        help="Run an open loop with this number of arrivals per second.",
+    )
     add(
         "--seconds",
-        type=float,
+        type=above_zero,
         default=30.0,
         help="Seconds of an open loop, or of the part of a trace to replay. Default: 30.",
     )
     add(
         "--burstiness",
-        type=float,
+        type=above_zero,
         default=1.0,
         help="Burstiness of an open loop. 1 is a Poisson process; more is burstier. Default: 1.",
     )
-    add("--processes", type=int, default=0, help="Number of client processes. Default: one for 64 users.")
+    add("--processes", type=count, default=0, help="Number of client processes. Default: one for 64 users.")
     add(
         "--timeout",
-        type=float,
+        type=above_zero,
         default=600.0,
         help="Cancel a request after this many seconds. Default: 600.",
     )
@@ -74,13 +100,13 @@ def add_load_flags(parser: argparse.ArgumentParser, *, several: bool = False) ->
     )
     add(
         "--prompt-words",
-        type=float,
+        type=above_zero,
         default=0,
         help="Median length of prompts in words. Default: the scenario's.",
     )
     add(
         "--answer-tokens",
-        type=float,
+        type=above_zero,
         default=0,
         help="Median length of answers in tokens. Default: the scenario's.",
     )
@@ -100,13 +126,13 @@ def add_level_flags(add: Callable[..., object]) -> None:
     """
     add(
         "--ttft-ms",
-        type=float,
+        type=above_zero,
         default=500.0,
         help="Service level: highest p95 of the TTFT, in milliseconds. Default: 500.",
     )
     add(
         "--itl-ms",
-        type=float,
+        type=above_zero,
         default=50.0,
         help="Service level: highest p95 of the inter-token latency, in milliseconds. Default: 50.",
     )
@@ -120,8 +146,6 @@ def load_shape(given: argparse.Namespace) -> LoadShape:
         raise BenchMistakeError(
             "--users (closed loop) and --rate (open loop) cannot be combined; give one of them"
         )
-    if given.rate < 0 or given.users < 0 or given.requests < 0:
-        raise BenchMistakeError("--users, --requests or --rate is negative; use 0 or more")
     if given.trace:
         if given.users or given.rate or getattr(given, "ramp", False):
             raise BenchMistakeError(
@@ -153,17 +177,15 @@ def measure_options(given: argparse.Namespace) -> MeasureOptions:
 
 @cache
 def _trace(path: Path, seconds: float) -> tuple[TraceArrival, ...]:
-    if not 0 < seconds < math.inf:
-        raise BenchMistakeError(f"--seconds {seconds:g} is out of range; use a number above 0")
     return tuple(arrival for arrival in read_trace(path) if arrival.at < seconds)
 
 
 def _spread(median: float, least: int) -> LengthSpread | None:
     if not median:
         return None
-    if not least <= median < math.inf:
+    if median < least:
         raise BenchMistakeError(
-            f"the median length {median:g} of prompts or answers is out of range; use at least {least}"
+            f"the median length {median:g} of prompts or answers is too small; use at least {least}"
         )
     return LengthSpread(median, PROMPT_SIGMA, max(least, round(median / 4)), round(median * 4))
 

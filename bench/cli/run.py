@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli.limit import add_limit_flags, limit_of
-from bench.cli.options import BenchMistakeError, add_load_flags, load_shape, measure_options
+from bench.cli.options import add_load_flags, count, load_shape, measure_options
 from bench.cli.output import finish, place
 from bench.cli.server import OpenTarget, ServerChoice, add_start_flags, add_target_flags, opened
 from bench.cli.verb import guarded
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--scenario", action="append", default=[], metavar="NAME",
         help="Measure this scenario of `oneseek bench scenarios`, or all. Repeatable. Default: mixed.",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=1, help="Number of runs of each scenario. Default: 1.")
+    parser.add_argument("--rounds", type=count, default=1, help="Runs of each scenario. Default: 1.")
     parser.add_argument(
         "--ramp", action="store_true", help="Find the largest load that keeps --ttft-ms and --itl-ms."
     )
@@ -64,8 +64,6 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.rounds < 1:
-        raise BenchMistakeError(f"--rounds {arguments.rounds} is too small; use at least 1")
     choice = ServerChoice.read(arguments)
     groups = _by_server(_scenarios(arguments.scenario or ["mixed"]), bool(choice.start))
     shape, options = load_shape(arguments), measure_options(arguments)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.cli.options import BenchMistakeError, pairs
+from bench.cli.options import BenchMistakeError, count, pairs
 from bench.contenders.adapters import BASE, MINI_ADAPTERS, random_adapters
 from bench.contenders.launch import ADMIN_KEY, CONTENDERS, ON_VLLM, StartOptions
 from bench.contenders.merged import plain_copy
@@ -85,7 +85,7 @@ def add_start_flags(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--slots",
-        type=int,
+        type=count,
         default=0,
         help="Number of adapter slots in the server's engine. Default: the scenario's.",
     )

@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench.cli.limit import add_limit_flags, limit_of
-from bench.cli.options import BenchMistakeError, add_load_flags, load_shape, measure_options
+from bench.cli.options import BenchMistakeError, add_load_flags, count, load_shape, measure_options
 from bench.cli.server import ServerChoice, add_start_flags, add_target_flags, opened, start_options
 from bench.cli.verb import deliver, guarded
 from bench.contenders.adapters import random_adapters
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--states",
         help=f"Measure these states, separated by commas. Default: {names}; with --url: idle,one,mixed.",
     )
-    parser.add_argument("--rounds", type=int, default=7, help="Number of rounds. Default: 7.")
+    parser.add_argument("--rounds", type=count, default=7, help="Number of rounds. Default: 7.")
     parser.add_argument("--out", type=Path, help="Write the result to this file, as JSON.")
     add_limit_flags(parser)
     add_target_flags(parser)
@@ -84,8 +84,6 @@ def _tax(arguments: argparse.Namespace) -> int:
         raise BenchMistakeError(
             "the command tax runs a closed loop and does not take --rate or --trace; use --users instead"
         )
-    if arguments.rounds < 1:
-        raise BenchMistakeError(f"--rounds {arguments.rounds} is too small; use at least 1")
     states, choice = _states(arguments), ServerChoice.read(arguments)
     started_here = "" if choice.url else choice.start or CONTENDER
     limit = limit_of(arguments, choice, started_here)

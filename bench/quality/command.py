@@ -200,10 +200,15 @@ def lines(report: QualityReport, missed: Mapping[str, float | None]) -> list[str
     for cost in report.costs:
         ratio = f", perplexity ×{cost.perplexity_ratio:.2f}" if cost.perplexity_ratio is not None else ""
         found.append(
-            f"{cost.wrong} instead of {cost.right} ({cost.language}): same language {-cost.fidelity:+.2f}, "
-            f"identity {-cost.identity:+.2f}{ratio}"
+            f"{cost.wrong} instead of {cost.right} ({cost.language}): "
+            f"same language {_loss(cost.fidelity):+.2f}, identity {_loss(cost.identity):+.2f}{ratio}"
         )
     return found
+
+
+def _loss(cost: float) -> float:
+    """Return `cost` as a change, without the sign that zero would get."""
+    return 0.0 - round(cost, 2)
 
 
 def _show(found: QualityShare) -> str:

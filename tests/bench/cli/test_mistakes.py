@@ -30,13 +30,9 @@ NOBODY = "http://127.0.0.1:9"
         ("run --trace none.csv", "none.csv"),
         ("run --trace none.csv --users 2", "--trace"),
         ("run --trace none.csv --ramp", "--trace"),
-        ("run --trace none.csv --seconds nan", "--seconds"),
-        ("run --prompt-words nan", "length"),
         ("run --url http://a --start oneseek", "--start"),
         ("run --start llama", "'llama'"),
         ("run --adapter sv", "'sv'"),
-        ("run --rounds 0", "--rounds"),
-        ("run --ttft-ms 0", "ttft_ms"),
         ("run --prompt-words 1", "length"),
         ("run --limit-device h101 --limit-base mistral-7b", "'h101'"),
         ("run --limit-device h100", "--limit-base"),
@@ -54,7 +50,6 @@ NOBODY = "http://127.0.0.1:9"
         (f"compare {NOBODY} {NOBODY} --on speed", "'speed'"),
         (f"compare {NOBODY} {NOBODY} --threshold 2", "--threshold"),
         (f"compare {NOBODY} {NOBODY} --endpoint chat,chats", "'chats'"),
-        (f"compare {NOBODY} {NOBODY} --users 4,0", "--users"),
         (f"compare {NOBODY} {NOBODY} --engine-option seed", "'seed'"),
         ("compare oneseek oneseek --engine-option seed=1", "--engine-option"),
         (f"compare {NOBODY} b.json", "report"),
@@ -165,3 +160,33 @@ def test_a_result_that_no_file_takes_is_printed(tmp_path: Path, capsys: Out) -> 
 def test_a_run_that_ends_early_leaves_no_folder(tmp_path: Path) -> None:
     assert main(["run", "--url", NOBODY, "--out", str(tmp_path / "new")]) == 1
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--users 0", "--users -1", "--users 1.5", "--users many", "--requests 0", "--rate 0", "--rate nan"),
+        *(
+            "--seconds inf",
+            "--seconds nan",
+            "--burstiness 0",
+            "--processes 0",
+            "--timeout 0",
+            "--rounds 0",
+            "--slots 0",
+        ),
+        *("--prompt-words nan", "--answer-tokens -1", "--ttft-ms 0", "--itl-ms -5"),
+    ],
+)
+def test_a_number_that_is_not_above_zero_is_refused(flag: str, capsys: Out) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--url", NOBODY, *flag.split()])
+    assert ended.value.code == 2
+    assert flag.split()[0] in capsys.readouterr().err
+
+
+def test_of_a_list_every_number_is_above_zero(capsys: Out) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", NOBODY, NOBODY, "--users", "4,0"])
+    assert ended.value.code == 2
+    assert "--users" in capsys.readouterr().err
