@@ -30,7 +30,8 @@ CONTRACT := $(wildcard tests/server/engines/test_contract*.py) tests/server/engi
 VLLM_TESTS ?= $(CONTRACT) \
   $(patsubst %,tests/server/%.py,api/endpoints/test_formats api/endpoints/test_http api/endpoints/test_keys \
     api/endpoints/test_openai api/endpoints/test_tools api/endpoints/test_responses_http api/endpoints/test_responses_openai \
-    rollout/test_changes live/test_live_changes live/test_loading metrics/test_metrics metrics/test_gateways) \
+    rollout/test_changes live/test_live_changes live/loading/test_loading live/loading/test_loading_refusals \
+    metrics/test_metrics metrics/test_gateways) \
   tests/vllm
 
 # The tests of training run with `make test-training`, because most of them start Python with torch many times.

@@ -162,6 +162,14 @@ def done(answer: httpx.Response) -> dict[str, Any]:
     return answer.json()
 
 
+def error(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of an answer with this status."""
+    assert answer.status_code == status, answer.text
+    found = answer.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"}
+    return found
+
+
 def two_versions(client: httpx.Client, place: Place) -> tuple[str, str]:
     """Digests of zero@v1.0, which is active, and zero@v1.1."""
     first = done(add(client, place.more(1), alias="zero", version="v1.0", language="sv"))

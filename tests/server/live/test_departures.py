@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from tests.server.administered import Place, add, administered, ask, change, done, load, unload, until
 from tests.server.http_server import Serving
-
-
-@pytest.fixture
-def place(tmp_path: Path, tiny_base: Path, make_adapter: Callable[..., Path]) -> Place:
-    return Place.make(tmp_path, tiny_base, make_adapter)
 
 
 @pytest.fixture

@@ -148,3 +148,10 @@ async def turns(count: int = 30) -> None:
     """Let the event loop go round."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def ran(house: House, names: str) -> None:
+    """A request that comes and goes."""
+    asking = Asking(house, names)
+    asking.finish()
+    await asyncio.wait_for(asking.task, 5)

@@ -6,14 +6,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from adapters.registry.served import ServedAdapters
-from adapters.registry.traffic import Shadow, TrafficSplit
 from server.api.rendering.error_replies import reply_for
-from server.config.values import SettingsError
 from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
@@ -23,25 +17,9 @@ from server.errors import (
     UnsupportedRequestError,
 )
 from server.live.slots import residency as module
-from server.live.slots.priorities import Priorities
-from server.live.slots.residency import Residency
-from server.metrics.metrics import Metrics
-from tests.server.live.slots.slot_engine import BASE, Asking, House, SlotEngine, named, turns
+from tests.server.live.slots.slot_engine import Asking, House, ran, turns
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(module, "CLOSE_AFTER", 0.03)
-
-
-async def ran(house: House, names: str) -> None:
-    """A request that comes and goes."""
-    asking = Asking(house, names)
-    asking.finish()
-    await asyncio.wait_for(asking.task, 5)
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_looks")]
 
 
 async def test_the_least_recently_used_makes_way() -> None:
@@ -230,65 +208,6 @@ async def test_a_load_that_takes_too_long_goes_on(monkeypatch: pytest.MonkeyPatc
     assert house.here == {"a"}
 
 
-async def test_pinned_ones_stay_and_preferred_ones_leave_last() -> None:
-    house = House(4, "abcdefgh", pinned=("a",), configured=("b",))
-    await house.residency.load_first()
-    assert house.engine.loads == ["a", "b"]
-    for name in "cdefgh" * 2:
-        await ran(house, name)
-    assert {"a", "b"} < house.here
-    asking = [Asking(house, name) for name in "gh"]
-    await turns()
-    await ran(house, "c")  # two are in use, one is pinned: the preferred one makes way
-    assert house.here == {"a", "g", "h", "c"}
-    for one in asking:
-        one.finish()
-    await asyncio.gather(*(one.task for one in asking))
-
-
-async def test_a_canary_and_a_shadow_stay_and_leave_a_slot_for_others() -> None:
-    versions = [replace(named("a"), version=f"v{n}", digest=f"sha256:{n}") for n in (1, 2, 3)]
-    served = ServedAdapters([*versions, *map(named, "bcd")], base_digest=BASE)
-    served.activate("a", "v1")
-    engine = SlotEngine(3)
-    residency = Residency(engine, Metrics(), Priorities(served))
-    served.divide("a", TrafficSplit("v1", (("v2", 10.0),), "then"), None)
-    for adapter in (versions[1], *map(named, "bcd"), versions[0], *map(named, "bcd")):
-        await residency.ensure(adapter)
-    assert versions[1].digest in engine.residents.open
-    residency.check_spare(versions[2])
-    served.divide("a", TrafficSplit("v1", (("v2", 10.0),), "then"), Shadow("v3", 50.0, "then"))
-    await residency.ensure(versions[2])
-    for adapter in map(named, "bcd"):
-        await residency.ensure(adapter)
-    assert {versions[1].digest, versions[2].digest} < engine.residents.open
-    with pytest.raises(AdaptersBusyError):
-        residency.check_spare(named("b"))
-    served.divide("a", None, None)
-    for adapter in map(named, "bcd"):
-        await residency.ensure(adapter)
-    assert engine.residents.open == {named(name).digest for name in "bcd"}
-
-
-async def test_everything_that_fits_is_loaded_at_the_start_else_what_goes_first() -> None:
-    assert [one.alias for one in House(3, "abc", configured=("c",)).residency.priorities.first(3)] == [
-        "c", "a", "b"
-    ]  # fmt: skip
-    assert [one.alias for one in House(2, "abc", configured=("c",)).residency.priorities.first(2)] == ["c"]
-
-
-@pytest.mark.parametrize("pinned", [("nobody",), ("a", "b"), ("a", "b", "c")])
-def test_pins_that_cannot_be_kept_stop_the_start(pinned: tuple[str, ...]) -> None:
-    house = House(2, "abc", pinned=pinned)
-    with pytest.raises(SettingsError) as caught:
-        house.residency.priorities.check(2)
-    assert caught.value.name == "pinned_adapters"
-
-
-def test_all_adapters_may_be_pinned_if_there_are_slots_for_them() -> None:
-    Priorities(House(2, "ab").served, ("a", "b@v1")).check(2)
-
-
 async def test_a_blend_has_all_of_its_adapters_at_once() -> None:
     house = House(3, "abcdef")
     one, other = Asking(house, "abc"), Asking(house, "def")
@@ -335,89 +254,3 @@ async def test_a_client_that_leaves_the_line_holds_nothing() -> None:
     assert house.here == {"a", "c"}
     asking.finish()
     await asking.task
-
-
-class SlotMachine(RuleBasedStateMachine):
-    """Requests, blends, slow loads, clients that leave and unloads from outside, in any order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.asked: list[Asking] = []
-        self.loop.run_until_complete(self._open())
-
-    async def _open(self) -> None:
-        self.house = House(3, "abcdefg", pinned=("a",), configured=("b",))
-        await self.house.residency.load_first()
-
-    def go(self) -> None:
-        self.loop.run_until_complete(turns())
-
-    @rule(names=st.sets(st.sampled_from("bcdefg"), min_size=1, max_size=2), pinned=st.booleans())
-    def ask(self, names: set[str], pinned: bool) -> None:
-        names = names | {"a"} if pinned else names
-
-        async def begin() -> None:
-            self.asked.append(Asking(self.house, "".join(sorted(names))))
-
-        self.loop.run_until_complete(begin())
-        self.go()
-
-    @rule(which=st.integers(0, 20))
-    def finish(self, which: int) -> None:
-        running = [one for one in self.asked if one.running]
-        if running:
-            running[which % len(running)].finish()
-        self.go()
-
-    @rule(which=st.integers(0, 20))
-    def leave(self, which: int) -> None:
-        if self.asked:
-            self.asked[which % len(self.asked)].task.cancel()
-        self.go()
-
-    @rule(opened=st.booleans())
-    def gate(self, opened: bool) -> None:
-        (self.house.engine.gate.set if opened else self.house.engine.gate.clear)()
-        self.go()
-
-    @rule(name=st.sampled_from("bcdefg"))
-    def unload(self, name: str) -> None:
-        async def begin() -> None:
-            self.house.residency.unload_later(self.house.adapters[name])
-
-        self.loop.run_until_complete(begin())
-        self.go()
-
-    @invariant()
-    def slots_are_never_exceeded_and_nothing_leaves_under_a_request(self) -> None:
-        engine = self.house.engine
-        assert len(engine.residents.held) <= 3
-        assert engine.most_loading <= 1
-        assert "a" in self.house.here
-        for one in self.asked:
-            if one.running:
-                held = {digest.removeprefix("sha256:") for digest in engine.residents.held}
-                assert set(one.names) <= held
-
-    def teardown(self) -> None:
-        self.loop.run_until_complete(asyncio.wait_for(self._end(), 10))
-        self.loop.close()
-
-    async def _end(self) -> None:
-        self.house.engine.gate.set()
-        for one in self.asked:
-            one.finish()
-        ended = await asyncio.gather(*(one.task for one in self.asked), return_exceptions=True)
-        assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ended), ended
-        await turns()
-        await asyncio.wait_for(ran(self.house, "g"), 5)
-        await turns()
-        left = [
-            task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()
-        ]
-        assert len(left) <= 1, left  # the one that waits for this
-
-
-TestSlotMachine = SlotMachine.TestCase
-TestSlotMachine.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)

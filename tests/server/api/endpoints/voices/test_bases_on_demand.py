@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from server.config.settings import Settings
-from tests.server.api.endpoints.voices.test_multi_model import PATH, events
+from tests.server.api.endpoints.voices.multi_model import PATH, events
 from tests.server.two_bases import EN, NORTH, SOUTH, SV, TwoBases, TwoServing, two_bases_served
 
 VOICES = [NORTH, SOUTH, f"{NORTH}:{SV}", f"{SOUTH}:{EN}"]

@@ -16,7 +16,7 @@ from server.config.values import SettingsError
 from server.engines.shared.places import Places
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
-from tests.server.api.endpoints.voices.test_multi_model import FRAGA, PATH, ask, events, refuse
+from tests.server.api.endpoints.voices.multi_model import FRAGA, PATH, ask, events, refuse
 from tests.server.http_server import EN, SV, Made, Serving, make_app, served
 from tests.server.serving.test_service import SETTINGS, service
 
