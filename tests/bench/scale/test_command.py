@@ -65,7 +65,6 @@ def test_autoscaling_and_a_trace(times: str, capsys: Out, tmp_path: Path) -> Non
         ("--replicas 4 --autoscale 4", "--autoscale"),
         ("--prompt-tokens 0", "--prompt-tokens"),
         ("--max-num-seqs 0", "max_num_seqs"),
-        ("--ttft-ms 0", "ttft_ms"),
         ("--load-seconds=-1", "load"),
         (f"--url {NOBODY}", "--times"),
         ("--check", "--check"),
@@ -74,6 +73,13 @@ def test_autoscaling_and_a_trace(times: str, capsys: Out, tmp_path: Path) -> Non
 def test_a_mistake_names_the_word_and_is_2(arguments: str, named: str, times: str, capsys: Out) -> None:
     assert main(["scale", "--times", times, *arguments.split()]) == 2
     assert named in capsys.readouterr().err
+
+
+def test_a_service_level_that_nothing_can_keep_is_refused(times: str, capsys: Out) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["scale", "--times", times, "--ttft-ms", "0"])
+    assert ended.value.code == 2
+    assert "--ttft-ms" in capsys.readouterr().err
 
 
 def test_times_that_are_not_there_are_2(capsys: Out) -> None:
