@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
 
+from routing.lists import read_list
+
 _FOLDER = files("routing").joinpath("evidence", "wordlists")
 _READ_AS: Mapping[str, str] = MappingProxyType({"nn": "no"})
 """Maps the language of a word list to the language for which its words count: Nynorsk counts as Norwegian."""
@@ -39,8 +41,7 @@ def known_words() -> dict[str, frozenset[str]]:
 
 def written_words(code: str) -> tuple[str, ...]:
     """Return the words of the hand-written list of language `code`, in the file's order."""
-    lines = _FOLDER.joinpath(f"{code}.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(dict.fromkeys(word for line in lines if not line.startswith("#") for word in line.split()))
+    return tuple(dict.fromkeys(read_list("evidence", "wordlists", code)))
 
 
 PHRASES: Mapping[str, str] = MappingProxyType(

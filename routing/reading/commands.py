@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 
-from routing.reading.lists import read_list
+from routing.lists import read_list
 
-_TOOLS, _WORDS, _SUBCOMMANDS = (read_list("shell", name) for name in ("tools", "words", "subcommands"))
+_TOOLS, _WORDS, _SUBCOMMANDS = (
+    frozenset(read_list("reading", "shell", name)) for name in ("tools", "words", "subcommands")
+)
 _ARGUMENTS = _SUBCOMMANDS | _TOOLS | _WORDS
 _OPENINGS = _TOOLS | _WORDS
 _PROMPTS = ("$", "%", "#", ">")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from routing.reading.lists import read_list
+from routing.lists import read_list
 from routing.reading.names import NO_WORDS, Words, read_words, words_of
 
 PAYLOAD_FROM, SHORTEST, LONGEST = 12, 2, 12
@@ -46,7 +46,7 @@ _FIRST_END = re.compile(r"\n|:\s")
 
 
 def _listed(name: str) -> frozenset[str]:
-    words = read_list("asking", name)
+    words = frozenset(read_list("reading", "asking", name))
     return words.union(word.translate(_PLAIN) for word in words)
 
 

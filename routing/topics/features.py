@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routing.evidence.listed import listed_words
+from routing.lists import read_list
 
 _PLURALS = ("arnas", "ernas", "ornas", "arna", "erna", "orna", "ies", "'s", "s")
 _SUFFIXES = (
@@ -145,9 +146,8 @@ def _domains() -> Mapping[str, tuple[str, ...]]:
     """
     found: dict[str, dict[str, None]] = {}
     for file in sorted(files("routing").joinpath("topics", "domains").iterdir(), key=lambda one: one.name):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if not line.startswith("#"):
-                for word in line.split():
-                    for form in (word, f"{stem(word)}-"):
-                        found.setdefault(form, {})[file.name.removesuffix(".txt")] = None
+        domain = file.name.removesuffix(".txt")
+        for word in read_list("topics", "domains", domain):
+            for form in (word, f"{stem(word)}-"):
+                found.setdefault(form, {})[domain] = None
     return {one: tuple(domains) for one, domains in found.items()}
