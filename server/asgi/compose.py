@@ -212,8 +212,8 @@ def open_base_service(
     for warning in catalogue.warnings:
         narrator(f"warning: {warning}")
     try:
-        parser = None if settings.tool_parser == "auto" else settings.tool_parser
-        tokenizer, defaults = Tokenizer.load(base.path, tool_parser=parser), read_defaults(base.path)
+        tokenizer = Tokenizer.load(base.path, tool_parser=settings.named_tool_parser)
+        defaults = read_defaults(base.path)
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
     router = catalogue.router  # settings of routing that lead nowhere end the start before a graph is built

@@ -233,6 +233,11 @@ class Settings:
         return parse_external_models(self.external_models)
 
     @property
+    def named_tool_parser(self) -> str | None:
+        """The format of tool calls that `tool_parser` names; None to read it from the chat template."""
+        return None if self.tool_parser == "auto" else self.tool_parser
+
+    @property
     def body_memory(self) -> int:
         """Maximum total size in bytes of the bodies of all unanswered requests."""
         return self.max_bodies_memory or 16 * self.max_body

@@ -17,7 +17,7 @@ from server.asgi.listening import bind
 from server.config.hosts import is_loopback
 from server.config.settings import OPTIONS
 from server.config.values import SettingsError
-from server.doctor.findings import Finding, either, fault, ok, warning
+from server.doctor.findings import Finding, divided, either, fault, ok, warning
 from server.doctor.subject import Subject
 
 SHORT_KEY = 16
@@ -92,8 +92,7 @@ def _external_keys(subject: Subject) -> Iterator[Finding]:
         try:
             service.read_key(subject.environ)
         except SettingsError as error:
-            problem, _, remedy = error.problem.rpartition("; ")
-            yield fault("keys", f"{error.name} {problem}", remedy[:1].upper() + remedy[1:])
+            yield fault("keys", *divided(f"{error.name} {error.problem}"))
 
 
 def check_files(subject: Subject) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from adapters.files.weightfiles import weight_files
 from server.config.bases import UTILIZATION
 from server.config.each_base import BaseSettings, default_settings, each_base
 from server.doctor.access import listens
-from server.doctor.findings import Finding, fault, ok, refused, warning
+from server.doctor.findings import Finding, divided, fault, ok, refused, warning
 from server.doctor.gpus import read_driver
 from server.doctor.subject import Subject
 from server.engines.embedded.runners.available import available_memory, format_bytes
@@ -32,7 +32,7 @@ def check_providers(subject: Subject) -> Iterator[Finding]:
     try:
         check_flavours(None if settings.device == "auto" else settings.device, flavours)
     except FlavourError as error:
-        yield fault("providers", *_divided(str(error)))
+        yield fault("providers", *divided(str(error)))
         return
     import onnxruntime as ort
 
@@ -50,7 +50,7 @@ def check_providers(subject: Subject) -> Iterator[Finding]:
         if settings.prefill_dtype == "bf16":
             require_bfloat16()
     except (EngineError, ValueError) as error:
-        yield fault("providers", *_divided(str(error)))
+        yield fault("providers", *divided(str(error)))
 
 
 def check_bases(subject: Subject) -> Iterator[Finding]:
@@ -65,7 +65,7 @@ def check_bases(subject: Subject) -> Iterator[Finding]:
         try:
             _read_files(own, base)
         except (OSError, ValueError) as error:
-            yield fault("bases", *_divided(f"{base.path}: {error}"))
+            yield fault("bases", *divided(f"{base.path}: {error}"))
             continue
         found.append((own, base))
         yield ok("bases", f"{base.name} in {base.path}: {base.reason}")
@@ -91,8 +91,7 @@ def _read_files(own: BaseSettings, base: FoundBase) -> None:
     from server.engines.embedded.model.checkpoint import Checkpoint
     from server.text.tokenizer import Tokenizer
 
-    parser = None if own.settings.tool_parser == "auto" else own.settings.tool_parser
-    Tokenizer.load(base.path, tool_parser=parser)
+    Tokenizer.load(base.path, tool_parser=own.settings.named_tool_parser)
     Checkpoint(base.path).close()
 
 
@@ -111,7 +110,7 @@ def _embedded(subject: Subject, found: Sequence[Found]) -> Iterator[Finding]:
             read_model_config(base.path)
             runnable.append((own, base))
         except ValueError as error:
-            yield fault("bases", *_divided(f"{base.path}: {error}"))
+            yield fault("bases", *divided(f"{base.path}: {error}"))
     on_cpu = [(own, base) for own, base in runnable if own.settings.device in ("cpu", "auto")]
     if on_cpu:
         yield from _memory(subject, on_cpu)
@@ -130,9 +129,9 @@ def _memory(subject: Subject, found: Sequence[Found]) -> Iterator[Finding]:
     except (EngineError, ValueError) as error:
         if listens(subject.settings.host, subject.settings.port):
             remedy = "A OneSeek server is running and uses memory; stop it and run this check again"
-            yield warning("memory", _divided(str(error))[0], remedy)
+            yield warning("memory", divided(str(error))[0], remedy)
         else:
-            yield fault("memory", *_divided(str(error)))
+            yield fault("memory", *divided(str(error)))
         return
     yield ok("memory", lines[0])
 
@@ -199,9 +198,3 @@ def existing(path: Path) -> Path:
     """Return `path`, or its nearest parent folder that exists."""
     path = path.absolute()
     return next((one for one in (path, *path.parents) if one.exists()), path)
-
-
-def _divided(text: str) -> tuple[str, str]:
-    """Split an error message at its last semicolon into problem and remedy."""
-    message, mark, remedy = text.rpartition("; ")
-    return (message, remedy[:1].upper() + remedy[1:]) if mark else (text, "See docs/bases.md")

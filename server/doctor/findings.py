@@ -47,6 +47,12 @@ def refused(check: str, error: FileRefusedError) -> Finding:
     return fault(check, f"{error.path}:{field} {error.reason}", error.remedy.rstrip("."))
 
 
+def divided(text: str) -> tuple[str, str]:
+    """Split an error message at its last semicolon into problem and remedy."""
+    message, mark, remedy = text.rpartition("; ")
+    return (message, remedy[:1].upper() + remedy[1:]) if mark else (text, "See docs/bases.md")
+
+
 def worst(findings: Iterable[Finding]) -> Severity:
     """Return the highest severity among `findings`."""
     found = {one.severity for one in findings}

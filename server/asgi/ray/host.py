@@ -192,9 +192,7 @@ def open_host(settings: Settings, replica: str, gpus: float) -> EngineHost:
     sys.setswitchinterval(SWITCH_SECONDS)
     metrics, narrator = Metrics(), Narrator(sys.stderr)
     catalogue = open_catalogue(settings)
-    tokenizer = Tokenizer.load(
-        catalogue.base.path, tool_parser=None if settings.tool_parser == "auto" else settings.tool_parser
-    )
+    tokenizer = Tokenizer.load(catalogue.base.path, tool_parser=settings.named_tool_parser)
     priorities = Priorities(
         catalogue.served, settings.pinned_adapters, catalogue.configured, settings.routing.default
     )
