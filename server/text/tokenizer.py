@@ -202,14 +202,13 @@ class Tokenizer:
         """Decode `ids` to text. An id of a row that only pads the base's embedding adds no text; a base can
         generate such ids. Raises `ValueError` for an id outside the vocabulary and these rows.
         """
-        known: list[int] = []
-        for token in ids:
-            if 0 <= token < self._vocabulary_size:
-                known.append(token)
-            elif not 0 <= token < self._rows:
-                raise ValueError(
-                    f"token id {token} is not in the base's vocabulary; use 0 to {self._rows - 1}"
-                )
+        # A request can have hundreds of thousands of ids, so only the rare cases loop over them.
+        known, highest = list(ids), max(ids, default=0)
+        if highest >= self._rows or min(ids, default=0) < 0:
+            wrong = next(token for token in ids if not 0 <= token < self._rows)
+            raise ValueError(f"token id {wrong} is not in the base's vocabulary; use 0 to {self._rows - 1}")
+        if highest >= self._vocabulary_size:
+            known = [token for token in known if token < self._vocabulary_size]
         return self._tokenizer.decode(known, skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token_id: int) -> bytes:

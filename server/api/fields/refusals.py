@@ -41,6 +41,7 @@ HINTS = frozenset(
 conversations apart.
 """
 
+_COMPILER = "the server compiles every grammar with llguidance"
 _SPACING = "generated JSON always has at most one space after a comma or a colon"
 _FUNCTIONS = "OpenAI replaced this field with tools"
 _TEMPLATE = "a request cannot change the model's chat template"
@@ -54,7 +55,7 @@ _EXPERTS = "the server does not report which experts of a model were used"
 REFUSED: Mapping[str, Refusal] = {
     "functions": Refusal(f"{_FUNCTIONS}; send tools", ([],)),
     "function_call": Refusal(f"{_FUNCTIONS}; send tools and tool_choice", ("none", "auto")),
-    "guided_decoding_backend": Refusal("the server compiles every grammar with llguidance"),
+    "guided_decoding_backend": Refusal(_COMPILER),
     "guided_whitespace_pattern": Refusal(_SPACING),
     "structural_tag": Refusal("send response_format or structured_outputs instead"),
     "regex": Refusal("send structured_outputs with regex instead"),
@@ -124,11 +125,11 @@ STRUCTURED_REFUSED: Mapping[str, Refusal] = {
         (False,),
     ),
     "disable_any_whitespace": Refusal(_SPACING, (False,)),
-    "disable_fallback": Refusal("the server compiles every grammar with llguidance", (False,)),
+    "disable_fallback": Refusal(_COMPILER, (False,)),
     "structural_tag": Refusal("send json, regex, choice or grammar instead"),
     "whitespace_pattern": Refusal(_SPACING),
-    "_backend": Refusal("the server compiles every grammar with llguidance"),
-    "_backend_was_auto": Refusal("the server compiles every grammar with llguidance", (False,)),
+    "_backend": Refusal(_COMPILER),
+    "_backend_was_auto": Refusal(_COMPILER, (False,)),
 }
 """Maps each refused field of vLLM's `structured_outputs` to the reason. Clients that send vLLM's whole object
 send the harmless values.

@@ -40,9 +40,8 @@ class TextOffsets:
         """Add the text's next token. Returns the offset in characters at which it begins."""
         begin, (text, _) = self._end, self._stream.push(token)
         self._end += len(text)
-        if text.startswith(
-            "\ufffd"
-        ):  # earlier tokens were no character, and their mark comes with this token
+        if text.startswith("\ufffd"):
+            # Earlier tokens were no character, and their mark comes with this token.
             own = self._tokenizer.token_text(token)
             begin += len(text) - len(own) if text.endswith(own) else 0
         return begin

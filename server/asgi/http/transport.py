@@ -140,10 +140,6 @@ class LingeringTransport(asyncio.Transport):
         """True if no more data can be written."""
         return self.is_lingering or self._inner.is_closing()
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:  # pragma: no cover
-        """Write `data`. Each instance replaces this method."""
-        raise NotImplementedError
-
     def _write_counted(self, data: bytes | bytearray | memoryview) -> None:
         """Write `data` and count it."""
         self._written += len(data)

@@ -96,8 +96,8 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
         return Rope(theta, linear_factor=_positive(fields, "factor"))
     if kind == "llama3":
         # transformers prefers the field outside the RoPE parameters.
-        original = {name: raw[name] for name in (_ORIGINAL_CONTEXT,) if name in raw}
-        return Rope(theta, llama3=_llama3(fields | original, context))
+        original = raw.get(_ORIGINAL_CONTEXT, fields.get(_ORIGINAL_CONTEXT))
+        return Rope(theta, llama3=_llama3(fields | {_ORIGINAL_CONTEXT: original}, context))
     raise ValueError(
         f"config.json: rope_type {kind!r} is not supported by the embedded engine; supported: default, "
         "linear, llama3"
