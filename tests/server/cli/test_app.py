@@ -13,6 +13,7 @@ import pytest
 from adapters.version import oneseek_version
 from server.__main__ import main
 from server.config.settings import OPTIONS
+from tests.server.surroundings import start_afresh
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = (
@@ -32,10 +33,7 @@ HEAVY = (
 @pytest.fixture(autouse=True)
 def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
 
 
 def oneseek(*arguments: str, **environ: str) -> subprocess.CompletedProcess[bytes]:

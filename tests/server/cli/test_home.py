@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from server.__main__ import main
 from server.config.settings import resolve_settings
 from server.engines.embedded.model.cache import MANIFEST_FILE, prepare
 from server.jobs.evaluation import running_server
+from tests.server.surroundings import start_afresh
 
 Out = pytest.CaptureFixture[str]
 OLD = Path(__file__).parents[2] / "homes" / "format-1"
@@ -29,10 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(OLD, tmp_path / "home")
     (tmp_path / "home" / "ledger" / "key.pem").chmod(0o600)  # Git keeps no modes
     (tmp_path / "empty").mkdir()
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "empty")
     return tmp_path / "home"
 

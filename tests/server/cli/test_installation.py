@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from server.__main__ import main
 from server.config.settings import RoutingOptions, Settings
 from server.config.values import SettingsError
 from server.live.catalogue import open_catalogue
+from tests.server.surroundings import start_afresh
 
 Out = pytest.CaptureFixture[str]
 
@@ -27,10 +27,7 @@ def installation(
     shutil.copytree(tiny_base, root / "models" / "mistral-7b-instruct")
     shutil.copytree(tiny_adapters["en"], root / "lora_adapters" / "oneseek-7b-zero-v1.1-EN")
     shutil.copytree(tiny_adapters["sv"], root / "lora_adapters" / "oneseek-7b-zero-v1.1-SV")
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
     monkeypatch.chdir(root)
     return root
 

@@ -25,6 +25,7 @@ from server.__main__ import main
 from server.config.settings import resolve_settings
 from server.live.catalogue import open_catalogue
 from tests.server.server_process import ServerProcess, heed_interrupts
+from tests.server.surroundings import start_afresh
 
 Out = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[3]
@@ -71,10 +72,7 @@ def installation(
     }.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(text, encoding="utf-8")
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
     monkeypatch.chdir(root)
     return root
 

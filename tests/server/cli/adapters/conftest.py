@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.server.cli.adapters.verbs import Out, run
+from tests.server.surroundings import start_afresh
 
 
 @pytest.fixture
@@ -20,10 +20,7 @@ def voices(tiny_adapters: dict[str, Path]) -> dict[str, Path]:
 def home(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installation with a base and an empty registry; the working directory is in it."""
     shutil.copytree(tiny_base, tmp_path / "root" / "models" / "mistral-7b-instruct")
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "root")
     return tmp_path / "home"
 

@@ -24,6 +24,7 @@ from adapters.lora.manifest import read_fields
 from server.__main__ import main
 from server.config.settings import Settings
 from server.jobs.evaluation import running_server
+from tests.server.surroundings import start_afresh
 
 Out = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[4]
@@ -41,10 +42,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     return tmp_path

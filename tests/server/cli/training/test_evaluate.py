@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,14 @@ from adapters.ledger import Ledger
 from adapters.mini.shipped import WEIGHTS
 from server.__main__ import main
 from tests.server.http_server import EN, SV, Serving
+from tests.server.surroundings import start_afresh
 
 Out = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
     monkeypatch.chdir(tmp_path)
 
 

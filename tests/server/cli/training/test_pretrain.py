@@ -24,6 +24,7 @@ from adapters.training.finetune.base import load_tokenizer
 from server.__main__ import main
 from server.request import GenerationRequest, Sampling
 from tests.server.engines.making import ENGINES, EngineLimits
+from tests.server.surroundings import start_afresh
 
 Out = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[4]
@@ -72,10 +73,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     (folder / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chat), encoding="utf-8")
     (folder / "arch.yaml").write_text(ARCH, encoding="utf-8")
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
     monkeypatch.chdir(folder)
     return folder
 

@@ -29,6 +29,7 @@ from server.config.settings import Settings, resolve_settings
 from server.jobs.requests import TrainRequest
 from server.jobs.training import job_of
 from server.live.catalogue import open_base, open_catalogue, open_registry
+from tests.server.surroundings import start_afresh
 
 Out = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[4]
@@ -46,10 +47,7 @@ def installation(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copytree(tiny_base, root / "models" / "mistral-7b-instruct")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
     (root / "own.jsonl").write_text(text, encoding="utf-8")
-    for name in os.environ:
-        if name.startswith("ONESEEK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    start_afresh(monkeypatch, tmp_path / "home")
     monkeypatch.chdir(root)
     return root
 
